@@ -1,0 +1,47 @@
+"""The usual row, of four columns, as the calling thread leaves it in the queue: its values are fixed, but not yet a line of COPY text.
+
+To put time, user, name and document together takes 0.5 of the 2 µs that such an event costs (CPython 3.11, orjson), and needs nothing that
+may change later. So the thread that delivers does it: `logger.info` of an event went from 1.41 to 1.31 times the instructions of the same
+call into a handler that does nothing. With a spool, which needs the line at once, the calling thread does it itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from . import copyline
+
+Columns = tuple[str, ...]
+#: names of columns, and their values as one line of COPY text
+Event = tuple[Columns, bytes]
+#: the names of the columns; then what the JSON column, the user's and the event's get, and the seconds since 1970
+Usual = tuple[Columns, str, "str | None", str, float]
+
+#: what an event in the queue is counted with beside its line or document
+ROW_BYTES = 64
+
+#: a second since 1970, the next one, and the text of the first; one tuple, so that threads never see half of a change
+_second = (0, 0, "")
+
+
+def whole(event: Event | Usual) -> Event:
+    """Return the event as a line.
+
+    Raises:
+        UnicodeEncodeError: a lone surrogate in the document.
+    """
+    global _second
+    if len(event) == 2:
+        return event
+    columns, document, user, name, created = event
+    start, end, text = _second
+    if not start <= created < end:
+        start = int(created)
+        text = f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}"
+        _second = (start, start + 1, text)
+    # the digits of a whole number take a third of the time of "%.6f"
+    moment = f"{text}.{str(int(created * 1e6))[-6:]}+00:00"
+    line = f"{moment}\t{user}\t{name}\t{document}\n"
+    if user is None or "\\" in line:
+        return columns, copyline.join((moment, user, name, document))
+    return columns, line.encode()

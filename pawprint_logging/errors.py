@@ -1,0 +1,39 @@
+"""The exceptions of this package; database errors stay psycopg2's own."""
+
+from __future__ import annotations
+
+
+class PawprintError(Exception):
+    """Base class of every exception that this package defines."""
+
+
+class ConfigurationError(PawprintError, ValueError):
+    """An option, name or file is not usable; the message names it and the mend."""
+
+
+class DeliveryError(PawprintError):
+    """An event could not be written, for a reason other than an answer of the database.
+
+    Passed to ``on_error``; never raised into the application.
+    """
+
+
+class QueueFullError(DeliveryError):
+    """More events wait than ``max_queue_size`` or ``max_queue_bytes`` allows."""
+
+
+class ClosedError(DeliveryError):
+    """The handler or processor was closed before the event could be written."""
+
+
+class CaptureError(DeliveryError):
+    """A record could not be turned into an event, for instance because ``before_send`` raised.
+
+    Args:
+        reason: why, without any of the event's values.
+        event: what could be made of it, encoded.
+    """
+
+    def __init__(self, reason: str, event: tuple[tuple[str, ...], bytes]) -> None:
+        super().__init__(reason)
+        self.event = event
