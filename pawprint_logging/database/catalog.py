@@ -1,0 +1,51 @@
+"""The columns that a table really has, as the server knows them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+#: type OIDs are fixed for built-in types: https://www.postgresql.org/docs/current/catalog-pg-type.html
+JSONB_OID = 3802
+
+_COLUMNS = """
+SELECT a.attname, format_type(b.oid, NULL), b.typcategory, b.oid
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+class Column(NamedTuple):
+    """A column's type: that of a domain is the type below it.
+
+    Args:
+        type: its name as ``format_type`` prints it.
+        category: its ``typcategory``, such as N for numbers and A for arrays.
+        oid: its OID.
+    """
+
+    type: str
+    category: str = "U"
+    oid: int = 0
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is JSON or JSONB."""
+        return self.type in ("json", "jsonb")
+
+
+JSONB = Column("jsonb", "U", JSONB_OID)
+
+
+def columns_of(cursor: Any, table: str) -> dict[str, Column]:
+    """Return the columns of a table, in order.
+
+    Args:
+        cursor: an open cursor.
+        table: quoted name.
+
+    Raises:
+        psycopg2.errors.UndefinedTable: there is no such table.
+    """
+    cursor.execute(_COLUMNS, (table,))
+    return {name: Column(column_type, category, oid) for name, column_type, category, oid in cursor.fetchall()}
