@@ -1,0 +1,53 @@
+"""Product events in your own PostgreSQL, from the log lines you already write."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .delivery.fallback import FallbackFormatter
+    from .errors import ConfigurationError, PawprintError
+    from .handler import PawprintHandler
+    from .processor import PawprintProcessor
+    from .statistics import Statistics
+    from .tracker import Tracker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "FallbackFormatter",
+    "PawprintError",
+    "PawprintHandler",
+    "PawprintProcessor",
+    "Statistics",
+    "Tracker",
+]
+
+#: where each public name is at home
+_HOMES = {
+    "ConfigurationError": ".errors",
+    "FallbackFormatter": ".delivery.fallback",
+    "PawprintError": ".errors",
+    "PawprintHandler": ".handler",
+    "PawprintProcessor": ".processor",
+    "Statistics": ".statistics",
+    "Tracker": ".tracker",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Load what a public name stands for, the first time somebody asks for it (PEP 562).
+
+        pytest loads this package in every run where it is installed, for the sake of one fixture: psycopg2 and structlog must wait.
+        """
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name], __name__), name)
+        globals()[name] = value  # the next time it is found without this
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

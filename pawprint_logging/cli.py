@@ -1,0 +1,27 @@
+"""The door to the command line; what is behind it needs the extra ``[cli]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_NEEDED = frozenset({"click", "rich", "plotext", "pandas"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: those after the program's name, default those of the process.
+
+    Returns:
+        The exit status: 0, 1 for an error, 2 for a mistake in the arguments, 130 after Ctrl-C.
+    """
+    try:
+        from .console.app import run
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        sys.stderr.write(f'pawprint-logging: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n')
+        return 1
+    return run(arguments)

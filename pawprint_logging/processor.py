@@ -1,0 +1,79 @@
+"""The structlog processor: a thin adapter from event dicts to the pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from .delivery.inbox import Stats
+from .delivery.pipeline import Options, build
+from .errors import ConfigurationError
+from .handler import PawprintHandler
+from .tracker import Tracker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+#: what structlog's loggers call their methods
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
+class PawprintProcessor:
+    """A structlog processor that sends the event dicts which carry the marker to a table, and passes everything on."""
+
+    def __init__(
+        self,
+        tracker: Tracker | None = None,
+        *,
+        handler: PawprintHandler | None = None,
+        level: int | str = logging.NOTSET,
+        **options: Unpack[Options],
+    ) -> None:
+        self._level = logging.Handler(level).level  # text or number, checked as logging does
+        if handler is None:
+            self._pipeline = build(type(self).__name__, tracker, options)
+        else:
+            if tracker is not None or options:
+                raise ConfigurationError("PawprintProcessor() got a handler and other options as well; give those to the handler")
+            self._pipeline = handler.pipeline
+
+    def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Take the event dict if it is marked; return it without the marker, so that no handler further down takes it again."""
+        pipeline = self._pipeline
+        if not pipeline.capture.is_marked(event_dict):
+            return event_dict
+        level = _LEVELS.get(name, logging.INFO)
+        if level >= self._level:
+            attributes = {
+                "name": event_dict.get("logger") or getattr(logger, "name", None),
+                "levelname": logging.getLevelName(level),
+                "levelno": level,
+                "message": event_dict.get("event"),
+            }
+            pipeline.take_event_dict(event_dict, attributes)
+            pipeline.capture.without_marker(event_dict)
+        return event_dict
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything accepted before the call is in the table or diverted."""
+        return self._pipeline.flush(timeout)
+
+    def close(self) -> None:
+        """Write what waits for at most `close_timeout` seconds and divert the rest; idempotent."""
+        self._pipeline.close()
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of the counters."""
+        return self._pipeline.stats

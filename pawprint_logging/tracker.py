@@ -1,0 +1,317 @@
+"""The tracker: one events table, written to and read from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .capture.encoder import column_text
+from .capture.event import decode
+from .capture.row import Columns, Event
+from .capture.rowline import RowEncoder
+from .capture.tap import show, taps
+from .database import ddl
+from .database.connection import Session
+from .database.dsn import Dsn
+from .database.failure import DatabaseError, connect_failure, failure, is_connect_error
+from .database.rows import copy_stream, insert
+from .database.schema import Table
+from .errors import ConfigurationError
+from .explicit import notes_arguments
+from .reading import Reading
+
+_OPTIONS = ("db", "table", "schema", "json_field", "timestamp_field", "user_field", "event_field", "auto_timestamp")
+
+
+class Tracker(Reading):
+    """One events table in PostgreSQL: creates it, writes events to it, and reads them back.
+
+    Nothing connects before the first use. A tracker may be shared between threads, and used in a child after ``fork``.
+
+    Args:
+        dotfile: path of a JSON file that holds any of the arguments below but `logger`; an argument that is passed wins over it.
+        db: libpq URI or keyword string, ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY`` (a PostgreSQL kept in that directory;
+            extra ``[embedded]``). None, the default, is debug mode: writes silently do nothing.
+        table: table name, with a schema before a dot if it has one.
+        schema: column name → PostgreSQL type with its constraints. Default: ``id``, ``timestamp``, ``user_id``, ``event``, ``metadata``.
+        json_field: the JSON or JSONB column that paths look into, default ``"metadata"``.
+        timestamp_field: the column of an event's time, default ``"timestamp"``.
+        user_field: the column of its user, default ``"user_id"``.
+        event_field: the column of its name, default ``"event"``.
+        auto_timestamp: whether `write` fills a missing `timestamp_field` with the current time in UTC, default False.
+        logger: where failed writes are logged; they are raised in any case.
+
+    Raises:
+        ConfigurationError: an option or the dotfile cannot be used.
+
+    Example:
+        >>> tracker = Tracker(db="postgresql://localhost/shop", table="events")  # doctest: +SKIP
+        >>> tracker.create_table(if_not_exists=True)  # doctest: +SKIP
+        >>> tracker.write(user_id="alice", event="signup", metadata={"plan": "pro"})  # doctest: +SKIP
+    """
+
+    _given: frozenset[str]
+
+    @notes_arguments
+    def __init__(
+        self,
+        *,
+        dotfile: str | Path | None = None,
+        db: str | None = None,
+        table: str | None = None,
+        schema: Mapping[str, str] | None = None,
+        json_field: str = "metadata",
+        timestamp_field: str = "timestamp",
+        user_field: str = "user_id",
+        event_field: str = "event",
+        auto_timestamp: bool = False,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        options: dict[str, Any] = {
+            "db": db,
+            "table": table,
+            "schema": schema,
+            "json_field": json_field,
+            "timestamp_field": timestamp_field,
+            "user_field": user_field,
+            "event_field": event_field,
+            "auto_timestamp": auto_timestamp,
+        }
+        if dotfile is not None:
+            options.update({name: value for name, value in _read_dotfile(dotfile).items() if name not in self._given})
+        self._dsn = None if options["db"] is None else Dsn(options["db"])
+        self._auto_timestamp = options["auto_timestamp"]
+        if not isinstance(self._auto_timestamp, bool):
+            raise ConfigurationError(f"auto_timestamp must be true or false, not {self._auto_timestamp!r}")
+        self._logger = logger
+        if logger is not None and not isinstance(logger, logging.Logger):
+            raise ConfigurationError(f"logger must be a logging.Logger, not a {type(logger).__name__}")
+        fields = ("json_field", "timestamp_field", "user_field", "event_field")
+        self.layout = Table(options["table"], options["schema"], **{name: options[name] for name in fields})
+        self._session = None if self._dsn is None else Session(self._dsn)
+
+    @property
+    def db(self) -> str | None:
+        """The database as it was given, password included; `repr()` shows it without. None in debug mode."""
+        return None if self._dsn is None else self._dsn.given
+
+    @property
+    def table(self) -> str | None:
+        """The table's name."""
+        return self.layout.name
+
+    @property
+    def schema(self) -> OrderedDict[str, str]:
+        """Column name → type, in order."""
+        return self.layout.columns
+
+    @property
+    def json_field(self) -> str:
+        """The JSON column."""
+        return self.layout.fields.json
+
+    @property
+    def timestamp_field(self) -> str:
+        """The column of an event's time."""
+        return self.layout.fields.timestamp
+
+    @property
+    def user_field(self) -> str:
+        """The column of an event's user."""
+        return self.layout.fields.user
+
+    @property
+    def event_field(self) -> str:
+        """The column of an event's name."""
+        return self.layout.fields.event
+
+    @property
+    def auto_timestamp(self) -> bool:
+        """Whether `write` fills in the current time."""
+        return bool(self._auto_timestamp)
+
+    def __repr__(self) -> str:
+        return f"Tracker(db={None if self._dsn is None else str(self._dsn)!r}, table={self.table!r})"
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, if there are any; the next use opens another."""
+        if self._session is not None:
+            self._session.close()
+        self._close_reading()
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether there is no database, so that writes do nothing."""
+        return self._dsn is None
+
+    def session(self) -> Session:
+        """Return a session of its own with this tracker's database, for a worker or a stream.
+
+        Raises:
+            ConfigurationError: debug mode, in which there is no database.
+        """
+        if self._dsn is None:
+            raise ConfigurationError("there is no database to use: this tracker is in debug mode; pass db=…, or set it in the dotfile")
+        return Session(self._dsn)
+
+    def create_table(self, *, if_not_exists: bool = False) -> None:
+        """Create the table, and beside it the ledger of the deliveries that are in it.
+
+        Args:
+            if_not_exists: whether an existing table is fine, default False. Then no right to create is needed if both exist.
+
+        Raises:
+            psycopg2.errors.DuplicateTable: the table exists.
+        """
+        if self._session is None or taps:
+            return
+        self.layout.require_name()
+        with self._session.transaction() as cursor:
+            ddl.create(cursor, self.layout, if_not_exists=if_not_exists)
+
+    def drop_table(self, *, if_exists: bool = False) -> None:
+        """Drop the table and its ledger.
+
+        Args:
+            if_exists: whether a missing table is fine, default False.
+
+        Raises:
+            psycopg2.errors.UndefinedTable: there is no such table.
+        """
+        if self._session is None or taps:
+            return
+        self.layout.require_name()
+        with self._session.transaction() as cursor:
+            ddl.drop(cursor, self.layout, if_exists=if_exists)
+
+    def write(self, /, **fields: Any) -> None:
+        """Write one row and commit it, in one round trip.
+
+        Args:
+            **fields: column → value. A dict or list is JSON for the JSON column, None is NULL, an aware datetime is converted to UTC.
+
+        Raises:
+            ValueError: no field was given.
+            psycopg2.Error: the database refused it or could not be reached.
+        """
+        if taps:
+            self._show([fields])
+            return
+        if self._session is None:
+            return
+        if not fields:
+            raise ValueError('write() needs at least one column, as in write(event="signup")')
+        if self.table is None:
+            self.layout.require_name()
+        columns, texts = self._encoded(fields)
+        try:
+            self._insert(self._session, columns, texts)
+        except DatabaseError as error:
+            self._report(error)
+            raise
+
+    def write_many(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Write many rows over COPY, all or nothing in one transaction.
+
+        Args:
+            rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a column that a row
+                leaves out gets its default.
+
+        Returns:
+            How many rows were written; 0 in debug mode.
+
+        Raises:
+            ValueError, TypeError: a row has no field, or is no mapping. Nothing is written then.
+            psycopg2.Error: the database refused one of them or could not be reached. Nothing is written then.
+        """
+        if taps:
+            return self._show(rows)
+        if self._session is None:
+            return 0
+        self.layout.require_name()
+        try:
+            with self._session.transaction() as cursor:
+                return copy_stream(cursor, self.layout, self._events(rows))
+        except DatabaseError as error:
+            self._report(error)
+            raise
+
+    def _show(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Give rows to `capture_events` instead of writing them; return how many."""
+        count = 0
+        for count, event in enumerate(self._events(rows), 1):  # noqa: B007 - the last one is the count
+            show(decode(event, self.layout.fields.kinds))
+        return count
+
+    def _events(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
+        encode = RowEncoder(self.layout.fields.kinds, self.timestamp_field if self._auto_timestamp else None).encode
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
+            if not row:
+                raise ValueError(f"row {number} has no column; write at least one")
+            yield encode(row)
+
+    def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
+        kinds = self.layout.fields.kinds
+        if self._auto_timestamp and self.timestamp_field not in fields:
+            fields = {self.timestamp_field: datetime.now(timezone.utc), **fields}
+        # a list for a column that the schema does not know is an array, as psycopg2 has it
+        texts = [column_text(value, kinds.get(name, "array")) for name, value in fields.items()]
+        return tuple(fields), texts
+
+    def _insert(self, session: Session, columns: Columns, texts: list[str | None]) -> None:
+        with session.lock:
+            is_fresh = session.is_lost
+            try:
+                insert(session.connection(), self.layout, columns, texts)
+            except DatabaseError as error:
+                was_local = session.is_local
+                session.roll_back()
+                # Terminated while idle, and the news arrived together with the answer: the server says itself (FATAL, before any
+                # CommandComplete) that the statement was not executed. On a Unix socket that message may be cut off by the reset, but
+                # nothing else ends such a connection while the server goes on. Over TCP a loss leaves the outcome open: no second try.
+                if is_fresh or not (error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)):
+                    raise
+                insert(session.connection(), self.layout, columns, texts)
+
+    def _report(self, error: DatabaseError) -> None:
+        if self._logger is not None:
+            why = connect_failure(error) if is_connect_error(error) else failure(error)
+            self._logger.error("could not write to table %s: %s", self.table, why.reason)
+
+
+def _read_dotfile(path: str | Path) -> dict[str, Any]:
+    """Return the options in a dotfile.
+
+    Raises:
+        ConfigurationError: it is missing, not a JSON object, or holds an unknown key.
+    """
+    # Raised outside of the except blocks: a UnicodeDecodeError or JSONDecodeError carries the file's text, and with it the password, and
+    # would stay in the new exception's __context__.
+    options: Any = None
+    problem = ""
+    try:
+        options = json.loads(Path(path).expanduser().read_text(encoding="utf-8"), object_pairs_hook=OrderedDict)
+    except json.JSONDecodeError as error:
+        problem = f"is not JSON (line {error.lineno}); write one JSON object"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"cannot be read ({type(error).__name__}); check the path, and that it is JSON in UTF-8"
+    if problem:
+        raise ConfigurationError(f"dotfile {str(path)!r} {problem}")
+    if not isinstance(options, dict):
+        raise ConfigurationError(f"dotfile {str(path)!r} holds a JSON {type(options).__name__}; write one JSON object")
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise ConfigurationError(f"dotfile {str(path)!r}: unknown key {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
+    return dict(options)
