@@ -1,0 +1,1 @@
+"""The command line, on click and rich: the extra ``[cli]``. Nothing else imports this."""

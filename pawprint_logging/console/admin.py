@@ -1,0 +1,91 @@
+"""`create-table`, `drop-table`, `check`, `completion`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Literal
+
+import click
+from click.shell_completion import get_completion_class
+from rich.text import Text
+
+from ..database.inspection import Purpose, inspect
+from .app import COMPLETE, PROGRAM, State, command, program
+from .output import console, note
+
+_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
+
+
+@command("create-table")
+@click.option("--if-not-exists", is_flag=True, help="Be content with a table that is there; its ledger is made if it is missing.")
+def create_table(state: State, if_not_exists: bool) -> None:
+    """Create the table and its ledger."""
+    tracker = state.connect("create")
+    tracker.create_table(if_not_exists=if_not_exists)
+    click.echo(f"the table {tracker.table} and its ledger are there")
+
+
+@command("drop-table")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--if-exists", is_flag=True, help="Be content if there is no such table.")
+def drop_table(state: State, yes: bool, if_exists: bool) -> int:
+    """Drop the table with all its events.
+
+    And the ledger beside it. Asks first.
+    """
+    tracker = state.connect("drop")
+    if not yes:
+        try:
+            click.confirm(f"drop {tracker!r} and every event in it?", abort=True, err=True)
+        except click.Abort as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise
+            note("nothing was dropped; answer y, or pass --yes")
+            return 1
+    tracker.drop_table(if_exists=if_exists)
+    click.echo(f"the table {tracker.table} is gone")
+    return 0
+
+
+@command("check")
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["write", "read", "both"]),
+    default="write",
+    show_default=True,
+    help="What the role is meant to do.",
+)
+def check(state: State, purpose: Purpose) -> int:
+    """Say what stands in the way.
+
+    Of writing events, or of reading: connection, rights, columns, ledger, TLS, clock. Exit status 1 if something does, with what
+    mends it.
+    """
+    tracker = state.connect("write" if purpose != "read" else "read")
+    failed = []
+    out = console()
+    with closing(tracker.session()) as session:
+        for found in inspect(session, tracker.layout, purpose):
+            mark, style = _MARKS[found.level]
+            out.print(Text.assemble((mark, style), "  ", found.text), soft_wrap=True)
+            if found.mend is not None:
+                out.print(Text(f"      -> {found.mend}"), soft_wrap=True)
+            if found.level == "fail":
+                failed.append(found)
+    if failed:
+        note("; ".join(f"{each.text}: {each.mend}" if each.mend else each.text for each in failed))
+    return 1 if failed else 0
+
+
+@command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(state: State, shell: Literal["bash", "zsh", "fish"]) -> None:  # noqa: ARG001 - every command gets it
+    """Print the completion script of a shell.
+
+    As in: eval "$(pawprint-logging completion bash)"
+    """
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"this version of click has no completion for {shell}")
+    click.echo(found(program, {}, PROGRAM, COMPLETE).source())

@@ -1,0 +1,177 @@
+"""The command group: options that every command has, and what happens to its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ConfigurationError
+from ..tracker import Tracker
+from .failures import Purpose, explain, one_line
+
+PROGRAM = "pawprint-logging"
+#: what a shell that has a completion script sets to ask for completions
+COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
+
+# A connection string that lands where a name belongs must not be printed: it may hold a password.
+_SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
+
+
+@dataclass
+class State:
+    """What one run of the program knows.
+
+    Args:
+        given: the connection options of the command line, by name.
+        purpose: what the command wants of the database, for the mend of an error.
+        tracker: the tracker, once the command has asked for it.
+        with_traceback: whether an error is shown with its traceback.
+    """
+
+    given: dict[str, str] = field(default_factory=dict)
+    purpose: Purpose = "read"
+    tracker: Tracker | None = None
+    with_traceback: bool = False
+
+    def connect(self, purpose: Purpose) -> Tracker:
+        """Return the tracker that options and variables describe; it has a database and a table.
+
+        Raises:
+            ConfigurationError: no database or table is named, or an option cannot be used.
+        """
+        self.purpose = purpose
+        options = dict(self.given)
+        found = {name: os.environ.get(f"PAWPRINT_{name.upper()}") for name in ("dotfile", "db", "table")}
+        variables = {name: value for name, value in found.items() if value and name not in options}
+        if "dotfile" in options:  # what it says wins over the variables, and they fill in what it leaves out
+            described = Tracker(dotfile=options["dotfile"])
+            variables = {name: value for name, value in variables.items() if getattr(described, name, "") is None}
+        tracker = Tracker(**{**variables, **options})  # type: ignore[arg-type]
+        if tracker.is_debug:
+            raise ConfigurationError('no database is named: pass --db "postgresql://…", or --dotfile, or set PAWPRINT_DB')
+        if tracker.table is None:
+            raise ConfigurationError("no table is named: pass --table, or --dotfile, or set PAWPRINT_TABLE")
+        self.tracker = tracker
+        return tracker
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    state = context.find_object(State)
+    if state is None or value in (None, False):
+        return
+    if parameter.name == "traceback":
+        state.with_traceback = True
+    elif parameter.name is not None:
+        state.given[parameter.name] = value
+
+
+def _common_options() -> list[click.Parameter]:
+    texts = {
+        "dotfile": ("FILE", "JSON file with the tracker's options.  [PAWPRINT_DOTFILE]"),
+        "db": (
+            "DSN",
+            "Database, as a URI, keyword string or embedded:DIRECTORY; other users of the machine can read it here.  [PAWPRINT_DB]",
+        ),
+        "table": ("NAME", "Events table.  [PAWPRINT_TABLE]"),
+    }
+    options: list[click.Parameter] = [
+        click.Option([f"--{name}"], metavar=metavar, help=text, callback=_keep, expose_value=False)
+        for name, (metavar, text) in texts.items()
+    ]
+    text = "Show the traceback of an error; it may hold values and queries."
+    return [*options, click.Option(["--traceback"], is_flag=True, help=text, callback=_keep, expose_value=False)]
+
+
+class Command(click.Command):
+    """A command that takes the connection's options, as the group does."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.params.extend(_common_options())
+
+
+class _Group(click.Group):
+    command_class = Command
+
+
+@click.group(
+    PROGRAM,
+    cls=_Group,
+    params=_common_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Options of the connection may stand before or after the command; those that are passed win over the file, and it over the "
+    "variables.",
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+def program() -> None:
+    """Look at, and after, a table of events in PostgreSQL."""
+
+
+def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a function a command; its first argument is the `State`."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        return program.command(name)(click.pass_obj(function))
+
+    return decorate
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the program; return its exit status."""
+    from . import admin, asking, bringing, demo, deriving, following  # noqa: F401 - they add their commands
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
+            stream.reconfigure(errors="backslashreplace")
+    state = State()
+    try:
+        status = program.main(
+            args=None if arguments is None else list(arguments),
+            prog_name=PROGRAM,
+            complete_var=COMPLETE,
+            standalone_mode=False,
+            obj=state,
+        )
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _usage(error)
+    except click.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return 130
+        return _fail("stopped, since nobody answered")
+    except BrokenPipeError:
+        # the reader has gone, such as `head`; Python would complain once more at exit: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if state.with_traceback:
+            traceback.print_exc()
+            return 1
+        return _fail(error.format_message() if isinstance(error, click.ClickException) else explain(error, state.tracker, state.purpose))
+    finally:
+        if state.tracker is not None:
+            state.tracker.close()
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: click.UsageError) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    path = error.ctx.command_path if error.ctx is not None else PROGRAM
+    message = _SECRET.sub("…", error.format_message()).rstrip(".")
+    click.echo(one_line(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help"), err=True)
+    return 2
+
+
+def _fail(message: str) -> int:
+    click.echo(one_line(f"{PROGRAM}: {message}"), err=True)
+    return 1
