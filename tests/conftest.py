@@ -1,0 +1,102 @@
+"""Fixtures of the whole suite: one real PostgreSQL, a fresh database for each test, and loggers left as they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import hypothesis
+import psycopg2
+import pytest
+import structlog
+from support.isolation import LoggingState
+from support.proxy import Proxy
+from support.server import USER, Server
+
+# A busy machine must not fail a property that holds; and where a change is judged, the same examples come each time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("suite")
+
+# A shell without job control starts background commands with SIGINT ignored. Children would inherit that; some tests end theirs with it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Empty database that is cloned for each test.
+TEMPLATE = "pawprint_template"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The PostgreSQL of this test process; stop and break a `private_server` instead of this one."""
+    with Server() as running:
+        running.execute(f"CREATE DATABASE {TEMPLATE} OWNER {USER} IS_TEMPLATE true")
+        yield running
+
+
+@pytest.fixture
+def db(server: Server, close_handlers: Callable[[], None]) -> Iterator[str]:
+    """DSN (a libpq URI with user and password) of an empty database of this test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {USER} STRATEGY file_copy")
+    yield server.dsn(name)
+    # Before the database goes, or each handler would spend its close timeout on looking for it.
+    close_handlers()
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(db: str) -> Iterator[Any]:
+    """An autocommit psycopg2 connection to `db`, for what a test asserts."""
+    with closing(psycopg2.connect(db)) as opened:
+        opened.autocommit = True
+        yield opened
+
+
+@pytest.fixture
+def proxy(server: Server, close_handlers: Callable[[], None]) -> Iterator[Proxy]:
+    """A proxy in front of `server`; `proxy.through(db)` is the DSN of the test's database through it."""
+    with Proxy(server) as running:
+        yield running
+        close_handlers()
+
+
+@pytest.fixture
+def private_server(close_handlers: Callable[[], None]) -> Iterator[Callable[..., Server]]:
+    """A factory of started servers that a test may stop, crash and promote: `private_server(max_connections=5)`.
+
+    The keyword `version` picks the binaries, the others are server parameters.
+    """
+    servers: list[Server] = []
+
+    def start(*, version: int | None = 18, **settings: object) -> Server:
+        servers.append(Server(version=version, settings=settings))
+        return servers[-1].start()
+
+    yield start
+    close_handlers()
+    for each in servers:
+        each.close()
+
+
+@pytest.fixture(autouse=True)
+def isolated_logging() -> Iterator[LoggingState]:
+    """Put logging and structlog back after each test as they were before it."""
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    state = LoggingState()
+    yield state
+    state.close_new_handlers()
+    state.restore()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def close_handlers(isolated_logging: LoggingState) -> Callable[[], None]:
+    """A function that closes every logging handler made during the test."""
+    return isolated_logging.close_new_handlers

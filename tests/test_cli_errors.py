@@ -1,0 +1,212 @@
+"""What the command line says when something is wrong: one line, the mend, and no secret."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commandline import SHOP, CommandLine, environment, insert, one_line, role
+from support.server import PASSWORD, USER, Server
+from support.shop import VALUE
+
+from pawprint_logging import Tracker
+
+WITH_DATABASE = [
+    "count",
+    "read",
+    "tail",
+    "check",
+    "sessions",
+    "retention",
+    "engagement",
+    "funnel x",
+    "sum id",
+    "average id",
+    "minimum id",
+    "maximum id",
+    "create-table",
+    "drop-table --yes",
+]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """Runs commands, without a database unless they are told one."""
+    for name in ("PAWPRINT_DOTFILE", "PAWPRINT_DB", "PAWPRINT_TABLE"):
+        monkeypatch.delenv(name, raising=False)
+    return CommandLine(capsys)
+
+
+@pytest.fixture
+def shop(cli: CommandLine, db: str, connection: Any) -> CommandLine:
+    """Runs commands on a table of a few events."""
+    Tracker(db=db, table="events").create_table()
+    insert(connection, *SHOP)
+    cli.options = ["--db", db, "--table", "events"]
+    return cli
+
+
+@pytest.fixture
+def reader(server: Server, shop: CommandLine, connection: Any) -> Iterator[str]:
+    """The options of a role that may connect, and nothing else."""
+    name = f"reader_{connection.info.dbname[-8:]}"
+    for made in role(server, name, connection):
+        shop.options = ["--db", server.dsn(connection.info.dbname, user=made, password=made), "--table", "events"]
+        yield made
+
+
+@pytest.mark.parametrize("command", [*WITH_DATABASE, "replay x", "demo", "completion bash"])
+def test_a_wrong_option_is_one_line_and_status_2(cli: CommandLine, command: str) -> None:
+    name = command.partition(" ")[0]
+
+    one_line(cli(*command.split(), "--wrong"), f"pawprint-logging {name}: no such option", f"pawprint-logging {name} --help", status=2)
+
+
+@pytest.mark.parametrize("command", [*WITH_DATABASE, "replay x"])
+def test_no_database_is_one_line(cli: CommandLine, command: str) -> None:
+    one_line(cli(*command.split()), "--db", "PAWPRINT_DB")
+
+
+@pytest.mark.parametrize("command", [*WITH_DATABASE, "replay x"])
+def test_no_table_named_is_one_line(cli: CommandLine, db: str, command: str) -> None:
+    one_line(cli(*command.split(), "--db", db), "--table", "PAWPRINT_TABLE")
+
+
+@pytest.mark.parametrize("command", [each for each in WITH_DATABASE if each not in ("create-table", "check")])
+def test_a_table_that_is_not_there_is_one_line(cli: CommandLine, db: str, command: str) -> None:
+    cli.options = ["--db", db, "--table", "events"]
+
+    one_line(cli(*command.split()), "there is no table events")
+
+
+@pytest.mark.parametrize("command", WITH_DATABASE)
+def test_a_server_that_does_not_answer_is_one_line(cli: CommandLine, command: str) -> None:
+    cli.options = ["--db", f"postgresql://{USER}:{PASSWORD}@127.0.0.1:1/shop", "--table", "events"]
+
+    one_line(cli(*command.split()), "the connection was refused: is the server running")
+
+
+def test_a_database_that_is_not_there_is_one_line(cli: CommandLine, server: Server) -> None:
+    cli.options = ["--db", server.dsn("nowhere"), "--table", "events"]
+
+    one_line(cli("count"), "the user or the database does not exist: create it")
+
+
+def test_a_database_that_the_role_may_not_connect_to_is_one_line(reader: str, shop: CommandLine, server: Server, connection: Any) -> None:
+    name = connection.info.dbname
+    server.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+
+    one_line(shop("count"), f'GRANT CONNECT ON DATABASE "{name}"')
+
+
+def test_a_wrong_password_is_one_line(cli: CommandLine, server: Server) -> None:
+    cli.options = ["--db", server.dsn(password="wrong-" + PASSWORD), "--table", "events"]
+
+    one_line(cli("count"), "password or the user name is wrong")
+
+
+@pytest.mark.parametrize("db", [f"postgresql://u:{PASSWORD}@@h/d", f"host=x password='{PASSWORD}", ""])
+def test_an_address_that_does_not_parse_is_not_printed(cli: CommandLine, db: str) -> None:
+    one_line(cli("count", f"--db={db}", "--table", "events"), "db")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["postgresql://u:%s@h/d"], ["count", "*", "postgresql://u:%s@h/d"], ["count", "--tabel=password=%s"]]
+)
+def test_a_password_in_the_wrong_place_is_not_printed(cli: CommandLine, arguments: list[str]) -> None:
+    one_line(cli(*(each.replace("%s", PASSWORD) for each in arguments)), status=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "right"),
+    [
+        ("count", 'GRANT SELECT ON "events"'),
+        ("read", 'GRANT SELECT ON "events"'),
+        ("tail", 'GRANT SELECT ON "events"'),
+        ("funnel x", 'GRANT SELECT ON "events"'),
+        ("retention", 'GRANT SELECT ON "events"'),
+        ("sum id", 'GRANT SELECT ON "events"'),
+        ("average id", 'GRANT SELECT ON "events"'),
+        ("minimum id", 'GRANT SELECT ON "events"'),
+        ("maximum id", 'GRANT SELECT ON "events"'),
+        ("drop-table --yes", f"connect as {USER}"),
+        ("check", 'GRANT INSERT ON "events"'),
+    ],
+)
+def test_a_right_that_is_lacking_is_one_line_with_the_statement(reader: str, shop: CommandLine, command: str, right: str) -> None:
+    one_line(shop(*command.split()), right, *([] if command.startswith("drop") else [f'TO "{reader}"']))
+
+
+@pytest.mark.parametrize("command", ["sessions", "engagement"])
+def test_statistics_need_the_right_to_make_their_tables(reader: str, shop: CommandLine, connection: Any, command: str) -> None:
+    connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
+
+    one_line(shop(command), f'GRANT USAGE, CREATE ON SCHEMA "public" TO "{reader}"')
+    assert shop("funnel", "signup").status == 0
+
+
+def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:
+    line = {"timestamp": "2026-01-01T00:00:00+00:00", "delivery": str(uuid.uuid4()), "table": "events", "event": {"event": VALUE}}
+    (tmp_path / "lost").write_text(json.dumps(line) + "\n")
+
+    one_line(shop("replay", "--even-old", str(tmp_path / "lost")), f'GRANT INSERT ON "events" TO "{reader}"')
+
+
+def test_the_right_to_create_that_is_lacking_is_one_line(reader: str, shop: CommandLine) -> None:
+    shop.options[-1] = "others"
+
+    one_line(shop("create-table"), f'GRANT USAGE, CREATE ON SCHEMA "public" TO "{reader}"')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["count", "--where", f"nothing={VALUE}"], ["'nothing': there is no such column"]),
+        (["count", "--where", f"timestamp__gt={VALUE}"], ["ISO 8601"]),
+        (["count", "--start", VALUE], ["'start'", "ISO 8601"]),
+        (["read", "user_id__x"], ["paths work on 'metadata' only"]),
+        (["sum", "event"], ["sum needs a number"]),
+        (["sessions", "--duration", "-1"], ["duration must be a positive number"]),
+        (["engagement", "--start", "soon"], ["start must be a date"]),
+    ],
+)
+def test_what_the_tracker_refuses_is_one_line(shop: CommandLine, arguments: list[str], words: list[str]) -> None:
+    one_line(shop(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["count", "--where", "plan"],
+        ["count", "--where", "event=a", "--where", "event=b"],
+        ["count", "--where", "event__isnull=perhaps"],
+        ["count", "--resolution", "fortnight"],
+        ["read", "--format", "xml"],
+        ["tail", "-n", "-1"],
+        ["funnel"],
+        ["replay"],
+        ["completion", "tcsh"],
+        ["no-such-command"],
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line_and_status_2(shop: CommandLine, arguments: list[str]) -> None:
+    shop.options = []
+    one_line(shop(*arguments), "--help", status=2)
+
+
+def test_the_traceback_is_shown_on_request_only(cli: CommandLine) -> None:
+    assert "Traceback" in cli("count", "--traceback").err
+
+
+def test_without_the_extra_one_line_names_it() -> None:
+    source = "import sys; sys.modules['click'] = None; from pawprint_logging.cli import main; sys.exit(main(['count']))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment(), check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == 'pawprint-logging: the command line needs click: pip install "pawprint-logging[cli]"\n'

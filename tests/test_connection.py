@@ -1,0 +1,146 @@
+"""One session: opened late, replaced when broken, left alone after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import psycopg2
+import pytest
+from support.proxy import Proxy
+from support.server import Server
+
+from pawprint_logging.database.connection import Session, commit, is_lost
+from pawprint_logging.database.dsn import Dsn
+
+
+@pytest.fixture
+def session(db: str) -> Session:
+    return Session(Dsn(db))
+
+
+def one(session: Session, sql: str) -> Any:
+    with session.transaction() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def test_nothing_connects_before_the_first_use(session: Session) -> None:
+    assert session.is_lost
+
+
+def test_a_transaction_is_in_utc(session: Session) -> None:
+    assert one(session, "SHOW timezone") == "UTC"
+
+
+def test_a_transaction_that_raises_leaves_nothing(session: Session) -> None:
+    def fail() -> None:
+        with session.transaction() as cursor:
+            cursor.execute("CREATE TABLE t (x int)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert one(session, "SELECT to_regclass('t')") is None
+
+
+def test_a_connection_ended_while_idle_is_replaced(session: Session, server: Server) -> None:
+    pid = one(session, "SELECT pg_backend_pid()")
+    server.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    assert one(session, "SELECT pg_backend_pid()") != pid
+
+
+def test_a_notice_while_idle_replaces_nothing(session: Session, server: Server) -> None:
+    pid = one(session, "SELECT pg_backend_pid()")
+    with session.transaction() as cursor:
+        cursor.execute("LISTEN something")
+    server.execute("NOTIFY something", dbname=one(session, "SELECT current_database()"))
+    assert one(session, "SELECT pg_backend_pid()") == pid
+
+
+def test_committing_a_failed_transaction_is_an_error(session: Session) -> None:
+    cursor = session.connection().cursor()
+    cursor.execute("BEGIN")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        cursor.execute("SELECT 1/0")
+    with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+        commit(cursor)
+    session.close()
+
+
+def test_cutting_ends_a_wait_from_another_thread(session: Session) -> None:
+    session.connection()
+    threading.Timer(0.2, session.cut).start()
+    started = time.monotonic()
+    with pytest.raises(psycopg2.OperationalError), session.transaction() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+    assert time.monotonic() - started < 20
+    assert one(session, "SELECT 1") == 1
+
+
+def test_cutting_keeps_descriptors(session: Session) -> None:
+    session.connection()
+    before = len(os.listdir("/proc/self/fd"))
+    session.cut()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_cutting_nothing_is_harmless(session: Session) -> None:
+    session.cut()
+    session.close()
+    session.cut()
+
+
+def test_a_black_hole_ends_after_the_limit(db: str, proxy: Proxy) -> None:
+    session = Session(Dsn(proxy.through(db)))
+    connection = session.connection()
+    proxy.blackhole()
+    started = time.monotonic()
+    with pytest.raises(psycopg2.Error), session.limit(0.3), session.transaction():
+        pass
+    assert time.monotonic() - started < 20
+    assert is_lost(connection)
+
+
+def test_a_child_opens_its_own_connection_and_leaves_the_parents_alone(session: Session) -> None:
+    pid = one(session, "SELECT pg_backend_pid()")
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.write(write, str(one(session, "SELECT pg_backend_pid()")).encode())
+            session.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(read, 20)) != pid
+    os.close(read)
+    os.close(write)
+    assert one(session, "SELECT pg_backend_pid()") == pid
+
+
+def test_a_child_does_not_keep_a_dead_parents_transaction_open(db: str, server: Server) -> None:
+    gone, middle = os.pipe()
+    alive, end = os.pipe()
+    if not (parent := os.fork()):
+        session = Session(Dsn(db))
+        session.connection().cursor().execute("BEGIN; CREATE TABLE t (x int)")
+        if not os.fork():
+            os.close(end)
+            os.close(gone)
+            os.write(middle, b"x")
+            os.read(alive, 1)  # lives on until the test is over
+            os._exit(0)
+        os.read(gone, 1)
+        os._exit(0)
+    os.close(middle)
+    os.waitpid(parent, 0)
+    try:
+        deadline = time.monotonic() + 60
+        while server.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state LIKE 'idle in%%'", [db.rpartition("/")[2]]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for each in (gone, alive, end):
+            os.close(each)

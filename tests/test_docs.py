@@ -1,0 +1,112 @@
+"""Every Python block in docs/ runs, page by page, against a real database, and prints what the page says it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import re
+import shlex
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pawprint_logging import Tracker
+from pawprint_logging.cli import main
+from pawprint_logging.delivery.pipeline import Options, Pipeline
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.rst") if ".. code-block:: python" in page.read_text("utf-8"))
+#: the databases in the docs
+DATABASES = re.compile(r"embedded:pawprint-demo|postgresql://shop:secret@localhost/shop")
+_BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n\n((?:    .*\n|\n)+)", re.MULTILINE)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the Python blocks of a page, each with what it prints."""
+    found: list[tuple[str, str]] = []
+    for language, indented in _BLOCK.findall(page.read_text("utf-8")):
+        text = (
+            textwrap.dedent(indented.rstrip("\n"))
+            if language == "python"
+            else "\n".join(line.removeprefix("    ").rstrip() for line in indented.strip("\n").splitlines())
+        )
+        if language == "python":
+            found.append((text, ""))
+        else:
+            found[-1] = (found[-1][0], text)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
+    page: Path, db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, close_handlers: Callable[[], None]
+) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    logging.getLogger("shop").propagate = False
+    names: dict[str, Any] = {"__name__": "shop"}
+    for code, shown in blocks(page):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(compile(DATABASES.sub(db, code), str(page), "exec"), names)
+        assert [line.rstrip() for line in said.getvalue().splitlines()] == shown.splitlines(), code
+    for value in names.values():
+        if isinstance(value, Tracker):
+            value.close()
+
+
+def test_the_session_on_the_command_line_is_what_the_tutorial_s_data_give(
+    db: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    close_handlers: Callable[[], None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAWPRINT_DB", db)
+    monkeypatch.setenv("PAWPRINT_TABLE", "events")
+    names: dict[str, Any] = {"__name__": "shop"}
+    for code, _ in blocks(DOCS / "tutorial.rst"):
+        exec(DATABASES.sub(db, code), names)
+    capsys.readouterr()
+
+    page = (DOCS / "reference" / "cli.rst").read_text("utf-8")
+    (session,) = re.findall(r"\.\. code-block:: console\n\n((?:    .*\n)+)", page)
+    for step in textwrap.dedent(session).split("$ ")[1:]:
+        command, _, shown = step.partition("\n")
+        program, *arguments = shlex.split(command)
+        assert program == "pawprint-logging"
+        assert main([*arguments, "--format", "table"]) == 0
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()
+
+
+def rows_of_tables(page: str) -> list[list[str]]:
+    """Return the cells of the simple tables on a page, without the markup of literals."""
+    lines = (DOCS / page).read_text("utf-8").splitlines()
+    return [[cell.strip("`") for cell in re.split(r"\s{2,}", line.strip(), maxsplit=2)] for line in lines if line.startswith("``")]
+
+
+def test_every_option_is_listed_with_its_default() -> None:
+    listed = {name: default for name, default, _ in rows_of_tables("reference/options.rst")}
+    assert set(listed) == set(Options.__annotations__) | {"tracker", "level"}
+
+    for function in (Tracker.__init__, Pipeline.__init__):
+        for name, parameter in inspect.signature(function).parameters.items():
+            default = parameter.default
+            if default is not inspect.Parameter.empty and name not in {"logger", "schema", "fallback_logger"}:
+                assert listed[name] == (f'"{default}"' if isinstance(default, str) else str(default)), name
+            elif name == "fallback_logger":
+                assert f'"{default}"' in (DOCS / "reference" / "options.rst").read_text("utf-8")
+
+
+def test_every_command_is_listed() -> None:
+    from pawprint_logging.console.app import program, run
+
+    assert run(["--version"]) == 0  # which has the commands loaded
+    table = re.findall(r"^(``.+?``)(?=  )", (DOCS / "reference" / "cli.rst").read_text("utf-8"), re.MULTILINE)
+    listed = {name for cell in table for name in re.findall(r"[a-z-]+", cell)}
+    assert listed == set(program.commands)

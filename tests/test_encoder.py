@@ -1,0 +1,234 @@
+"""Any Python value as JSON, and as the text of a column."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg2.extras import Json
+from support import hostile
+from support.server import Server
+from support.shop import value as first
+
+from pawprint_logging.capture import encoder
+from pawprint_logging.capture.encoder import column_text, document_text, json_text, timestamp_text
+from pawprint_logging.capture.quickjson import Way, by_json, make_by_orjson
+
+EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
+#: the ways to JSON that this installation has; the suite runs with and without orjson
+WAYS: list[Way] = [way for way in (by_json, make_by_orjson()) if way is not None]
+
+
+@given(hostile.values)
+def test_json_text_is_json_without_what_postgresql_refuses(value: Any) -> None:
+    text = json_text(value)
+
+    json.loads(text, parse_constant=pytest.fail)
+    assert text.encode()
+    assert "\x00" not in text
+
+
+@given(hostile.values)
+def test_whichever_way_is_taken_the_json_value_is_the_same(value: Any) -> None:
+    # Given the careful way, which takes everything
+    careful = json.loads(json.dumps(encoder.Storable().copy(value)))
+
+    for way in WAYS:
+        # When a quick way takes it as well
+        text = way(value)
+        if text is not None and encoder.is_encodable(text):
+            # Then it says the same
+            assert json.loads(text) == careful
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "value", [float("nan"), [float("inf")], "\x00", {"a": "\x00"}, hostile.circle(), hostile.deep(600)], ids=hostile.kind
+)
+def test_a_quick_way_leaves_to_the_careful_one_what_it_cannot_do(way: Way, value: Any) -> None:
+    assert way(value) is None
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_null_is_not_mistaken_for_nan(way: Callable[[Any], str | None]) -> None:
+    assert way({"a": None, "null": "null"}) == '{"a":null,"null":"null"}'
+
+
+@pytest.mark.parametrize("name", hostile.each())
+def test_each_hostile_value_is_taken_by_a_jsonb_column(name: str, shared_connection: Any) -> None:
+    text = json_text({name: hostile.each()[name]})
+
+    assert first(shared_connection, "SELECT %s::jsonb", text).keys() == {name}
+
+
+@pytest.mark.parametrize("name", hostile.each())
+def test_each_hostile_value_is_taken_by_a_text_column(name: str, shared_connection: Any) -> None:
+    text = column_text(hostile.each()[name])
+
+    assert first(shared_connection, "SELECT %s::text", text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(3), 3),
+        (np.float64(1.5), 1.5),
+        (np.float64("nan"), "NaN"),
+        (np.bool_(True), True),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array(["a"]), ["a"]),
+        (pd.Timestamp("2024-02-29T12:00Z"), "2024-02-29T12:00:00+00:00"),
+        (hostile.Point(1, 2), [1, 2]),
+        ({3, 1, 2}, [1, 2, 3]),
+        (decimal.Decimal("12.50"), 12.5),
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (dt.date(2024, 2, 29), "2024-02-29"),
+        (dt.datetime(2024, 2, 29, 12, tzinfo=EAST), "2024-02-29T12:00:00+05:30"),
+        (hostile.Colour.RED, "red"),
+        (hostile.Order(1, [{2}]), {"id": 1, "lines": [[2]]}),
+        (ValueError("bad"), "ValueError: bad"),
+    ],
+    ids=hostile.kind,
+)
+@pytest.mark.parametrize("way", [*WAYS, json_text], ids=lambda way: way.__name__)
+def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) -> None:
+    text = way(value)
+
+    if text is None:  # NaN, for the careful way
+        assert isinstance(value, float)
+        assert math.isnan(value)
+    else:
+        assert json.loads(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", ""),
+        ("a\x00b\ud800", "a\ufffdb\ufffd"),
+        (7, "7"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (np.float64(1.5), "1.5"),
+        (np.int64(3), "3"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (10**5000, hex(10**5000)),
+        (hostile.Colour.RED, "red"),
+        (hostile.Level.HIGH, "3"),
+        (hostile.Text("kept"), "kept"),
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (b"\x00\xff", "\\x00ff"),
+        (memoryview(b"ab"), "\\x6162"),
+        (dt.date(2024, 2, 29), "2024-02-29"),
+        (dt.time(12, 30), "12:30:00"),
+        (dt.datetime(2024, 2, 29, 12), "2024-02-29 12:00:00+00:00"),  # noqa: DTZ001 - naive is taken as UTC
+        (dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST), "2024-02-29 12:00:00+00:00"),
+        (pd.NaT, None),
+        ({"a": 1}, '{"a":1}'),
+        ([1, "a"], '[1,"a"]'),
+        (Json({"a": 1}), '{"a":1}'),
+        (hostile.Raising(), "<Raising>"),
+        (hostile.NoClass(), "<NoClass>"),
+    ],
+    ids=hostile.kind,
+)
+def test_text_of_a_plain_column(value: Any, expected: str | None) -> None:
+    assert column_text(value) == expected
+
+
+@given(hostile.values, st.sampled_from(["plain", "json", "timestamp", "array"]))
+def test_no_value_makes_a_column_raise_or_hold_what_cannot_be_stored(value: Any, kind: Any) -> None:
+    text = column_text(value, kind)
+
+    assert text is None or (text.encode() and "\x00" not in text) or text == ""
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))))
+def test_a_list_for_an_array_column_comes_back_as_it_was(shared_connection: Any, values: list[str | None]) -> None:
+    assert first(shared_connection, "SELECT %s::text[]", column_text(values, "array")) == values
+
+
+def test_lists_in_a_list_are_an_array_of_two_dimensions(shared_connection: Any) -> None:
+    assert first(shared_connection, "SELECT %s::int[]", column_text([[1, 2], (3, 4)], "array")) == [[1, 2], [3, 4]]
+
+
+def test_an_interval_comes_back_as_it_was(shared_connection: Any) -> None:
+    for interval in (dt.timedelta(days=-1, seconds=3), dt.timedelta(days=40, microseconds=5)):
+        assert first(shared_connection, "SELECT %s::interval", column_text(interval)) == interval
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-02-29T17:30:00+05:30", "2024-02-29 12:00:00+00:00"),
+        ("2024-02-29T12:00:00Z", "2024-02-29 12:00:00+00:00"),
+        ("infinity", "infinity"),
+        ("yesterday", "yesterday"),
+        ("a\x00", "a\ufffd"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_text_for_a_timestamp_is_converted_to_utc_where_it_has_an_offset(text: str, expected: str) -> None:
+    assert timestamp_text(text) == expected
+    assert column_text(text, "timestamp") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1.10}', '{"a": 1.10}'),
+        ("[1, 2]", "[1, 2]"),
+        ("12", "12"),
+        ("hello", '"hello"'),
+        ("", '""'),
+        ("NaN", '"NaN"'),
+        ("[Infinity]", '"[Infinity]"'),
+        ('"\\u0000"', '"\ufffd"'),
+        ('"\\ud800"', '"\ufffd"'),
+        ('"\ud800"', '"\ufffd"'),
+        ('{"a": "\x00"}', json.dumps('{"a": "\ufffd"}', ensure_ascii=False)),
+    ],
+)
+def test_text_for_a_json_column_is_json_or_becomes_a_json_string(text: str, expected: str) -> None:
+    assert document_text(text) == expected
+
+
+@given(st.text() | st.text('[]{}",:\\u0d8eE19.-'))
+def test_no_text_for_a_json_column_is_refused(shared_connection: Any, text: str) -> None:
+    first(shared_connection, "SELECT %s::jsonb", document_text(text))
+
+
+def test_deeply_nested_json_text_is_cut() -> None:
+    assert document_text("[" * 900 + "]" * 900).count("[") < 100
+    assert document_text("[" * 90_000 + "]" * 90_000)
+
+
+def test_a_dataclass_with_a_field_that_cannot_be_copied_keeps_the_others() -> None:
+    @dataclasses.dataclass
+    class Odd:
+        good: int
+        bad: Any
+
+    assert json.loads(json_text(Odd(1, hostile.Raising()))) == {"good": 1, "bad": "<Raising>"}
+
+
+@pytest.fixture(scope="module")
+def shared_connection(server: Server) -> Iterator[Any]:
+    """A connection for statements that leave nothing behind."""
+    with closing(psycopg2.connect(server.socket_dsn, dbname="postgres")) as opened:
+        opened.autocommit = True
+        yield opened

@@ -1,0 +1,208 @@
+"""`pawprint-logging check`: what stands in the way, and that its mend mends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commandline import CommandLine, Result, role
+from support.server import PASSWORD, Server
+from support.shop import handler_on, logger_with, value
+
+from pawprint_logging import Tracker
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str], db: str) -> CommandLine:
+    """Runs commands on the test's database, as the owner of the tables."""
+    command_line = CommandLine(capsys)
+    command_line.options = ["--db", db, "--table", "events"]
+    return command_line
+
+
+@pytest.fixture
+def writer(server: Server, check: CommandLine, connection: Any) -> Iterator[str]:
+    """A role without any rights, as which commands run from then on."""
+    name = f"Writer {connection.info.dbname[-8:]}"
+    quoted = f'"{name}"'
+    for _ in role(server, quoted, connection):
+        check.options[1] = server.dsn(connection.info.dbname, user=name, password=quoted)
+        yield quoted
+
+
+def mends(result: Result) -> list[str]:
+    """Return the statements that the output offers for what fails."""
+    lines = result.out.splitlines()
+    return [after.strip().removeprefix("-> ") for line, after in pairwise(lines) if line.startswith("FAIL")]
+
+
+def failing(result: Result, mend: str) -> None:
+    """Assert that one thing fails, with this mend, said once more in one line on standard error."""
+    assert result.status == 1
+    assert mends(result) == [mend]
+    assert result.err.startswith("pawprint-logging: ")
+    assert result.err.endswith(f": {mend}\n")
+    assert result.err.count("\n") == 1
+
+
+def test_a_table_that_is_as_it_should_be(check: CommandLine, db: str) -> None:
+    Tracker(db=db, table="events").create_table()
+
+    result = check("check")
+
+    assert (result.status, result.err) == (0, "")
+    assert PASSWORD not in result.out
+    for words in (
+        "connected to database",
+        "PostgreSQL 18",
+        "no TLS, and none needed",
+        "clocks",
+        "table events",
+        "may INSERT",
+        "may SELECT",
+        "ledger",
+    ):
+        assert words in result.out
+
+
+def test_a_missing_table_and_the_statement_that_makes_it(check: CommandLine, connection: Any) -> None:
+    result = check("check")
+
+    failing(result, Tracker(table="events").layout.ddl())
+    connection.cursor().execute(mends(result)[0])
+    failing(check("check"), Tracker(table="events").layout.ledger_ddl())
+    connection.cursor().execute(Tracker(table="events").layout.ledger_ddl())
+    assert check("check").status == 0
+
+
+def test_a_missing_schema(check: CommandLine) -> None:
+    check.options[-1] = "analytics.events"
+
+    failing(check("check"), 'CREATE SCHEMA "analytics"')
+
+
+def test_each_right_that_is_lacking_in_turn_until_an_event_arrives(
+    server: Server, check: CommandLine, connection: Any, db: str, writer: str
+) -> None:
+    Tracker(db=db, table="events").create_table()
+    expected = [
+        [f'GRANT INSERT ON "events" TO {writer}', f'GRANT INSERT ON "events__deliveries" TO {writer}'],
+        [f"GRANT USAGE ON SEQUENCE events_id_seq TO {writer}"],
+        [],
+    ]
+
+    for statements in expected:
+        result = check("check")
+        assert mends(result) == statements
+        assert result.status == (1 if statements else 0)
+        for statement in statements:
+            connection.cursor().execute(statement)
+
+    handler = handler_on(check.options[1], create_table=False)
+    logger_with(handler).info("x", extra={"event": "signup"})
+    handler.close()
+    assert handler.stats.written == 1
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 1
+
+
+def test_a_schema_that_the_role_may_not_use(server: Server, check: CommandLine, connection: Any, writer: str) -> None:
+    connection.cursor().execute("CREATE SCHEMA analytics")
+    check.options[-1] = "analytics.events"
+
+    failing(check("check"), f'GRANT USAGE ON SCHEMA "analytics" TO {writer}')
+    connection.cursor().execute(f'GRANT USAGE ON SCHEMA "analytics" TO {writer}')
+    result = check("check")
+    assert mends(result)[0].startswith('CREATE TABLE "analytics"."events"')
+    assert f'GRANT CREATE ON SCHEMA "analytics" TO {writer}' in result.out
+
+
+def test_reading_needs_other_rights_than_writing(check: CommandLine, connection: Any, db: str, writer: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    select = f'GRANT SELECT ON "events" TO {writer}'
+
+    failing(check("check", "--for", "read"), select)
+    connection.cursor().execute(select)
+    assert check("check", "--for", "read").status == 0
+    assert len(mends(check("check", "--for", "both"))) == 2
+
+
+def test_rights_on_the_columns_alone_suffice(check: CommandLine, connection: Any, db: str, writer: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute(f'GRANT INSERT ("timestamp", user_id, event, metadata) ON events TO {writer}')
+    connection.cursor().execute(f"GRANT INSERT ON events__deliveries TO {writer}; GRANT USAGE ON SEQUENCE events_id_seq TO {writer}")
+
+    assert check("check").status == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        ("ALTER TABLE events DROP COLUMN user_id", 'ALTER TABLE "events" ADD COLUMN "user_id" VARCHAR(32)'),
+        ("ALTER TABLE events DROP COLUMN event", 'ALTER TABLE "events" ADD COLUMN "event" VARCHAR(64)'),
+        (
+            "ALTER TABLE events ALTER COLUMN metadata TYPE TEXT",
+            'ALTER TABLE "events" ALTER COLUMN "metadata" TYPE JSONB USING to_jsonb("metadata")',
+        ),
+        ("ALTER TABLE events ADD COLUMN tenant INT NOT NULL", 'ALTER TABLE "events" ALTER COLUMN "tenant" DROP NOT NULL'),
+    ],
+)
+def test_columns_that_no_event_would_fit(check: CommandLine, connection: Any, db: str, change: str, mend: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute(change)
+
+    failing(check("check"), mend)
+    connection.cursor().execute(mend)
+    assert check("check").status == 0
+
+
+def test_columns_of_the_dotfiles_schema(check: CommandLine, connection: Any, db: str, tmp_path: Path) -> None:
+    Tracker(db=db, table="events").create_table()
+    schema = {**Tracker().schema, "tenant": "INT DEFAULT 1"}
+    (tmp_path / "dot").write_text(json.dumps({"schema": schema}))
+
+    failing(check("check", "--dotfile", str(tmp_path / "dot")), 'ALTER TABLE "events" ADD COLUMN "tenant" INT DEFAULT 1')
+
+
+def test_a_database_for_reading_only(check: CommandLine, connection: Any, db: str, server: Server, writer: str) -> None:
+    server.execute(f"ALTER ROLE {writer} SET default_transaction_read_only = on")
+
+    assert f"ALTER ROLE {writer} SET default_transaction_read_only = off" in mends(check("check"))
+
+
+def test_a_standby_takes_no_writes(check: CommandLine, private_server: Any) -> None:
+    primary = private_server()
+    Tracker(db=primary.dsn("postgres", user="postgres", password=PASSWORD), table="events").create_table()
+    standby = primary.standby()
+    check.options[1] = standby.dsn("postgres", user="postgres", password=PASSWORD)
+
+    failing(check("check"), "name the primary in db, or several hosts with target_session_attrs=read-write")
+    assert check("check", "--for", "read").status == 0
+
+
+def test_what_works_and_is_worth_knowing_is_a_note(check: CommandLine, connection: Any, db: str, server: Server) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY")
+    server.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone = 'Asia/Tokyo'")
+
+    result = check("check")
+
+    assert result.status == 0
+    assert "note  row-level security is on" in result.out
+    assert f"-> ALTER DATABASE \"{connection.info.dbname}\" SET timezone = 'UTC'" in result.out
+
+
+def test_a_partitioned_table_is_as_good(check: CommandLine, connection: Any) -> None:
+    connection.cursor().execute(
+        "CREATE TABLE events (id BIGINT GENERATED ALWAYS AS IDENTITY, timestamp TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,"
+        " user_id TEXT, event TEXT, metadata JSONB) PARTITION BY RANGE (timestamp);"
+        "CREATE TABLE events_all PARTITION OF events DEFAULT;" + Tracker(table="events").layout.ledger_ddl()
+    )
+
+    result = check("check")
+
+    assert result.status == 0
+    assert "partitioned table events" in result.out

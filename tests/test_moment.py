@@ -1,0 +1,108 @@
+"""What counts as a time stamp."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pawprint_logging.capture import moment
+
+UTC = dt.timezone.utc
+EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
+NOON = dt.datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dt.datetime(2024, 2, 29, 12, 0),  # noqa: DTZ001 - naive is what is tested
+        dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST),
+        NOON.timestamp(),
+        int(NOON.timestamp()),
+        "2024-02-29T12:00:00Z",
+        "2024-02-29t12:00:00z",
+        "2024-02-29 12:00:00",
+        "2024-02-29 12:00",
+        "2024-02-29 12:00:00 UTC",
+        "2024-02-29T12:00:00.000000+00:00",
+        "2024-02-29T17:30:00,000+0530",
+        "2024-02-29T07:00:00.0-05",
+        "  2024-02-29T12:00:00Z\n",
+    ],
+)
+def test_the_same_moment_in_any_form_is_read_in_utc(value: Any) -> None:
+    parsed = moment.parse(value)
+
+    assert parsed == NOON
+    assert parsed is not None
+    assert parsed.tzinfo is UTC
+
+
+def test_a_date_is_its_midnight() -> None:
+    midnight = dt.datetime(2024, 2, 29, tzinfo=UTC)
+    assert moment.parse(dt.date(2024, 2, 29)) == midnight
+    assert moment.parse("2024-02-29") == midnight
+
+
+@pytest.mark.parametrize("digits", range(1, 10))
+def test_a_fraction_may_have_one_to_nine_digits(digits: int) -> None:
+    parsed = moment.parse(f"2024-02-29T12:00:00.{'123456789'[:digits]}Z")
+
+    assert parsed is not None
+    assert parsed.microsecond == int("123456789"[: min(digits, 6)].ljust(6, "0"))
+
+
+class Hostile(dt.datetime):
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    def __ne__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Odd(dt.tzinfo):
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "yesterday",
+        "2024-13-01",
+        "2024-02-30 10:00",
+        "12:00",
+        "2024-02-29T12:00:00+99:00",
+        True,
+        float("nan"),
+        float("inf"),
+        1e300,
+        10**5000,
+        b"2024-02-29",
+        [],
+        object(),
+        Hostile(2024, 1, 1),
+        dt.datetime(2024, 1, 1, tzinfo=Odd()),
+        # in UTC they are outside of what Python and ISO 8601 can say
+        dt.datetime(1, 1, 1, tzinfo=EAST),
+        dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(dt.timedelta(hours=-5))),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_names_no_moment_is_none_and_raises_nothing(value: Any) -> None:
+    assert moment.parse(value) is None
+
+
+@given(st.datetimes(timezones=st.timezones() | st.none(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9998, 1, 1)))  # noqa: DTZ001
+def test_isoformat_of_any_datetime_is_read_as_that_moment(value: dt.datetime) -> None:
+    offset = value.utcoffset()
+    if offset is None or offset.seconds % 60 == 0:  # local mean times of before 1900 have seconds, which ISO 8601 has not
+        assert moment.parse(value.isoformat()) == moment.parse(value)

@@ -1,0 +1,214 @@
+"""The way back from the fallback file."""
+
+from __future__ import annotations
+
+import json
+import stat
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from support.proxy import Proxy
+
+from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging.database import ledger
+from pawprint_logging.database.ledger import event_delivery, new_delivery
+from pawprint_logging.delivery import replay as module
+from pawprint_logging.delivery.replay import replay
+
+Lines = Callable[..., Path]
+
+
+@pytest.fixture
+def tracker(db: str) -> Tracker:
+    made = Tracker(db=db, table="events")
+    made.create_table()
+    return made
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Lines:
+    """A function that makes a fallback file of so many lines."""
+
+    def make(count: int, *, delivery: uuid.UUID | None = None, at: datetime | None = None, **columns: Any) -> Path:
+        path = tmp_path / "fallback.jsonl"
+        with path.open("a") as file:
+            for number in range(count):
+                each = event_delivery(delivery or new_delivery(), number)
+                event = {"timestamp": "2024-01-01 00:00:00+00:00", "user_id": "u", "event": "e", "metadata": {"n": number}, **columns}
+                line = {"timestamp": (at or datetime.now(timezone.utc)).isoformat(), "table": "events", "reason": "r", "sqlstate": None}
+                file.write(json.dumps({**line, "delivery": str(each), "event": event}) + "\n")
+        return path
+
+    return make
+
+
+def numbers(connection: Any) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (metadata->>'n')::int FROM events ORDER BY 1")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def rejected(path: Path) -> list[bytes]:
+    return path.with_name(path.name + ".rejected").read_bytes().splitlines()
+
+
+def test_lines_become_rows(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    assert replay(tracker, lines(3)).written == 3
+    assert numbers(connection) == [0, 1, 2]
+
+
+def test_again_it_writes_nothing(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(3)
+    replay(tracker, path)
+    again = replay(tracker, path)
+    assert (again.written, again.present) == (0, 3)
+    assert numbers(connection) == [0, 1, 2]
+
+
+def test_lines_whose_delivery_arrived_after_all_are_left_out(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    delivery = new_delivery()
+    with connection.cursor() as cursor:
+        cursor.execute(ledger.claim_sql(tracker.layout, delivery))
+    result = replay(tracker, lines(3, delivery=delivery))
+    assert (result.written, result.present) == (0, 3)
+
+
+def test_a_line_twice_in_a_file_is_one_row(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(1)
+    path.write_text(path.read_text() * 2)
+    result = replay(tracker, path)
+    assert (result.written, result.present) == (1, 1)
+
+
+@pytest.mark.parametrize("raw", [b"nonsense\n", b"[]\n", b"{}\n", b'{"delivery": 1}\n', b"\xff\n", b'{"table": "events", "deliv'])
+def test_a_torn_or_foreign_line_is_rejected_once(tracker: Tracker, lines: Lines, raw: bytes) -> None:
+    path = lines(1)
+    path.write_bytes(path.read_bytes() + raw)
+    for _ in range(2):
+        result = replay(tracker, path)
+        assert (result.rejected, result.reasons) == (1, {"torn or foreign": 1})
+    assert rejected(path) == [raw.rstrip(b"\n")]
+
+
+def test_a_whole_last_line_without_its_line_feed_is_torn(tracker: Tracker, lines: Lines) -> None:
+    path = lines(2)
+    path.write_bytes(path.read_bytes()[:-1])
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (1, 1)
+
+
+def test_the_rejected_file_is_private(tracker: Tracker, lines: Lines) -> None:
+    path = lines(0)
+    path.write_bytes(b"nonsense\n")
+    replay(tracker, path)
+    assert stat.S_IMODE(path.with_name(path.name + ".rejected").stat().st_mode) == 0o600
+
+
+def test_a_rejected_file_that_ends_in_the_middle_of_a_line_is_gone_on_with_in_a_new_one(tracker: Tracker, lines: Lines) -> None:
+    path = lines(0)
+    path.write_bytes(b"nonsense\n")
+    path.with_name(path.name + ".rejected").write_bytes(b"nons")
+    replay(tracker, path)
+    assert rejected(path) == [b"nons", b"nonsense"]
+
+
+def test_warnings_and_blank_lines_are_passed_over(tracker: Tracker, lines: Lines) -> None:
+    path = lines(1)
+    path.write_bytes(b'{"timestamp": "t", "level": "WARNING", "logger": "l", "message": "m"}\n\n' + path.read_bytes())
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (1, 0)
+
+
+def test_lines_of_another_table_are_rejected(tracker: Tracker, lines: Lines) -> None:
+    path = lines(1)
+    path.write_text(path.read_text().replace('"table": "events"', '"table": "others"'))
+    assert replay(tracker, path).reasons == {"of another table": 1}
+
+
+def test_refused_rows_are_rejected_and_the_others_written(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    lines(2)
+    path = lines(1, user_id="u" * 40)
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (2, 1)
+    assert len(rejected(path)) == 1
+
+
+def test_a_deferred_constraint_refuses_its_row_alone(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
+    result = replay(tracker, lines(2))
+    assert (result.written, result.rejected) == (1, 1)
+
+
+def test_a_row_that_was_refused_is_written_once_it_can_be(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(1, user_id="u" * 40)
+    replay(tracker, path)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
+    assert replay(tracker, path).written == 1
+    assert replay(tracker, path.with_name(path.name + ".rejected")).present == 1
+    assert numbers(connection) == [0]
+
+
+def test_lines_older_than_the_ledgers_memory_are_rejected_unless_wanted(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(1, at=datetime.now(timezone.utc) - timedelta(days=ledger.KEEP_DAYS + 1))
+    assert replay(tracker, path).rejected == 1
+    assert replay(tracker, path, even_old=True).written == 1
+
+
+def test_progress_tells_of_every_byte(tracker: Tracker, lines: Lines) -> None:
+    path = lines(2500)
+    seen: list[int] = []
+    replay(tracker, path, progress=seen.append)
+    assert len(seen) == 3
+    assert sum(seen) == path.stat().st_size
+
+
+@pytest.mark.parametrize("how", ["cut_before", "cut_after", "cut_racing"])
+def test_a_lost_commit_is_resolved_by_the_ledger(
+    tracker: Tracker, db: str, proxy: Proxy, connection: Any, lines: Lines, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = module._require_ledger
+
+    def look_and_arm(*arguments: Any) -> None:
+        look(*arguments)
+        getattr(proxy, how)("COMMIT")
+
+    monkeypatch.setattr(module, "_require_ledger", look_and_arm)
+    result = replay(Tracker(db=proxy.through(db), table="events"), lines(3))
+    assert proxy.fired == 1
+    assert result.written + result.present == 3
+    assert numbers(connection) == [0, 1, 2]
+
+
+def test_a_delivery_under_way_is_waited_for(
+    tracker: Tracker, db: str, connection: Any, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = new_delivery()
+    monkeypatch.setattr(module, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    path = lines(1, delivery=delivery)
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute(ledger.claim_sql(tracker.layout, delivery))
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            replay(tracker, path)
+        other.commit()
+    assert replay(tracker, path).present == 1
+
+
+def test_without_a_ledger_it_refuses(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events__deliveries")
+    with pytest.raises(ConfigurationError, match="ledger"):
+        replay(tracker, lines(1))
+
+
+def test_in_debug_mode_it_refuses(lines: Lines) -> None:
+    with pytest.raises(ConfigurationError, match="debug mode"):
+        replay(Tracker(), lines(1))

@@ -1,0 +1,684 @@
+"""Sessions, engagement, funnels and retention have known answers, whenever and by however many they are computed."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import pandas as pd
+import psycopg2
+import pytest
+from support import models
+from support.models import Happening
+from support.server import Server
+
+from pawprint_logging import ConfigurationError, Statistics, Tracker
+from pawprint_logging.database import arrivals
+
+START = datetime(2026, 1, 1, 9)  # noqa: DTZ001 - what PostgreSQL stores has no zone
+
+
+@pytest.fixture
+def tracker(db: str) -> Iterator[Tracker]:
+    with Tracker(db=db, table="events") as opened:
+        opened.create_table()
+        yield opened
+
+
+@pytest.fixture
+def stats(tracker: Tracker) -> Statistics:
+    return Statistics(tracker)
+
+
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
+
+
+def write(tracker: Tracker, *rows: tuple[str | None, float] | tuple[str | None, float, str | None]) -> None:
+    """Write events: user, minute, and name."""
+    tracker.write_many({"user_id": row[0], "timestamp": minute(row[1]), "event": row[2] if len(row) > 2 else f"e{row[1]}"} for row in rows)
+
+
+def found(stats: Statistics) -> list[models.Session]:
+    columns = ("timestamp", "user_id", "duration", "total_events", "last_timestamp", "events")
+    rows = [tuple(row.values()) for row in stats["sessions"].iter_rows(*columns)]
+    return sorted(rows, key=lambda each: (each[0], each[1]))
+
+
+def expected(stats: Statistics, minutes: float = 30) -> list[models.Session]:
+    return models.sessions(happenings(stats.tracker), minutes)
+
+
+def happenings(tracker: Tracker) -> list[Happening]:
+    rows = tracker.query("SELECT timestamp, user_id, event FROM events WHERE isfinite(timestamp) ORDER BY id").itertuples(index=False)
+    nothing: Callable[[Any], Any] = lambda value: None if value != value or value is None else value  # noqa: E731
+    return [Happening(row[0].to_pydatetime(), nothing(row[1]), nothing(row[2])) for row in rows]
+
+
+def days(stats: Statistics) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in stats["engagement"].iter_rows()]
+
+
+# -- sessions
+
+FRODO = [("Frodo", number) for number in (0, 1, 2, 3, 4, 5, 120, 1000, 1001, 1002, 1003, 1004)]
+GANDALF = [("Gandalf", number) for number in (100, 110, 130, 140)]
+KNOWN = [("Frodo", 6, 5), ("Gandalf", 4, 40), ("Frodo", 1, 0), ("Frodo", 5, 4)]
+
+
+def known(stats: Statistics) -> list[tuple[str, int, float]]:
+    return list(stats["sessions"].read("user_id", "total_events", "duration").itertuples(index=False, name=None))
+
+
+def test_sessions_have_the_known_answer(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *FRODO, *GANDALF)
+
+    stats.sessions()
+
+    assert known(stats) == KNOWN
+    assert found(stats) == expected(stats)
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_the_answer_is_the_same_while_events_keep_arriving(tracker: Tracker, stats: Statistics, every: int) -> None:
+    rows = sorted(FRODO + GANDALF, key=lambda row: row[1])
+    for place in range(0, len(rows), every):
+        write(tracker, *rows[place : place + every])
+        stats.sessions()
+        assert found(stats) == expected(stats)
+
+    assert known(stats) == KNOWN
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_answer_is_the_same_when_events_come_late(tracker: Tracker, stats: Statistics, every: int) -> None:
+    rows = (FRODO + GANDALF)[::-1]
+    for place in range(0, len(rows), every):
+        write(tracker, *rows[place : place + every])
+        stats.sessions()
+        assert found(stats) == expected(stats)
+
+    assert known(stats) == KNOWN
+
+
+def test_a_late_event_joins_what_it_lies_between(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0), ("a", 40), ("a", 100), ("b", 20))
+    stats.sessions()
+    assert len(found(stats)) == 4
+
+    write(tracker, ("a", 20))
+    stats.sessions()
+
+    assert found(stats) == expected(stats)
+    assert len(found(stats)) == 3
+
+
+def test_equal_timestamps_keep_the_order_of_writing(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "z"), ("a", 0, "b"))
+    stats.sessions()
+    write(tracker, ("a", 0, "a"), ("a", 0, None))
+    stats.sessions()
+
+    assert found(stats) == [(minute(0), "a", 0.0, 4, minute(0), "z,b,a")]
+
+
+def test_events_without_user_or_time_are_in_no_session_and_without_name_only_counted(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, (None, 0), ("a", 0, None))
+    tracker.write_many([{"user_id": "a", "timestamp": moment} for moment in (None, "infinity", "-infinity")])
+    stats.sessions()
+    assert found(stats) == [(minute(0), "a", 0.0, 1, minute(0), None)]
+
+    write(tracker, (None, 1), ("a", 1, None), ("a", 2, ""), ("a", 3, "x"))
+    stats.sessions()
+
+    assert found(stats) == [(minute(0), "a", 3.0, 4, minute(3), ",x")] == expected(stats)
+
+
+def test_the_silence_that_ends_a_session_is_exactly_the_duration(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0), ("a", 29.99), ("a", 59.99), ("b", 0), ("b", 60))
+
+    stats.sessions()
+    assert len(found(stats)) == 4
+    stats.sessions(duration=timedelta(minutes=30.01))
+    assert len(found(stats)) == 3
+    stats.sessions(duration=1.5 * 60)
+    assert len(found(stats)) == 2
+    assert found(stats) == expected(stats, 90)
+
+
+def test_a_second_call_without_news_changes_nothing(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *FRODO)
+    stats.sessions()
+    before = _places(connection)
+
+    stats.sessions()
+
+    assert _places(connection) == before
+    assert known(stats) == [row for row in KNOWN if row[0] == "Frodo"]
+
+
+def test_only_what_changes_is_written_again(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *FRODO, *GANDALF)
+    stats.sessions()
+    before = _places(connection)
+
+    write(tracker, ("Frodo", 1005), ("Sam", 2000))
+    stats.sessions()
+
+    after = _places(connection)
+    assert len(before & after) == 3
+    assert found(stats) == expected(stats)
+
+
+def _places(connection: Any) -> set[tuple[str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ctid::text, xmin::text FROM events__sessions")
+        return set(cursor.fetchall())
+
+
+def test_clean_sees_what_was_deleted_and_keeps_grants(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *FRODO, *GANDALF)
+    stats.sessions()
+    tracker.query("GRANT SELECT ON events__sessions TO PUBLIC")
+    tracker.query("DELETE FROM events WHERE user_id = 'Gandalf'")
+
+    stats.sessions()
+    assert known(stats) == KNOWN
+    stats.sessions(clean=True)
+
+    assert found(stats) == expected(stats)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT has_table_privilege('public', 'events__sessions', 'SELECT')")
+        assert cursor.fetchone() == (True,)
+
+
+def test_built_anew_the_table_has_the_same_indexes_once(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    def indexes() -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'events__sessions'::regclass")
+            return sorted(row[0].partition(" USING ")[2] for row in cursor.fetchall())
+
+    write(tracker, *FRODO)
+    stats.sessions()
+    tracker.query("CREATE INDEX ON events__sessions (total_events)")
+    stats.sessions(clean=True)
+
+    assert indexes() == ["btree (total_events)", "btree (user_id, last_timestamp)"]
+
+
+def test_a_role_that_does_not_own_the_table_may_build_it_anew(server: Server, tracker: Tracker, stats: Statistics) -> None:
+    role = f"other_{uuid.uuid4().hex[:8]}"
+    write(tracker, *FRODO, *GANDALF)
+    stats.engagement()
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    try:
+        tracker.query(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        name = tracker.query("SELECT current_database() AS name")["name"][0]
+        with Tracker(db=server.dsn(name, user=role, password="secret"), table="events") as other:
+            Statistics(other).sessions(clean=True)
+        assert found(stats) == expected(stats)
+    finally:
+        tracker.query(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+        server.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["TRUNCATE events RESTART IDENTITY", "DROP TABLE events__sessions", "DROP TABLE events__statistics", "VACUUM FULL events", "recreate"],
+)
+def test_a_table_that_is_another_one_now_is_begun_anew(tracker: Tracker, stats: Statistics, connection: Any, change: str) -> None:
+    write(tracker, *FRODO)
+    stats.sessions()
+    with connection.cursor() as cursor:
+        if change == "recreate":
+            tracker.drop_table()
+            tracker.create_table()
+        else:
+            cursor.execute(change)
+
+    write(tracker, *GANDALF)
+    stats.sessions()
+
+    assert found(stats) == expected(stats)
+
+
+def test_rows_of_a_transaction_that_commits_late_are_not_missed(tracker: Tracker, stats: Statistics, db: str) -> None:
+    with closing(psycopg2.connect(db)) as slow, slow.cursor() as cursor:
+        write(tracker, ("a", 0))
+        cursor.execute("INSERT INTO events (user_id, timestamp, event) VALUES ('a', %s, 'late'), ('c', %s, 'late')", [minute(1), minute(1)])
+        write(tracker, ("a", 2), ("b", 2))
+        stats.sessions()
+        write(tracker, ("b", 3))
+        stats.sessions()
+        assert found(stats) == expected(stats)
+        assert len(found(stats)) == 2
+
+        slow.commit()
+        write(tracker, ("b", 4))
+        stats.sessions()
+
+        assert found(stats) == expected(stats)
+        assert len(found(stats)) == 3
+
+
+def test_missing_numbers_are_forgotten_once_nothing_can_come(
+    tracker: Tracker, stats: Statistics, connection: Any, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "GRACE", 0)
+
+    def missing() -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT memory #> '{arrivals,missing}' FROM events__statistics WHERE name = 'sessions'")
+            return [each["ranges"] for each in cursor.fetchone()[0]]
+
+    with closing(psycopg2.connect(db)) as slow, slow.cursor() as cursor:
+        cursor.execute("INSERT INTO events (user_id) VALUES ('x')")
+        write(tracker, ("a", 0))
+        tracker.query("SELECT nextval('events_id_seq') FROM generate_series(1, 3)")
+        write(tracker, ("a", 1))
+        stats.sessions()
+        assert missing() == [[[1, 1], [3, 5]]]
+        stats.sessions()
+        assert missing() == [[[1, 1], [3, 5]]]
+        slow.rollback()
+
+    write(tracker, ("a", 2))
+    stats.sessions()
+    assert missing() == []
+    assert found(stats) == expected(stats)
+
+
+def test_many_missing_numbers_are_taken_together(tracker: Tracker, stats: Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MAX_RANGES", 3)
+    write(tracker, *[("a", number * 20) for number in range(40)])
+    tracker.query("DELETE FROM events WHERE id % 3 = 0")
+    stats.sessions()
+    write(tracker, ("a", 15), ("a", 801))
+    stats.sessions()
+
+    assert found(stats) == expected(stats)
+
+
+def test_a_table_whose_rows_have_no_number_is_computed_anew(db: str) -> None:
+    schema = {"timestamp": "TIMESTAMPTZ", "user_id": "UUID", "event": "TEXT", "metadata": "JSONB"}
+    user = "00000000-0000-0000-0000-000000000001"
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        for number in (5, 0, 40, 100):
+            tracker.write(user_id=user, timestamp=minute(number), event=f"e{number}")
+            stats.sessions()
+        stats.engagement()
+
+        rows = list(stats["sessions"].iter_rows("duration", "events"))
+        assert rows == [{"duration": 5.0, "events": "e0,e5"}, {"duration": 0.0, "events": "e40"}, {"duration": 0.0, "events": "e100"}]
+        assert days(stats) == [(START.replace(hour=0), 1, 1, 1, 1.0, 1, 1, 1, 1.0)]
+        assert stats.funnel("e0", "e40", "e5")["users"].tolist() == [1, 1, 0]
+        assert stats.retention("hour").to_numpy().tolist() == [[1, 1]]
+
+
+def test_events_without_an_index_on_their_time_are_extended_as_well(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX events_timestamp_event_idx")
+    write(tracker, ("a", 0), ("a", 40), ("b", 0))
+    stats.sessions()
+    write(tracker, ("a", 20), ("b", 1))
+    stats.sessions()
+
+    assert found(stats) == expected(stats)
+
+
+def test_users_may_be_sorted_by_rules_of_their_own(db: str) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": 'TEXT COLLATE "POSIX"', "event": "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        for number in (0, 40, 20, 100):
+            write(tracker, ("a", number), ("B", number))
+            stats.sessions()
+            stats.engagement(min_sessions=2)
+            assert found(stats) == expected(stats)
+        assert days(stats) == models.engagement(happenings(tracker), 2)
+
+
+def test_two_calls_at_once_and_writers_beside_them_end_in_the_same_answer(tracker: Tracker, stats: Statistics, db: str) -> None:
+    failures: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+        return run
+
+    def writing(user: int) -> Callable[[], None]:
+        def write_slowly() -> None:
+            with closing(psycopg2.connect(db)) as connection, connection.cursor() as cursor:
+                for number in range(60):
+                    row = (f"user{number % 3}", minute((number * 37 + user * 11) % 400), f"{user}.{number}")
+                    cursor.execute("INSERT INTO events (user_id, timestamp, event) VALUES (%s, %s, %s)", row)
+                    if number % (user + 2) == 0:
+                        connection.commit() if number % 7 else connection.rollback()
+                connection.commit()
+
+        return write_slowly
+
+    def computing() -> None:
+        mine = Statistics(Tracker(db=db, table="events"))
+        for _ in range(8):
+            mine.sessions()
+            mine.engagement()
+
+    threads = [threading.Thread(target=guarded(work)) for work in (*map(writing, range(3)), computing, computing)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats.sessions()
+    stats.engagement()
+
+    assert failures == []
+    assert found(stats) == expected(stats)
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+def test_the_tracker_of_a_statistic_reads_its_table(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *FRODO, *GANDALF)
+    stats.sessions()
+
+    assert stats["sessions"].table == "events__sessions"
+    assert stats["sessions"] is stats["sessions"]
+    assert list(stats["sessions"].schema) == ["timestamp", "user_id", "duration", "total_events", "last_timestamp", "events"]
+    assert stats["sessions"].sum("total_events", resolution="month")["sum"].tolist() == [16]
+    assert stats["sessions"].read("DISTINCT(user_id)", duration__gt=4).iloc[:, 0].tolist() == ["Frodo", "Gandalf"]
+    with pytest.raises(KeyError, match="there is no statistic 'sesions'; there are sessions, engagement"):
+        stats["sesions"]
+
+
+def test_any_name_of_table_and_columns_will_do(db: str, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE SCHEMA "a %s"')
+    for user in ("member", "first", "last", 'us"er %s {}', "place", "session"):
+        fields = {
+            "user_field": user,
+            "timestamp_field": "moment",
+            "event_field": "name",
+            "json_field": "duration" if user == "first" else "data",
+        }
+        with Tracker(db=db, table=f"a %s.{user.replace(chr(34), '')}{'x' * 45}", **fields) as tracker:  # type: ignore[arg-type]
+            tracker.create_table()
+            stats = Statistics(tracker)
+            for number in (0, 50, 25, 51):
+                tracker.write(**{user: "u", "moment": minute(number), "name": f"{number}%s"})
+                stats.sessions()
+                stats.engagement(min_sessions=1)
+            rows = list(stats["sessions"].iter_rows())
+            assert rows == [dict(zip(rows[0], (minute(0), "u", 51.0, 4, minute(51), "0%s,25%s,50%s,51%s"), strict=True))]
+            assert list(rows[0])[1] == user
+            assert stats["engagement"].read()["mau_active"].tolist() == [1]
+            condition: dict[str, Any] = {user: "u"}
+            assert stats.funnel("0%s", "51%s", **condition)["users"].tolist() == [1, 1]
+            assert stats.retention("day", **{f"{user}__ne": "u"}).shape == (0, 0)
+
+
+def test_a_user_field_that_the_sessions_table_has_already_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="user_field 'events' is also a column of the sessions table"):
+        Statistics(Tracker(user_field="events"))
+
+
+@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), True, "30", None])
+def test_a_duration_must_be_positive(stats: Statistics, duration: Any) -> None:
+    with pytest.raises(ConfigurationError, match="duration must be a positive number of minutes or a timedelta"):
+        stats.sessions(duration=duration)
+
+
+def test_a_table_without_user_or_time_has_no_statistics(db: str) -> None:
+    for schema, message in (
+        ({"timestamp": "TIMESTAMP"}, "user_field 'user_id': there is no such column"),
+        ({"user_id": "TEXT"}, "timestamp_field 'timestamp': there is no such column"),
+        ({"user_id": "TEXT", "timestamp": "TEXT"}, "timestamp_field 'timestamp': the column is of type text"),
+    ):
+        with Tracker(db=db, table="t", schema=schema) as tracker:
+            tracker.create_table()
+            for call in (Statistics(tracker).sessions, Statistics(tracker).retention):
+                with pytest.raises(ConfigurationError, match=message):
+                    call()
+            tracker.drop_table()
+
+
+def test_without_an_events_table_postgresql_says_so(db: str) -> None:
+    with pytest.raises(psycopg2.errors.UndefinedTable):
+        Statistics(Tracker(db=db, table="nope")).sessions()
+
+
+def test_debug_mode_has_no_statistics() -> None:
+    stats = Statistics(Tracker(table="events"))
+
+    for call in (stats.sessions, stats.engagement, stats.retention, lambda: stats.funnel("a")):
+        with pytest.raises(ConfigurationError, match="debug mode"):
+            call()
+    with pytest.raises(ConfigurationError, match="no table is named"):
+        Statistics(Tracker(db="postgresql://127.0.0.1:1/x")).sessions()
+
+
+# -- engagement
+
+
+def on(day: int, user: str, count: int = 1) -> list[tuple[str, float]]:
+    """Return so many events of a user on a day, each a session of its own."""
+    return [(user, day * 1440 + 60 * number) for number in range(count)]
+
+
+def test_engagement_counts_days_weeks_and_months(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3), *on(0, "b"), *on(6, "b"), *on(7, "a"), *on(35, "b"), (None, 10 * 1440))
+    stats.engagement()
+
+    rows = days(stats)
+    assert rows == models.engagement(happenings(tracker), 3)
+    assert list(stats["engagement"].read().columns) == [
+        "timestamp", "dau", "wau", "mau", "engagement", "dau_active", "wau_active", "mau_active", "engagement_active",
+    ]  # fmt: skip
+    assert rows[0][1:] == (2, 2, 2, 1.0, 2, 2, 2, 1.0)
+    assert rows[5][1:] == (0, 2, 2, 0.0, 0, 2, 2, 0.0)
+    assert rows[6][1:5] == (1, 2, 2, 0.5)
+    assert len(rows) == 36
+
+
+def test_days_of_nobody_are_zeros(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a"), *on(40, "a"))
+    stats.engagement(min_sessions=0)
+
+    assert [row[1:] for row in days(stats)][28:41] == [(0, 0, 1, 0.0)] * 2 + [(0, 0, 0, 0.0)] * 10 + [(1, 1, 1, 1.0)]
+    assert list(stats["engagement"].read().columns) == ["timestamp", "dau", "wau", "mau", "engagement"]
+
+
+def test_nobody_active_enough_is_zero(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a"))
+    stats.engagement(min_sessions=20)
+
+    assert days(stats)[0][5:] == (0, 0, 0, 0.0)
+
+
+def test_engagement_goes_on_from_where_it_stopped(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *on(0, "a"), *on(3, "b"))
+    stats.engagement(min_sessions=0)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE events__engagement SET dau = 100 WHERE timestamp = '2026-01-02'")
+
+    write(tracker, *on(3, "c"), *on(6, "a"))
+    stats.engagement(min_sessions=0)
+
+    rows = days(stats)
+    assert rows[1][1] == 100
+    rows[1] = (rows[1][0], 0, *rows[1][2:])
+    assert rows == models.engagement(happenings(tracker))
+
+
+def test_a_late_event_and_a_newly_active_user_change_earlier_days(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(5, "a"), *on(6, "b"), *on(40, "a"))
+    stats.engagement()
+    write(tracker, *on(1, "b"))
+    stats.engagement()
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+    write(tracker, *on(41, "b"))
+    stats.sessions()
+    stats.engagement()
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+    assert days(stats)[0][5] == 1
+
+    # what made two sessions one takes an active user away again
+    tracker.write_many({"user_id": "c", "timestamp": minute(number), "event": "x"} for number in (0, 40, 80))
+    stats.engagement()
+    assert days(stats)[0][5] == 1
+    write(tracker, ("c", 20))
+    stats.engagement()
+    assert days(stats)[0][5] == 0
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+def test_start_is_the_first_day(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a"), *on(3, "b"), *on(9, "b"))
+    everything = models.engagement
+
+    stats.engagement(start=date(2026, 1, 5), min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))[4:]
+    write(tracker, *on(1, "c"), *on(12, "c"))
+    stats.engagement(min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))[4:]
+    stats.engagement(start="2026-01-03", min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))[2:]
+    stats.engagement(start=datetime(2026, 1, 9, 23, tzinfo=timezone.utc), min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))[2:]
+    stats.engagement(clean=True, start=datetime(2026, 1, 9, 23, tzinfo=timezone.utc), min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))[8:]
+    stats.engagement(clean=True, start="1999-01-01", min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))
+    stats.engagement(clean=True, start="2030-01-01", min_sessions=0)
+    assert days(stats) == []
+    stats.engagement(clean=True, min_sessions=0)
+    assert days(stats) == everything(happenings(tracker))
+
+
+def test_another_number_of_sessions_begins_anew(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 2), *on(1, "b", 4))
+    for number in (3, 0, 2, None, 1):
+        stats.engagement(min_sessions=number)
+        assert days(stats) == models.engagement(happenings(tracker), number or 0)
+
+
+def test_engagement_keeps_the_duration_of_the_sessions(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0), ("a", 20), ("a", 40))
+    stats.sessions(duration=10)
+    stats.engagement(min_sessions=3)
+
+    assert len(found(stats)) == 3
+    assert days(stats) == models.engagement(happenings(tracker), 3, minutes=10)
+    stats.sessions(duration=30)
+    stats.engagement(min_sessions=3)
+    assert days(stats)[0][5] == 0
+
+
+def test_without_events_there_is_an_empty_table(stats: Statistics) -> None:
+    stats.engagement()
+    stats.sessions()
+
+    assert days(stats) == []
+    assert found(stats) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"min_sessions": -1}, {"min_sessions": 1.5}, {"min_sessions": True}, {"start": "soon"}, {"start": 5}]
+)
+def test_engagement_refuses_what_it_cannot_use(stats: Statistics, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{next(iter(arguments))} must be"):
+        stats.engagement(**arguments)
+
+
+# -- funnel and retention
+
+
+def steps(stats: Statistics, *names: str, **arguments: Any) -> list[int]:
+    return stats.funnel(*names, **arguments)["users"].tolist()
+
+
+def test_a_funnel_counts_users_who_took_the_steps_in_order(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "see"), ("a", 1, "look around"), ("a", 2, "try"), ("a", 9, "buy"))
+    write(tracker, ("b", 0, "try"), ("b", 1, "see"), ("b", 2, "buy"))
+    write(tracker, ("c", 0, "see"), ("c", 5, "try"), (None, 0, "see"), ("d", 0, "buy"))
+
+    frame = stats.funnel("see", "try", "buy")
+
+    assert list(frame.columns) == ["step", "users", "conversion"]
+    assert frame.to_numpy().tolist() == [["see", 3, 1.0], ["try", 2, 2 / 3], ["buy", 1, 1 / 3]]
+    assert steps(stats, "see") == [3]
+    assert stats.funnel("nothing", "buy").to_numpy().tolist() == [["nothing", 0, 0.0], ["buy", 0, 0.0]]
+
+
+def test_the_last_step_must_come_within_the_time_of_some_first_step(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "x"), ("a", 50, "x"), ("a", 55, "y"), ("a", 60, "z"), ("b", 0, "x"), ("b", 5, "y"), ("b", 50, "z"))
+
+    assert steps(stats, "x", "y", "z", within=10) == [2, 2, 1]
+    assert steps(stats, "x", "y", "z", within=timedelta(minutes=5)) == [2, 2, 0]
+    assert steps(stats, "x", "y", "z", within=50) == [2, 2, 2]
+    assert steps(stats, "x", "y", "z", within=4.99) == [2, 0, 0]
+
+
+def test_a_step_that_is_asked_for_twice_must_happen_twice(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "x"), ("b", 0, "x"), ("b", 0, "x"))
+
+    assert steps(stats, "x", "x") == [2, 1]
+
+
+def test_a_funnel_sees_what_the_conditions_let_through(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "x"), ("a", 1, "y"), ("b", 0, "x"), ("b", 1, "y"))
+
+    assert steps(stats, "x", "y", user_id__ne="b") == [1, 1]
+    assert steps(stats, "x", "y", timestamp__gt=minute(0)) == [0, 0]
+    with pytest.raises(ConfigurationError, match="'nope': there is no such column"):
+        stats.funnel("x", nope=1)
+
+
+@pytest.mark.parametrize("arguments", [{"within": 0}, {"within": "1h"}])
+def test_a_funnel_refuses_a_time_that_is_none(stats: Statistics, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="within must be a positive number of minutes or a timedelta"):
+        stats.funnel("x", **arguments)
+
+
+def test_a_funnel_needs_a_step_and_an_event(stats: Statistics, db: str) -> None:
+    with pytest.raises(ConfigurationError, match="at least one step"):
+        stats.funnel()
+    with Tracker(db=db, table="t", schema={"user_id": "TEXT", "timestamp": "DATE"}) as tracker:
+        tracker.create_table()
+        with pytest.raises(ConfigurationError, match="event_field 'event': there is no such column"):
+            Statistics(tracker).funnel("x")
+
+
+def test_retention_has_a_row_for_each_cohort_and_a_column_for_each_period_since(tracker: Tracker, stats: Statistics) -> None:
+    week = 7 * 1440
+    write(tracker, ("a", 0), ("a", week), ("a", 3 * week), ("b", 10), ("c", week), ("c", 2 * week), (None, 0))
+
+    frame = stats.retention()
+
+    assert frame.index.tolist() == [datetime(2025, 12, 29), datetime(2026, 1, 5)]  # noqa: DTZ001
+    assert frame.index.name == "cohort"
+    assert frame.columns.equals(pd.RangeIndex(4))
+    assert frame.to_numpy().tolist() == [[2, 1, 0, 1], [1, 1, 0, 0]]
+    assert stats.retention("month").to_numpy().tolist() == [[3]]
+    assert stats.retention("week", user_id="c").to_numpy().tolist() == [[1, 1]]
+
+
+def test_retention_of_nobody_is_empty(stats: Statistics) -> None:
+    assert stats.retention().shape == (0, 0)
+
+
+@pytest.mark.parametrize("period", ["weeks", None, "day'; --", "minute"])
+def test_an_unknown_period_is_refused(stats: Statistics, period: Any) -> None:
+    with pytest.raises(ConfigurationError, match="take one of hour, day, week, month, quarter, year"):
+        stats.retention(period)

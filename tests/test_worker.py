@@ -1,0 +1,608 @@
+"""The queue and its thread, on a sink in memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.sink import AWAY, BAD, LOST, Memory, event, wait_for
+
+from pawprint_logging.capture.row import ROW_BYTES
+from pawprint_logging.database.ledger import refused_delivery
+from pawprint_logging.delivery.batch import Batch, Outcome
+from pawprint_logging.delivery.worker import Worker
+
+Make = Callable[..., Worker]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    workers: list[Worker] = []
+
+    def start(sink: Memory, **options: Any) -> Worker:
+        settings: dict[str, Any] = {
+            "background": True,
+            "batch_size": 10,
+            "flush_interval": 0.02,
+            "max_queue_size": 1000,
+            "max_queue_bytes": 2**20,
+            "overflow": "fallback",
+            "patience": 5.0,
+            "close_timeout": 2.0,
+        }
+        workers.append(Worker(sink, **{**settings, **options}))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+def sums_are_right(worker: Worker) -> bool:
+    stats = worker.stats
+    return stats.accepted == stats.written + stats.pending + stats.diverted + stats.dropped
+
+
+# ---- when it writes
+
+
+def test_no_thread_runs_before_the_first_event(make: Make) -> None:
+    before = threading.active_count()
+    make(Memory())
+    assert threading.active_count() == before
+
+
+def test_events_arrive_in_order(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink)
+    for number in range(100):
+        worker.put(event(number))
+    assert worker.flush(60)
+    assert sink.written == [event(number) for number in range(100)]
+
+
+def test_a_full_batch_does_not_wait_for_the_interval(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    for number in range(10):
+        worker.put(event(number))
+    wait_for(lambda: len(sink.written) == 10)
+
+
+def test_fewer_events_wait_for_the_interval(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=0.2)
+    started = time.monotonic()
+    worker.put(event(0))
+    wait_for(lambda: sink.written)
+    assert time.monotonic() - started >= 0.15
+
+
+def test_flush_does_not_wait_for_the_interval(make: Make) -> None:
+    worker = make(Memory(), flush_interval=3600.0)
+    worker.put(event(0))
+    assert worker.flush(60)
+
+
+def test_what_waits_goes_in_one_batch(make: Make) -> None:
+    gate = threading.Event()
+
+    def answer(batch: Batch) -> Outcome:
+        gate.wait(10)
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, batch_size=5)
+    for number in range(5):
+        worker.put(event(number))
+    wait_for(lambda: sink.batches)
+    for number in range(100):
+        worker.put(event(number))
+    gate.set()
+    assert worker.flush(60)
+    assert [len(batch) for batch in sink.batches] == [5, 100]
+
+
+def test_inline_the_caller_writes(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, background=False)
+    worker.put(event(1))
+    assert sink.written == [event(1)]
+    assert sink.threads == {threading.get_ident()}
+
+
+def test_inline_an_event_logged_during_a_write_is_written_too(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if batch.events == [event(1)]:
+            worker.put(event(2))  # a signal handler
+        return Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    worker.put(event(1))
+    assert sink.written == [event(1), event(2)]
+
+
+def test_an_event_logged_on_the_worker_thread_is_written(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if batch.events == [event(1)]:
+            worker.put(event(2))  # a `__del__` that the garbage collector runs here
+        return Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink)
+    worker.put(event(1))
+    wait_for(lambda: event(2) in sink.written)
+
+
+def test_an_inline_write_that_is_interrupted_is_done_with_the_next(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if len(sink.batches) == 1:
+            raise KeyboardInterrupt
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    with pytest.raises(KeyboardInterrupt):
+        worker.put(event(1))
+    assert worker.stats.pending == 1
+    worker.put(event(2))
+    assert sink.batches == [[event(1)], [event(1)], [event(2)]]
+    assert sink.deliveries[0] == sink.deliveries[1]
+    assert worker.stats.written == 2
+
+
+def test_close_writes_what_was_interrupted(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if len(sink.batches) == 1:
+            raise KeyboardInterrupt
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    with pytest.raises(KeyboardInterrupt):
+        worker.put(event(1))
+    worker.close()
+    assert (worker.stats.written, worker.stats.pending) == (1, 0)
+
+
+# ---- when it cannot
+
+
+def test_a_batch_is_tried_again(make: Make) -> None:
+    sink = Memory(lambda batch: Outcome(retry=AWAY) if len(sink.batches) < 3 else Outcome(written=len(batch.events)))
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert (worker.stats.written, worker.stats.retries) == (1, 2)
+
+
+def test_another_attempt_has_another_delivery_when_no_commit_was_sent(make: Make) -> None:
+    sink = Memory(lambda batch: Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome(written=1))
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert len(set(sink.deliveries)) == 3
+
+
+def test_a_batch_in_doubt_keeps_its_delivery(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        batch.in_doubt = True
+        return Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert len(set(sink.deliveries)) == 1
+
+
+def test_a_batch_is_diverted_when_patience_ends(make: Make) -> None:
+    sink = Memory(lambda _: Outcome(retry=AWAY))
+    worker = make(sink, patience=0.2)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert [(each, reason) for each, reason, _, _ in sink.diverted] == [(event(1), "away")]
+    assert worker.stats.diverted == 1
+
+
+def test_a_batch_given_up_in_doubt_is_diverted_under_its_delivery(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        batch.in_doubt = True
+        return Outcome(retry=LOST)
+
+    sink = Memory(answer)
+    worker = make(sink, patience=0.2)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert sink.diverted[0][2] == sink.deliveries[0]
+
+
+def test_a_batch_certainly_not_in_the_table_is_diverted_under_a_new_delivery(make: Make) -> None:
+    sink = Memory(lambda _: Outcome(retry=LOST))
+    worker = make(sink, patience=0.2)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert sink.diverted[0][2] not in sink.deliveries
+
+
+def test_what_a_batch_in_doubt_left_out_is_diverted_apart(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        batch.in_doubt = True
+        batch.refused = [(1, BAD)]
+        return Outcome(retry=LOST)
+
+    sink = Memory(answer)
+    worker = make(sink, patience=0.2, batch_size=3)
+    for number in range(3):
+        worker.put(event(number))
+    assert worker.flush(60)
+    delivery = sink.deliveries[0]
+    places = {each: (used, place) for each, _, used, place in sink.diverted}
+    assert places == {event(0): (delivery, 0), event(1): (refused_delivery(delivery), 1), event(2): (delivery, 2)}
+
+
+def test_refused_events_are_diverted_alone(make: Make) -> None:
+    sink = Memory(lambda batch: Outcome(written=len(batch.events) - 1, refused=[(1, BAD)]))
+    worker = make(sink, batch_size=3)
+    for number in range(3):
+        worker.put(event(number))
+    assert worker.flush(60)
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+    assert (worker.stats.written, worker.stats.diverted) == (2, 1)
+
+
+def test_a_sink_that_raises_costs_its_batch_and_no_more(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if batch.events == [event(1)]:
+            raise ZeroDivisionError
+        return Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+    assert len(sink.warnings) == 1
+    assert worker.stats.written == 1
+
+
+def test_inline_a_database_that_was_away_a_moment_ago_is_not_waited_for(make: Make) -> None:
+    sink = Memory(lambda _: Outcome(retry=AWAY))
+    worker = make(sink, background=False)
+    worker.put(event(1))
+    attempts = len(sink.batches)
+    worker.put(event(2))
+    assert len(sink.batches) == attempts
+    assert len(sink.diverted) == 2
+
+
+def test_inline_a_commit_in_doubt_is_asked_about_at_once(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        batch.in_doubt = True
+        return Outcome(retry=LOST) if len(sink.batches) == 1 else Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    worker.put(event(1))
+    assert (worker.stats.written, worker.stats.diverted) == (1, 0)
+
+
+# ---- bounds
+
+
+def held(make: Make, **options: Any) -> tuple[Memory, Worker, threading.Event]:
+    """A worker that is writing one event, and has no room for more than five."""
+    gate = threading.Event()
+
+    def answer(batch: Batch) -> Outcome:
+        gate.wait(20)
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, flush_interval=0.0, **{"max_queue_size": 5, **options})
+    worker.put(event(0))
+    wait_for(lambda: sink.batches)
+    return sink, worker, gate
+
+
+def test_overflow_goes_to_the_fallback(make: Make) -> None:
+    sink, worker, gate = held(make)
+    for number in range(1, 8):
+        worker.put(event(number))
+    assert [each for each, *_ in sink.diverted] == [event(6), event(7)]
+    gate.set()
+    assert worker.flush(60)
+    assert (worker.stats.written, worker.stats.diverted) == (6, 2)
+
+
+def test_overflow_is_dropped_and_counted(make: Make) -> None:
+    sink, worker, gate = held(make, overflow="drop")
+    for number in range(1, 8):
+        worker.put(event(number))
+    gate.set()
+    assert worker.flush(60)
+    assert (worker.stats.written, worker.stats.dropped, sink.diverted) == (6, 2, [])
+
+
+def test_overflow_waits_for_room(make: Make) -> None:
+    _, worker, gate = held(make, overflow="block", close_timeout=20.0)
+    threading.Timer(0.2, gate.set).start()
+    for number in range(1, 8):
+        worker.put(event(number))
+    assert worker.flush(60)
+    assert worker.stats.written == 8
+
+
+def test_overflow_waits_no_longer_than_close_timeout(make: Make) -> None:
+    sink, worker, gate = held(make, overflow="block", close_timeout=0.2)
+    started = time.monotonic()
+    for number in range(1, 7):
+        worker.put(event(number))
+    assert 0.15 < time.monotonic() - started < 10
+    assert len(sink.diverted) == 1
+    gate.set()
+
+
+def test_bytes_are_bounded_too(make: Make) -> None:
+    sink, worker, gate = held(make, max_queue_size=1000, max_queue_bytes=5 * (2 + ROW_BYTES))
+    for number in range(1, 9):
+        worker.put(event(number))
+    assert len(sink.diverted) == 3  # lines of two bytes each
+    gate.set()
+
+
+# ---- flush and close
+
+
+def test_flush_waits_for_no_longer_than_its_timeout(make: Make) -> None:
+    _, worker, gate = held(make)
+    started = time.monotonic()
+    assert not worker.flush(0.1)
+    assert time.monotonic() - started < 10
+    gate.set()
+    assert worker.flush(60)
+
+
+def test_flush_does_not_wait_for_what_comes_after_it(make: Make) -> None:
+    over = threading.Event()
+    worker = make(Memory())
+
+    def load() -> None:
+        while not over.is_set():
+            worker.put(event(1))
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        assert worker.flush(60)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_flush_with_nothing_to_do_is_true(make: Make) -> None:
+    assert make(Memory()).flush(0)
+
+
+def test_flush_on_the_worker_thread_is_false(make: Make) -> None:
+    answers: list[bool] = []
+
+    def answer(batch: Batch) -> Outcome:
+        answers.append(worker.flush())
+        return Outcome(written=1)
+
+    worker = make(Memory(answer))
+    worker.put(event(1))
+    wait_for(lambda: answers)
+    assert answers == [False]
+
+
+def test_close_writes_what_waits_and_lets_go_of_the_sink(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    worker.close()
+    worker.close()
+    assert sink.written == [event(1)]
+    assert sink.closed >= 1
+
+
+def test_close_is_not_held_up_by_those_who_go_on_logging(make: Make) -> None:
+    over = threading.Event()
+    worker = make(Memory(), close_timeout=60.0)
+
+    def load() -> None:
+        while not over.is_set():
+            worker.put(event(1))
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    worker.close()
+    assert time.monotonic() - started < 10
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert worker.stats.pending == 0
+    assert sums_are_right(worker)
+
+
+def test_a_caller_overtaken_by_close_leaves_nobody_asleep(make: Make) -> None:
+    class Overtaken(Worker):
+        """Closed by another thread at the moment when a caller has found it open and is about to wake its thread."""
+
+        is_due = False
+
+        @property
+        def _thread_runs(self) -> bool:
+            if self.is_due and threading.current_thread() is threading.main_thread():
+                self.is_due = False
+                closer = threading.Thread(target=self.close)
+                closer.start()
+                closer.join()
+                return True
+            return self.runs
+
+        @_thread_runs.setter
+        def _thread_runs(self, runs: bool) -> None:
+            self.runs = runs
+
+    # Given a worker whose thread waits for a whole batch
+    worker = Overtaken(
+        Memory(),
+        background=True,
+        batch_size=2,
+        flush_interval=3600.0,
+        max_queue_size=1000,
+        max_queue_bytes=2**20,
+        overflow="fallback",
+        patience=5.0,
+        close_timeout=2.0,
+    )
+    worker.put(event(0))
+    wait_for(lambda: worker._wake_at == 2)
+    # When it is closed while a caller wakes it, and callers go on
+    worker.is_due = True
+    for number in range(1, 10):
+        worker.put(event(number))
+    # Then what comes too late is diverted, and nothing waits for ever
+    assert not worker.is_due
+    assert worker.stats.pending == 0
+    assert worker.stats.diverted == 8
+    assert sums_are_right(worker)
+
+
+def test_close_diverts_what_a_dead_sink_holds_and_what_waits(make: Make) -> None:
+    sink, worker, gate = held(make, close_timeout=0.3)
+    worker.put(event(1))
+    started = time.monotonic()
+    worker.close()
+    assert time.monotonic() - started < 10
+    assert sink.interrupted.is_set()
+    assert sorted(each for each, *_ in sink.diverted) == [event(0), event(1)]
+    assert (worker.stats.pending, worker.stats.diverted) == (0, 2)
+    gate.set()
+    time.sleep(0.1)  # the sink comes back, and says that it has written: too late
+    assert (worker.stats.written, worker.stats.diverted) == (0, 2)
+
+
+def test_a_batch_that_close_diverts_is_marked_before_the_sink_is_interrupted(make: Make) -> None:
+    marks: list[bool] = []
+    batches: list[Batch] = []
+    gate = threading.Event()
+
+    def answer(batch: Batch) -> Outcome:
+        batches.append(batch)
+        gate.wait(20)
+        return Outcome(written=1)
+
+    class Watching(Memory):
+        def interrupt(self) -> None:
+            marks.append(batches[0].is_withdrawn)
+
+    worker = make(Watching(answer), flush_interval=0.0, close_timeout=0.2)
+    worker.put(event(1))
+    wait_for(lambda: batches)
+    worker.close()
+    assert marks[-1]
+    gate.set()
+
+
+def test_an_event_after_close_is_diverted(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink)
+    worker.close()
+    worker.put(event(1))
+    assert [(each, reason) for each, reason, *_ in sink.diverted] == [(event(1), "the handler is closed")]
+
+
+def test_flush_after_close_returns(make: Make) -> None:
+    worker = make(Memory())
+    worker.put(event(1))
+    worker.close()
+    assert worker.flush()
+
+
+def test_retire_goes_on_without_a_thread(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    worker.retire()
+    worker.put(event(2))
+    assert sink.written == [event(1), event(2)]
+    assert len(sink.threads) == 2
+
+
+def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:
+    sink, worker, gate = held(make, close_timeout=0.3)
+    worker.put(event(1))
+    started = time.monotonic()
+    worker.retire()
+    worker.close()
+    assert time.monotonic() - started < 10
+    assert sorted(each for each, *_ in sink.diverted) == [event(0), event(1)]
+    gate.set()
+
+
+def test_an_abandoned_worker_delivers_and_ends_its_thread(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    worker.abandon()
+    wait_for(lambda: sink.closed)
+    assert sink.written == [event(1)]
+
+
+def test_it_writes_by_itself_where_no_thread_can_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr("pawprint_logging.native.start_thread", refuse)
+    sink = Memory()
+    worker = make(sink)
+    worker.put(event(1))
+    assert sink.written == [event(1)]
+    assert sink.threads == {threading.get_ident()}
+
+
+def test_a_child_begins_anew_and_leaves_the_queue_to_its_parent(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    worker.after_fork_in_child()  # what the hook does in the child
+    assert worker.stats.accepted == 0
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert event(2) in sink.written
+
+
+def test_a_fork_without_hooks_is_noticed(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    worker._pid = os.getpid() + 1
+    worker.put_after_fork(event(2))
+    assert worker.flush(60)
+    assert worker.stats.accepted == 1
+
+
+def test_the_sums_agree_at_any_moment(make: Make) -> None:
+    worker = make(Memory(lambda batch: Outcome(written=len(batch.events) - 1, refused=[(0, BAD)])))
+    threads = [threading.Thread(target=lambda: [worker.put(event(number)) for number in range(500)]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert sums_are_right(worker)
+    assert worker.flush(60)
+    assert worker.stats.accepted == 1500
+    assert worker.stats.pending == 0

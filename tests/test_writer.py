@@ -1,0 +1,203 @@
+"""One batch, one transaction, on a real server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+from support.proxy import Proxy
+
+from pawprint_logging import Tracker
+from pawprint_logging.capture.event import Event, encode
+from pawprint_logging.delivery.batch import Batch
+from pawprint_logging.delivery.fallback import Fallback
+from pawprint_logging.delivery.writer import Writer, begin_within
+
+Make = Callable[..., Writer]
+
+
+@pytest.fixture
+def make(db: str) -> Iterator[Make]:
+    writers: list[Writer] = []
+
+    def new(dsn: str = db, *, table: str = "events", exists: bool = True, **options: Any) -> Writer:
+        tracker = Tracker(db=dsn, table=table)
+        if exists:
+            Tracker(db=db, table=table).create_table(if_not_exists=True)
+        logger = logging.getLogger("tests.fallback")
+        fallback = Fallback(logger, file=None, on_error=None, table=table, kinds=tracker.layout.fields.kinds)
+        writers.append(Writer(tracker, fallback, **{"write_timeout": 5.0, "create_table": False, **options}))
+        return writers[-1]
+
+    yield new
+    for writer in writers:
+        writer.close()
+
+
+def event(name: str) -> Event:
+    return encode({"user_id": "u", "event": name}, {})
+
+
+def events(connection: Any) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT event FROM events ORDER BY id")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def test_a_batch_and_its_delivery_are_written(make: Make, connection: Any) -> None:
+    batch = Batch([event("a"), event("b")])
+    assert make().write(batch).written == 2
+    assert events(connection) == ["a", "b"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT delivery FROM events__deliveries")
+        assert cursor.fetchone() == (str(batch.delivery),)
+
+
+def test_a_delivery_that_is_there_is_not_written_again(make: Make, connection: Any) -> None:
+    batch = Batch([event("a")])
+    writer = make()
+    assert writer.write(batch).written == 1
+    assert writer.write(batch).written == 1
+    assert events(connection) == ["a"]
+
+
+def test_a_delivery_that_is_there_left_out_what_it_had_refused(make: Make, connection: Any) -> None:
+    batch = Batch([event("a"), event("x" * 100)])
+    writer = make()
+    first = writer.write(batch)
+    again = writer.write(batch)
+    assert (first.written, again.written) == (1, 1)
+    assert [place for place, _ in again.refused] == [1]
+
+
+@pytest.mark.parametrize(("how", "in_doubt"), [("cut_before", True), ("cut_after", True)])
+def test_a_lost_commit_is_in_doubt(make: Make, db: str, proxy: Proxy, how: str, in_doubt: bool) -> None:
+    writer = make(proxy.through(db))
+    assert writer.write(Batch([event("a")])).written == 1
+    getattr(proxy, how)("COMMIT")
+    batch = Batch([event("b")])
+    outcome = writer.write(batch)
+    assert outcome.retry is not None
+    assert outcome.retry.lost
+    assert batch.in_doubt is in_doubt
+
+
+def test_a_copy_that_is_lost_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> None:
+    writer = make(proxy.through(db))
+    assert writer.write(Batch([event("a")])).written == 1
+    proxy.cut_after("COPY")
+    batch = Batch([event("b")])
+    assert writer.write(batch).retry is not None
+    assert not batch.in_doubt
+
+
+def test_a_doubt_stays_while_the_ledger_cannot_be_asked(make: Make, db: str) -> None:
+    writer = make(write_timeout=1.0)
+    batch = Batch([event("a")], in_doubt=True)
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute("INSERT INTO events__deliveries (delivery) VALUES (%s)", [str(batch.delivery)])  # its first attempt, under way
+        outcome = writer.write(batch)
+        assert outcome.retry is not None
+        assert batch.in_doubt
+        other.rollback()
+    assert writer.write(batch).written == 1
+
+
+def test_a_withdrawn_batch_is_not_committed(make: Make, connection: Any) -> None:
+    batch = Batch([event("a")])
+    batch.is_withdrawn = True
+    assert make().write(batch).retry is not None
+    assert events(connection) == []
+
+
+def test_a_batch_withdrawn_during_its_copy_is_not_committed(make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pawprint_logging.database import rows
+
+    batch = Batch([event("a")])
+    copy = rows.copy_events
+
+    def copy_and_withdraw(*arguments: Any) -> None:
+        copy(*arguments)
+        batch.is_withdrawn = True
+
+    monkeypatch.setattr(rows, "copy_events", copy_and_withdraw)
+    assert make().write(batch).retry is not None
+    assert events(connection) == []
+
+
+def test_no_connection_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> None:
+    proxy.refuse()
+    outcome = make(proxy.through(db)).write(Batch([event("a")]))
+    assert outcome.retry is not None
+    assert not outcome.retry.lost
+
+
+def test_a_missing_table_refuses_the_batch_and_says_how_to_mend_it(make: Make) -> None:
+    outcome = make(exists=False).write(Batch([event("a")]))
+    ((place, why),) = outcome.refused
+    assert (place, why.sqlstate) == (0, "42P01")
+    assert "create_table" in why.reason
+
+
+def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: Make, db: str, connection: Any) -> None:
+    writer = make(exists=False, create_table=True)
+    assert writer.write(Batch([event("a")])).written == 1
+    Tracker(db=db, table="events").drop_table()
+    assert writer.write(Batch([event("b")])).retry is not None
+    assert writer.write(Batch([event("b")])).written == 1
+    assert events(connection) == ["b"]
+
+
+def test_without_a_ledger_it_writes_and_says_so_once(make: Make, connection: Any, caplog: pytest.LogCaptureFixture) -> None:
+    writer = make()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events__deliveries")
+    assert writer.write(Batch([event("a")])).written == 1
+    assert writer.write(Batch([event("b")])).written == 1
+    assert events(connection) == ["a", "b"]
+    assert len([record for record in caplog.records if "ledger" in record.getMessage()]) == 1
+
+
+def test_a_mistake_of_ours_leaves_no_transaction_open(make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = make()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pawprint_logging.database.rows.copy_events", fail)
+    with pytest.raises(ZeroDivisionError):
+        writer.write(Batch([event("a")]))
+    monkeypatch.undo()
+    assert writer.write(Batch([event("b")])).written == 1
+    assert events(connection) == ["b"]
+
+
+def test_where_a_wait_callback_forbids_copy_it_inserts(make: Make, connection: Any) -> None:
+    from psycopg2.extensions import POLL_OK, set_wait_callback
+
+    def wait(conn: Any) -> None:
+        while conn.poll() != POLL_OK:
+            pass
+
+    writer = make()
+    hostile = encode({"user_id": None, "event": "a\tb\\N\n%s"}, {})
+    set_wait_callback(wait)
+    try:
+        outcome = writer.write(Batch([event("a"), hostile, event("x" * 100), *[event("many")] * 1200]))
+    finally:
+        set_wait_callback(None)
+    assert outcome.written == 1202
+    assert [place for place, _ in outcome.refused] == [2]
+    assert events(connection)[:2] == ["a", "a\tb\\N\n%s"]
+    writer.close()
+
+
+def test_a_transaction_has_limits_of_its_own() -> None:
+    text = begin_within(2.5)
+    assert "statement_timeout = 0" in text
+    assert "lock_timeout = 2500" in text
+    assert "idle_in_transaction_session_timeout = 2500" in text
