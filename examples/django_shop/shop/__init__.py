@@ -1,0 +1,1 @@
+"""A shop on Django whose events go to PostgreSQL."""
