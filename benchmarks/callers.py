@@ -1,0 +1,198 @@
+"""What an event costs the thread that logs it, beside the peers: all of it, and the calls that take longest.
+
+Two settings. "asleep": our thread sleeps while the clock runs (the peers' cannot be held, so theirs run). "busy": the thread behind the
+queue works at full rate, ours into a real PostgreSQL, the peers' into a sink that accepts everything; the interpreter lock that it shares
+with its caller is then a part of the cost, and the slowest calls say how long it holds it.
+
+A call in which the operating system gave the core to another program is no call of ours that takes long. Such calls are known by the
+thread's count of involuntary switches, and left out of "p99.9"; "p99.9 all" has them.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from statistics import mean, median
+
+from benchmarks import harness, senders
+from benchmarks.harness import Options, Row, percentile, ratios
+from benchmarks.senders import Sender
+from pawprint_logging import Tracker
+
+LIMITS = {"ours, json": "≤ 1.6", "ours, orjson": "≤ 1.35", "ours, spool": "≤ 2.2"}
+#: calls in one round
+CALLS = 5_000
+CALLS_BUSY = 20_000
+THREADS = 8
+#: parts of a round that are timed by themselves
+SLICES = 20
+#: ns, several times what a call takes: only after such a call is it worth asking why
+SLOW = 30_000
+
+
+class Measured:
+    """What the rounds of one sender took."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.means: list[float] = []
+        self.others: list[float] = []
+        self.calls: list[int] = []
+        self.preempted: list[int] = []
+        #: the median call of each round, in ns
+        self.middles: list[float] = []
+
+    def round(self, calls: int, threads: int, *, is_busy: bool) -> None:
+        """Time so many calls, in so many threads, and let the sink have them."""
+        self.sender.prepare()
+        self.means.append(_mean(self.sender.call, calls, is_busy=is_busy) if threads == 1 else _threaded(self.sender, calls, threads))
+        if threads == 1:
+            taken, preempted = _each(self.sender, calls // 2)
+            self.calls += taken
+            self.middles.append(median(taken))
+            self.preempted += preempted
+        self.sender.settle()
+        if self.sender.other is not None and threads == 1:
+            self.others.append(_mean(self.sender.other, calls, is_busy=is_busy))
+
+    def forget(self) -> None:
+        """Begin anew, after a warm-up."""
+        self.means, self.others, self.calls, self.preempted, self.middles = [], [], [], [], []
+
+    def more(self) -> dict[str, float]:
+        """Return the percentiles, in µs."""
+        everything = sorted(self.calls)
+        own = sorted((Counter(self.calls) - Counter(self.preempted)).elements())
+        if not own:
+            return {}
+        parts = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "worst": 1.0}
+        found = {name: percentile(own, part) / 1000 for name, part in parts.items()}
+        return {**found, "p99.9 all": percentile(everything, 0.999) / 1000}
+
+
+def _mean(call: object, calls: int, *, is_busy: bool) -> float:
+    assert callable(call)
+    call()  # the first event of a round wakes the thread behind it
+    time.sleep(0.001)
+    slices = []
+    for _ in range(SLICES):
+        started = time.perf_counter()
+        for _ in range(calls // SLICES):
+            call()
+        slices.append((time.perf_counter() - started) / (calls // SLICES))
+    # while our thread sleeps, what makes a slice longer than others is another program
+    return mean(slices) if is_busy else median(slices)
+
+
+def _each(sender: Sender, calls: int) -> tuple[list[int], list[int]]:
+    """Return the ns of each call, and of those among them in which another program had the core."""
+    call, clock = sender.call, time.perf_counter_ns
+    taken, preempted = [], []
+    seen = _preemptions()
+    for _ in range(calls):
+        started = clock()
+        call()
+        taken.append(nanoseconds := clock() - started)
+        if nanoseconds > SLOW and (now := _preemptions()) != seen:
+            preempted.append(nanoseconds)
+            seen = now
+    return taken, preempted
+
+
+def _preemptions() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if hasattr(resource, "RUSAGE_THREAD") else 0  # Linux only
+
+
+def _threaded(sender: Sender, calls: int, threads: int) -> float:
+    """Return the seconds of wall clock for each call of all threads together."""
+    call, barrier = sender.call, threading.Barrier(threads + 1)
+
+    def run() -> None:
+        barrier.wait()
+        for _ in range(calls // threads):
+            call()
+        barrier.wait()
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    barrier.wait()
+    started = time.perf_counter()
+    barrier.wait()
+    taken = time.perf_counter() - started
+    for thread in running:
+        thread.join()
+    return taken / calls
+
+
+def measure(options: Options) -> list[Row]:
+    """Return the rows of this suite."""
+    rows = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(harness.scratch())
+        server = stack.enter_context(harness.server())
+        table = Tracker(db=server.dsn(), table="events")
+        server.execute("ALTER SCHEMA public OWNER TO pawprint")
+        table.create_table()
+        common = stack.enter_context(senders.standard()) + stack.enter_context(senders.peers())
+        with senders.ours(server.dsn(), "events", directory / "asleep", is_busy=False) as asleep:
+            rows += _suite("asleep", common + asleep, CALLS, 10 * options.rounds, 1)
+            rows += _suite("asleep, 8 threads", common + asleep, CALLS, 2 * options.rounds, THREADS)
+        with senders.ours(server.dsn(), "events", directory / "busy", is_busy=True) as busy:
+            rows += _suite("busy", common + busy, CALLS_BUSY, options.rounds, 1)
+            rows += _suite("busy, 8 threads", common + busy, CALLS_BUSY, max(2, options.rounds // 2), THREADS)
+    return rows
+
+
+def _suite(setting: str, chosen: list[Sender], calls: int, rounds: int, threads: int) -> list[Row]:
+    measured = [Measured(sender) for sender in chosen]
+    for each in measured:
+        each.round(calls // 5, threads, is_busy=setting.startswith("busy"))  # to warm up
+        each.forget()
+    for _ in range(rounds):
+        for each in measured:
+            each.round(calls, threads, is_busy=setting.startswith("busy"))
+    base = measured[0]
+    rows = []
+    for each in measured:
+        figure = f"{median(each.means) * 1e6:.2f} µs"
+        rows.append(
+            Row(
+                f"caller's cost, thread {setting}",
+                each.sender.name,
+                ratios(each.means, base.means),
+                base.sender.name,
+                "",
+                figure,
+                each.more(),
+            )
+        )
+    if setting == "busy":
+        rows += [
+            Row("p99.9 to median, thread busy", each.sender.name, [_tail(each)], "its own median", _tail_limit(each)) for each in measured
+        ]
+    if setting == "asleep":
+        # The limits are for this one: other programs lengthen some calls of a round, and with them its mean, but not most of its calls.
+        for each in measured:
+            name, figure = each.sender.name, f"{median(each.middles) / 1000:.2f} µs"
+            compared = ratios(each.middles, base.middles)
+            rows.append(Row("caller's cost, the median call", name, compared, base.sender.name, LIMITS.get(name, ""), figure))
+        for each in (each for each in measured if each.others):
+            is_handler = each.sender.name in LIMITS
+            their_base = next(one for one in measured if "bare" in one.sender.name) if "structlog" in each.sender.name else base
+            base_others = their_base.others or their_base.means
+            limit = "≤ 1.05" if is_handler else ""
+            rows.append(Row("a record that is no event", each.sender.name, ratios(each.others, base_others), their_base.sender.name, limit))
+    return rows
+
+
+def _tail(each: Measured) -> float:
+    more = each.more()
+    return more["p99.9"] / more["p50"]
+
+
+def _tail_limit(each: Measured) -> str:
+    return "≤ 10" if each.sender.name.startswith("ours") else ""

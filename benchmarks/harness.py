@@ -1,0 +1,121 @@
+"""What all benchmarks share: rounds in turn, rows of the table, a server, and what machine this is.
+
+A figure alone says more about the machine than about the package. So what is compared runs in turn, round after round, and a row holds one
+ratio for each round: whatever else the machine does falls on both sides of it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support.server import Server, find_binaries
+
+#: what is named with its version in the report, where it is installed
+PACKAGES = (
+    *("pawprint-logging", "psycopg2-binary", "structlog", "python-json-logger", "orjson", "pandas", "SQLAlchemy"),
+    *("loguru", "posthog", "segment-analytics-python", "opentelemetry-sdk"),
+)
+
+
+@dataclass
+class Row:
+    """One line of the table: a ratio for each round."""
+
+    group: str
+    name: str
+    ratios: list[float]
+    #: what a ratio is to
+    base: str
+    #: the limit, with its sign: "≤ 1.6" or "≥ 0.35"; empty where there is none
+    wanted: str = ""
+    #: the figure behind the ratio, for those who want one
+    figure: str = ""
+    #: more figures, for the plots
+    more: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the median round keeps the limit; None if there is none."""
+        if not self.wanted or not self.ratios:
+            return None
+        sign, limit = self.wanted.split()
+        return median(self.ratios) <= float(limit) if sign == "≤" else median(self.ratios) >= float(limit)
+
+
+@dataclass
+class Options:
+    """How much to measure."""
+
+    rounds: int = 5
+    #: whether to measure what takes minutes too, such as a table of 10,000,000 rows
+    full: bool = False
+
+
+def in_turn(kinds: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Run each kind once, round after round; return what they returned."""
+    measured: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, run in kinds.items():
+            measured[name].append(run())
+    return measured
+
+
+def ratios(mine: list[float], base: list[float]) -> list[float]:
+    """Return the ratio of each round."""
+    return [one / other for one, other in zip(mine, base, strict=True)]
+
+
+def percentile(ordered: list[int], part: float) -> int:
+    """Return the value below which a part of the values lies; they are in order."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """Yield PostgreSQL as an application would find it: with a usual cache, and nobody else on it."""
+    with Server(settings={"shared_buffers": "128MB", "max_wal_size": "4GB", "autovacuum": "on"}) as running:
+        yield running
+
+
+def psql() -> str:
+    """Return the psql of the server's own release."""
+    return str(find_binaries() / "psql")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield an empty directory."""
+    with tempfile.TemporaryDirectory(prefix="pawprint-bench-") as directory:
+        yield Path(directory)
+
+
+def machine() -> dict[str, str]:
+    """Return what is measured on."""
+    found = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """Return a row as JSON has it."""
+    numbers = {"min": min(row.ratios), "median": median(row.ratios), "max": max(row.ratios)} if row.ratios else {}
+    kept = {"group": row.group, "name": row.name, "base": row.base, "wanted": row.wanted, "met": row.is_met, "figure": row.figure}
+    return {**kept, **numbers, "rounds": len(row.ratios), "more": row.more}

@@ -1,0 +1,204 @@
+"""Ways to log an event: ours, the standard library's and the peers', each into a sink that accepts everything and keeps nothing."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import logging.handlers
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from pawprint_logging import PawprintHandler, PawprintProcessor
+from pawprint_logging.capture.quickjson import Way, by_json, make_by_orjson, quickest
+
+by_orjson = make_by_orjson()
+
+EVENT = {"event": "purchase", "user_id": "alice", "amount": 42}
+NO_EVENT = {"request": "3f2a", "user_id": "alice", "amount": 42}
+
+#: room for all events of a round, so that nobody's queue overflows
+ROOM = 2_000_000
+
+
+class EmptyHandler(logging.Handler):
+    """A handler as most are written, with its lock and its filters, but nothing to do."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@dataclass
+class Sender:
+    """One way to log.
+
+    Args:
+        name: for the table.
+        call: logs one event.
+        settle: waits until the sink has it.
+        other: logs one record that is no event, if the way knows of such.
+        prepare: run before a round.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    settle: Callable[[], Any] = lambda: None
+    other: Callable[[], Any] | None = None
+    prepare: Callable[[], Any] = lambda: None
+
+
+def _logger(name: str, handler: logging.Handler) -> logging.Logger:
+    logger = logging.Logger(name, logging.INFO)  # noqa: LOG001 - no other handler must see its records
+    logger.manager = logging.root.manager  # asked for by isEnabledFor
+    logger.addHandler(handler)
+    return logger
+
+
+def _by_handler(name: str, handler: logging.Handler, settle: Callable[[], Any] | None = None, **more: Any) -> Sender:
+    info = _logger(name, handler).info
+    return Sender(
+        name,
+        call=lambda: info("purchase", extra=EVENT),
+        other=lambda: info("request done", extra=NO_EVENT),
+        settle=settle or handler.flush,
+        **more,
+    )
+
+
+def with_json_by(way: Way) -> Callable[[], None]:
+    def choose() -> None:
+        quickest.way = way
+
+    return choose
+
+
+@contextmanager
+def standard() -> Iterator[list[Sender]]:
+    """Yield what the standard library and structlog have."""
+    records: queue.Queue[Any] = queue.Queue()
+    listener = logging.handlers.QueueListener(records, EmptyHandler())
+    listener.start()
+
+    def settle() -> None:
+        while not records.empty():
+            pass
+
+    bare = structlog.wrap_logger(None, processors=[lambda *_: _drop()], wrapper_class=structlog.BoundLogger)
+    try:
+        yield [
+            _by_handler("nothing: a Handler with an empty emit", EmptyHandler()),
+            _by_handler("QueueHandler + QueueListener", logging.handlers.QueueHandler(records), settle),
+            _by_handler("MemoryHandler", logging.handlers.MemoryHandler(ROOM, logging.CRITICAL, EmptyHandler())),
+            Sender("structlog, a bare pipeline", call=lambda: bare.info("purchase", user_id="alice", amount=42)),
+        ]
+    finally:
+        listener.stop()
+
+
+def _drop() -> Any:
+    raise structlog.DropEvent
+
+
+@contextmanager
+def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Sender]]:
+    """Yield our own, with a thread that is at work while the clock runs, or that sleeps until it is asked to flush."""
+    options: dict[str, Any] = {"max_queue_size": ROOM, "max_queue_bytes": 2**40, "db": db, "table": table, "close_timeout": 60}
+    if not is_busy:
+        options |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
+    with ExitStack() as stack:
+        handler, spooled = PawprintHandler(**options), PawprintHandler(**options, spool=spool)
+        processor = PawprintProcessor(**options)
+        for each in (handler, spooled, processor):
+            stack.callback(each.close)
+        stack.callback(with_json_by(quickest.way))
+        bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=structlog.BoundLogger)
+        senders = [
+            _by_handler("ours, json", handler, prepare=with_json_by(by_json)),
+            _by_handler("ours, spool", spooled, prepare=with_json_by(by_json)),
+            Sender(
+                "ours, processor of structlog",
+                call=lambda: bound.info("purchase", track=True, user_id="alice", amount=42),
+                settle=processor.flush,
+                other=lambda: bound.info("request done", user_id="alice", amount=42),
+                prepare=with_json_by(by_json),
+            ),
+        ]
+        if by_orjson is not None:
+            senders.insert(1, _by_handler("ours, orjson", handler, prepare=with_json_by(by_orjson)))
+        yield senders
+
+
+@contextmanager
+def peers() -> Iterator[list[Sender]]:
+    """Yield those of the peers that are installed; none of them gets to the network."""
+    with ExitStack() as stack:
+        found = []
+        for make in (_loguru, _posthog, _segment, _opentelemetry):
+            try:
+                found.append(make(stack))
+            except ImportError as error:
+                print(f"left out: {make.__name__[1:]} ({error})")
+        yield found
+
+
+def _loguru(stack: ExitStack) -> Sender:
+    loguru: Any = importlib.import_module("loguru")
+    logger = loguru.logger
+    logger.remove()
+    number = logger.add(lambda _: None, enqueue=True)
+    stack.callback(logger.remove, number)
+    return Sender("loguru, enqueue=True", call=lambda: logger.bind(**EVENT).info("purchase"), settle=logger.complete)
+
+
+def _posthog(stack: ExitStack) -> Sender:
+    posthog: Any = importlib.import_module("posthog")
+    consumer: Any = importlib.import_module("posthog.consumer")
+    consumer.batch_post = consumer._send_v1_batch = lambda *_, **__: None
+    client = posthog.Posthog("phc_nobody", host="http://127.0.0.1:9", max_queue_size=ROOM)
+    stack.callback(client.shutdown)
+    return Sender(
+        "posthog, capture()",
+        call=lambda: client.capture("purchase", distinct_id="alice", properties={"amount": 42}),
+        settle=client.flush,
+    )
+
+
+def _segment(stack: ExitStack) -> Sender:
+    client_module: Any = importlib.import_module("segment.analytics.client")
+    consumer: Any = importlib.import_module("segment.analytics.consumer")
+    consumer.post = lambda *_, **__: None
+    client = client_module.Client("nobody", host="http://127.0.0.1:9", max_queue_size=ROOM)
+    stack.callback(client.shutdown)
+    return Sender(
+        "segment analytics, track()",
+        call=lambda: client.track("alice", "purchase", {"amount": 42}),
+        settle=client.flush,
+    )
+
+
+def _opentelemetry(stack: ExitStack) -> Sender:
+    logs: Any = importlib.import_module("opentelemetry.sdk._logs")
+    export: Any = importlib.import_module("opentelemetry.sdk._logs.export")
+    instrumentation: Any = importlib.import_module("opentelemetry.instrumentation.logging.handler")
+
+    class Nowhere(export.LogRecordExporter):  # type: ignore[misc]
+        def export(self, batch: Any) -> Any:  # noqa: ARG002
+            return export.LogRecordExportResult.SUCCESS
+
+        def shutdown(self) -> None:
+            pass
+
+        def force_flush(self, timeout_millis: int = 0) -> bool:  # noqa: ARG002
+            return True
+
+    provider = logs.LoggerProvider()
+    # its default of 2,048 loses most of a burst
+    provider.add_log_record_processor(export.BatchLogRecordProcessor(Nowhere(), max_queue_size=ROOM))
+    stack.callback(provider.shutdown)
+    handler = instrumentation.LoggingHandler(logger_provider=provider)
+    return _by_handler("OpenTelemetry, LoggingHandler", handler, provider.force_flush)
