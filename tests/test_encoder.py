@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import psycopg2
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg2.extras import Json
 from support import hostile
@@ -42,6 +42,8 @@ def test_json_text_is_json_without_what_postgresql_refuses(value: Any) -> None:
 
 
 @given(hostile.values)
+@example(10**4300 - 1)
+@example(-(10**4300))
 def test_whichever_way_is_taken_the_json_value_is_the_same(value: Any) -> None:
     # Given the careful way, which takes everything
     careful = json.loads(json.dumps(encoder.Storable().copy(value)))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from .moment import parse
 from .quickjson import MANY_BRACKETS, quickest
-from .storable import MAX_CHARACTERS, MAX_INT_BITS, Storable, clean, stand_in, text_of
+from .storable import MAX_CHARACTERS, Storable, clean, is_writable, stand_in, text_of
 
 #: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "array", or any other
 Kind = Literal["json", "timestamp", "array", "plain"]
@@ -85,7 +85,7 @@ def _text(value: Any, kind: Kind) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float, Decimal)):
-        return f"{value}" if not isinstance(value, int) or value.bit_length() <= MAX_INT_BITS else hex(value)
+        return f"{value}" if not isinstance(value, int) or is_writable(value) else hex(value)
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, (date, time)):

@@ -22,8 +22,8 @@ from .guard import silenced
 MAX_DEPTH = 64
 #: characters in one event's JSON, and in one text; jsonb refuses strings past 256 MiB, and 1.1 GB of text ends the connection
 MAX_CHARACTERS = 16 * 2**20
-#: bits of an integer that is written as a JSON number: CPython reads and writes no more than 4,300 digits (CVE-2020-10735)
-MAX_INT_BITS = 14_000
+#: integers below it are written as JSON numbers: CPython reads and writes no more than 4,300 digits (CVE-2020-10735)
+_TOO_LONG = 10**4300
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -52,10 +52,15 @@ def stand_in(value: object, why: str = "") -> str:
         return f"<object{why}>"
 
 
+def is_writable(value: int) -> bool:
+    """Return whether CPython writes the integer in decimal."""
+    return -_TOO_LONG < int.__int__(value) < _TOO_LONG
+
+
 def number(value: int | float | Decimal) -> int | float | str:
     """Return the number as JSON can carry it without loss: as a number where possible, else as text."""
     if isinstance(value, int):
-        return int.__int__(value) if value.bit_length() <= MAX_INT_BITS else hex(value)
+        return int.__int__(value) if is_writable(value) else hex(value)
     if isinstance(value, float):
         return float.__float__(value) if math.isfinite(value) else _special(value)
     if not value.is_finite():

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..capture import moment
 from ..capture.encoder import column_text, json_text
-from ..capture.storable import MAX_INT_BITS, clean
+from ..capture.storable import clean, is_writable
 from ..errors import ConfigurationError
 from .query import INTEGERS, NUMBERS, TIMES, Field, Source, Sql
 
@@ -272,7 +272,7 @@ def _number(field: Field, value: Any) -> int | float | Decimal:
             return float(number) if not number.is_snan() else math.nan
         _checked_size(field, number)
         return int(number) if number.adjusted() < 300 and number == number.to_integral_value() else number
-    if isinstance(number, int) and number.bit_length() > MAX_INT_BITS:
+    if isinstance(number, int) and not is_writable(number):
         raise _refuse(field, "an integer of so many digits cannot be compared")
     if isinstance(number, float) and number.is_integer() and field.type.type in INTEGERS and abs(number) < 2**63:
         return int(number)
