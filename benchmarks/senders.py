@@ -6,6 +6,8 @@ import importlib
 import logging
 import logging.handlers
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -98,6 +100,33 @@ def standard() -> Iterator[list[Sender]]:
         ]
     finally:
         listener.stop()
+
+
+@contextmanager
+def floor() -> Iterator[Sender]:
+    """Yield a handler that does nothing while a thread waits for something outside of Python, over and over.
+
+    Every delivery thread has to do that much: the server answers, and it needs the interpreter lock. What the calls beside it cost is what
+    no library with a thread can go below.
+    """
+    is_on, is_over = threading.Event(), threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            is_on.wait()
+            time.sleep(0.001)  # about what a server takes to answer
+
+    def settle() -> None:
+        is_on.clear()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield _by_handler("nothing, beside a thread that only waits", EmptyHandler(), settle, prepare=is_on.set)
+    finally:
+        is_over.set()
+        is_on.set()
+        thread.join()
 
 
 def _drop() -> Any:
