@@ -19,7 +19,7 @@ from pawprint_logging.capture import moment
 from pawprint_logging.capture import record as record_module
 from pawprint_logging.capture.event import DROPPED, Capture, Fields, decode, encode
 from pawprint_logging.capture.guard import silenced
-from pawprint_logging.capture.row import ROW_BYTES, Event, Usual, whole
+from pawprint_logging.capture.row import ROW_BYTES, Event, Usual, whole, wholes
 from pawprint_logging.database.schema import Table
 from pawprint_logging.errors import CaptureError
 
@@ -362,7 +362,7 @@ def test_the_quick_way_makes_the_same_of_what_is_marked_in_any_way_and_of_contex
         structlog.contextvars.bind_contextvars(**bound)
         try:
             event = capture.of_record(made)
-            return event and whole(event)
+            return event and wholes([event])
         except CaptureError as error:
             return str(error), error.event
 
@@ -401,8 +401,20 @@ def test_the_line_is_left_for_later_where_the_queue_can_count_its_bytes(extras: 
     event = Capture(DEFAULT, leaves_lines=True).of_record(record(event="x", **extras))
     assert event is not None
     assert len(event) == (5 if is_left else 2)
+    assert wholes([event, event]) == [whole(event)] * 2
     assert len(whole(event)[1]) <= len(event[1]) + ROW_BYTES + 400
     assert columns(event) | {"timestamp": ""} == taken(record(event="x", **extras)) | {"timestamp": ""}
+
+
+def test_lines_of_one_second_and_the_next_and_of_both_kinds_are_made_together() -> None:
+    capture = Capture(DEFAULT, leaves_lines=True)
+    created = (1.0, 1.999999, 1_800_000_000.0, 1_800_000_000.999, 1_800_000_001.0, 1_800_000_000.5)
+    events = [capture.of_record(record(event=event, created=second)) for second in created for event in ("x", "y\n")]
+    assert {len(event) for event in events if event is not None} == {2, 5}
+    assert wholes(event for event in events if event is not None) == [whole(event) for event in events if event is not None]
+    times = [columns(event)["timestamp"] for event in events[::2]]
+    assert times[1] == "1970-01-01 00:00:01.999999+00:00"
+    assert times[2:5] == [f"2027-01-15 08:00:0{moment}+00:00" for moment in ("0.000000", "0.999000", "1.000000")]
 
 
 def test_a_time_that_is_no_usual_one_is_not_left_for_later() -> None:

@@ -7,6 +7,7 @@ call into a handler that does nothing. With a spool, which needs the line at onc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from . import copyline
@@ -30,18 +31,40 @@ def whole(event: Event | Usual) -> Event:
     Raises:
         UnicodeEncodeError: a lone surrogate in the document.
     """
-    global _second
     if len(event) == 2:
         return event
     columns, document, user, name, created = event
     start, end, text = _second
     if not start <= created < end:
-        start = int(created)
-        text = f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}"
-        _second = (start, start + 1, text)
+        text = _turn_to(created)
     # the digits of a whole number take a third of the time of "%.6f"
     moment = f"{text}.{str(int(created * 1e6))[-6:]}+00:00"
     line = f"{moment}\t{user}\t{name}\t{document}\n"
     if user is None or "\\" in line:
         return columns, copyline.join((moment, user, name, document))
     return columns, line.encode()
+
+
+def wholes(events: Iterable[Event | Usual]) -> list[Event]:
+    """Return `whole` of each event; a call of that for each would take a half longer (0.8 against 0.5 µs, taking it from the queue too)."""
+    done: list[Event] = []
+    for event in events:
+        if len(event) == 2:
+            done.append(event)
+            continue
+        columns, document, user, name, created = event
+        start, end, text = _second
+        if not start <= created < end:
+            text = _turn_to(created)
+        line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t{user}\t{name}\t{document}\n"
+        done.append(whole(event) if user is None or "\\" in line else (columns, line.encode()))
+    return done
+
+
+def _turn_to(created: float) -> str:
+    """Note the second that a time is in, and return its text."""
+    global _second
+    start = int(created)
+    text = f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    _second = (start, start + 1, text)
+    return text

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 from .. import native
 from ..capture.guard import silenced
-from ..capture.row import ROW_BYTES, Event, Usual, whole
+from ..capture.row import ROW_BYTES, Event, Usual, whole, wholes
 from ..database.failure import Failure
 from ..database.ledger import new_delivery
 from ..errors import ClosedError, QueueFullError
@@ -32,8 +33,8 @@ MAX_BATCHES_IN_ONE = 50
 #: bytes in one batch, unless a single event has more
 MAX_BATCH_BYTES = 8 * 2**20
 
-#: events that are taken from the queue at once
-_PIECE = 500
+#: an event's line or document
+_body = itemgetter(1)
 
 QUEUE_FULL = Failure("table", "the queue is full", error=QueueFullError("the queue is full"))
 CLOSED = Failure("table", "the handler is closed", error=ClosedError("the handler is closed"))
@@ -193,28 +194,26 @@ class Inbox(ABC):
 
     def _take(self) -> Batch | None:
         """Return the next batch, or None if nothing waits; it counts as in flight until it is settled."""
-        events: list[Event] = []
-        size = 0
         limit = self._batch_size * MAX_BATCHES_IN_ONE
         with self._settled, self._spool.lock if self._spool is not None else nullcontext():
             if self._spool is not None:
                 limit = min(limit, self._spool.limit())
-            queue = self._queue
-            while queue and len(events) < limit and size < MAX_BATCH_BYTES:
-                event = queue.popleft()
-                events.append(whole(event))
-                size += len(event[1]) + ROW_BYTES
-            self._bytes_out += size
+            taken = self._pop(limit)
+            self._bytes_out += sum(map(len, map(_body, taken))) + ROW_BYTES * len(taken)
+            events = wholes(taken)
             self._in_flight += len(events)
             self._batch = Batch(events) if events else None
             self._settled.notify_all()  # there is room
             return self._batch
 
-
-def _fitting(events: list[Event], room: int) -> int:
-    """Return how many of the events fill the room; the last one may exceed it."""
-    for number, (_, line) in enumerate(events, 1):
-        room -= len(line)
-        if room <= 0:
-            return number
-    return len(events)
+    def _pop(self, limit: int) -> list[Event | Usual]:
+        """Return the first events of the queue, so many and so many bytes at most."""
+        queue = self._queue
+        if self._bytes_in - self._bytes_out <= MAX_BATCH_BYTES:  # nearly always, and in a quarter of the time
+            return [queue.popleft() for _ in range(min(len(queue), limit))]
+        taken: list[Event | Usual] = []
+        size = 0
+        while queue and len(taken) < limit and size < MAX_BATCH_BYTES:
+            taken.append(queue.popleft())
+            size += len(_body(taken[-1])) + ROW_BYTES
+        return taken
