@@ -36,7 +36,7 @@ def whole(event: Event | Usual) -> Event:
     columns, document, user, name, created = event
     start, end, text = _second
     if not start <= created < end:
-        text = _turn_to(created)
+        _, _, text = _turn_to(created)
     # the digits of a whole number take a third of the time of "%.6f"
     moment = f"{text}.{str(int(created * 1e6))[-6:]}+00:00"
     line = f"{moment}\t{user}\t{name}\t{document}\n"
@@ -48,23 +48,22 @@ def whole(event: Event | Usual) -> Event:
 def wholes(events: Iterable[Event | Usual]) -> list[Event]:
     """Return `whole` of each event; a call of that for each would take a half longer (0.8 against 0.5 µs, taking it from the queue too)."""
     done: list[Event] = []
+    start, end, text = _second
     for event in events:
         if len(event) == 2:
             done.append(event)
             continue
         columns, document, user, name, created = event
-        start, end, text = _second
         if not start <= created < end:
-            text = _turn_to(created)
+            start, end, text = _turn_to(created)
         line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t{user}\t{name}\t{document}\n"
         done.append(whole(event) if user is None or "\\" in line else (columns, line.encode()))
     return done
 
 
-def _turn_to(created: float) -> str:
-    """Note the second that a time is in, and return its text."""
+def _turn_to(created: float) -> tuple[int, int, str]:
+    """Note the second that a time is in, and return it."""
     global _second
     start = int(created)
-    text = f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}"
-    _second = (start, start + 1, text)
-    return text
+    _second = (start, start + 1, f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}")
+    return _second

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import psycopg2
@@ -134,11 +135,10 @@ def copy_stream(cursor: Any, table: Table, events: Iterable[Event]) -> int:
 
 def by_columns(events: Sequence[Event]) -> dict[Columns, list[bytes]]:
     """Return the lines of events by the columns that they fill: a column that is left out gets its default."""
-    if len({id(columns) for columns, _ in events}) == 1:  # nearly always, and half the time under the interpreter lock
-        return {events[0][0]: [line for _, line in events]}
     groups: dict[Columns, list[bytes]] = {}
-    for columns, line in events:
-        groups.setdefault(columns, []).append(line)
+    # nearly always one group: in half the time, under the interpreter lock, of a loop over the events
+    for columns, same in itertools.groupby(events, itemgetter(0)):
+        groups.setdefault(columns, []).extend(map(itemgetter(1), same))
     return groups
 
 
