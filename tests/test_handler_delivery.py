@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -334,6 +335,19 @@ def test_a_write_without_an_answer_counts_as_a_lost_connection(db: str, connecti
     assert handler.flush(60)
     assert [event for (event,) in stored(connection, "event")] in (["first", "second"], ["first"])
     assert handler.stats.written + handler.stats.diverted == 2
+
+
+def test_a_program_that_seeds_the_random_module_gets_the_same_numbers_of_it(db: str) -> None:
+    # Given a seeded generator, which simulations and tests rely on
+    random.seed(7)
+    before = random.getstate()
+    # When events are written, and when they are tried again and again
+    for handler in (handler_on(db), handler_on("postgresql://127.0.0.1:1/none", write_timeout=0.5, create_table=False)):
+        logger_with(handler).info("x", extra={"event": "e"})
+        assert handler.flush(60)
+    assert handler.stats.retries > 0
+    # Then nobody has drawn from it
+    assert random.getstate() == before
 
 
 def test_a_handler_that_is_added_to_two_loggers_is_one(db: str, connection: Any) -> None:

@@ -32,9 +32,8 @@ def made_up(count: int) -> list[Any]:
     return values
 
 
-def hostile_extras() -> Iterator[dict[str, Any]]:
+def hostile_extras(values: list[Any]) -> Iterator[dict[str, Any]]:
     """Yield extras without end: each value in each place, and then what the table itself refuses."""
-    values = [*hostile.each().values(), *made_up(600)]
     while True:
         for each in values:
             yield {"event": "hostile", "value": each}
@@ -50,9 +49,9 @@ def hostile_extras() -> Iterator[dict[str, Any]]:
 
 def test_ten_thousand_hostile_events_among_ten_thousand_ordinary_ones(db: str, connection: Any) -> None:
     # Given both kinds, shuffled
+    extras = hostile_extras([*hostile.each().values(), *made_up(600)])
     handler, diverted = handler_on(db, max_queue_bytes=2**30), fallback()
     log = logger_with(handler)
-    extras = hostile_extras()
     order = [True] * HOSTILE + [False] * ORDINARY
     random.Random(7).shuffle(order)
     # When all are logged; nothing is raised

@@ -11,6 +11,9 @@ from ..database.failure import Failure
 FIRST_DELAY = 0.1
 MAX_DELAY = 5.0
 
+#: not the random module's own generator: what a program that seeds that gets of it must not depend on when we write
+dice = random.SystemRandom()
+
 
 class Backoff:
     """Delays that double with each failure, with jitter so that many processes do not come back at once."""
@@ -31,7 +34,7 @@ class Backoff:
 
     def next(self, cause: Failure) -> float:
         """Note a failure; return the seconds to wait."""
-        delay = self._delay * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        delay = self._delay * dice.uniform(0.75, 1.25)
         self._delay = min(self._delay * 2, MAX_DELAY)
         self._due = time.monotonic() + delay
         self.cause = cause

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from ..database.connection import BEGIN, Session, commit, is_lost
 from ..database.failure import DatabaseError, Failure, connect_failure, failure, mend
 from ..tracker import Tracker
 from . import process
+from .backoff import dice
 from .batch import Batch, Outcome, Refused
 from .fallback import Fallback
 
@@ -207,7 +207,7 @@ class Writer:
                     f"the ledger {self._table.ledger} is missing, or the role may not INSERT into it: events whose COMMIT is lost may be "
                     "written twice; create it with Tracker.create_table(if_not_exists=True), or GRANT INSERT on it"
                 )
-        elif random.randrange(PRUNE_EVERY) == 0:  # noqa: S311 - no secret
+        elif dice.randrange(PRUNE_EVERY) == 0:
             # no right to delete, or a lost connection: the batch is written all the same
             with suppress(Exception), session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
                 ledger.prune(cursor, self._table)
