@@ -19,7 +19,9 @@ from support.proxy import Proxy
 from support.server import USER, Server
 
 # A busy machine must not fail a property that holds; and where a change is judged, the same examples come each time.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 hypothesis.settings.load_profile("suite")
 
 # A shell without job control starts background commands with SIGINT ignored. Children would inherit that; some tests end theirs with it.
