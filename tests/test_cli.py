@@ -273,6 +273,15 @@ def test_without_a_command_the_help_is_shown(cli: CommandLine) -> None:
     assert "create-table" in result.err + result.out
 
 
+@pytest.mark.parametrize("name", ["tail", "read", "count", "sum", "sessions", "engagement", "replay", "check", "demo", "completion"])
+def test_the_help_of_a_command_names_what_a_value_is_and_only_options_that_it_obeys(cli: CommandLine, name: str) -> None:
+    text = cli(name, "--help").out
+
+    assert not {"RANGE", "FLOAT", "INTEGER"} & set(text.split())
+    assert ("--db" in text) is (name not in ("demo", "completion"))
+    assert "--traceback" in text
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_prints_the_script_of_a_shell(cli: CommandLine, shell: str) -> None:
     result = cli("completion", shell)

@@ -15,7 +15,7 @@ from support.commandline import SHOP, CommandLine, environment, insert, one_line
 from support.server import PASSWORD, USER, Server
 from support.shop import VALUE
 
-from pawprint_logging import Tracker
+from pawprint_logging import Statistics, Tracker
 
 WITH_DATABASE = [
     "count",
@@ -85,6 +85,15 @@ def test_a_table_that_is_not_there_is_one_line(cli: CommandLine, db: str, comman
     one_line(cli(*command.split()), "there is no table events")
 
 
+def test_a_replay_into_a_table_that_is_not_there_does_not_advise_to_make_what_was_mistyped(
+    cli: CommandLine, db: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lost").write_text("")
+    cli.options = ["--db", db, "--table", "eventz"]
+
+    one_line(cli("replay", str(tmp_path / "lost")), "there is no table eventz", "or correct --table")
+
+
 @pytest.mark.parametrize("command", WITH_DATABASE)
 def test_a_server_that_does_not_answer_is_one_line(cli: CommandLine, command: str) -> None:
     cli.options = ["--db", f"postgresql://{USER}:{PASSWORD}@127.0.0.1:1/shop", "--table", "events"]
@@ -151,6 +160,15 @@ def test_statistics_need_the_right_to_make_their_tables(reader: str, shop: Comma
     assert shop("funnel", "signup").status == 0
 
 
+@pytest.mark.parametrize("command", ["sessions", "engagement"])
+def test_statistics_that_another_role_made_name_that_role(reader: str, shop: CommandLine, db: str, connection: Any, command: str) -> None:
+    Statistics(Tracker(db=db, table="events")).sessions()
+    connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
+    connection.cursor().execute(f"GRANT CREATE ON SCHEMA public TO {reader}")
+
+    one_line(shop(command), f"belongs to {USER}: connect as {USER}")
+
+
 def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:
     line = {"timestamp": "2026-01-01T00:00:00+00:00", "delivery": str(uuid.uuid4()), "table": "events", "event": {"event": VALUE}}
     (tmp_path / "lost").write_text(json.dumps(line) + "\n")
@@ -192,6 +210,8 @@ def test_what_the_tracker_refuses_is_one_line(shop: CommandLine, arguments: list
         ["funnel"],
         ["replay"],
         ["completion", "tcsh"],
+        ["--db", "embedded:shop", "demo"],
+        ["demo", "--table", "events"],
         ["no-such-command"],
     ],
 )

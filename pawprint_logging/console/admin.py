@@ -17,7 +17,7 @@ _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", 
 
 
 @command("create-table")
-@click.option("--if-not-exists", is_flag=True, help="Be content with a table that is there; its ledger is made if it is missing.")
+@click.option("--if-not-exists", is_flag=True, help="No error if the table is there; its ledger is made if it is missing.")
 def create_table(state: State, if_not_exists: bool) -> None:
     """Create the table and its ledger."""
     tracker = state.connect("create")
@@ -27,11 +27,11 @@ def create_table(state: State, if_not_exists: bool) -> None:
 
 @command("drop-table")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--if-exists", is_flag=True, help="Be content if there is no such table.")
+@click.option("--if-exists", is_flag=True, help="No error if there is no such table.")
 def drop_table(state: State, yes: bool, if_exists: bool) -> int:
-    """Drop the table with all its events.
+    """Drop the table with all its events, and its ledger.
 
-    And the ledger beside it. Asks first.
+    Asks first.
     """
     tracker = state.connect("drop")
     if not yes:
@@ -54,13 +54,12 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     type=click.Choice(["write", "read", "both"]),
     default="write",
     show_default=True,
-    help="What the role is meant to do.",
+    help="What the role is to do with the table.",
 )
 def check(state: State, purpose: Purpose) -> int:
-    """Say what stands in the way.
+    """Say whether events can be written, and what mends it if not.
 
-    Of writing events, or of reading: connection, rights, columns, ledger, TLS, clock. Exit status 1 if something does, with what
-    mends it.
+    Looks at connection, rights, columns, ledger, TLS and clock. Exit status 1 if something stands in the way.
     """
     tracker = state.connect("write" if purpose != "read" else "read")
     failed = []
@@ -78,12 +77,12 @@ def check(state: State, purpose: Purpose) -> int:
     return 1 if failed else 0
 
 
-@command("completion")
+@command("completion", connects=False)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(state: State, shell: Literal["bash", "zsh", "fish"]) -> None:  # noqa: ARG001 - every command gets it
     """Print the completion script of a shell.
 
-    As in: eval "$(pawprint-logging completion bash)"
+    It is for the shell's startup file, as in: eval "$(pawprint-logging completion bash)"
     """
     found = get_completion_class(shell)
     if found is None:

@@ -73,53 +73,51 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         state.given[parameter.name] = value
 
 
-def _common_options() -> list[click.Parameter]:
+def _connection_options() -> list[click.Parameter]:
+    db_text = (
+        "Database, as a URI, keyword string or embedded:DIRECTORY. A password is better left to the variable or the file: "
+        "other users of the machine can read a command's arguments.  [env var: PAWPRINT_DB]"
+    )
     texts = {
-        "dotfile": ("FILE", "JSON file with the tracker's options.  [PAWPRINT_DOTFILE]"),
-        "db": (
-            "DSN",
-            "Database, as a URI, keyword string or embedded:DIRECTORY; other users of the machine can read it here.  [PAWPRINT_DB]",
-        ),
-        "table": ("NAME", "Events table.  [PAWPRINT_TABLE]"),
+        "dotfile": ("FILE", "JSON file with the tracker's options.  [env var: PAWPRINT_DOTFILE]"),
+        "db": ("DSN", db_text),
+        "table": ("NAME", "Events table.  [env var: PAWPRINT_TABLE]"),
     }
-    options: list[click.Parameter] = [
+    return [
         click.Option([f"--{name}"], metavar=metavar, help=text, callback=_keep, expose_value=False)
         for name, (metavar, text) in texts.items()
     ]
+
+
+def _traceback_option() -> click.Parameter:
     text = "Show the traceback of an error; it may hold values and queries."
-    return [*options, click.Option(["--traceback"], is_flag=True, help=text, callback=_keep, expose_value=False)]
-
-
-class Command(click.Command):
-    """A command that takes the connection's options, as the group does."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.params.extend(_common_options())
-
-
-class _Group(click.Group):
-    command_class = Command
+    return click.Option(["--traceback"], is_flag=True, help=text, callback=_keep, expose_value=False)
 
 
 @click.group(
     PROGRAM,
-    cls=_Group,
-    params=_common_options(),
+    params=[*_connection_options(), _traceback_option()],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Options of the connection may stand before or after the command; those that are passed win over the file, and it over the "
+    epilog="--dotfile, --db and --table may stand before or after the command. What is passed wins over the file, and the file over the "
     "variables.",
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 def program() -> None:
-    """Look at, and after, a table of events in PostgreSQL."""
+    """Read and look after a table of events in PostgreSQL."""
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a function a command; its first argument is the `State`."""
+def command(name: str, *, connects: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a function a command; its first argument is the `State`.
+
+    Args:
+        name: what users type.
+        connects: whether it takes the connection's options, as the group does.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        return program.command(name)(click.pass_obj(function))
+        made = program.command(name)(click.pass_obj(function))
+        made.params.extend([*(_connection_options() if connects else ()), _traceback_option()])
+        return made
 
     return decorate
 

@@ -28,7 +28,9 @@ _COLUMNS = {"count": "count", "sum": "sum", "average": "avg", "minimum": "min", 
 @click.argument("fields", nargs=-1)
 @where_option
 @span_options
-@click.option("--limit", type=click.IntRange(min=0), help="Rows at most; 0: all. Default: 1000 in a table, all as csv and json.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=0), help="Rows at most; 0: all. Default: 1000 in a table, all as csv and json."
+)
 @format_option
 def read(
     state: State,
@@ -71,13 +73,13 @@ def _columns(tracker: Tracker) -> list[str]:
 
 def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands that return a series of time."""
-    for option in (
-        where_option,
-        span_options,
-        resolution_option,
-        format_option,
-        click.option("--plot", "with_plot", is_flag=True, help="Draw it here, instead of printing the numbers."),
+    for option in (  # the last comes first in the help
         click.option("--output", metavar="FILE.png", type=click.Path(dir_okay=False), help="Draw it into a file; needs the extra [plot]."),
+        click.option("--plot", "with_plot", is_flag=True, help="Draw it here, instead of printing the numbers."),
+        format_option,
+        resolution_option,
+        span_options,
+        where_option,
     ):
         function = option(function)
     return function
@@ -112,9 +114,9 @@ def _series(state: State, name: str, field: str, options: dict[str, Any]) -> Non
 @click.argument("field", default="*")
 @series_options
 def count(state: State, field: str, **options: Any) -> None:
-    """Count events per day.
+    """Count events per day, or per --resolution.
 
-    With a FIELD those in which it is not NULL; 'DISTINCT(user_id)' counts users.
+    With a FIELD, only events in which it is not NULL; 'DISTINCT(user_id)' counts users.
     """
     _series(state, "count", field, options)
 
@@ -126,7 +128,7 @@ def _add(name: str) -> None:
     def aggregate(state: State, field: str, **options: Any) -> None:
         _series(state, name, field, options)
 
-    aggregate.help = f"{_OF[name]} per day.\n\nThe FIELD is a column of numbers, or a path such as metadata__amount."
+    aggregate.help = f"{_OF[name]} per day, or per --resolution.\n\nThe FIELD is a column of numbers, or a path such as metadata__amount."
 
 
 for _name in _OF:

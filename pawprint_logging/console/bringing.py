@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..database.inspection import has_ledger
+from ..database.inspection import has_ledger, owner
 from ..delivery.replay import Replayed
 from ..delivery.replay import replay as put_back
 from ..errors import ConfigurationError
@@ -20,12 +20,12 @@ from .output import console, note
 @command("replay")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
-    "--even-old", is_flag=True, help="Also lines older than the ledger remembers: an event that had arrived after all is doubled."
+    "--even-old", is_flag=True, help="Also lines that are older than the ledger remembers; one that had arrived after all is doubled then."
 )
 def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
-    """Put fallback lines back into the table.
+    """Put what could not be written back into the table.
 
-    Each exactly once, however often this is run or stopped. The files stay as they are.
+    Each line of the fallback exactly once, however often this is run or stopped. The files stay as they are.
     Lines that are torn, foreign or refused are added to FILE.rejected; then the exit status is 1.
     """
     tracker = state.connect("write")
@@ -33,6 +33,8 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
         with path.open("rb"):  # all of them, before anything is written
             pass
     with closing(tracker.session()) as session:
+        if owner(session, tracker.layout) is None:  # before the ledger, whose mend would make a table that has a mistyped name
+            raise ConfigurationError(f"there is no table {tracker.table}: make it with pawprint-logging create-table, or correct --table")
         if not has_ledger(session, tracker.layout):
             raise ConfigurationError(
                 f"the ledger of {tracker.table} is missing, without which lines could be written twice: "

@@ -26,13 +26,15 @@ _STEPS = ("signup", "added_to_cart", "purchase")
 _DAYS = 14
 
 
-@command("demo")
+@command("demo", connects=False)
 @click.option("--directory", metavar="DIRECTORY", help="Keep the database there. Default: a temporary one, which is removed afterwards.")
 def demo(state: State, directory: str | None) -> int:
     """Show it all on a PostgreSQL of its own.
 
     Logs some events, and shows what reads back. Needs the extra [embedded], and no other server.
     """
+    if state.given:
+        raise click.UsageError(f"the demo has a database of its own; leave out {', '.join(f'--{name}' for name in state.given)}")
     if directory is None:
         # A process of its own: the server stops when that ends, and then the directory can go.
         place = "/tmp" if has_long_tmpdir() else None  # noqa: S108 - a folder of its own is made there

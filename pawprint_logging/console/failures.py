@@ -8,7 +8,9 @@ import tempfile
 from typing import Literal
 
 from ..database import inspection
+from ..database.connection import Session
 from ..database.failure import DatabaseError, connect_failure, failure, is_connect_error
+from ..database.schema import Table, derived_name
 from ..errors import PawprintError
 from ..tracker import Tracker
 
@@ -91,6 +93,21 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
             return inspection.right_to_create(session, tracker.layout)
         wanted: inspection.Purpose = "write" if purpose == "write" else "read"
         mend = inspection.first_mend(session, tracker.layout, wanted)
-        return mend or (inspection.right_to_create(session, tracker.layout) if purpose == "derive" else None)
+        if mend is None and purpose == "derive":
+            return _of_another(session, tracker) or inspection.right_to_create(session, tracker.layout)
+        return mend
     finally:
         session.close()
+
+
+def _of_another(session: Session, tracker: Tracker) -> str | None:
+    """Return what to do about a table of the statistics that another role made, and which only that role can bring up to date."""
+    with session.transaction() as cursor:
+        user = cursor.connection.info.user
+    *namespace, table = tracker.layout.path
+    for suffix in ("__statistics", "__sessions", "__engagement"):
+        made = Table(".".join([*namespace, derived_name(table, suffix)]), None)
+        owner = inspection.owner(session, made)
+        if owner not in (None, user):
+            return f"{made.name} belongs to {owner}: connect as {owner}, or as its owner drop it"
+    return None

@@ -23,18 +23,24 @@ PATIENCE = 60.0
 
 @command("tail")
 @click.argument("fields", nargs=-1)
-@click.option("-n", "number", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with.")
+@click.option("-n", "number", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with every event that arrives, until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Time between two looks, with -f.",
+)
 @where_option
 @format_option
 def tail(
     state: State, *, fields: tuple[str, ...], number: int, follow: bool, interval: float, where: tuple[str, ...], style: Format | None
 ) -> None:
-    """Print the events that came last.
+    """Print the newest events, and with -f those that come.
 
-    With -f then those that come. Each comes once, however late its transaction commits.
-    A line each: of values in a table, or of CSV, or one JSON object.
+    Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line.
     """
     given = parse(where)
     tracker = state.connect("read")
