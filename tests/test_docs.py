@@ -104,9 +104,8 @@ def test_every_option_is_listed_with_its_default() -> None:
 
 
 def test_every_command_is_listed() -> None:
-    from pawprint_logging.console.app import program, run
+    from pawprint_logging.console.app import program
 
-    assert run(["--version"]) == 0  # which has the commands loaded
     table = re.findall(r"^(``.+?``)(?=  )", (DOCS / "reference" / "cli.rst").read_text("utf-8"), re.MULTILINE)
     listed = {name for cell in table for name in re.findall(r"[a-z-]+", cell)}
     assert listed == set(program.commands)

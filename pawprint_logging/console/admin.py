@@ -10,8 +10,8 @@ from click.shell_completion import get_completion_class
 from rich.text import Text
 
 from ..database.inspection import Purpose, inspect
-from .app import COMPLETE, PROGRAM, State, command, program
 from .output import console, note
+from .program import COMPLETE, PROGRAM, State, command, program
 
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
 

@@ -12,9 +12,9 @@ import click
 from ..database.catalog import columns_of
 from ..tracker import Tracker
 from . import plot
-from .app import State, command
 from .conditions import parse, resolution_option, span_options, where_option
 from .output import Format, format_option, frame_rows, note, show
+from .program import State, command
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ from ..delivery.replay import Replayed
 from ..delivery.replay import replay as put_back
 from ..errors import ConfigurationError
 from ..tracker import Tracker
-from .app import State, command
 from .output import console, note
+from .program import State, command
 
 
 @command("replay")

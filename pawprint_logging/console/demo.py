@@ -16,9 +16,9 @@ from ..handler import PawprintHandler
 from ..statistics import Statistics
 from ..tracker import Tracker
 from . import plot
-from .app import State, command
 from .failures import has_long_tmpdir
 from .output import frame_rows, show
+from .program import State, command
 
 _TABLE = "events"
 _USERS = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "mallory", "niaj")

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from ..statistics import Statistics
-from .app import State, command
 from .conditions import parse, where_option
 from .output import Format, format_option, frame_rows, show
+from .program import State, command
 
 _PERIODS = ("hour", "day", "week", "month", "quarter", "year")
 _clean_option = click.option("--clean", is_flag=True, help="Compute everything anew, not only what is new.")

@@ -13,9 +13,9 @@ import click
 from ..database.failure import DatabaseError, connect_failure, failure, is_connect_error
 from ..database.tail import Tail
 from ..tracker import Tracker
-from .app import State, command
 from .conditions import parse, where_option
 from .output import Format, chosen, console, csv_line, format_option, json_line, line, note
+from .program import State, command
 
 #: seconds for which a database that went away is waited for
 PATIENCE = 60.0
