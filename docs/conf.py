@@ -13,6 +13,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"pawprint_logging {version}"
 html_copy_source = False
+html_static_path = ["_static"]
 exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"

@@ -136,6 +136,27 @@ def test_its_fallback_configuration_gives_such_lines_as_it_shows(
     assert written == shown
 
 
+def test_what_it_says_that_a_call_costs_was_measured(readme: docutils.nodes.document) -> None:
+    # Given the run of the benchmarks that the documentation shows
+    results = json.loads((ROOT / "docs" / "_static" / "benchmarks" / "results.json").read_text("utf-8"))
+    measured = {(row["group"], row["name"]): row for row in results["rows"]}
+    middle = "caller's cost, the median call"
+    names = {
+        "a record that is no event": ("a record that is no event", "ours, json"),
+        "an event": (middle, "ours, json"),
+        "an event, [orjson] installed": (middle, "ours, orjson"),
+        "an event, with spool=": (middle, "ours, spool"),
+        "the standard QueueHandler": (middle, "QueueHandler + QueueListener"),
+    }
+    # When the README's table is held against it
+    (costs,) = (table for table in tables(readme) if table[0] == ["call", "ratio"])
+    said = {name: float(ratio) for name, ratio in costs[1:]}
+    # Then each figure is that of the run
+    assert said.keys() == names.keys()
+    for name, key in names.items():
+        assert said[name] == pytest.approx(measured[key]["median"], abs=0.051), name
+
+
 def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document) -> None:
     (options,) = (table for table in tables(readme) if table[0][0] == "option")
     listed = {name: default for name, default, _ in options[1:]}
