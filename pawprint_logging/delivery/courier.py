@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from .. import native
-from ..capture.guard import silenced
+from ..capture.guard import ends_here, silenced
 from ..capture.row import ROW_BYTES, Event, whole
 from ..database.failure import Failure
 from ..database.ledger import new_delivery, refused_delivery
@@ -91,7 +91,9 @@ class Courier(Inbox):
             try:
                 self._writer = me
                 self._write_all(at_most)
-            except Exception as error:  # a mistake of ours must not end the thread, and not reach the application
+            except BaseException as error:  # a mistake of ours must not end the thread, and not reach the application
+                if not ends_here(error):
+                    raise
                 self._sink.warn(f"the delivery failed ({type(error).__name__}); it goes on with the next events")
                 if self._batch is not None:
                     self._give_up(self._batch, Failure("table", f"the delivery failed ({type(error).__name__})", error=error))
@@ -101,7 +103,7 @@ class Courier(Inbox):
                 finally:  # a signal handler that raises may come before the line above; with the name left there, nothing would be written
                     self._writer = None
                     self._writing.release()
-            if self._background or self._closed or not self._queue:
+            if self._background or self._closed or not self._queue or not self._goes_on():
                 return  # else a signal handler logged after the last look
 
     def _write_all(self, at_most: int) -> None:
@@ -116,12 +118,22 @@ class Courier(Inbox):
 
     def _write_queue(self, at_most: int) -> None:
         # one that is there already was interrupted, by a signal handler that raised
-        while at_most > 0 and not self._stays and self._finished < self._last and (batch := self._batch or self._take()) is not None:
+        while at_most > 0 and self._goes_on() and (batch := self._batch or self._take()) is not None:
             if self._spool is None or batch.segment is not None or self._spool.sending(batch):
                 self._deliver(batch)
             else:
-                self._stays = True
+                self._stay()
             at_most -= 1
+
+    def _goes_on(self) -> bool:
+        """Return whether more of the queue may be written: not what must stay in the spool, nor what came after a close."""
+        return not self._stays and self._finished < self._last
+
+    def _stay(self) -> None:
+        """Leave what is not settled by now to the next process; whoever waits for it waits for nothing."""
+        with self._settled:
+            self._stays = True
+            self._settled.notify_all()
 
     def _recover(self) -> None:
         """Deliver what dead processes left in the spool; what arrives meanwhile need not wait for the end of that."""
@@ -204,7 +216,7 @@ class Courier(Inbox):
 
     def _give_up(self, batch: Batch, why: Failure) -> None:
         if self._leaving and batch.segment is not None:
-            self._stays = True  # in the spool, with its delivery; it counts as pending
+            self._stay()  # in the spool, with its delivery; it counts as pending
         elif self._claim(batch):
             self._divert_batch(batch, why)
 

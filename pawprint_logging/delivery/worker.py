@@ -149,7 +149,8 @@ class Worker(Courier):
         """Wait until everything accepted before the call is in the table or diverted.
 
         Args:
-            timeout: seconds to wait at most; None waits until it is so, which `write_timeout` bounds for each batch.
+            timeout: seconds to wait at most; None waits until it is so, which `write_timeout` bounds for each batch, or until it is left
+                to the next process, in the spool.
 
         Returns:
             Whether it is so.
@@ -166,7 +167,7 @@ class Worker(Courier):
         def is_done() -> bool:
             return self._finished >= target and not self._recovers
 
-        native.wait_until(self._settled, lambda: is_done() or self._closed, timeout)
+        native.wait_until(self._settled, lambda: is_done() or self._closed or self._stays, timeout)
         return is_done()
 
     def close(self) -> None:
@@ -178,10 +179,10 @@ class Worker(Courier):
             self._last = self._accepted_so_far()
             end = time.monotonic() + self._close_timeout
             self._deadline = end - (1 - _WRITING_SHARE) * self._close_timeout
+        self._nudge()
         if self._is_own():  # whoever writes ends it
             return
         if self._thread_runs:
-            self._nudge()
             if not self._wait_closed(self._deadline):
                 self._sink.interrupt()
                 self._wait_closed(end)
@@ -194,9 +195,12 @@ class Worker(Courier):
     def retire(self) -> None:
         """Write what waits and go on without a thread, since the interpreter ends; events to come are written where they are logged."""
         end = time.monotonic() + self._close_timeout
-        if self._closing or not self._thread_runs or self._is_own():
+        if not self._background or self._is_own():
             return
-        is_done = self.flush(_WRITING_SHARE * self._close_timeout)
+        if self._closing:  # by another thread, or a callback, which did not wait for its end
+            native.wait_until(self._settled, lambda: self._closed or not self._thread_runs, self._close_timeout)
+            return
+        is_done = not self._thread_runs or self.flush(_WRITING_SHARE * self._close_timeout)
         self._patience = 0.0
         self._leaving = True
         self._background = False
@@ -229,6 +233,7 @@ class Worker(Courier):
         # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what that logs must not be
         # lost. User code of which we know (`on_error`, handlers of the fallback logger) is silenced where it is called.
         self._thread = native.get_ident()
+        guard.is_own_thread = True
         while not self._is_ending():
             self._wait_for_work()
             self._write_here(at_most=1)  # under a steady load, to go on with what came meanwhile would mean many small transactions
