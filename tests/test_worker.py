@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from support.sink import AWAY, BAD, LOST, Memory, event, wait_for
 
 from pawprint_logging.capture.guard import silenced
-from pawprint_logging.capture.row import ROW_BYTES
+from pawprint_logging.capture.row import ROW_BYTES, Event
+from pawprint_logging.database.failure import Failure
 from pawprint_logging.database.ledger import refused_delivery
 from pawprint_logging.delivery.batch import Batch, Outcome
 from pawprint_logging.delivery.spool import Spool
@@ -597,6 +599,46 @@ def test_a_close_by_a_callback_wakes_the_thread(make: Make) -> None:
         worker.close()
     wait_for(lambda: sink.closed)
     assert sink.written == [event(1)]
+
+
+class Slow(Memory):
+    """A sink whose fallback takes its time."""
+
+    def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+        time.sleep(0.3)
+        return super().divert(events, why, delivery, first)
+
+
+@pytest.mark.parametrize("end", [Worker.close, Worker.retire])
+def test_the_end_waits_for_a_thread_that_diverts(make: Make, end: Callable[[Worker], None]) -> None:
+    sink = Slow(lambda _: Outcome(retry=AWAY))
+    worker = make(sink, batch_size=2000, max_queue_size=10_000, close_timeout=0.5)
+    for number in range(5000):
+        worker.put(event(number))
+    end(worker)  # after this the process may end, and the thread with it
+    assert worker.stats.pending == 0
+    assert sorted(each for each, *_ in sink.diverted) == sorted(event(number) for number in range(5000))
+
+
+def test_the_end_does_not_wait_for_a_fallback_that_hangs(make: Make) -> None:
+    gate = threading.Event()
+
+    class Hanging(Memory):
+        def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+            gate.wait(60)
+            return super().divert(events, why, delivery, first)
+
+    worker = make(Hanging(lambda _: Outcome(retry=AWAY)), close_timeout=0.2)
+    worker.put(event(1))
+    assert returns(worker.close, timeout=30.0)
+    gate.set()
+
+
+def test_nothing_is_taken_any_more_once_it_is_closed(make: Make) -> None:
+    worker = make(Memory())
+    worker.close()
+    worker._queue.append(event(1))
+    assert worker._take() is None
 
 
 def test_an_event_after_close_is_diverted(make: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from .inbox import CLOSED, MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Inbox, Overflow
 if TYPE_CHECKING:
     from .spool import Spool
 
+#: events that go on the fallback at once: whoever waits for a batch sees by then that it goes on
+_DIVERTED_AT_ONCE = 500
 #: attempts in the calling thread at a batch whose COMMIT may have arrived: the second asks the ledger
 _ATTEMPTS_IN_DOUBT = 3
 
@@ -69,6 +72,8 @@ class Courier(Inbox):
         self._leaving = False
         self._deadline: float | None = None
         self._finished = 0
+        #: by id, batches that are on nobody's way any more, and not yet counted: their events go on the fallback just now
+        self._settling: dict[int, Batch] = {}
         #: whether something was left in the spool so: what follows it must stay there as well
         self._stays = False
         #: whether segments of dead processes may be waiting
@@ -207,6 +212,7 @@ class Courier(Inbox):
             if self._batch is not batch:
                 return False
             self._batch = None
+            self._settling[id(batch)] = batch
             return True
 
     def _settle(self, batch: Batch, written: int, refused: Refused) -> None:
@@ -224,7 +230,8 @@ class Courier(Inbox):
         """Take the batch on its way from a thread that does not come back in time, and divert it."""
         with self._settled:
             batch = self._batch
-            if batch is None or (self._leaving and batch.segment is not None) or not self._claim(batch):
+            # with a spool it is there, even if its segment is not noted on it yet
+            if batch is None or (self._leaving and self._spool is not None) or not self._claim(batch):
                 return
             batch.is_withdrawn = True  # before the interrupt, so that no COMMIT can follow that
         self._sink.interrupt()
@@ -238,23 +245,27 @@ class Courier(Inbox):
         # if the COMMIT in doubt arrived, what it left out is not in the table, whatever the ledger says of its delivery
         for place, _ in (*sorted(batch.refused), (len(batch.events), None)):
             if place > start:
-                arrived += self._divert(batch.events[start:place], why, batch, start)
+                arrived += self._divert(batch, batch.events[start:place], why, batch.delivery, start)
             start = place + 1
         arrived += self._divert_refused(batch, batch.refused)
         self._count(batch, written=0, diverted=arrived, dropped=len(batch.events) - arrived)
 
-    def _divert(self, events: list[Event], why: Failure, batch: Batch, first: int) -> int:
-        with silenced():
-            return self._sink.divert(events, why, batch.delivery, first)
+    def _divert(self, batch: Batch, events: list[Event], why: Failure, delivery: uuid.UUID, first: int) -> int:
+        arrived = 0
+        for start in range(0, len(events), _DIVERTED_AT_ONCE):
+            with silenced():
+                arrived += self._sink.divert(events[start : start + _DIVERTED_AT_ONCE], why, delivery, first + start)
+            with self._settled:
+                batch.steps += 1
+                self._settled.notify_all()
+        return arrived
 
     def _divert_refused(self, batch: Batch, refused: Refused) -> int:
         arrived = 0
         for _, group in itertools.groupby(refused, key=lambda pair: id(pair[1])):  # a refused batch has one failure for all
             places, reasons = zip(*group, strict=True)
-            with silenced():
-                arrived += self._sink.divert(
-                    [batch.events[place] for place in places], reasons[0], refused_delivery(batch.delivery), places[0]
-                )
+            events = [batch.events[place] for place in places]
+            arrived += self._divert(batch, events, reasons[0], refused_delivery(batch.delivery), places[0])
         return arrived
 
     def _count(self, batch: Batch, *, written: int, diverted: int, dropped: int) -> None:
@@ -270,10 +281,11 @@ class Courier(Inbox):
                 self._inherited -= len(batch.events)
             else:
                 self._finished += len(batch.events)
+            self._settling.pop(id(batch), None)
             self._settled.notify_all()
 
     def _divert_queue(self, why: Failure) -> None:
-        while True:
+        for _ in range(len(self._queue)):  # what comes from now on is diverted by those who put it there
             with self._settled:
                 try:
                     event = self._queue.popleft()
@@ -281,7 +293,9 @@ class Courier(Inbox):
                     return
                 self._bytes_out += len(event[1]) + ROW_BYTES
                 self._in_flight += 1
-            self._divert_batch(Batch([whole(event)]), why)
+                batch = Batch([whole(event)])
+                self._settling[id(batch)] = batch
+            self._divert_batch(batch, why)
 
     def _end(self) -> None:
         """Mark as closed, and leave nothing in the queue, whoever puts it there."""
