@@ -605,7 +605,7 @@ class Slow(Memory):
     """A sink whose fallback takes its time."""
 
     def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
-        time.sleep(0.3)
+        time.sleep(0.15)
         return super().divert(events, why, delivery, first)
 
 
