@@ -90,7 +90,7 @@ def test_asking_waits_for_a_transaction_under_way(tracker: Tracker, db: str, com
         time.sleep(0.2)
         assert answers == []
         other.commit() if commits else other.rollback()
-        thread.join(10)
+        thread.join(60)
     assert answers == [{delivery} if commits else set()]
 
 

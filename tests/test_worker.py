@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.sink import AWAY, BAD, LOST, Memory, event, wait_for
 
-from pawprint_logging.capture.row import ROW_BYTES
+from pawprint_logging.capture.guard import silenced
+from pawprint_logging.capture.row import ROW_BYTES, Event
+from pawprint_logging.database.failure import Failure
 from pawprint_logging.database.ledger import refused_delivery
 from pawprint_logging.delivery.batch import Batch, Outcome
+from pawprint_logging.delivery.spool import Spool
 from pawprint_logging.delivery.worker import Worker
 
 Make = Callable[..., Worker]
@@ -45,6 +50,14 @@ def make() -> Iterator[Make]:
 def sums_are_right(worker: Worker) -> bool:
     stats = worker.stats
     return stats.accepted == stats.written + stats.pending + stats.diverted + stats.dropped
+
+
+def returns(call: Callable[[], object], timeout: float = 60.0) -> bool:
+    """Whether a call comes back; the test goes on if it does not."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return not thread.is_alive()
 
 
 # ---- when it writes
@@ -271,6 +284,36 @@ def test_a_sink_that_raises_costs_its_batch_and_no_more(make: Make) -> None:
     assert [each for each, *_ in sink.diverted] == [event(1)]
     assert len(sink.warnings) == 1
     assert worker.stats.written == 1
+
+
+def test_a_sink_that_ends_the_thread_costs_its_batch_and_no_more(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if batch.events == [event(1)]:
+            raise SystemExit  # nobody is there to take it
+        return Outcome(written=1)
+
+    sink = Memory(answer)
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+    assert worker.stats.written == 1
+
+
+def test_inline_an_exit_from_a_signal_handler_is_the_applications(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if len(sink.batches) == 1:
+            raise SystemExit
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    with pytest.raises(SystemExit):
+        worker.put(event(1))
+    worker.close()
+    assert sink.written[-1] == event(1)
 
 
 def test_inline_a_database_that_was_away_a_moment_ago_is_not_waited_for(make: Make) -> None:
@@ -518,6 +561,86 @@ def test_a_batch_that_close_diverts_is_marked_before_the_sink_is_interrupted(mak
     gate.set()
 
 
+def test_inline_a_close_by_a_callback_lets_those_go_on_who_wait_to_write(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        if len(sink.batches) == 1:
+            with silenced():
+                worker.close()  # `on_error`
+            other.start()
+            wait_for(lambda: worker._queue)  # another thread's event, which is too late
+        return Outcome(written=len(batch.events))
+
+    sink = Memory(answer)
+    worker = make(sink, background=False)
+    other = threading.Thread(target=lambda: worker.put(event(2)), daemon=True)
+    assert returns(lambda: worker.put(event(1)))
+    other.join(60)
+    assert not other.is_alive()
+    assert sink.written == [event(1)]
+    assert [each for each, *_ in sink.diverted] == [event(2)]
+    assert (worker.stats.written, worker.stats.diverted, worker.stats.pending) == (1, 1, 0)
+
+
+def test_inline_an_event_after_a_close_by_a_callback_is_diverted(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, background=False)
+    with silenced():
+        worker.close()  # `on_error`, of an event that was never queued
+    assert returns(lambda: worker.put(event(1)))
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+    assert sink.closed
+
+
+def test_a_close_by_a_callback_wakes_the_thread(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.put(event(1))
+    with silenced():
+        worker.close()
+    wait_for(lambda: sink.closed)
+    assert sink.written == [event(1)]
+
+
+class Slow(Memory):
+    """A sink whose fallback takes its time."""
+
+    def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+        time.sleep(0.15)
+        return super().divert(events, why, delivery, first)
+
+
+@pytest.mark.parametrize("end", [Worker.close, Worker.retire])
+def test_the_end_waits_for_a_thread_that_diverts(make: Make, end: Callable[[Worker], None]) -> None:
+    sink = Slow(lambda _: Outcome(retry=AWAY))
+    worker = make(sink, batch_size=2000, max_queue_size=10_000, close_timeout=0.5)
+    for number in range(5000):
+        worker.put(event(number))
+    end(worker)  # after this the process may end, and the thread with it
+    assert worker.stats.pending == 0
+    assert sorted(each for each, *_ in sink.diverted) == sorted(event(number) for number in range(5000))
+
+
+def test_the_end_does_not_wait_for_a_fallback_that_hangs(make: Make) -> None:
+    gate = threading.Event()
+
+    class Hanging(Memory):
+        def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+            gate.wait(60)
+            return super().divert(events, why, delivery, first)
+
+    worker = make(Hanging(lambda _: Outcome(retry=AWAY)), close_timeout=0.2)
+    worker.put(event(1))
+    assert returns(worker.close, timeout=30.0)
+    gate.set()
+
+
+def test_nothing_is_taken_any_more_once_it_is_closed(make: Make) -> None:
+    worker = make(Memory())
+    worker.close()
+    worker._queue.append(event(1))
+    assert worker._take() is None
+
+
 def test_an_event_after_close_is_diverted(make: Make) -> None:
     sink = Memory()
     worker = make(sink)
@@ -541,6 +664,54 @@ def test_retire_goes_on_without_a_thread(make: Make) -> None:
     worker.put(event(2))
     assert sink.written == [event(1), event(2)]
     assert len(sink.threads) == 2
+
+
+def test_after_retire_no_thread_starts_that_would_be_lost(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, flush_interval=3600.0)
+    worker.retire()  # the interpreter ends, and nothing was logged yet
+    worker.put(event(1))
+    assert sink.written == [event(1)]
+    assert sink.threads == {threading.get_ident()}
+
+
+def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
+    sink, worker, gate = held(make, close_timeout=20.0)
+    closer = threading.Thread(target=worker.close, daemon=True)
+    closer.start()
+    wait_for(lambda: worker._closing)
+    threading.Timer(0.2, gate.set).start()
+    worker.retire()
+    assert worker.stats.pending == 0
+    assert sink.written == [event(0)]
+    closer.join(60)
+
+
+def retired(make: Make, folder: Path) -> tuple[Memory, Worker]:
+    """A worker with a spool, whose process ends while the database is away."""
+    sink = Memory(lambda _: Outcome(retry=AWAY))
+    spool = Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+    worker = make(sink, spool=spool, close_timeout=0.2)
+    worker.put(event(1))
+    wait_for(lambda: sink.batches)
+    worker.retire()
+    assert worker.stats.pending == 1
+    return sink, worker
+
+
+def test_after_retire_events_stay_in_the_spool_with_those_before_them(make: Make, tmp_path: Path) -> None:
+    sink, worker = retired(make, tmp_path)
+    assert returns(lambda: worker.put(event(2)))
+    assert worker.stats.pending == 2
+    worker.close()
+    assert (worker.stats.pending, sink.diverted) == (2, [])
+
+
+def test_flush_does_not_wait_for_what_stays_in_the_spool(make: Make, tmp_path: Path) -> None:
+    _, worker = retired(make, tmp_path)
+    answers: list[bool] = []
+    assert returns(lambda: answers.append(worker.flush()))
+    assert answers == [False]
 
 
 def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:

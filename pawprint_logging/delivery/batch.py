@@ -35,6 +35,8 @@ class Batch:
     has_noted: bool = False
     #: set by another thread when it puts the events on the fallback: then they must not be committed any more
     is_withdrawn: bool = False
+    #: how often some of its events were put on the fallback
+    steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from .. import native
-from ..capture.guard import silenced
+from ..capture.guard import ends_here, silenced
 from ..capture.row import ROW_BYTES, Event, whole
 from ..database.failure import Failure
 from ..database.ledger import new_delivery, refused_delivery
@@ -20,6 +21,8 @@ from .inbox import CLOSED, MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Inbox, Overflow
 if TYPE_CHECKING:
     from .spool import Spool
 
+#: events that go on the fallback at once: whoever waits for a batch sees by then that it goes on
+_DIVERTED_AT_ONCE = 500
 #: attempts in the calling thread at a batch whose COMMIT may have arrived: the second asks the ledger
 _ATTEMPTS_IN_DOUBT = 3
 
@@ -69,6 +72,8 @@ class Courier(Inbox):
         self._leaving = False
         self._deadline: float | None = None
         self._finished = 0
+        #: by id, batches that are on nobody's way any more, and not yet counted: their events go on the fallback just now
+        self._settling: dict[int, Batch] = {}
         #: whether something was left in the spool so: what follows it must stay there as well
         self._stays = False
         #: whether segments of dead processes may be waiting
@@ -91,7 +96,9 @@ class Courier(Inbox):
             try:
                 self._writer = me
                 self._write_all(at_most)
-            except Exception as error:  # a mistake of ours must not end the thread, and not reach the application
+            except BaseException as error:  # a mistake of ours must not end the thread, and not reach the application
+                if not ends_here(error):
+                    raise
                 self._sink.warn(f"the delivery failed ({type(error).__name__}); it goes on with the next events")
                 if self._batch is not None:
                     self._give_up(self._batch, Failure("table", f"the delivery failed ({type(error).__name__})", error=error))
@@ -101,7 +108,7 @@ class Courier(Inbox):
                 finally:  # a signal handler that raises may come before the line above; with the name left there, nothing would be written
                     self._writer = None
                     self._writing.release()
-            if self._background or self._closed or not self._queue:
+            if self._background or self._closed or not self._queue or not self._goes_on():
                 return  # else a signal handler logged after the last look
 
     def _write_all(self, at_most: int) -> None:
@@ -116,12 +123,22 @@ class Courier(Inbox):
 
     def _write_queue(self, at_most: int) -> None:
         # one that is there already was interrupted, by a signal handler that raised
-        while at_most > 0 and not self._stays and self._finished < self._last and (batch := self._batch or self._take()) is not None:
+        while at_most > 0 and self._goes_on() and (batch := self._batch or self._take()) is not None:
             if self._spool is None or batch.segment is not None or self._spool.sending(batch):
                 self._deliver(batch)
             else:
-                self._stays = True
+                self._stay()
             at_most -= 1
+
+    def _goes_on(self) -> bool:
+        """Return whether more of the queue may be written: not what must stay in the spool, nor what came after a close."""
+        return not self._stays and self._finished < self._last
+
+    def _stay(self) -> None:
+        """Leave what is not settled by now to the next process; whoever waits for it waits for nothing."""
+        with self._settled:
+            self._stays = True
+            self._settled.notify_all()
 
     def _recover(self) -> None:
         """Deliver what dead processes left in the spool; what arrives meanwhile need not wait for the end of that."""
@@ -195,6 +212,7 @@ class Courier(Inbox):
             if self._batch is not batch:
                 return False
             self._batch = None
+            self._settling[id(batch)] = batch
             return True
 
     def _settle(self, batch: Batch, written: int, refused: Refused) -> None:
@@ -204,7 +222,7 @@ class Courier(Inbox):
 
     def _give_up(self, batch: Batch, why: Failure) -> None:
         if self._leaving and batch.segment is not None:
-            self._stays = True  # in the spool, with its delivery; it counts as pending
+            self._stay()  # in the spool, with its delivery; it counts as pending
         elif self._claim(batch):
             self._divert_batch(batch, why)
 
@@ -212,7 +230,8 @@ class Courier(Inbox):
         """Take the batch on its way from a thread that does not come back in time, and divert it."""
         with self._settled:
             batch = self._batch
-            if batch is None or (self._leaving and batch.segment is not None) or not self._claim(batch):
+            # with a spool it is there, even if its segment is not noted on it yet
+            if batch is None or (self._leaving and self._spool is not None) or not self._claim(batch):
                 return
             batch.is_withdrawn = True  # before the interrupt, so that no COMMIT can follow that
         self._sink.interrupt()
@@ -226,23 +245,27 @@ class Courier(Inbox):
         # if the COMMIT in doubt arrived, what it left out is not in the table, whatever the ledger says of its delivery
         for place, _ in (*sorted(batch.refused), (len(batch.events), None)):
             if place > start:
-                arrived += self._divert(batch.events[start:place], why, batch, start)
+                arrived += self._divert(batch, batch.events[start:place], why, batch.delivery, start)
             start = place + 1
         arrived += self._divert_refused(batch, batch.refused)
         self._count(batch, written=0, diverted=arrived, dropped=len(batch.events) - arrived)
 
-    def _divert(self, events: list[Event], why: Failure, batch: Batch, first: int) -> int:
-        with silenced():
-            return self._sink.divert(events, why, batch.delivery, first)
+    def _divert(self, batch: Batch, events: list[Event], why: Failure, delivery: uuid.UUID, first: int) -> int:
+        arrived = 0
+        for start in range(0, len(events), _DIVERTED_AT_ONCE):
+            with silenced():
+                arrived += self._sink.divert(events[start : start + _DIVERTED_AT_ONCE], why, delivery, first + start)
+            with self._settled:
+                batch.steps += 1
+                self._settled.notify_all()
+        return arrived
 
     def _divert_refused(self, batch: Batch, refused: Refused) -> int:
         arrived = 0
         for _, group in itertools.groupby(refused, key=lambda pair: id(pair[1])):  # a refused batch has one failure for all
             places, reasons = zip(*group, strict=True)
-            with silenced():
-                arrived += self._sink.divert(
-                    [batch.events[place] for place in places], reasons[0], refused_delivery(batch.delivery), places[0]
-                )
+            events = [batch.events[place] for place in places]
+            arrived += self._divert(batch, events, reasons[0], refused_delivery(batch.delivery), places[0])
         return arrived
 
     def _count(self, batch: Batch, *, written: int, diverted: int, dropped: int) -> None:
@@ -258,10 +281,11 @@ class Courier(Inbox):
                 self._inherited -= len(batch.events)
             else:
                 self._finished += len(batch.events)
+            self._settling.pop(id(batch), None)
             self._settled.notify_all()
 
     def _divert_queue(self, why: Failure) -> None:
-        while True:
+        for _ in range(len(self._queue)):  # what comes from now on is diverted by those who put it there
             with self._settled:
                 try:
                     event = self._queue.popleft()
@@ -269,7 +293,9 @@ class Courier(Inbox):
                     return
                 self._bytes_out += len(event[1]) + ROW_BYTES
                 self._in_flight += 1
-            self._divert_batch(Batch([whole(event)]), why)
+                batch = Batch([whole(event)])
+                self._settling[id(batch)] = batch
+            self._divert_batch(batch, why)
 
     def _end(self) -> None:
         """Mark as closed, and leave nothing in the queue, whoever puts it there."""

@@ -13,7 +13,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from ..capture.encoder import Kind
 from ..capture.event import FALLBACK_EXTRA, decode
-from ..capture.guard import silenced
+from ..capture.guard import ends_here, silenced
 from ..capture.row import Event
 from ..database.failure import Failure
 from ..database.ledger import event_delivery
@@ -120,12 +119,15 @@ class Fallback:
                     columns = decode(event, self._kinds)
                     decoded.append(columns)
                     arrived += self._put(columns, why, event_delivery(delivery, index))
-                except Exception:  # noqa: S110 - a handler of the user's that raises; the event is counted as dropped
-                    pass
+                except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
+                    if not ends_here(error):
+                        raise
             if self._on_error is not None:
                 try:
                     self._on_error(why.error or DeliveryError(why.reason), decoded)
-                except Exception as error:
+                except BaseException as error:
+                    if not ends_here(error):
+                        raise
                     self.warn(f"on_error raised {type(error).__name__}")
         return arrived
 
@@ -138,8 +140,12 @@ class Fallback:
 
     def notice(self, message: str) -> None:
         """Log a warning, whenever the last one was. Raises nothing."""
-        with silenced(), suppress(Exception):  # there is nobody left to tell
-            self._log(logging.WARNING, message, None)
+        with silenced():
+            try:
+                self._log(logging.WARNING, message, None)
+            except BaseException as error:  # there is nobody left to tell
+                if not ends_here(error):
+                    raise
 
     def _put(self, columns: dict[str, Any], why: Failure, delivery: uuid.UUID) -> bool:
         extra = {"table": self._table, "reason": why.reason, "sqlstate": why.sqlstate, "delivery": str(delivery), "event": columns}

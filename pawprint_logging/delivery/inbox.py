@@ -196,6 +196,8 @@ class Inbox(ABC):
         """Return the next batch, or None if nothing waits; it counts as in flight until it is settled."""
         limit = self._batch_size * MAX_BATCHES_IN_ONE
         with self._settled, self._spool.lock if self._spool is not None else nullcontext():
+            if self._closed:  # whoever closed it diverts what waits, and may end the process then
+                return None
             if self._spool is not None:
                 limit = min(limit, self._spool.limit())
             taken = self._pop(limit)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import native
@@ -14,7 +15,7 @@ from ..capture.row import Event, Usual
 from ..database.failure import Failure
 from ..errors import ClosedError
 from . import process
-from .batch import Sink
+from .batch import Batch, Sink
 from .courier import Courier
 from .inbox import CLOSED, Overflow
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: the part of close_timeout that is spent on writing; the rest is for diverting what is left
 _WRITING_SHARE = 0.9
+#: seconds without an event on the fallback, at least, after which a thread that diverts is not waited for: its handler may wait for us
+_STANDSTILL = 1.0
 #: seconds after which an idle thread looks around by itself: a caller may have been interrupted before it could wake it
 _IDLE = 30.0
 
@@ -141,7 +144,7 @@ class Worker(Courier):
         finally:
             self._starting.release()
         if not self._background:
-            self._write_here()
+            self._attend()
 
     # ---- anyone
 
@@ -149,7 +152,8 @@ class Worker(Courier):
         """Wait until everything accepted before the call is in the table or diverted.
 
         Args:
-            timeout: seconds to wait at most; None waits until it is so, which `write_timeout` bounds for each batch.
+            timeout: seconds to wait at most; None waits until it is so, which `write_timeout` bounds for each batch, or until it is left
+                to the next process, in the spool.
 
         Returns:
             Whether it is so.
@@ -166,7 +170,7 @@ class Worker(Courier):
         def is_done() -> bool:
             return self._finished >= target and not self._recovers
 
-        native.wait_until(self._settled, lambda: is_done() or self._closed, timeout)
+        native.wait_until(self._settled, lambda: is_done() or self._closed or self._stays, timeout)
         return is_done()
 
     def close(self) -> None:
@@ -178,25 +182,27 @@ class Worker(Courier):
             self._last = self._accepted_so_far()
             end = time.monotonic() + self._close_timeout
             self._deadline = end - (1 - _WRITING_SHARE) * self._close_timeout
+        self._nudge()
         if self._is_own():  # whoever writes ends it
             return
         if self._thread_runs:
-            self._nudge()
             if not self._wait_closed(self._deadline):
                 self._sink.interrupt()
                 self._wait_closed(end)
         else:
             self._write_here(timeout=max(0.0, self._deadline - time.monotonic()))
-        if not self._closed:
-            self._withdraw(NO_ANSWER)
-            self._end()
+        self._finish()
 
     def retire(self) -> None:
         """Write what waits and go on without a thread, since the interpreter ends; events to come are written where they are logged."""
         end = time.monotonic() + self._close_timeout
-        if self._closing or not self._thread_runs or self._is_own():
+        if not self._background or self._is_own():
             return
-        is_done = self.flush(_WRITING_SHARE * self._close_timeout)
+        if self._closing:  # by another thread, or a callback, which did not wait for its end
+            if native.wait_until(self._settled, lambda: self._closed or not self._thread_runs, self._close_timeout):
+                self._wait_for_others()
+            return
+        is_done = not self._thread_runs or self.flush(_WRITING_SHARE * self._close_timeout)
         self._patience = 0.0
         self._leaving = True
         self._background = False
@@ -205,13 +211,37 @@ class Worker(Courier):
         self._nudge()
         if not native.wait_until(self._settled, lambda: not self._thread_runs, end - time.monotonic()):
             self._closing = True
-            self._withdraw(NO_ANSWER)
-            self._end()
+            self._finish()
 
     def abandon(self) -> None:
         """Write what waits and end the thread, since nobody holds the owner any more. Takes no lock, waits for nothing."""
         self._is_abandoned = True
         self._nudge()
+
+    def _finish(self) -> None:
+        """Divert what is left, and see to it that nothing is on its way to the fallback any more: the process may end after this."""
+        if not self._closed:
+            self._withdraw(NO_ANSWER)
+        self._end()
+        self._withdraw(NO_ANSWER)  # one that was taken between the two
+        self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        """Wait for those who put events on the fallback, however long that takes, as long as it goes on."""
+        patience = max(_STANDSTILL, self._close_timeout)
+        with self._settled:
+            batches = list(self._settling.values())  # what comes from now on is not waited for
+        for batch in batches:
+            while self._is_settling(batch):
+                steps = batch.steps
+                if not native.wait_until(self._settled, partial(self._has_moved, batch, steps), patience):
+                    return
+
+    def _is_settling(self, batch: Batch) -> bool:
+        return self._settling.get(id(batch)) is batch
+
+    def _has_moved(self, batch: Batch, steps: int) -> bool:
+        return batch.steps != steps or not self._is_settling(batch)
 
     def _is_own(self) -> bool:
         """Return whether this is the thread, or a callback of ours, which cannot wait for itself."""
@@ -229,6 +259,7 @@ class Worker(Courier):
         # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what that logs must not be
         # lost. User code of which we know (`on_error`, handlers of the fallback logger) is silenced where it is called.
         self._thread = native.get_ident()
+        guard.is_own_thread = True
         while not self._is_ending():
             self._wait_for_work()
             self._write_here(at_most=1)  # under a steady load, to go on with what came meanwhile would mean many small transactions
