@@ -49,7 +49,10 @@ class PawprintProcessor:
             self._pipeline = handler.pipeline
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Take the event dict if it is marked; return it without the marker, so that no handler further down takes it again."""
+        """Take the event dict if it is marked; return it without the marker.
+
+        That goes for events below the level too: no handler further down takes one again, and no renderer prints the marker.
+        """
         pipeline = self._pipeline
         if not pipeline.capture.is_marked(event_dict):
             return event_dict
@@ -62,7 +65,7 @@ class PawprintProcessor:
                 "message": event_dict.get("event"),
             }
             pipeline.take_event_dict(event_dict, attributes)
-            pipeline.capture.without_marker(event_dict)
+        pipeline.capture.without_marker(event_dict)
         return event_dict
 
     def flush(self, timeout: float | None = None) -> bool:

@@ -8,6 +8,7 @@ import logging.config
 import os
 import re
 import stat
+import sys
 import uuid
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_any_other_record_is_the_first_four_keys() -> None:
     line = json.loads(FallbackFormatter().format(record))
     assert list(line) == KEYS[:4]
     assert line["message"] == "3 left"
+
+
+def test_the_traceback_of_another_record_is_kept() -> None:
+    try:
+        raise LookupError("nobody")
+    except LookupError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+    line = json.loads(FallbackFormatter().format(record))
+    assert list(line) == [*KEYS[:4], "exc_info"]
+    assert line["exc_info"].endswith("LookupError: nobody")
 
 
 # ---- the logger

@@ -182,6 +182,7 @@ def test_events_below_the_level_are_left_alone(db: str, connection: Any, level: 
     log.info("no", track=True)
     log.warning("yes", track=True)
     log.critical("yes", track=True)
+    assert processor(None, "info", {"event": "no", "track": True, "plan": "pro"}) == {"event": "no", "plan": "pro"}
     processor.close()
     assert stored(connection, "event") == [("yes",), ("yes",)]
 

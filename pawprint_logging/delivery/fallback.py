@@ -42,7 +42,7 @@ class FallbackFormatter(JsonFormatter):
     """Formats a fallback record as the one JSON line that `replay` reads; any other record as the first four keys of it.
 
     The keys are ``timestamp`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, ``table``, ``reason``, ``sqlstate``, ``delivery`` and
-    ``event``. The line is ASCII, and ends where the handler's terminator does.
+    ``event``. The line is ASCII, and ends where the handler's terminator does. The traceback of another record follows as ``exc_info``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -55,6 +55,8 @@ class FallbackFormatter(JsonFormatter):
             "message": record.getMessage(),
             **(carried if isinstance(carried, Mapping) else {}),
         }
+        if record.exc_info and carried is None:
+            data["exc_info"] = self.formatException(record.exc_info)
         return self.serialize_log_record(data)
 
 
