@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 # Read, not imported: the dependencies are not installed yet when this runs.
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "pawprint_logging" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "pawprint_logging" / "__init__.py").read_text("utf-8"), re.MULTILINE
+)
 README = HERE / "README.rst"
 
 EXTRAS = {
@@ -31,7 +33,14 @@ EXTRAS["test"] = [
     "pytest-xdist>=3.5",
 ]
 EXTRAS["lint"] = ["ruff>=0.8"]
-EXTRAS["types"] = ["mypy>=1.13", "pandas-stubs", "pyright[nodejs]>=1.1.400", "types-docutils", "types-psycopg2", "types-setuptools"]
+EXTRAS["types"] = [
+    "mypy>=1.13",
+    "pandas-stubs",
+    "pyright[nodejs]>=1.1.400",
+    "types-docutils",
+    "types-psycopg2",
+    "types-setuptools",
+]
 
 setup(
     name="pawprint-logging",
@@ -49,7 +58,7 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["pawprint-logging = pawprint_logging.cli:main"],
-        "pytest11": ["pawprint_logging = pawprint_logging.pytest_plugin"],
+        "pytest11": ["pawprint_logging = pawprint_logging._pytest_plugin"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

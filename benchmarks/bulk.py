@@ -49,13 +49,27 @@ def measure(options: Options) -> list[Row]:
         )
         singles = _singles(server.dsn(), tracker, stack, 4 * options.rounds)
     result = [
-        Row("rows per second, bulk", name, ratios(rates, bulk["psql \\copy"]), "psql \\copy", limit, f"{median(rates):,.0f}/s")
+        Row(
+            "rows per second, bulk",
+            name,
+            ratios(rates, bulk["psql \\copy"]),
+            "psql \\copy",
+            limit,
+            f"{median(rates):,.0f}/s",
+        )
         for name, rates in bulk.items()
         for limit in ("≥ 0.6" if name == "write_many" else "",)
     ]
     base = singles["autocommit INSERT, psycopg2"]
     result += [
-        Row("one row, committed", name, ratios(seconds, base), "autocommit INSERT, psycopg2", limit, f"{median(seconds) * 1e6:.0f} µs")
+        Row(
+            "one row, committed",
+            name,
+            ratios(seconds, base),
+            "autocommit INSERT, psycopg2",
+            limit,
+            f"{median(seconds) * 1e6:.0f} µs",
+        )
         for name, seconds in singles.items()
         for limit in ("≤ 1.15" if name == "write()" else "",)
     ]
@@ -65,7 +79,8 @@ def measure(options: Options) -> list[Row]:
 def _singles(db: str, tracker: Tracker, stack: ExitStack, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of the median call of each round.
 
-    Call by call in turn: which core the scheduler gives to a server process changes what a round trip to it takes by more than half, and
+    Call by call in turn: which core the scheduler gives to a server process changes what a round trip to it takes by
+        more than half, and
     for longer than a hundred calls.
     """
     connection = psycopg2.connect(db)

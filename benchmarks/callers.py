@@ -1,14 +1,15 @@
 """What an event costs the thread that logs it, beside the peers: all of it, and the calls that take longest.
 
-Two settings. "asleep": our thread sleeps while the clock runs (the peers' cannot be held, so theirs run). "busy": the thread behind the
-queue works at full rate, ours into a real PostgreSQL, the peers' into a sink that accepts everything; the interpreter lock that it shares
-with its caller is then a part of the cost, and the slowest calls say how long it holds it.
+Two settings. "asleep": our thread sleeps while the clock runs (the peers' cannot be held, so theirs run). "busy": the
+thread behind the queue works at full rate, ours into a real PostgreSQL, the peers' into a sink that accepts everything;
+the interpreter lock that it shares with its caller is then a part of the cost, and the slowest calls say how long it
+holds it.
 
-A round gives one ratio of its 99.9th percentile to its median; "nothing, beside a thread that only waits" is what no library with a thread
-can go below.
+A round gives one ratio of its 99.9th percentile to its median; "nothing, beside a thread that only waits" is what no
+library with a thread can go below.
 
-A call in which the operating system gave the core to another program is no call of ours that takes long. Such calls are known by the
-thread's count of involuntary switches, and left out of "p99.9"; "p99.9 all" has them.
+A call in which the operating system gave the core to another program is no call of ours that takes long. Such calls are
+known by the thread's count of involuntary switches, and left out of "p99.9"; "p99.9 all" has them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Measured:
     def round(self, calls: int, threads: int, *, is_busy: bool) -> None:
         """Time so many calls, in so many threads, and let the sink have them."""
         self.sender.prepare()
-        self.means.append(_mean(self.sender.call, calls, is_busy=is_busy) if threads == 1 else _threaded(self.sender, calls, threads))
+        self.means.append(
+            _mean(self.sender.call, calls, is_busy=is_busy) if threads == 1 else _threaded(self.sender, calls, threads)
+        )
         if threads == 1:
             taken, preempted = _each(self.sender, calls // 2)
             self.calls += taken
@@ -114,7 +117,9 @@ def _without(taken: list[int], preempted: list[int]) -> list[int]:
 
 
 def _preemptions() -> int:
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if hasattr(resource, "RUSAGE_THREAD") else 0  # Linux only
+    return (
+        resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if hasattr(resource, "RUSAGE_THREAD") else 0
+    )  # Linux only
 
 
 def _threaded(sender: Sender, calls: int, threads: int) -> float:
@@ -184,20 +189,34 @@ def _suite(setting: str, chosen: list[Sender], calls: int, rounds: int, threads:
         )
     if setting == "busy":
         rows += [
-            Row("p99.9 to median, thread busy", each.sender.name, each.tails, "its own median", _tail_limit(each)) for each in measured
+            Row("p99.9 to median, thread busy", each.sender.name, each.tails, "its own median", _tail_limit(each))
+            for each in measured
         ]
     if setting == "asleep":
-        # The limits are for this one: other programs lengthen some calls of a round, and with them its mean, but not most of its calls.
+        # The limits are for this one: other programs lengthen some calls of a round, and with them its mean, but not
+        # most of its calls.
         for each in measured:
             name, figure = each.sender.name, f"{median(each.middles) / 1000:.2f} µs"
             compared = ratios(each.middles, base.middles)
-            rows.append(Row("caller's cost, the median call", name, compared, base.sender.name, LIMITS.get(name, ""), figure))
+            rows.append(
+                Row("caller's cost, the median call", name, compared, base.sender.name, LIMITS.get(name, ""), figure)
+            )
         for each in (each for each in measured if each.others):
             is_handler = each.sender.name in LIMITS
-            their_base = next(one for one in measured if "bare" in one.sender.name) if "structlog" in each.sender.name else base
+            their_base = (
+                next(one for one in measured if "bare" in one.sender.name) if "structlog" in each.sender.name else base
+            )
             base_others = their_base.others or their_base.means
             limit = "≤ 1.05" if is_handler else ""
-            rows.append(Row("a record that is no event", each.sender.name, ratios(each.others, base_others), their_base.sender.name, limit))
+            rows.append(
+                Row(
+                    "a record that is no event",
+                    each.sender.name,
+                    ratios(each.others, base_others),
+                    their_base.sender.name,
+                    limit,
+                )
+            )
     return rows
 
 

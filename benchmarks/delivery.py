@@ -1,6 +1,9 @@
-"""How much of a core the thread behind the queue takes for an event: at full rate, and at a steady 2,500 events per second.
+"""How much of a core the thread behind the queue takes for an event.
 
-All of the thread's CPU time from the first event after the one with which it connects, its waiting and its commits included.
+At full rate, and at a steady 2,500 events per second.
+
+All of the thread's CPU time from the first event after the one with which it connects, its waiting and its commits
+included.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 from benchmarks import harness, senders
 from benchmarks.harness import Options, Row
 from pawprint_logging import PawprintHandler, Tracker
-from pawprint_logging.capture.quickjson import by_json, make_by_orjson, quickest
+from pawprint_logging._capture.quickjson import by_json, make_by_orjson, quickest
 
 #: µs of CPU for an event, with json and with orjson
 ALLOWED = {"json": 4.0, "orjson": 2.5}
@@ -54,7 +57,12 @@ def measure(options: Options) -> list[Row]:
             for rate, run in (("full rate", _at_full_rate), (f"{RATE:,}/s", _at_steady_rate)):
                 micros = [_micros(server.dsn(), run) for _ in range(options.rounds)]
                 allowed = ALLOWED[name]
-                row = Row("delivery thread, CPU for an event", f"{name}, {rate}", [each / allowed for each in micros], f"{allowed:g} µs")
+                row = Row(
+                    "delivery thread, CPU for an event",
+                    f"{name}, {rate}",
+                    [each / allowed for each in micros],
+                    f"{allowed:g} µs",
+                )
                 row.wanted = "≤ 1"
                 row.figure = f"{median(micros):.2f} µs"
                 rows.append(row)

@@ -1,7 +1,7 @@
 """What all benchmarks share: rounds in turn, rows of the table, a server, and what machine this is.
 
-A figure alone says more about the machine than about the package. So what is compared runs in turn, round after round, and a row holds one
-ratio for each round: whatever else the machine does falls on both sides of it.
+A figure alone says more about the machine than about the package. So what is compared runs in turn, round after round,
+and a row holds one ratio for each round: whatever else the machine does falls on both sides of it.
 """
 
 from __future__ import annotations
@@ -117,5 +117,12 @@ def machine() -> dict[str, str]:
 def as_dict(row: Row) -> dict[str, Any]:
     """Return a row as JSON has it."""
     numbers = {"min": min(row.ratios), "median": median(row.ratios), "max": max(row.ratios)} if row.ratios else {}
-    kept = {"group": row.group, "name": row.name, "base": row.base, "wanted": row.wanted, "met": row.is_met, "figure": row.figure}
+    kept = {
+        "group": row.group,
+        "name": row.name,
+        "base": row.base,
+        "wanted": row.wanted,
+        "met": row.is_met,
+        "figure": row.figure,
+    }
     return {**kept, **numbers, "rounds": len(row.ratios), "more": row.more}

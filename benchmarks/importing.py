@@ -1,4 +1,6 @@
-"""How long `import pawprint_logging` takes, alone and with all public names, against the packages that it needs in any case.
+"""How long `import pawprint_logging` takes.
+
+Alone and with all public names, against the packages that it needs in any case.
 
 In CPU time, which is the same as the clock's on an idle machine, with the bytecode of everything in a cache of its own.
 """
@@ -34,6 +36,13 @@ def measure(options: Options) -> list[Row]:
         measured = in_turn(kinds, 4 * options.rounds)
     base = measured[NEEDED]
     return [
-        Row("import, CPU time", name, ratios(seconds, base), NEEDED, "" if name == NEEDED else "≤ 1.3", f"{median(seconds) * 1e3:.0f} ms")
+        Row(
+            "import, CPU time",
+            name,
+            ratios(seconds, base),
+            NEEDED,
+            "" if name == NEEDED else "≤ 1.3",
+            f"{median(seconds) * 1e3:.0f} ms",
+        )
         for name, seconds in measured.items()
     ]

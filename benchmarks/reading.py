@@ -1,4 +1,7 @@
-"""`read` against pandas.read_sql, `iter_rows` against a cursor of psycopg2, and one day of a large table against one of a small table."""
+"""`read` against pandas.read_sql.
+
+`iter_rows` against a cursor of psycopg2, and one day of a large table against one of a small table.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,10 @@ def measure(options: Options) -> list[Row]:
 
 
 def fill(tracker: Tracker, rows: int, of: tuple[str, str], order: str = "number") -> None:
-    """Fill a new table with so many events; what they are of is SQL for the time since the beginning, and for the user's number."""
+    """Fill a new table with so many events.
+
+    What they are of is SQL for the time since the beginning, and for the user's number.
+    """
     tracker.create_table()
     tracker.query(_EVENTS.format(table=tracker.table, rows=rows, time=of[0], user=of[1], order=order))
     assert tracker.db is not None
@@ -110,7 +116,12 @@ def _one_day(db: str, rounds: int) -> list[Row]:
             large = stack.enter_context(Tracker(db=db, table="large"))
             fill(large, LARGE, steady, order)
             seconds = in_turn({"small": _day(small, 3), "large": _day(large, LARGE_DAYS // 2)}, 5 * rounds)
-            row = Row("one day of a table", f"10,000,000 rows written {name}", ratios(seconds["large"], seconds["small"]), "100,000 rows")
+            row = Row(
+                "one day of a table",
+                f"10,000,000 rows written {name}",
+                ratios(seconds["large"], seconds["small"]),
+                "100,000 rows",
+            )
             # rows in no order lie on as many pages as there are rows of the day, which no index changes
             row.wanted = "≤ 3" if order == "number" else ""
             row.figure = f"{median(seconds['large']) * 1000:.1f} ms"

@@ -91,7 +91,9 @@ class Peers:
         rows = ((*list(row.values())[:3], psycopg2.extras.Json(row["metadata"])) for row in self._rows)
         started = time.perf_counter()
         with self._connection, self._connection.cursor() as cursor:
-            psycopg2.extras.execute_values(cursor, f"INSERT INTO {self.table} ({', '.join(COLUMNS)}) VALUES %s", rows, page_size=1000)
+            psycopg2.extras.execute_values(
+                cursor, f"INSERT INTO {self.table} ({', '.join(COLUMNS)}) VALUES %s", rows, page_size=1000
+            )
         return self._number / (time.perf_counter() - started)
 
     def one_insert_each(self, number: int = 2000) -> float:

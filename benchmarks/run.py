@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints one table; `tox -e bench`, or `python -m benchmarks.run [SUITE …]` from the checkout.
 
-It also writes `results.json` and `results.html`, a page with plots that needs nothing else, into the directory of `--output`.
+It also writes `results.json` and `results.html`, a page with plots that needs nothing else, into the directory of
+`--output`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ def main() -> int:
     """Measure and print; return 1 if a limit is not kept."""
     parser = argparse.ArgumentParser(description="What pawprint_logging costs, beside its peers.")
     parser.add_argument("suites", nargs="*", help=f"which to run, of {', '.join(SUITES)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind (default: 5; some run several times that)")
-    parser.add_argument("--full", action="store_true", help="what takes minutes too, such as a table of 10,000,000 rows")
-    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="where the results go (default: build/benchmarks)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of each kind (default: 5; some run several times that)"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="what takes minutes too, such as a table of 10,000,000 rows"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("build/benchmarks"), help="where the results go (default: build/benchmarks)"
+    )
     arguments = parser.parse_args()
     if strangers := set(arguments.suites) - set(SUITES):
         parser.error(f"no such suite: {min(strangers)}")
@@ -43,9 +50,15 @@ def main() -> int:
         measured = suite.measure(options)
         show(measured)
         rows += measured
-    results = {"when": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "machine": found, "rows": [as_dict(row) for row in rows]}
+    results = {
+        "when": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "machine": found,
+        "rows": [as_dict(row) for row in rows],
+    }
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (arguments.output / "results.json").write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (arguments.output / "results.html").write_text(page.render(results), encoding="utf-8")
     missed = [row for row in rows if row.is_met is False]
     print(f"\n{len(rows)} rows, {len(missed)} over their limit; see {arguments.output / 'results.html'}")

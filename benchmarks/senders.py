@@ -1,4 +1,7 @@
-"""Ways to log an event: ours, the standard library's and the peers', each into a sink that accepts everything and keeps nothing."""
+"""Ways to log an event: ours.
+
+The standard library's and the peers', each into a sink that accepts everything and keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 import structlog
 
 from pawprint_logging import PawprintHandler, PawprintProcessor
-from pawprint_logging.capture.quickjson import Way, by_json, make_by_orjson, quickest
+from pawprint_logging._capture.quickjson import Way, by_json, make_by_orjson, quickest
 
 by_orjson = make_by_orjson()
 
@@ -106,7 +109,8 @@ def standard() -> Iterator[list[Sender]]:
 def floor() -> Iterator[Sender]:
     """Yield a handler that does nothing while a thread waits for something outside of Python, over and over.
 
-    Every delivery thread has to do that much: the server answers, and it needs the interpreter lock. What the calls beside it cost is what
+    Every delivery thread has to do that much: the server answers, and it needs the interpreter lock. What the calls
+        beside it cost is what
     no library with a thread can go below.
     """
     is_on, is_over = threading.Event(), threading.Event()
@@ -136,7 +140,13 @@ def _drop() -> Any:
 @contextmanager
 def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Sender]]:
     """Yield our own, with a thread that is at work while the clock runs, or that sleeps until it is asked to flush."""
-    options: dict[str, Any] = {"max_queue_size": ROOM, "max_queue_bytes": 2**40, "db": db, "table": table, "close_timeout": 60}
+    options: dict[str, Any] = {
+        "max_queue_size": ROOM,
+        "max_queue_bytes": 2**40,
+        "db": db,
+        "table": table,
+        "close_timeout": 60,
+    }
     if not is_busy:
         options |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
     with ExitStack() as stack:
@@ -145,7 +155,9 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
         for each in (handler, spooled, processor):
             stack.callback(each.close)
         stack.callback(with_json_by(quickest.way))
-        bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=structlog.BoundLogger)
+        bound = structlog.wrap_logger(
+            None, processors=[processor, lambda *_: _drop()], wrapper_class=structlog.BoundLogger
+        )
         senders = [
             _by_handler("ours, json", handler, prepare=with_json_by(by_json)),
             _by_handler("ours, spool", spooled, prepare=with_json_by(by_json)),

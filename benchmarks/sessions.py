@@ -42,21 +42,35 @@ def measure(options: Options) -> list[Row]:
             options.rounds,
         )
         Statistics(few).engagement()
-        calls = [(name, tracker, rows) for name in ("sessions()", "engagement()") for tracker, rows in ((few, FEW), (many, EVENTS))]
+        calls = [
+            (name, tracker, rows)
+            for name in ("sessions()", "engagement()")
+            for tracker, rows in ((few, FEW), (many, EVENTS))
+        ]
         news = in_turn(
-            {f"{name}, {NEW:,} more than {rows:,}": _after_news(tracker, name) for name, tracker, rows in calls}, 2 * options.rounds
+            {f"{name}, {NEW:,} more than {rows:,}": _after_news(tracker, name) for name, tracker, rows in calls},
+            2 * options.rounds,
         )
         engine.dispose()
     slow = whole["row by row, pandas"]
     result = [
-        Row("speed, 1,000,000 events", name, ratios(slow, seconds), "row by row, pandas", wanted, f"{median(seconds):.2f} s")
+        Row(
+            "speed, 1,000,000 events",
+            name,
+            ratios(slow, seconds),
+            "row by row, pandas",
+            wanted,
+            f"{median(seconds):.2f} s",
+        )
         for name, seconds in whole.items()
         for wanted in ("≥ 25" if name == "sessions()" else "",)
     ]
     for name, seconds in news.items():
         base = name.replace(f"{EVENTS:,}", f"{FEW:,}")
         wanted = "≤ 3" if base != name and name.startswith("sessions") else ""
-        result.append(Row("a second call", name, ratios(seconds, news[base]), base, wanted, f"{median(seconds) * 1000:.0f} ms"))
+        result.append(
+            Row("a second call", name, ratios(seconds, news[base]), base, wanted, f"{median(seconds) * 1000:.0f} ms")
+        )
     return result
 
 
@@ -73,7 +87,10 @@ def _after_news(tracker: Tracker, name: str) -> Any:
 
     def run() -> float:
         end = tracker.query(f"SELECT max(timestamp) AS last FROM {tracker.table}")["last"].iloc[0]
-        tracker.write_many({"timestamp": end + pd.Timedelta(seconds=n), "user_id": f"user{n % 400}", "event": "new"} for n in range(NEW))
+        tracker.write_many(
+            {"timestamp": end + pd.Timedelta(seconds=n), "user_id": f"user{n % 400}", "event": "new"}
+            for n in range(NEW)
+        )
         return _timed(call)
 
     return run
@@ -112,7 +129,10 @@ class _Open:
 
 
 def _by_row(engine: sqlalchemy.Engine) -> None:
-    """Compute sessions as it is usually done, in QCaudron/pawprint too: a loop over the rows of a frame, and the result by to_sql."""
+    """Compute sessions as it is usually done, in QCaudron/pawprint too.
+
+    A loop over the rows of a frame, and the result by to_sql.
+    """
     events = pd.read_sql("SELECT * FROM few ORDER BY timestamp", engine)
     going: dict[str, _Open] = {}
     over = []
@@ -122,4 +142,6 @@ def _by_row(engine: sqlalchemy.Engine) -> None:
         elif (session := going[row["user_id"]].take(row)) is not None:
             over.append(session)
     over += [session.over() for session in going.values()]
-    pd.DataFrame.from_records(over).sort_values("last_timestamp").to_sql("by_row", engine, if_exists="replace", index=False)
+    pd.DataFrame.from_records(over).sort_values("last_timestamp").to_sql(
+        "by_row", engine, if_exists="replace", index=False
+    )

@@ -35,7 +35,16 @@ def _loop(handler: logging.Handler, number: int) -> float:
     handler.flush()
     started = time.perf_counter()
     for place in range(number):
-        info("sold", extra={"event": "purchase", "user_id": f"user{place % 1000}", "amount": place, "plan": "pro", "page": "/checkout"})
+        info(
+            "sold",
+            extra={
+                "event": "purchase",
+                "user_id": f"user{place % 1000}",
+                "amount": place,
+                "plan": "pro",
+                "page": "/checkout",
+            },
+        )
     handler.flush()
     return time.perf_counter() - started
 
@@ -55,7 +64,9 @@ def _from_processes(peers: Peers, server: Server) -> float:
     """Log from several processes, which begin together; return the rows per second of all."""
     peers.empty()
     command = [sys.executable, "-m", "benchmarks.throughput", server.dsn(), str(ROWS // PROCESSES)]
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]  # noqa: S603
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
     for process in running:
         assert process.stdout is not None
         process.stdout.readline()  # it has imported everything
@@ -105,7 +116,14 @@ def measure(options: Options) -> list[Row]:
     base = measured["psql \\copy"]
     limits = {"logger.info, one process": "≥ 0.35"}
     return [
-        Row("rows per second, end to end", name, ratios(rates, base), "psql \\copy", limits.get(name, ""), f"{median(rates):,.0f}/s")
+        Row(
+            "rows per second, end to end",
+            name,
+            ratios(rates, base),
+            "psql \\copy",
+            limits.get(name, ""),
+            f"{median(rates):,.0f}/s",
+        )
         for name, rates in measured.items()
     ]
 

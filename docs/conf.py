@@ -21,10 +21,14 @@ autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 
 nitpicky = True
-#: what is documented elsewhere: the standard library, psycopg2, pandas, python-json-logger; and what is no part of the public interface
+#: what is documented elsewhere: the standard library, psycopg2, pandas, python-json-logger; and what is no part of the
+#: public interface
 nitpick_ignore_regex = [
     ("py:.*", r"(pd|psycopg2|logging|pathlib|pythonjsonlogger|collections|datetime|os|typing|uuid|contextlib)\..*"),
-    ("py:.*", r"(Path|Mapping|MutableMapping|Sequence|Iterable|Iterator|OrderedDict|Any|Unpack|Options|Stats|JsonFormatter|ABC)"),
+    (
+        "py:.*",
+        r"(Path|Mapping|MutableMapping|Sequence|Iterable|Iterator|OrderedDict|Any|Unpack|Options|Stats|JsonFormatter|ABC)",
+    ),
     ("py:.*", r"(LogRecord|Logger|Handler|timedelta|date|datetime|Moment|callable|optional)"),
     ("py:.*", r"A DataFrame|numbers|users"),  # napoleon takes the words before a colon for a type
     ("py:.*", r"pawprint_logging\.(delivery|reading|database|capture|errors)\..*"),

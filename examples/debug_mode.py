@@ -3,8 +3,8 @@
     python examples/debug_mode.py
     SHOP_DB=embedded:pawprint-demo python examples/debug_mode.py
 
-Without ``db``, as on a developer's machine or in tests, nothing connects and every write silently does nothing; the application does not
-notice.
+Without ``db``, as on a developer's machine or in tests, nothing connects and every write silently does nothing; the
+application does not notice.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from typing import Any
 
 from pawprint_logging import Tracker
 
-#: A real PostgreSQL, kept in this folder and run while somebody uses it. Yours is "postgresql://user:password@host/database".
+#: A real PostgreSQL, kept in this folder and run while somebody uses it. Yours is
+#: "postgresql://user:password@host/database".
 DB = "embedded:pawprint-demo"
 
 LOGGING = {
@@ -52,7 +53,8 @@ def show(rows: Iterable[Mapping[str, Any]]) -> None:
 def main() -> None:
     logging.config.dictConfig(LOGGING)
     run_the_shop()
-    # Events are written in the background, within a second or at the end of the program. Only who reads them at once must wait for it.
+    # Events are written in the background, within a second or at the end of the program. Only who reads them at once
+    # must wait for it.
     for handler in logging.getLogger().handlers:
         handler.flush()
 

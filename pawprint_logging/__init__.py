@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .delivery.fallback import FallbackFormatter
+    from ._delivery.fallback import FallbackFormatter
     from .errors import ConfigurationError, PawprintError
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
@@ -28,7 +28,7 @@ __all__ = [
 #: where each public name is at home
 _HOMES = {
     "ConfigurationError": ".errors",
-    "FallbackFormatter": ".delivery.fallback",
+    "FallbackFormatter": "._delivery.fallback",
     "PawprintError": ".errors",
     "PawprintHandler": ".handler",
     "PawprintProcessor": ".processor",
@@ -41,7 +41,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of this modu
     def __getattr__(name: str) -> Any:
         """Load what a public name stands for, the first time somebody asks for it (PEP 562).
 
-        pytest loads this package in every run where it is installed, for the sake of one fixture: psycopg2 and structlog must wait.
+        pytest loads this package in every run where it is installed, for the sake of one fixture: psycopg2 and
+            structlog must wait.
         """
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

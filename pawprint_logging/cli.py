@@ -18,10 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for an error, 2 for a mistake in the arguments, 130 after Ctrl-C.
     """
     try:
-        from .console.app import run
+        from ._console.app import run
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise
-        sys.stderr.write(f'pawprint-logging: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n')
+        sys.stderr.write(
+            f'pawprint-logging: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n'
+        )
         return 1
     return run(arguments)

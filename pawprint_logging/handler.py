@@ -6,8 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .delivery.inbox import Stats
-from .delivery.pipeline import Options, build
+from ._delivery.inbox import Stats
+from ._delivery.pipeline import Options, build
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 class PawprintHandler(logging.Handler):
     """Sends the records whose extras mark them as events to a table, and leaves all others alone."""
 
-    #: logging.shutdown() would else call flush() without a bound before close(), which has one; asked for by Python 3.12 and later
+    #: logging.shutdown() would else call flush() without a bound before close(), which has one; asked for by Python
+    #: 3.12 and later
     flushOnClose = False  # noqa: N815 - logging's name
 
-    def __init__(self, tracker: Tracker | None = None, *, level: int | str = logging.NOTSET, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, tracker: Tracker | None = None, *, level: int | str = logging.NOTSET, **options: Unpack[Options]
+    ) -> None:
         self.pipeline = build(type(self).__name__, tracker, options)
         super().__init__(level)
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .delivery.inbox import Stats
-from .delivery.pipeline import Options, build
+from ._delivery.inbox import Stats
+from ._delivery.pipeline import Options, build
 from .errors import ConfigurationError
 from .handler import PawprintHandler
 from .tracker import Tracker
@@ -45,13 +45,16 @@ class PawprintProcessor:
             self._pipeline = build(type(self).__name__, tracker, options)
         else:
             if tracker is not None or options:
-                raise ConfigurationError("PawprintProcessor() got a handler and other options as well; give those to the handler")
+                raise ConfigurationError(
+                    "PawprintProcessor() got a handler and other options as well; give those to the handler"
+                )
             self._pipeline = handler.pipeline
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.
 
-        That goes for events below the level too: no handler further down takes one again, and no renderer prints the marker.
+        That goes for events below the level too: no handler further down takes one again, and no renderer prints the
+            marker.
         """
         pipeline = self._pipeline
         if not pipeline.capture.is_marked(event_dict):

@@ -8,11 +8,11 @@ from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .capture import moment
-from .database import engagement, journeys, sessions
-from .database.derived import Work, work
-from .database.frame import import_pandas
-from .database.schema import derived_name
+from ._capture import moment
+from ._database.analysis import engagement, funnel, retention, sessions
+from ._database.analysis.derived import Work, work
+from ._database.reading.frame import import_pandas
+from ._database.table.schema import derived_name
 from .errors import ConfigurationError
 from .tracker import Tracker
 
@@ -37,9 +37,10 @@ _ENGAGEMENT_COLUMNS = {
 class Statistics:
     """What users do, derived from a tracker's events table by the server itself.
 
-    Each call is one transaction on a connection of its own; two calls that compute the same table at once run one after the other.
-    Sessions and engagement are kept in tables beside the events table, ``<table>__sessions`` and ``<table>__engagement``, which
-    ``stats["sessions"]`` and ``stats["engagement"]`` read; a third, ``<table>__statistics``, remembers how far they are.
+    Each call is one transaction on a connection of its own; two calls that compute the same table at once run one after
+    the other. Sessions and engagement are kept in tables beside the events table, ``<table>__sessions`` and
+    ``<table>__engagement``, which ``stats["sessions"]`` and ``stats["engagement"]`` read; a third,
+    ``<table>__statistics``, remembers how far they are.
 
     Args:
         tracker: the tracker on the events table.
@@ -55,7 +56,9 @@ class Statistics:
 
     def __init__(self, tracker: Tracker) -> None:
         if tracker.user_field in {"timestamp", *_SESSION_COLUMNS}:
-            raise ConfigurationError(f"user_field {tracker.user_field!r} is also a column of the sessions table; choose another name")
+            raise ConfigurationError(
+                f"user_field {tracker.user_field!r} is also a column of the sessions table; choose another name"
+            )
         self.tracker = tracker
         self._trackers: dict[str, Tracker] = {}
 
@@ -83,47 +86,54 @@ class Statistics:
                 user_field=self.tracker.user_field,
                 timestamp_field="timestamp",
                 event_field="events",
-                json_field=next(other for other in others if not any(column.startswith(other) for column in columns[name])),
+                json_field=next(
+                    other for other in others if not any(column.startswith(other) for column in columns[name])
+                ),
             )
         return self._trackers[name]
 
     def sessions(self, duration: float | timedelta = 30, clean: bool = False) -> None:
         """Compute the sessions, or extend them by what has happened since.
 
-        Two events of a user belong to one session when the silence between them is shorter than `duration`. Events that arrive late are
-        put where they belong. The table is built anew for another `duration`, and every time if the events table has no column that numbers
-        its rows, such as ``id SERIAL PRIMARY KEY``; events that were changed or deleted since are seen with `clean` only.
+        Two events of a user belong to one session when the silence between them is shorter than `duration`. Events that
+        arrive late are put where they belong. The table is built anew for another `duration`, and every time if the
+        events table has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; events that were changed or
+        deleted since are seen with `clean` only.
 
-        ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes), ``total_events``,
-        ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events without user or time are in no session.
+        ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
+        ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
+        without user or time are in no session.
 
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
             clean: whether to compute everything anew, default False.
 
         Raises:
-            ConfigurationError: `duration` is no positive number, the table has no column for user or time, or debug mode.
+            ConfigurationError: `duration` is no positive number, the table has no column for user or time, or debug
+                mode.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
         minutes = _minutes("duration", duration)
         with self._work() as job:
             sessions.update(job, duration=minutes, clean=clean)
 
-    def engagement(self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3) -> None:
+    def engagement(
+        self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3
+    ) -> None:
         """Compute how many users were active day by day, or extend that by what has happened since.
 
-        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event, and the columns ``timestamp``
-        (the day), ``dau``, ``wau`` and ``mau`` (users with an event on that day, in the 7 and in the 30 days that end with it) and
-        ``engagement``, which is dau / mau, or 0 without any. With `min_sessions` the same follow with ``_active``, of those users only who
-        have at least so many sessions by now. The sessions are brought up to date first, with the `duration` that they were last computed
-        with.
+        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event, and the
+        columns ``timestamp`` (the day), ``dau``, ``wau`` and ``mau`` (users with an event on that day, in the 7 and in
+        the 30 days that end with it) and ``engagement``, which is dau / mau, or 0 without any. With `min_sessions` the
+        same follow with ``_active``, of those users only who have at least so many sessions by now. The sessions are
+        brought up to date first, with the `duration` that they were last computed with.
 
         Args:
             clean: whether to compute everything anew, default False.
-            start: the first day of the table; default: the first day with an event. Later calls keep to it, or extend to an earlier one;
-                `clean` forgets it.
-            min_sessions: sessions that make an active user, default 3; 0 or None leaves those columns out. Another number than last
-                time builds the table anew.
+            start: the first day of the table; default: the first day with an event. Later calls keep to it, or extend
+                to an earlier one; `clean` forgets it.
+            min_sessions: sessions that make an active user, default 3; 0 or None leaves those columns out. Another
+                number than last time builds the table anew.
 
         Raises:
             ConfigurationError: an argument that cannot be used, a table without user or time, or debug mode.
@@ -141,8 +151,9 @@ class Statistics:
     def funnel(self, *steps: str, within: float | timedelta | None = None, **conditions: Any) -> pd.DataFrame:
         """Return how many users went how far through a sequence of events.
 
-        A user counts for a step when the steps up to it happened in their order, other events between them or not, and the last of them no
-        later than `within` after the first. Events of the same time are in the order in which they were written.
+        A user counts for a step when the steps up to it happened in their order, other events between them or not, and
+        the last of them no later than `within` after the first. Events of the same time are in the order in which they
+        were written.
 
         Args:
             *steps: names of events, in order.
@@ -150,11 +161,12 @@ class Statistics:
             **conditions: what an event must meet to be seen, as for `Tracker.read`.
 
         Returns:
-            A DataFrame with the columns ``step``, ``users``, and ``conversion``: the part of the first step's users, 0 if there are none.
+            A DataFrame with the columns ``step``, ``users``, and ``conversion``: the part of the first step's users, 0
+                if there are none.
 
         Raises:
-            ConfigurationError: no step, an argument or condition that cannot be used, a table without user, time or event, or debug
-                mode.
+            ConfigurationError: no step, an argument or condition that cannot be used, a table without user, time or
+                event, or debug mode.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
@@ -163,7 +175,7 @@ class Statistics:
         limit = None if within is None else _minutes("within", within) * 60
         pd = import_pandas()
         with self._work() as job:
-            users = journeys.funnel(job.cursor, job.table, steps, limit, conditions)
+            users = funnel.funnel(job.cursor, job.table, steps, limit, conditions)
         shares = [number / users[0] if users[0] else 0.0 for number in users]
         return pd.DataFrame({"step": list(steps), "users": users, "conversion": shares})  # type: ignore[no-any-return]
 
@@ -172,20 +184,23 @@ class Statistics:
 
         Args:
             period: hour, day, week (the default, from Monday), month, quarter or year; in UTC.
-            **conditions: what an event must meet to be seen, as for `Tracker.read`; the first such event puts its user in a cohort.
+            **conditions: what an event must meet to be seen, as for `Tracker.read`; the first such event puts its user
+                in a cohort.
 
         Returns:
-            A DataFrame of numbers of users: a row for each cohort, its index the beginning of the period in which they first came; a column
+            A DataFrame of numbers of users: a row for each cohort, its index the beginning of the period in which they
+                first came; a column
             for each number of periods since. Column 0 is thus the size of the cohort.
 
         Raises:
-            ConfigurationError: an unknown period, a condition that cannot be used, a table without user or time, or debug mode.
+            ConfigurationError: an unknown period, a condition that cannot be used, a table without user or time, or
+                debug mode.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
         pd = import_pandas()
         with self._work() as job:
-            found = journeys.retention(job.cursor, job.table, period, conditions)
+            found = retention.retention(job.cursor, job.table, period, conditions)
         cohorts = list(dict.fromkeys(cohort for cohort, _, _ in found))
         counts = {(cohort, since): number for cohort, since, number in found}
         width = max((since for _, since, _ in found), default=-1) + 1

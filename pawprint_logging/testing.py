@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .capture.tap import taps
+from ._capture.tap import taps
 
 
 @contextmanager
 def capture_events() -> Iterator[list[dict[str, Any]]]:
     """Collect the events of this process in a list, as dicts of columns, instead of writing them.
 
-    It holds for every handler, processor and tracker, in any thread, whether or not they have a database, and connects to none. Blocks may
-    be nested; the innermost gets the events.
+    It holds for every handler, processor and tracker, in any thread, whether or not they have a database, and connects
+    to none. Blocks may be nested; the innermost gets the events.
 
     Yields:
-        The list, to which each event is appended when it is logged. Values are those that would be stored: times in UTC as ISO 8601 text,
-        the JSON column as a dict.
+        The list, to which each event is appended when it is logged. Values are those that would be stored: times in UTC
+        as ISO 8601 text, the JSON column as a dict.
 
     Example:
         >>> import logging

@@ -10,20 +10,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .capture.encoder import column_text
-from .capture.event import decode
-from .capture.row import Columns, Event
-from .capture.rowline import RowEncoder
-from .capture.tap import show, taps
-from .database import ddl
-from .database.connection import Session
-from .database.dsn import Dsn
-from .database.failure import DatabaseError, connect_failure, failure, is_connect_error
-from .database.rows import copy_stream, insert
-from .database.schema import Table
+from ._capture.capture import decode
+from ._capture.encoder import column_text
+from ._capture.row import Columns, Row
+from ._capture.rowline import RowEncoder
+from ._capture.tap import show, taps
+from ._database.session.connection import Session
+from ._database.session.dsn import Dsn
+from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
+from ._database.table import ddl
+from ._database.table.schema import Table
+from ._database.writing.copy import copy_stream
+from ._database.writing.insert import insert
+from ._explicit import notes_arguments
+from ._reading import Reading
 from .errors import ConfigurationError
-from .explicit import notes_arguments
-from .reading import Reading
 
 _OPTIONS = ("db", "table", "schema", "json_field", "timestamp_field", "user_field", "event_field", "auto_timestamp")
 
@@ -34,11 +35,13 @@ class Tracker(Reading):
     Nothing connects before the first use. A tracker may be shared between threads, and used in a child after ``fork``.
 
     Args:
-        dotfile: path of a JSON file that holds any of the arguments below but `logger`; an argument that is passed wins over it.
-        db: libpq URI or keyword string, ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY`` (a PostgreSQL kept in that directory;
-            extra ``[embedded]``). None, the default, is debug mode: writes silently do nothing.
+        dotfile: path of a JSON file that holds any of the arguments below but `logger`; an argument that is passed wins
+            over it.
+        db: libpq URI or keyword string, ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY`` (a PostgreSQL kept in
+            that directory; extra ``[embedded]``). None, the default, is debug mode: writes silently do nothing.
         table: table name, with a schema before a dot if it has one.
-        schema: column name → PostgreSQL type with its constraints. Default: ``id``, ``timestamp``, ``user_id``, ``event``, ``metadata``.
+        schema: column name → PostgreSQL type with its constraints. Default: ``id``, ``timestamp``, ``user_id``,
+            ``event``, ``metadata``.
         json_field: the JSON or JSONB column that paths look into, default ``"metadata"``.
         timestamp_field: the column of an event's time, default ``"timestamp"``.
         user_field: the column of its user, default ``"user_id"``.
@@ -162,14 +165,17 @@ class Tracker(Reading):
             ConfigurationError: debug mode, in which there is no database.
         """
         if self._dsn is None:
-            raise ConfigurationError("there is no database to use: this tracker is in debug mode; pass db=…, or set it in the dotfile")
+            raise ConfigurationError(
+                "there is no database to use: this tracker is in debug mode; pass db=…, or set it in the dotfile"
+            )
         return Session(self._dsn)
 
     def create_table(self, *, if_not_exists: bool = False) -> None:
         """Create the table, and beside it the ledger of the deliveries that are in it.
 
         Args:
-            if_not_exists: whether an existing table is fine, default False. Then no right to create is needed if both exist.
+            if_not_exists: whether an existing table is fine, default False. Then no right to create is needed if both
+                exist.
 
         Raises:
             psycopg2.errors.DuplicateTable: the table exists.
@@ -199,7 +205,8 @@ class Tracker(Reading):
         """Write one row and commit it, in one round trip.
 
         Args:
-            **fields: column → value. A dict or list is JSON for the JSON column, None is NULL, an aware datetime is converted to UTC.
+            **fields: column → value. A dict or list is JSON for the JSON column, None is NULL, an aware datetime is
+                converted to UTC.
 
         Raises:
             ValueError: no field was given.
@@ -225,8 +232,8 @@ class Tracker(Reading):
         """Write many rows over COPY, all or nothing in one transaction.
 
         Args:
-            rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a column that a row
-                leaves out gets its default.
+            rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
+                column that a row leaves out gets its default.
 
         Returns:
             How many rows were written; 0 in debug mode.
@@ -254,7 +261,7 @@ class Tracker(Reading):
             show(decode(event, self.layout.fields.kinds))
         return count
 
-    def _events(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
+    def _events(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         encode = RowEncoder(self.layout.fields.kinds, self.timestamp_field if self._auto_timestamp else None).encode
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
@@ -279,9 +286,10 @@ class Tracker(Reading):
             except DatabaseError as error:
                 was_local = session.is_local
                 session.roll_back()
-                # Terminated while idle, and the news arrived together with the answer: the server says itself (FATAL, before any
-                # CommandComplete) that the statement was not executed. On a Unix socket that message may be cut off by the reset, but
-                # nothing else ends such a connection while the server goes on. Over TCP a loss leaves the outcome open: no second try.
+                # Terminated while idle, and the news arrived together with the answer: the server says itself (FATAL,
+                # before any CommandComplete) that the statement was not executed. On a Unix socket that message may be
+                # cut off by the reset, but nothing else ends such a connection while the server goes on. Over TCP a
+                # loss leaves the outcome open: no second try.
                 if is_fresh or not (error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)):
                     raise
                 insert(session.connection(), self.layout, columns, texts)
@@ -298,8 +306,8 @@ def _read_dotfile(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: it is missing, not a JSON object, or holds an unknown key.
     """
-    # Raised outside of the except blocks: a UnicodeDecodeError or JSONDecodeError carries the file's text, and with it the password, and
-    # would stay in the new exception's __context__.
+    # Raised outside of the except blocks: a UnicodeDecodeError or JSONDecodeError carries the file's text, and with it
+    # the password, and would stay in the new exception's __context__.
     options: Any = None
     problem = ""
     try:

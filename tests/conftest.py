@@ -24,7 +24,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-# A shell without job control starts background commands with SIGINT ignored. Children would inherit that; some tests end theirs with it.
+# A shell without job control starts background commands with SIGINT ignored. Children would inherit that; some tests
+# end theirs with it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

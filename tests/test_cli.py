@@ -43,7 +43,11 @@ def test_connection_options_stand_before_or_after_the_command(cli: CommandLine, 
     before = main(["--db", db, "--table", "events", "count"])
 
     assert (after.status, before) == (0, 0)
-    assert after.rows == [["2026-01-01T00:00:00+00:00", "3"], ["2026-01-03T00:00:00+00:00", "1"], ["2026-01-09T00:00:00+00:00", "1"]]
+    assert after.rows == [
+        ["2026-01-01T00:00:00+00:00", "3"],
+        ["2026-01-03T00:00:00+00:00", "1"],
+        ["2026-01-09T00:00:00+00:00", "1"],
+    ]
 
 
 def test_an_option_after_the_command_wins(shop: CommandLine, db: str) -> None:
@@ -69,7 +73,9 @@ def test_a_dotfile_that_is_passed_wins_over_the_variables_which_fill_in(
     assert shop("count", "--dotfile", str(tmp_path / "dot")).status == 0
 
 
-def test_the_dotfile_of_the_variable_tells_everything(shop: CommandLine, db: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_dotfile_of_the_variable_tells_everything(
+    shop: CommandLine, db: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "dot").write_text(json.dumps({"db": db, "table": "events"}))
     monkeypatch.setenv("PAWPRINT_DOTFILE", str(tmp_path / "dot"))
     shop.options = []
@@ -83,7 +89,10 @@ def test_the_dotfile_of_the_variable_tells_everything(shop: CommandLine, db: str
 def test_read_prints_every_column_as_csv_in_a_pipe(shop: CommandLine) -> None:
     lines = shop("read").out.splitlines()
 
-    assert lines[:2] == ["id,timestamp,user_id,event,metadata", '1,2026-01-01T10:00:00+00:00,alice,signup,"{""n"": 1, ""plan"": ""pro""}"']
+    assert lines[:2] == [
+        "id,timestamp,user_id,event,metadata",
+        '1,2026-01-01T10:00:00+00:00,alice,signup,"{""n"": 1, ""plan"": ""pro""}"',
+    ]
     assert len(lines) == 1 + len(SHOP)
 
 
@@ -91,7 +100,12 @@ def test_read_json_is_an_array_with_one_object_a_line(shop: CommandLine) -> None
     result = shop("read", "user_id", "metadata__n", "--format", "json", "--where", "event=view")
 
     assert result.json == [{"user_id": "bob", "metadata__n": 4}, {"user_id": None, "metadata__n": None}]
-    assert result.out.splitlines() == ["[", '{"user_id": "bob", "metadata__n": 4},', '{"user_id": null, "metadata__n": null}', "]"]
+    assert result.out.splitlines() == [
+        "[",
+        '{"user_id": "bob", "metadata__n": 4},',
+        '{"user_id": null, "metadata__n": null}',
+        "]",
+    ]
 
 
 def test_read_of_nothing_is_valid_in_every_format(shop: CommandLine) -> None:
@@ -145,7 +159,8 @@ def test_count_of_users_by_week(shop: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "number"), [("sum", "sum", 8), ("average", "avg", 8 / 3), ("minimum", "min", 1), ("maximum", "max", 5)]
+    ("name", "column", "number"),
+    [("sum", "sum", 8), ("average", "avg", 8 / 3), ("minimum", "min", 1), ("maximum", "max", 5)],
 )
 def test_the_aggregates(shop: CommandLine, name: str, column: str, number: float) -> None:
     first = shop(name, "metadata__n", "--format", "json").json[0]
@@ -273,8 +288,12 @@ def test_without_a_command_the_help_is_shown(cli: CommandLine) -> None:
     assert "create-table" in result.err + result.out
 
 
-@pytest.mark.parametrize("name", ["tail", "read", "count", "sum", "sessions", "engagement", "replay", "check", "demo", "completion"])
-def test_the_help_of_a_command_names_what_a_value_is_and_only_options_that_it_obeys(cli: CommandLine, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["tail", "read", "count", "sum", "sessions", "engagement", "replay", "check", "demo", "completion"]
+)
+def test_the_help_of_a_command_names_what_a_value_is_and_only_options_that_it_obeys(
+    cli: CommandLine, name: str
+) -> None:
     text = cli(name, "--help").out
 
     assert not {"RANGE", "FLOAT", "INTEGER"} & set(text.split())

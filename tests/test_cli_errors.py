@@ -65,7 +65,12 @@ def reader(server: Server, shop: CommandLine, connection: Any) -> Iterator[str]:
 def test_a_wrong_option_is_one_line_and_status_2(cli: CommandLine, command: str) -> None:
     name = command.partition(" ")[0]
 
-    one_line(cli(*command.split(), "--wrong"), f"pawprint-logging {name}: no such option", f"pawprint-logging {name} --help", status=2)
+    one_line(
+        cli(*command.split(), "--wrong"),
+        f"pawprint-logging {name}: no such option",
+        f"pawprint-logging {name} --help",
+        status=2,
+    )
 
 
 @pytest.mark.parametrize("command", [*WITH_DATABASE, "replay x"])
@@ -107,7 +112,9 @@ def test_a_database_that_is_not_there_is_one_line(cli: CommandLine, server: Serv
     one_line(cli("count"), "the user or the database does not exist: create it")
 
 
-def test_a_database_that_the_role_may_not_connect_to_is_one_line(reader: str, shop: CommandLine, server: Server, connection: Any) -> None:
+def test_a_database_that_the_role_may_not_connect_to_is_one_line(
+    reader: str, shop: CommandLine, server: Server, connection: Any
+) -> None:
     name = connection.info.dbname
     server.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
 
@@ -148,12 +155,16 @@ def test_a_password_in_the_wrong_place_is_not_printed(cli: CommandLine, argument
         ("check", 'GRANT INSERT ON "events"'),
     ],
 )
-def test_a_right_that_is_lacking_is_one_line_with_the_statement(reader: str, shop: CommandLine, command: str, right: str) -> None:
+def test_a_right_that_is_lacking_is_one_line_with_the_statement(
+    reader: str, shop: CommandLine, command: str, right: str
+) -> None:
     one_line(shop(*command.split()), right, *([] if command.startswith("drop") else [f'TO "{reader}"']))
 
 
 @pytest.mark.parametrize("command", ["sessions", "engagement"])
-def test_statistics_need_the_right_to_make_their_tables(reader: str, shop: CommandLine, connection: Any, command: str) -> None:
+def test_statistics_need_the_right_to_make_their_tables(
+    reader: str, shop: CommandLine, connection: Any, command: str
+) -> None:
     connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
 
     one_line(shop(command), f'GRANT USAGE, CREATE ON SCHEMA "public" TO "{reader}"')
@@ -161,7 +172,9 @@ def test_statistics_need_the_right_to_make_their_tables(reader: str, shop: Comma
 
 
 @pytest.mark.parametrize("command", ["sessions", "engagement"])
-def test_statistics_that_another_role_made_name_that_role(reader: str, shop: CommandLine, db: str, connection: Any, command: str) -> None:
+def test_statistics_that_another_role_made_name_that_role(
+    reader: str, shop: CommandLine, db: str, connection: Any, command: str
+) -> None:
     Statistics(Tracker(db=db, table="events")).sessions()
     connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
     connection.cursor().execute(f"GRANT CREATE ON SCHEMA public TO {reader}")
@@ -170,7 +183,12 @@ def test_statistics_that_another_role_made_name_that_role(reader: str, shop: Com
 
 
 def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:
-    line = {"timestamp": "2026-01-01T00:00:00+00:00", "delivery": str(uuid.uuid4()), "table": "events", "event": {"event": VALUE}}
+    line = {
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "delivery": str(uuid.uuid4()),
+        "table": "events",
+        "event": {"event": VALUE},
+    }
     (tmp_path / "lost").write_text(json.dumps(line) + "\n")
 
     one_line(shop("replay", "--even-old", str(tmp_path / "lost")), f'GRANT INSERT ON "events" TO "{reader}"')
@@ -226,7 +244,9 @@ def test_the_traceback_is_shown_on_request_only(cli: CommandLine) -> None:
 
 def test_without_the_extra_one_line_names_it() -> None:
     source = "import sys; sys.modules['click'] = None; from pawprint_logging.cli import main; sys.exit(main(['count']))"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, env=environment(), check=False
+    )
 
     assert done.returncode == 1
     assert done.stderr == 'pawprint-logging: the command line needs click: pip install "pawprint-logging[cli]"\n'

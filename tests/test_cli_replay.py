@@ -53,7 +53,9 @@ def test_several_files(cli: CommandLine, lost: Path, tmp_path: Path, connection:
     assert cli("replay", str(tmp_path / "a"), str(tmp_path / "b")).out.startswith("3 written")
 
 
-def test_what_is_rejected_is_counted_with_its_reasons_and_status_1(cli: CommandLine, lost: Path, connection: Any) -> None:
+def test_what_is_rejected_is_counted_with_its_reasons_and_status_1(
+    cli: CommandLine, lost: Path, connection: Any
+) -> None:
     lost.write_text(lost.read_text().replace('"e1"', '"' + "e" * 65 + '"') + '{"torn": "' + VALUE)
 
     result = cli("replay", str(lost))
@@ -75,7 +77,9 @@ def test_old_lines_wait_for_even_old(cli: CommandLine, lost: Path) -> None:
     assert cli("replay", "--even-old", str(lost)).out.startswith("3 written")
 
 
-def test_a_file_that_is_not_there_stops_it_before_anything_is_written(cli: CommandLine, lost: Path, connection: Any) -> None:
+def test_a_file_that_is_not_there_stops_it_before_anything_is_written(
+    cli: CommandLine, lost: Path, connection: Any
+) -> None:
     result = cli("replay", str(lost), str(lost) + ".no")
 
     assert result.status == 1

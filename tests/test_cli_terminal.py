@@ -117,15 +117,22 @@ def test_tail_follows_until_ctrl_c(terminal: Open, shop: list[str], connection: 
     insert(connection, ("2026-01-05", "bob", "login", {"from": "Oslo"}))
     screen.wait_for("Oslo")
 
-    assert screen.lines == ["3  2026-01-02 12:00:00    view  {}", '4  2026-01-05 00:00:00  bob  login  {"from": "Oslo"}']
+    assert screen.lines == [
+        "3  2026-01-02 12:00:00    view  {}",
+        '4  2026-01-05 00:00:00  bob  login  {"from": "Oslo"}',
+    ]
     screen.type("\x03")
     assert screen.finish() == 130
     assert "Traceback" not in "\n".join(screen.lines)
 
 
-def test_replay_has_a_bar_and_then_a_line(terminal: Open, shop: list[str], tmp_path: Path, db: str, connection: Any) -> None:
+def test_replay_has_a_bar_and_then_a_line(
+    terminal: Open, shop: list[str], tmp_path: Path, db: str, connection: Any
+) -> None:
     lost = tmp_path / "lost.jsonl"
-    handler = handler_on("postgresql://127.0.0.1:1/x", fallback_file=lost, write_timeout=0.1, close_timeout=0.1, create_table=False)
+    handler = handler_on(
+        "postgresql://127.0.0.1:1/x", fallback_file=lost, write_timeout=0.1, close_timeout=0.1, create_table=False
+    )
     for number in range(50):
         logger_with(handler).info("x", extra={"event": f"e{number}"})
     handler.close()
@@ -160,7 +167,9 @@ def test_in_a_pipe_there_is_csv_and_no_colour(shop: list[str]) -> None:
 
 def test_a_table_in_a_pipe_is_as_wide_as_it_likes(shop: list[str], connection: Any) -> None:
     insert(connection, ("2026-01-03", "bob", "long", {"text": "x" * 300}))
-    done = subprocess.run(program("read", "--format", "table", *shop), capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        program("read", "--format", "table", *shop), capture_output=True, text=True, env=environment(), check=True
+    )
 
     assert "x" * 300 in done.stdout
 
@@ -178,9 +187,13 @@ def test_a_stream_that_knows_ascii_only_gets_ascii(shop: list[str], connection: 
     insert(connection, ("2026-01-03", "zoë", "☃", {}))
     variables = environment(PYTHONIOENCODING="ascii")
     for options in (["--format", "table"], ["--format", "csv"], ["--format", "json"]):
-        done = subprocess.run(program("read", "user_id", *options, *shop), capture_output=True, env=variables, check=True)
+        done = subprocess.run(
+            program("read", "user_id", *options, *shop), capture_output=True, env=variables, check=True
+        )
         assert b"zo\\xeb" in done.stdout
-    assert subprocess.run(program("count", "--plot", *shop), capture_output=True, env=variables, check=True).stdout.isascii()
+    assert subprocess.run(
+        program("count", "--plot", *shop), capture_output=True, env=variables, check=True
+    ).stdout.isascii()
 
 
 # -- the demo
@@ -194,7 +207,9 @@ def short_folder() -> Iterator[Path]:
 
 
 def test_the_demo_shows_rows_a_plot_and_a_funnel_and_leaves_nothing(short_folder: Path) -> None:
-    done = subprocess.run(program("demo"), capture_output=True, text=True, env=environment(TMPDIR=str(short_folder)), check=False)
+    done = subprocess.run(
+        program("demo"), capture_output=True, text=True, env=environment(TMPDIR=str(short_folder)), check=False
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("events are in the table", "metadata__amount", "users per day", "conversion"):
@@ -211,7 +226,9 @@ def long_folder(short_folder: Path) -> Path:
 
 
 def test_the_demo_runs_where_the_folder_for_temporary_files_has_a_long_name(long_folder: Path) -> None:
-    done = subprocess.run(program("demo"), capture_output=True, text=True, env=environment(TMPDIR=str(long_folder)), check=False)
+    done = subprocess.run(
+        program("demo"), capture_output=True, text=True, env=environment(TMPDIR=str(long_folder)), check=False
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
     assert list(long_folder.iterdir()) == []
@@ -219,7 +236,9 @@ def test_the_demo_runs_where_the_folder_for_temporary_files_has_a_long_name(long
 
 def test_a_server_that_does_not_start_there_says_so_and_what_mends_it(long_folder: Path) -> None:
     command = program("demo", "--directory", str(long_folder / "here"))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(TMPDIR=str(long_folder)), check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(TMPDIR=str(long_folder)), check=False
+    )
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert f"pg_ctl start failed for the embedded server in {long_folder / 'here'}" in done.stderr
@@ -228,9 +247,13 @@ def test_a_server_that_does_not_start_there_says_so_and_what_mends_it(long_folde
 
 def test_the_demo_in_a_directory_can_be_looked_at_afterwards(short_folder: Path) -> None:
     directory = short_folder / "here"
-    done = subprocess.run(program("demo", "--directory", str(directory)), capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        program("demo", "--directory", str(directory)), capture_output=True, text=True, env=environment(), check=True
+    )
     hint = done.stdout.splitlines()[-1].partition("pawprint-logging ")[2].split()
 
-    again = subprocess.run(program(*hint, "-n", "1", "--format", "json"), capture_output=True, text=True, env=environment(), check=True)
+    again = subprocess.run(
+        program(*hint, "-n", "1", "--format", "json"), capture_output=True, text=True, env=environment(), check=True
+    )
 
     assert json.loads(again.stdout)["user_id"]

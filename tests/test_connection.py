@@ -12,8 +12,8 @@ import pytest
 from support.proxy import Proxy
 from support.server import Server
 
-from pawprint_logging.database.connection import Session, commit, is_lost
-from pawprint_logging.database.dsn import Dsn
+from pawprint_logging._database.session.connection import Session, commit, is_lost
+from pawprint_logging._database.session.dsn import Dsn
 
 
 @pytest.fixture
@@ -138,7 +138,9 @@ def test_a_child_does_not_keep_a_dead_parents_transaction_open(db: str, server: 
     os.waitpid(parent, 0)
     try:
         deadline = time.monotonic() + 60
-        while server.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state LIKE 'idle in%%'", [db.rpartition("/")[2]]):
+        while server.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state LIKE 'idle in%%'", [db.rpartition("/")[2]]
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:

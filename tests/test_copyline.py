@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pawprint_logging.capture import copyline
+from pawprint_logging._capture import copyline
 
 # NUL is PostgreSQL's limit, surrogates are UTF-8's: the encoder takes both away before.
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))

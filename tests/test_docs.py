@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pawprint_logging import Tracker
+from pawprint_logging._delivery.pipeline import Options, Pipeline
 from pawprint_logging.cli import main
-from pawprint_logging.delivery.pipeline import Options, Pipeline
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.rst") if ".. code-block:: python" in page.read_text("utf-8"))
@@ -87,7 +87,11 @@ def test_the_session_on_the_command_line_is_what_the_tutorial_s_data_give(
 def rows_of_tables(page: str) -> list[list[str]]:
     """Return the cells of the simple tables on a page, without the markup of literals."""
     lines = (DOCS / page).read_text("utf-8").splitlines()
-    return [[cell.strip("`") for cell in re.split(r"\s{2,}", line.strip(), maxsplit=2)] for line in lines if line.startswith("``")]
+    return [
+        [cell.strip("`") for cell in re.split(r"\s{2,}", line.strip(), maxsplit=2)]
+        for line in lines
+        if line.startswith("``")
+    ]
 
 
 def test_every_option_is_listed_with_its_default() -> None:
@@ -104,7 +108,7 @@ def test_every_option_is_listed_with_its_default() -> None:
 
 
 def test_every_command_is_listed() -> None:
-    from pawprint_logging.console.app import program
+    from pawprint_logging._console.app import program
 
     table = re.findall(r"^(``.+?``)(?=  )", (DOCS / "reference" / "cli.rst").read_text("utf-8"), re.MULTILINE)
     listed = {name for cell in table for name in re.findall(r"[a-z-]+", cell)}

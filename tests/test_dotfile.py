@@ -56,7 +56,13 @@ def test_the_path_may_be_text(dotfile: Write) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("db", None), ("table", "others"), ("auto_timestamp", False), ("event_field", "event"), ("schema", {"data": "JSONB"})],
+    [
+        ("db", None),
+        ("table", "others"),
+        ("auto_timestamp", False),
+        ("event_field", "event"),
+        ("schema", {"data": "JSONB"}),
+    ],
 )
 def test_an_argument_that_is_passed_wins_even_if_it_is_the_default(dotfile: Write, name: str, value: Any) -> None:
     tracker = Tracker(**{"dotfile": dotfile(EVERYTHING), name: value})
@@ -71,7 +77,8 @@ def test_a_dotfile_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"db": "postgresql://u:sesame@h/d"', b"\xff\xfe sesame", b"sesame", b'{"a": 1} {"sesame": 2}', b"{'a': 1}"]
+    "content",
+    [b"", b'{"db": "postgresql://u:sesame@h/d"', b"\xff\xfe sesame", b"sesame", b'{"a": 1} {"sesame": 2}', b"{'a': 1}"],
 )
 def test_a_dotfile_that_is_not_json_is_refused_without_being_printed(dotfile: Write, content: bytes) -> None:
     with pytest.raises(ConfigurationError, match=r"\.pawprint") as caught:

@@ -12,7 +12,7 @@ import pytest
 from support.server import PASSWORD, USER, Server
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker
-from pawprint_logging.database.dsn import CONNECT_TIMEOUT, Dsn
+from pawprint_logging._database.session.dsn import CONNECT_TIMEOUT, Dsn
 
 
 def spellings(server: Server) -> list[str]:
@@ -97,7 +97,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize("make", [Tracker, PawprintHandler])
 @pytest.mark.parametrize("db", MALFORMED, ids=range(len(MALFORMED)))
-def test_an_address_that_does_not_parse_is_refused_without_being_printed(make: Any, db: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_address_that_does_not_parse_is_refused_without_being_printed(
+    make: Any, db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ConfigurationError, match="db") as caught:
         make(db=db, table="events")
 
@@ -105,7 +107,9 @@ def test_an_address_that_does_not_parse_is_refused_without_being_printed(make: A
     printed = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
     assert "sesame" not in "".join(line for line in printed.splitlines() if "make(db=" not in line)
     if db.strip():
-        assert db not in str(caught.value).replace("embedded:DIRECTORY", "").replace("embedded: needs", "").replace("embedded:/", "")
+        assert db not in str(caught.value).replace("embedded:DIRECTORY", "").replace("embedded: needs", "").replace(
+            "embedded:/", ""
+        )
     error: BaseException | None = caught.value
     while error is not None:  # not even what was being handled knows it
         assert "sesame" not in repr(error)

@@ -18,13 +18,13 @@ import psycopg2
 import pytest
 
 import pawprint_logging
-from pawprint_logging.database import cluster, embedded
+from pawprint_logging._database.session import cluster, embedded
 from pawprint_logging.errors import ConfigurationError
 
 PREAMBLE = """
 import os, sys, time
 import psycopg2
-from pawprint_logging.database.embedded import start
+from pawprint_logging._database.session.embedded import start
 
 def ask(directory, sql="SELECT 1"):
     connection = psycopg2.connect(start(directory))
@@ -286,7 +286,7 @@ def test_a_multiprocessing_worker_that_is_the_only_user_stops_it(programs: Progr
 def test_a_worker_that_outlives_its_parents_use_stops_it(programs: Programs) -> None:
     programs.run("""
         import multiprocessing
-        from pawprint_logging.database import embedded
+        from pawprint_logging._database.session import embedded
 
         if __name__ == "__main__":
             ask(directory)
@@ -311,7 +311,7 @@ def test_what_is_written_at_exit_finds_the_server(programs: Programs) -> None:
 def test_after_the_end_it_is_not_started_again(programs: Programs) -> None:
     said = programs.run("""
         ask(directory)
-        from pawprint_logging.database import embedded
+        from pawprint_logging._database.session import embedded
         embedded._leave_all()
         try:
             start(directory)
@@ -321,7 +321,9 @@ def test_after_the_end_it_is_not_started_again(programs: Programs) -> None:
     assert "this process is ending" in said
 
 
-@pytest.mark.parametrize("name", ["with space", "$(touch injected)", "quote\"and'quote", "comma,and@at", "naïve ☕", "long" * 40])
+@pytest.mark.parametrize(
+    "name", ["with space", "$(touch injected)", "quote\"and'quote", "comma,and@at", "naïve ☕", "long" * 40]
+)
 def test_any_name_of_a_directory_will_do(programs: Programs, name: str) -> None:
     programs.directory = programs.directory / name
     assert programs.run("print(ask(directory)[0])").strip() == "1"
@@ -392,7 +394,9 @@ def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(tmp_pat
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("file", "file/below"):
-        with pytest.raises(ConfigurationError, match=r"cannot use the directory .*; name one that this user may write to"):
+        with pytest.raises(
+            ConfigurationError, match=r"cannot use the directory .*; name one that this user may write to"
+        ):
             embedded.start(str(tmp_path / name))
 
 
@@ -418,7 +422,7 @@ def test_the_folder_of_a_long_names_socket_must_be_ones_own(programs: Programs, 
     program = """
         import stat
         from pathlib import Path
-        from pawprint_logging.database import cluster
+        from pawprint_logging._database.session import cluster
         folder = cluster._socket_folder(Path(directory))
         folder.rmdir()
         folder.mkdir()

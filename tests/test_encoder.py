@@ -23,9 +23,9 @@ from support import hostile
 from support.server import Server
 from support.shop import value as first
 
-from pawprint_logging.capture import encoder
-from pawprint_logging.capture.encoder import column_text, document_text, json_text, timestamp_text
-from pawprint_logging.capture.quickjson import Way, by_json, make_by_orjson
+from pawprint_logging._capture import encoder
+from pawprint_logging._capture.encoder import column_text, document_text, json_text, timestamp_text
+from pawprint_logging._capture.quickjson import Way, by_json, make_by_orjson
 
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 #: the ways to JSON that this installation has; the suite runs with and without orjson
@@ -58,7 +58,9 @@ def test_whichever_way_is_taken_the_json_value_is_the_same(value: Any) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize(
-    "value", [float("nan"), [float("inf")], "\x00", {"a": "\x00"}, hostile.circle(), hostile.deep(600)], ids=hostile.kind
+    "value",
+    [float("nan"), [float("inf")], "\x00", {"a": "\x00"}, hostile.circle(), hostile.deep(600)],
+    ids=hostile.kind,
 )
 def test_a_quick_way_leaves_to_the_careful_one_what_it_cannot_do(way: Way, value: Any) -> None:
     assert way(value) is None

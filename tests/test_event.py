@@ -15,25 +15,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import hostile
 
-from pawprint_logging.capture import moment
-from pawprint_logging.capture import record as record_module
-from pawprint_logging.capture.event import DROPPED, Capture, Fields, decode, encode
-from pawprint_logging.capture.guard import silenced
-from pawprint_logging.capture.row import ROW_BYTES, Event, Usual, whole, wholes
-from pawprint_logging.database.schema import Table
+from pawprint_logging._capture import moment
+from pawprint_logging._capture import record as record_module
+from pawprint_logging._capture.capture import DROPPED, Capture, Fields, decode, encode
+from pawprint_logging._capture.guard import silenced
+from pawprint_logging._capture.row import ROW_BYTES, Row, Usual, whole, wholes
+from pawprint_logging._database.table.schema import Table
 from pawprint_logging.errors import CaptureError
 
 DEFAULT = Table("events", None).fields
 
 
-def record(msg: Any = "message", *args: Any, logger: str = "shop", created: float | None = None, **extra: Any) -> logging.LogRecord:
+def record(
+    msg: Any = "message", *args: Any, logger: str = "shop", created: float | None = None, **extra: Any
+) -> logging.LogRecord:
     made = logging.getLogger(logger).makeRecord(logger, logging.INFO, __file__, 1, msg, args, None, extra=extra)
     if created is not None:
         made.created = created
     return made
 
 
-def columns(made: Event | Usual | None, fields: Fields = DEFAULT) -> dict[str, Any]:
+def columns(made: Row | Usual | None, fields: Fields = DEFAULT) -> dict[str, Any]:
     assert made is not None
     return decode(whole(made), fields.kinds)
 
@@ -46,13 +48,17 @@ def with_schema(**schema: str) -> Fields:
     return Table("events", schema).fields
 
 
-@pytest.mark.parametrize("extra", [{"event": "signup"}, {"track": True}, {"track": 1}, {"event": "x", "track": False}], ids=repr)
+@pytest.mark.parametrize(
+    "extra", [{"event": "signup"}, {"track": True}, {"track": 1}, {"event": "x", "track": False}], ids=repr
+)
 def test_a_record_with_an_event_key_or_a_true_marker_is_an_event(extra: dict[str, Any]) -> None:
     assert Capture(DEFAULT).of_record(record(**extra))
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"user_id": "a"}, {"event": ""}, {"event": None}, {"track": False}, {"track": None, "event": ""}], ids=repr
+    "extra",
+    [{}, {"user_id": "a"}, {"event": ""}, {"event": None}, {"track": False}, {"track": None, "event": ""}],
+    ids=repr,
 )
 def test_any_other_record_is_none(extra: dict[str, Any]) -> None:
     assert Capture(DEFAULT).of_record(record(**extra)) is None
@@ -107,7 +113,9 @@ def test_the_time_of_the_record_is_stored_in_utc() -> None:
     assert taken(record(event="x", created=1_700_000_000.25))["timestamp"] == "2023-11-14 22:13:20.250000+00:00"
 
 
-@pytest.mark.parametrize(("created", "text"), [(0.5, "1970-01-01 00:00:00.5"), (0.0, "1970-01-01"), (-5.5, "1969-12-31 23:59:54.5")])
+@pytest.mark.parametrize(
+    ("created", "text"), [(0.5, "1970-01-01 00:00:00.5"), (0.0, "1970-01-01"), (-5.5, "1969-12-31 23:59:54.5")]
+)
 def test_times_about_the_epoch_are_right(created: float, text: str) -> None:
     assert moment.parse(taken(record(event="x", created=created))["timestamp"]) == moment.parse(text)
 
@@ -134,7 +142,10 @@ def test_extras_that_are_no_column_go_into_the_json_column() -> None:
 
 
 def test_the_mapping_in_the_json_extra_is_merged_and_its_entries_win() -> None:
-    assert taken(record(event="x", metadata={"plan": "pro"}, plan="free", seats=3))["metadata"] == {"plan": "pro", "seats": 3}
+    assert taken(record(event="x", metadata={"plan": "pro"}, plan="free", seats=3))["metadata"] == {
+        "plan": "pro",
+        "seats": 3,
+    }
 
 
 def test_a_json_extra_that_is_no_mapping_is_an_entry() -> None:
@@ -142,7 +153,10 @@ def test_a_json_extra_that_is_no_mapping_is_an_entry() -> None:
 
 
 def test_a_json_extra_that_cannot_be_read_is_named() -> None:
-    assert taken(record(event="x", metadata=hostile.Broken(), plan="pro"))["metadata"] == {"plan": "pro", "metadata": "<Broken>"}
+    assert taken(record(event="x", metadata=hostile.Broken(), plan="pro"))["metadata"] == {
+        "plan": "pro",
+        "metadata": "<Broken>",
+    }
 
 
 def test_the_extra_of_any_other_column_goes_there() -> None:
@@ -196,7 +210,9 @@ def test_record_fields_put_attributes_of_the_record_into_the_json_column() -> No
 
 
 def test_an_extra_wins_over_a_record_field() -> None:
-    assert taken(record(event="x", logger_="mine"), record_fields={"logger_": "name"})["metadata"] == {"logger_": "mine"}
+    assert taken(record(event="x", logger_="mine"), record_fields={"logger_": "name"})["metadata"] == {
+        "logger_": "mine"
+    }
 
 
 def test_an_exception_is_type_message_and_traceback() -> None:
@@ -235,7 +251,11 @@ def test_an_exception_of_which_only_the_text_is_left_is_read_from_it() -> None:
     made = record(event="failed")
     made.exc_text = 'Traceback (most recent call last):\n  File "a.py", line 1\nshop.errors.Broke: no money: none'
 
-    assert taken(made)["metadata"]["exception"] == {"type": "Broke", "message": "no money: none", "traceback": made.exc_text}
+    assert taken(made)["metadata"]["exception"] == {
+        "type": "Broke",
+        "message": "no money: none",
+        "traceback": made.exc_text,
+    }
 
 
 def test_exc_info_without_an_exception_is_nothing() -> None:
@@ -288,7 +308,9 @@ def test_before_send_gets_columns_and_its_answer_is_stored() -> None:
 
     made = taken(record(event="x", user_id="alice", plan="pro", created=1_700_000_000), before_send=before_send)
 
-    assert seen == [{"timestamp": moment.parse(1_700_000_000), "user_id": "alice", "event": "x", "metadata": {"plan": "pro"}}]
+    assert seen == [
+        {"timestamp": moment.parse(1_700_000_000), "user_id": "alice", "event": "x", "metadata": {"plan": "pro"}}
+    ]
     assert made["user_id"] == "masked"
     assert made["metadata"] == {"plan": "pro", "extra": 1}
 
@@ -306,7 +328,10 @@ def test_an_answer_that_is_no_event_is_refused_alone(answer: Any) -> None:
 
 def test_before_send_does_not_invent_columns_that_the_table_lacks() -> None:
     fields = with_schema(event="TEXT", metadata="JSONB")
-    assert taken(record(event="x", a=1), fields, before_send=lambda event: event) == {"event": "x", "metadata": {"a": 1}}
+    assert taken(record(event="x", a=1), fields, before_send=lambda event: event) == {
+        "event": "x",
+        "metadata": {"a": 1},
+    }
     fields = with_schema(event="TEXT")
     assert taken(record(event="x"), fields, before_send=lambda event: {**event, "b": 1}) == {"event": "x"}
 
@@ -326,12 +351,18 @@ def test_null_in_a_json_column_is_none() -> None:
     assert decode(encode({"metadata": None}, DEFAULT.kinds), DEFAULT.kinds) == {"metadata": None}
 
 
-_names = st.text(min_size=1).filter(lambda name: name not in {"message", "asctime", "event", "track"} | vars(record()).keys())
-_extras = st.dictionaries(_names | st.sampled_from(["user_id", "metadata", "timestamp", "id"]), hostile.values, max_size=5)
+_names = st.text(min_size=1).filter(
+    lambda name: name not in {"message", "asctime", "event", "track"} | vars(record()).keys()
+)
+_extras = st.dictionaries(
+    _names | st.sampled_from(["user_id", "metadata", "timestamp", "id"]), hostile.values, max_size=5
+)
 
 
 @given(event=st.text(min_size=1), extras=_extras, user=st.none() | st.text(), created=st.floats(-1e5, 4e9))
-def test_the_quick_way_makes_exactly_what_the_long_way_makes(event: str, extras: Mapping[str, Any], user: Any, created: float) -> None:
+def test_the_quick_way_makes_exactly_what_the_long_way_makes(
+    event: str, extras: Mapping[str, Any], user: Any, created: float
+) -> None:
     made = record("m", created=created, **{**extras, "event": event, "user_id": user})
     quick, later, long = Capture(DEFAULT), Capture(DEFAULT, leaves_lines=True), Capture(DEFAULT)
     long._has_quick_way = False
@@ -345,9 +376,13 @@ def test_the_quick_way_makes_exactly_what_the_long_way_makes(event: str, extras:
 
 
 @given(
-    marks=st.fixed_dictionaries({}, optional={"event": st.text() | hostile.values, "track": st.booleans() | hostile.values}),
+    marks=st.fixed_dictionaries(
+        {}, optional={"event": st.text() | hostile.values, "track": st.booleans() | hostile.values}
+    ),
     extras=_extras,
-    bound=st.dictionaries(st.sampled_from(["user_id", "metadata", "event", "track", "plan", "id"]), hostile.values, max_size=3),
+    bound=st.dictionaries(
+        st.sampled_from(["user_id", "metadata", "event", "track", "plan", "id"]), hostile.values, max_size=3
+    ),
     arguments=st.sampled_from([(), (), ("a",)]),
 )
 def test_the_quick_way_makes_the_same_of_what_is_marked_in_any_way_and_of_context_variables(
@@ -411,7 +446,9 @@ def test_lines_of_one_second_and_the_next_and_of_both_kinds_are_made_together() 
     created = (1.0, 1.999999, 1_800_000_000.0, 1_800_000_000.999, 1_800_000_001.0, 1_800_000_000.5)
     events = [capture.of_record(record(event=event, created=second)) for second in created for event in ("x", "y\n")]
     assert {len(event) for event in events if event is not None} == {2, 5}
-    assert wholes(event for event in events if event is not None) == [whole(event) for event in events if event is not None]
+    assert wholes(event for event in events if event is not None) == [
+        whole(event) for event in events if event is not None
+    ]
     times = [columns(event)["timestamp"] for event in events[::2]]
     assert times[1] == "1970-01-01 00:00:01.999999+00:00"
     assert times[2:5] == [f"2027-01-15 08:00:0{moment}+00:00" for moment in ("0.000000", "0.999000", "1.000000")]

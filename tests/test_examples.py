@@ -154,7 +154,13 @@ def expected(client: int) -> Iterator[tuple[str, str, str | None, str, dict[str,
         product = sorted(prices)[number % 3]
         if number % 5 == 0:  # somebody who does not say who they are, and may only look
             for _ in range(5):
-                yield "GET", f"/products/{product}", None, "page_viewed", {"path": f"/products/{product}", "product": product}
+                yield (
+                    "GET",
+                    f"/products/{product}",
+                    None,
+                    "page_viewed",
+                    {"path": f"/products/{product}", "product": product},
+                )
             continue
         user = f"customer {client}-{number}"
         for viewed in ("tea", "kettle"):

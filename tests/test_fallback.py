@@ -20,7 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
 from pawprint_logging import FallbackFormatter, PawprintError, PawprintHandler
-from pawprint_logging.delivery import fallback as module
+from pawprint_logging._delivery import fallback as module
 
 KEYS = ["timestamp", "level", "logger", "message", "table", "reason", "sqlstate", "delivery", "event"]
 TOO_LONG = "u" * 40
@@ -56,9 +56,18 @@ def test_a_line_has_these_keys_in_this_order(db: str, tmp_path: Path) -> None:
     assert text.count(b"\n") == 1
     (line,) = read(path)
     assert list(line) == KEYS
-    assert (line["level"], line["logger"], line["table"], line["sqlstate"]) == ("ERROR", "pawprint_logging.fallback", "events", "22001")
+    assert (line["level"], line["logger"], line["table"], line["sqlstate"]) == (
+        "ERROR",
+        "pawprint_logging.fallback",
+        "events",
+        "22001",
+    )
     assert list(line["event"]) == ["timestamp", "user_id", "event", "metadata"]
-    assert (line["event"]["user_id"], line["event"]["event"], line["event"]["metadata"]) == (TOO_LONG, "e0", {"secret": VALUE})
+    assert (line["event"]["user_id"], line["event"]["event"], line["event"]["metadata"]) == (
+        TOO_LONG,
+        "e0",
+        {"secret": VALUE},
+    )
     assert datetime.fromisoformat(line["event"]["timestamp"]).tzinfo is not None
     assert abs((datetime.fromisoformat(line["timestamp"]) - datetime.now(timezone.utc)).total_seconds()) < 60
     assert uuid.UUID(line["delivery"])
@@ -82,7 +91,11 @@ def test_a_line_is_ascii_whatever_the_event_holds(db: str, tmp_path: Path) -> No
 
     assert len(path.read_bytes().splitlines()) == 1
     (line,) = read(path)
-    assert line["event"]["event"] == line["event"]["metadata"]["text"] == text.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    assert (
+        line["event"]["event"]
+        == line["event"]["metadata"]["text"]
+        == text.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    )
 
 
 def test_the_message_says_why_without_a_value(db: str) -> None:
@@ -143,7 +156,9 @@ def test_by_default_lines_are_printed_on_standard_error(db: str, capsys: pytest.
     assert list(lines[0]) == KEYS
 
 
-def test_a_fallback_logger_with_a_handler_of_its_own_prints_nothing(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fallback_logger_with_a_handler_of_its_own_prints_nothing(
+    db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     fallback()
     refuse(db)
     assert capsys.readouterr().err == ""
@@ -248,7 +263,9 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(db: str, tmp_path: Path
     assert "ELOOP" in collector.warnings[0]
 
 
-@pytest.mark.parametrize(("path", "code"), [("/dev/full", "ENOSPC"), ("/no/such/folder/file", "ENOENT"), ("/", "EISDIR")])
+@pytest.mark.parametrize(
+    ("path", "code"), [("/dev/full", "ENOSPC"), ("/no/such/folder/file", "ENOENT"), ("/", "EISDIR")]
+)
 def test_a_file_that_cannot_be_written_is_counted_and_warned_of_once(db: str, path: str, code: str) -> None:
     collector = fallback()
     handler = refuse(db, 3, fallback_file=path)
@@ -298,14 +315,21 @@ def test_on_error_that_raises_is_warned_of_and_the_event_diverted_all_the_same(d
 
 def test_on_error_may_log_events_without_recursion(db: str) -> None:
     diverted = fallback()
-    refuse(db, on_error=lambda error, events: logging.getLogger("shop").info("x", extra={"event": "again", "user_id": TOO_LONG}))
+    refuse(
+        db,
+        on_error=lambda error, events: logging.getLogger("shop").info(
+            "x", extra={"event": "again", "user_id": TOO_LONG}
+        ),
+    )
     assert [event["event"]["event"] for event in diverted.events] == ["e0"]
 
 
 # ---- warnings
 
 
-def test_a_missing_table_diverts_and_one_warning_a_minute_says_what_to_do(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_table_diverts_and_one_warning_a_minute_says_what_to_do(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     diverted = fallback()
     handler = PawprintHandler(db=db, table="events", background=False)
     log = logger_with(handler)
@@ -337,7 +361,9 @@ def test_a_table_that_is_made_later_gets_the_later_events(db: str, connection: A
 
 def test_an_unreachable_database_is_warned_of_with_the_mend() -> None:
     diverted = fallback()
-    handler = PawprintHandler(db="postgresql://u:sesame@127.0.0.1:1/x", table="events", write_timeout=0.2, flush_interval=0.01)
+    handler = PawprintHandler(
+        db="postgresql://u:sesame@127.0.0.1:1/x", table="events", write_timeout=0.2, flush_interval=0.01
+    )
     log = logger_with(handler)
     for number in range(3):
         log.info("x", extra={"event": str(number)})

@@ -146,7 +146,10 @@ def test_a_bad_argument_in_a_marked_record_raises_nothing_and_is_diverted(db: st
 
 
 def test_record_fields_go_into_the_json_column(db: str, connection: Any) -> None:
-    for fields, expected in ((("name", "levelname"), {"name": "shop", "levelname": "INFO"}), ({"logger": "name"}, {"logger": "shop"})):
+    for fields, expected in (
+        (("name", "levelname"), {"name": "shop", "levelname": "INFO"}),
+        ({"logger": "name"}, {"logger": "shop"}),
+    ):
         handler = handler_on(db, record_fields=fields)
         logger_with(handler).info("x", extra={"event": "signup"})
         handler.close()
@@ -161,7 +164,11 @@ def test_context_variables_are_merged_for_stdlib_records(db: str, connection: An
         log.info("x", extra={"event": "two", "user_id": "alice", "request": "r2"})
     log.info("x", extra={"event": "three"})
     handler.close()
-    assert stored(connection) == [("bob", "one", {"request": "r1"}), ("alice", "two", {"request": "r2"}), (None, "three", {})]
+    assert stored(connection) == [
+        ("bob", "one", {"request": "r1"}),
+        ("alice", "two", {"request": "r2"}),
+        (None, "three", {}),
+    ]
 
 
 def test_before_send_changes_and_drops_events(db: str, connection: Any) -> None:
@@ -218,7 +225,9 @@ def test_a_value_whose_text_logs_an_event_is_no_recursion(db: str, connection: A
 
 
 def test_a_tracker_of_the_users_own_may_be_given(db: str, connection: Any) -> None:
-    tracker = Tracker(db=db, table="mine", event_field="what", schema={"id": "SERIAL", "what": "TEXT", "metadata": "JSONB"})
+    tracker = Tracker(
+        db=db, table="mine", event_field="what", schema={"id": "SERIAL", "what": "TEXT", "metadata": "JSONB"}
+    )
     handler = PawprintHandler(tracker, create_table=True)
     logger_with(handler).info("x", extra={"event": "signup", "plan": "pro"})
     handler.close()
@@ -268,9 +277,16 @@ def test_in_debug_mode_events_are_taken_and_go_nowhere() -> None:
 
 
 def test_all_sessions_are_in_utc_whatever_the_server_says(db: str, connection: Any) -> None:
-    schema = {"id": "SERIAL", "event": "TEXT", "timestamp": "TIMESTAMP", "filled": "TIMESTAMP DEFAULT CURRENT_TIMESTAMP"}
+    schema = {
+        "id": "SERIAL",
+        "event": "TEXT",
+        "timestamp": "TIMESTAMP",
+        "filled": "TIMESTAMP DEFAULT CURRENT_TIMESTAMP",
+    }
     with connection.cursor() as cursor:
-        cursor.execute("ALTER DATABASE " + value(connection, "SELECT current_database()") + " SET timezone = 'Asia/Tokyo'")
+        cursor.execute(
+            "ALTER DATABASE " + value(connection, "SELECT current_database()") + " SET timezone = 'Asia/Tokyo'"
+        )
     handler = handler_on(db, schema=schema)
     logger_with(handler).info("x", extra={"event": "signup"})
     handler.close()

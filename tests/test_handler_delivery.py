@@ -179,8 +179,15 @@ def test_a_full_queue_diverts_by_default(db: str, connection: Any) -> None:
     assert handler.flush(60)
 
     assert stored(connection, "event") == [("in flight",), ("0",), ("1",), ("2",), ("3",), ("4",)]
-    assert [(event["event"]["event"], event["reason"]) for event in diverted.events] == [(each, "the queue is full") for each in "567"]
-    assert (handler.stats.accepted, handler.stats.written, handler.stats.diverted, handler.stats.dropped) == (9, 6, 3, 0)
+    assert [(event["event"]["event"], event["reason"]) for event in diverted.events] == [
+        (each, "the queue is full") for each in "567"
+    ]
+    assert (handler.stats.accepted, handler.stats.written, handler.stats.diverted, handler.stats.dropped) == (
+        9,
+        6,
+        3,
+        0,
+    )
 
 
 def test_a_full_queue_drops_and_counts_where_that_is_chosen(db: str, connection: Any) -> None:
@@ -286,12 +293,16 @@ def test_after_close_events_are_diverted(db: str) -> None:
     handler, diverted = handler_on(db), fallback()
     handler.close()
     logger_with(handler).info("x", extra={"event": "late"})
-    assert [(event["event"]["event"], event["reason"]) for event in diverted.events] == [("late", "the handler is closed")]
+    assert [(event["event"]["event"], event["reason"]) for event in diverted.events] == [
+        ("late", "the handler is closed")
+    ]
     assert adds_up(handler)
 
 
 def test_the_counters_add_up_at_any_time(db: str) -> None:
-    handler = handler_on(db, max_queue_size=50, overflow="drop", before_send=lambda event: None if event["user_id"] == "9" else event)
+    handler = handler_on(
+        db, max_queue_size=50, overflow="drop", before_send=lambda event: None if event["user_id"] == "9" else event
+    )
     fallback()
     log = logger_with(handler)
     sums: list[bool] = []

@@ -13,7 +13,7 @@ from support import hostile
 from support.server import USER, Server
 from support.shop import fallback, handler_on, logger_with, stored, value
 
-from pawprint_logging.capture.storable import MAX_CHARACTERS
+from pawprint_logging._capture.storable import MAX_CHARACTERS
 
 HOSTILE = 10_000
 ORDINARY = 10_000
@@ -23,7 +23,9 @@ def made_up(count: int) -> list[Any]:
     """Return so many values of Hypothesis's, the same in each run."""
     values: list[Any] = []
 
-    @hypothesis.settings(max_examples=count, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.settings(
+        max_examples=count, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+    )
     @hypothesis.given(hostile.values)
     def collect(value: Any) -> None:
         values.append(value)
@@ -66,7 +68,9 @@ def test_ten_thousand_hostile_events_among_ten_thousand_ordinary_ones(db: str, c
     # Then every ordinary one is stored, once, as it was
     with connection.cursor() as cursor:
         cursor.execute("SELECT user_id, metadata FROM events WHERE event = 'ordinary' AND NOT metadata ? 'hostile'")
-        assert sorted(cursor.fetchall(), key=lambda row: row[1]["number"]) == [(f"u{n}", {"number": n}) for n in range(ORDINARY)]
+        assert sorted(cursor.fetchall(), key=lambda row: row[1]["number"]) == [
+            (f"u{n}", {"number": n}) for n in range(ORDINARY)
+        ]
     # And every hostile one is stored, or diverted alone with its SQLSTATE
     stats = handler.stats
     assert (stats.accepted, stats.pending, stats.dropped) == (HOSTILE + ORDINARY, 0, 0)
@@ -117,7 +121,10 @@ def test_an_emoji_for_a_database_without_any_is_diverted_alone(latin1: str, serv
         log.info("x", extra={"event": str(number), "text": text})
     handler.close()
 
-    assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("10", "22P05"), ("30", "22P05")]
+    assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [
+        ("10", "22P05"),
+        ("30", "22P05"),
+    ]
     assert server.execute("SELECT count(*) FROM events", dbname="latin1") == [(48,)]
     # psycopg2 in autocommit, as superuser: the database's own encoding is what its tools show
     assert server.execute("SELECT metadata->>'text' FROM events WHERE event = '20'", dbname="latin1") == [("naïve",)]
@@ -128,7 +135,9 @@ def test_the_encoders_stand_ins_do_not_hide_what_else_is_in_the_event(db: str, c
     handler = handler_on(db)
     logger_with(handler).info("x", extra={"event": "e", "bad": hostile.Raising(), "worse": hostile.circle(), "good": 1})
     handler.close()
-    assert stored(connection, "metadata") == [({"bad": "<Raising>", "worse": [1, {"ring": "<list: circular>"}], "good": 1},)]
+    assert stored(connection, "metadata") == [
+        ({"bad": "<Raising>", "worse": [1, {"ring": "<list: circular>"}], "good": 1},)
+    ]
 
 
 def test_the_records_own_fields_may_be_hostile_too(db: str, connection: Any) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pawprint_logging.capture.event import Event
-from pawprint_logging.delivery import inbox
-from pawprint_logging.delivery.inbox import Inbox
+from pawprint_logging._capture.capture import Row
+from pawprint_logging._delivery import inbox
+from pawprint_logging._delivery.inbox import Inbox
 
 
 class Idle(Inbox):
@@ -31,7 +31,7 @@ def make(*, batch_size: int = 1000) -> Idle:
     )
 
 
-def taken(box: Idle) -> list[list[Event]]:
+def taken(box: Idle) -> list[list[Row]]:
     batches = []
     while (batch := box._take()) is not None:
         batches.append(batch.events)
@@ -43,7 +43,7 @@ def taken(box: Idle) -> list[list[Event]]:
 def test_batches_keep_the_order_and_end_where_their_bytes_do(number: int, size: int) -> None:
     box = make()
     line = b"x" * size
-    events: list[Event] = [((str(place),), line) for place in range(number)]
+    events: list[Row] = [((str(place),), line) for place in range(number)]
     for event in events:
         box.put(event)
 

@@ -133,7 +133,9 @@ def test_reading_needs_other_rights_than_writing(check: CommandLine, connection:
 def test_rights_on_the_columns_alone_suffice(check: CommandLine, connection: Any, db: str, writer: str) -> None:
     Tracker(db=db, table="events").create_table()
     connection.cursor().execute(f'GRANT INSERT ("timestamp", user_id, event, metadata) ON events TO {writer}')
-    connection.cursor().execute(f"GRANT INSERT ON events__deliveries TO {writer}; GRANT USAGE ON SEQUENCE events_id_seq TO {writer}")
+    connection.cursor().execute(
+        f"GRANT INSERT ON events__deliveries TO {writer}; GRANT USAGE ON SEQUENCE events_id_seq TO {writer}"
+    )
 
     assert check("check").status == 0
 
@@ -147,7 +149,10 @@ def test_rights_on_the_columns_alone_suffice(check: CommandLine, connection: Any
             "ALTER TABLE events ALTER COLUMN metadata TYPE TEXT",
             'ALTER TABLE "events" ALTER COLUMN "metadata" TYPE JSONB USING to_jsonb("metadata")',
         ),
-        ("ALTER TABLE events ADD COLUMN tenant INT NOT NULL", 'ALTER TABLE "events" ALTER COLUMN "tenant" DROP NOT NULL'),
+        (
+            "ALTER TABLE events ADD COLUMN tenant INT NOT NULL",
+            'ALTER TABLE "events" ALTER COLUMN "tenant" DROP NOT NULL',
+        ),
     ],
 )
 def test_columns_that_no_event_would_fit(check: CommandLine, connection: Any, db: str, change: str, mend: str) -> None:
@@ -164,7 +169,9 @@ def test_columns_of_the_dotfiles_schema(check: CommandLine, connection: Any, db:
     schema = {**Tracker().schema, "tenant": "INT DEFAULT 1"}
     (tmp_path / "dot").write_text(json.dumps({"schema": schema}))
 
-    failing(check("check", "--dotfile", str(tmp_path / "dot")), 'ALTER TABLE "events" ADD COLUMN "tenant" INT DEFAULT 1')
+    failing(
+        check("check", "--dotfile", str(tmp_path / "dot")), 'ALTER TABLE "events" ADD COLUMN "tenant" INT DEFAULT 1'
+    )
 
 
 def test_a_database_for_reading_only(check: CommandLine, connection: Any, db: str, server: Server, writer: str) -> None:
@@ -183,7 +190,9 @@ def test_a_standby_takes_no_writes(check: CommandLine, private_server: Any) -> N
     assert check("check", "--for", "read").status == 0
 
 
-def test_what_works_and_is_worth_knowing_is_a_note(check: CommandLine, connection: Any, db: str, server: Server) -> None:
+def test_what_works_and_is_worth_knowing_is_a_note(
+    check: CommandLine, connection: Any, db: str, server: Server
+) -> None:
     Tracker(db=db, table="events").create_table()
     connection.cursor().execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY")
     server.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone = 'Asia/Tokyo'")

@@ -12,8 +12,8 @@ import psycopg2
 import pytest
 
 from pawprint_logging import Tracker
-from pawprint_logging.database import ledger
-from pawprint_logging.database.ledger import delivery_of, event_delivery, new_delivery, refused_delivery
+from pawprint_logging._database.table import ledger
+from pawprint_logging._database.table.ledger import delivery_of, event_delivery, new_delivery, refused_delivery
 
 
 @pytest.fixture

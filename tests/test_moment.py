@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pawprint_logging.capture import moment
+from pawprint_logging._capture import moment
 
 UTC = dt.timezone.utc
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -101,8 +101,14 @@ def test_what_names_no_moment_is_none_and_raises_nothing(value: Any) -> None:
     assert moment.parse(value) is None
 
 
-@given(st.datetimes(timezones=st.timezones() | st.none(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9998, 1, 1)))  # noqa: DTZ001
+@given(
+    st.datetimes(
+        timezones=st.timezones() | st.none(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9998, 1, 1)
+    )
+)
 def test_isoformat_of_any_datetime_is_read_as_that_moment(value: dt.datetime) -> None:
     offset = value.utcoffset()
-    if offset is None or offset.seconds % 60 == 0:  # local mean times of before 1900 have seconds, which ISO 8601 has not
+    if (
+        offset is None or offset.seconds % 60 == 0
+    ):  # local mean times of before 1900 have seconds, which ISO 8601 has not
         assert moment.parse(value.isoformat()) == moment.parse(value)

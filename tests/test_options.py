@@ -164,9 +164,13 @@ def test_a_tracker_takes_these_arguments_with_these_defaults() -> None:
 
 
 def test_a_handler_has_these_defaults() -> None:
-    from pawprint_logging.delivery.pipeline import Pipeline
+    from pawprint_logging._delivery.pipeline import Pipeline
 
-    defaults = {name: parameter.default for name, parameter in inspect.signature(Pipeline).parameters.items() if name != "tracker"}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Pipeline).parameters.items()
+        if name != "tracker"
+    }
     assert defaults.items() >= {
         "marker": "track", "event_key": "event", "record_fields": (), "contextvars": True, "before_send": None,
         "background": True, "batch_size": 1000, "flush_interval": 1.0, "max_queue_size": 100_000, "max_queue_bytes": 64 * 2**20,

@@ -19,7 +19,9 @@ NAMES = pawprint_logging.__all__
 
 def said(program: str) -> str:
     """Return what a program prints in an interpreter of its own."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -32,7 +34,9 @@ def test_importing_the_package_alone_loads_none_of_it() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_public_name_can_be_asked_for_first(name: str) -> None:
     assert said(f"from pawprint_logging import {name}; print({name}.__name__)") == name
-    assert said(f"import pawprint_logging; print(pawprint_logging.{name} is vars(pawprint_logging)[{name!r}])") == "True"
+    assert (
+        said(f"import pawprint_logging; print(pawprint_logging.{name} is vars(pawprint_logging)[{name!r}])") == "True"
+    )
 
 
 def test_a_star_brings_them_all() -> None:

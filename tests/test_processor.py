@@ -15,7 +15,7 @@ import structlog
 from support.shop import Collector, fallback, handler_on, logger_with, stored
 
 from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
-from pawprint_logging.delivery.pipeline import Options
+from pawprint_logging._delivery.pipeline import Options
 
 
 def processor_on(db: str, **options: Any) -> PawprintProcessor:
@@ -70,7 +70,9 @@ def test_only_the_marker_marks(db: str) -> None:
 
 def test_async_loggers_are_understood(db: str, connection: Any) -> None:
     processor = processor_on(db)
-    configure(structlog.contextvars.merge_contextvars, processor, wrapper_class=structlog.make_filtering_bound_logger(0))
+    configure(
+        structlog.contextvars.merge_contextvars, processor, wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
 
     async def main() -> None:
         log = structlog.get_logger()
@@ -90,7 +92,10 @@ def test_async_loggers_are_understood(db: str, connection: Any) -> None:
 
 def test_async_stdlib_loggers_are_understood(db: str, connection: Any) -> None:
     processor = processor_on(db)
-    configure(processor, wrapper_class=structlog.stdlib.AsyncBoundLogger if hasattr(structlog.stdlib, "AsyncBoundLogger") else None)
+    configure(
+        processor,
+        wrapper_class=structlog.stdlib.AsyncBoundLogger if hasattr(structlog.stdlib, "AsyncBoundLogger") else None,
+    )
 
     async def main() -> None:
         await structlog.get_logger().info("signup", track=True, user_id="alice")
@@ -309,7 +314,9 @@ def test_the_handler_finds_exception_and_time_in_what_structlog_prepared(db: str
 
 @pytest.mark.parametrize("final", STDLIB)
 @pytest.mark.parametrize("shared", [True, False])
-def test_with_processor_and_handler_there_is_one_row_for_each_event(db: str, connection: Any, final: str, shared: bool) -> None:
+def test_with_processor_and_handler_there_is_one_row_for_each_event(
+    db: str, connection: Any, final: str, shared: bool
+) -> None:
     handler = handler_on(db)
     processor = PawprintProcessor(handler=handler) if shared else processor_on(db)
     log = logger_with(handler)

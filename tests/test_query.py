@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pawprint_logging.database import query
-from pawprint_logging.database.catalog import Column
-from pawprint_logging.database.conditions import between, conditions
-from pawprint_logging.database.query import Source, Sql, all_of
+from pawprint_logging._database.reading import query
+from pawprint_logging._database.reading.conditions import between, conditions
+from pawprint_logging._database.reading.query import Source, Sql, all_of
+from pawprint_logging._database.table.columns import Column
 from pawprint_logging.errors import ConfigurationError
 
 INTEGER = Column("integer", "N", 23)
@@ -95,7 +95,12 @@ def select(*fields: str, source: Source = SOURCE, **given: Any) -> Sql:
         ("timestamp__gt", date(2026, 1, 2), '"timestamp" > %s::timestamp', ("2026-01-02 00:00:00+00:00",)),
         ("timestamp", "2026-01-02T03:04:05+01:00", '"timestamp" = %s::timestamp', ("2026-01-02 02:04:05+00:00",)),
         ("timestamp__lt", "infinity", '"timestamp" < %s::timestamp', ("infinity",)),
-        ("at", datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2))), '"at" = %s::timestamptz', ("2026-01-01 22:00:00+00:00",)),
+        (
+            "at",
+            datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+            '"at" = %s::timestamptz',
+            ("2026-01-01 22:00:00+00:00",),
+        ),
         ("day__lt", datetime(2026, 1, 2, 12), '"day" < %s::timestamp', ("2026-01-02 12:00:00+00:00",)),  # noqa: DTZ001
         ("day__in", [date(2026, 1, 2)], '"day" = ANY(%s::timestamp[])', (["2026-01-02 00:00:00+00:00"],)),
         ("key", uuid.UUID(ID), '"key" = %s::uuid', (ID,)),
@@ -182,7 +187,11 @@ def test_a_nan_in_a_condition_on_numbers_stays_nan() -> None:
     [
         ("nope", 1, "'nope': there is no such column in \"events\"; it has id, timestamp, user_id"),
         ("nope__gt", 1, "'nope__gt': there is no such column"),
-        ("event__foo", "x", "'event__foo': 'foo' is no modifier, and column 'event' is not the JSON column; the modifiers are gt, gte,"),
+        (
+            "event__foo",
+            "x",
+            "'event__foo': 'foo' is no modifier, and column 'event' is not the JSON column; the modifiers are gt, gte,",
+        ),
         ("event__a__gt", "x", "paths work on 'metadata' only"),
         ("other__a", "x", "column 'other' is not the JSON column"),
         ("id", "abc", "'id': column 'id' is of type integer; compare it with a number, not with a text"),
@@ -191,7 +200,11 @@ def test_a_nan_in_a_condition_on_numbers_stays_nan() -> None:
         ("price", "1e200000", "beyond what PostgreSQL's NUMERIC holds"),
         ("metadata__a__gt", "1e200000", "beyond what PostgreSQL's NUMERIC holds"),
         ("ok", 2, "compare it with True or False"),
-        ("timestamp", "soon", "'timestamp': column 'timestamp' is of type timestamp without time zone; it compares with a datetime"),
+        (
+            "timestamp",
+            "soon",
+            "'timestamp': column 'timestamp' is of type timestamp without time zone; it compares with a datetime",
+        ),
         ("timestamp__gt", 5, "not with a value of type int"),
         ("key", "abc", "a text that is no UUID"),
         ("id__contains", "5", "contains is for text, JSON and array columns; column 'id' is of type integer"),
@@ -205,7 +218,9 @@ def test_a_nan_in_a_condition_on_numbers_stays_nan() -> None:
         ("metadata__a__gt", math.nan, "NaN and infinity are stored as text"),
     ],
 )
-def test_a_condition_that_cannot_be_is_refused_with_its_name_and_what_is_allowed(name: str, value: Any, message: str) -> None:
+def test_a_condition_that_cannot_be_is_refused_with_its_name_and_what_is_allowed(
+    name: str, value: Any, message: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         one(name, value)
 
@@ -299,7 +314,10 @@ def test_counting_is_this_sql(field: str, value: str, params: tuple[Any, ...]) -
 def test_an_aggregate_of_a_column_is_this_sql() -> None:
     statement, field = query.aggregate(SOURCE, "avg", "price", "day", Sql(""))
 
-    assert statement == ('SELECT date_trunc(%s, "timestamp"), AVG("price") FROM "events" GROUP BY 1 ORDER BY 1', ("day",))
+    assert statement == (
+        'SELECT date_trunc(%s, "timestamp"), AVG("price") FROM "events" GROUP BY 1 ORDER BY 1',
+        ("day",),
+    )
     assert field.path is None
 
 
@@ -319,13 +337,17 @@ def test_an_aggregate_of_a_path_counts_what_is_no_number() -> None:
 @pytest.mark.parametrize("function", ["sum", "avg"])
 @pytest.mark.parametrize("field", ["event", "timestamp", "ok", "tags"])
 def test_what_is_no_number_has_no_sum(function: str, field: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"'{field}': column '{field}' is of type .*; {function} needs a number: a column"):
+    with pytest.raises(
+        ConfigurationError, match=f"'{field}': column '{field}' is of type .*; {function} needs a number: a column"
+    ):
         query.aggregate(SOURCE, function, field, "day", Sql(""))
 
 
 @pytest.mark.parametrize("field", ["event", "timestamp", "day", "id", "mood"])
 def test_what_has_an_order_has_a_minimum(field: str) -> None:
-    assert query.aggregate(SOURCE, "min", field, "day", Sql(""))[0].text.startswith(f'SELECT date_trunc(%s, "timestamp"), MIN("{field}")')
+    assert query.aggregate(SOURCE, "min", field, "day", Sql(""))[0].text.startswith(
+        f'SELECT date_trunc(%s, "timestamp"), MIN("{field}")'
+    )
 
 
 @pytest.mark.parametrize("field", ["ok", "key", "tags"])

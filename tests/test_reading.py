@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging.database import copyout, reader
+from pawprint_logging._database.reading import copyout, reader
 
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250)  # noqa: DTZ001 - what PostgreSQL stores has no zone
@@ -46,7 +46,11 @@ TYPES: dict[str, tuple[str, Any, Any]] = {
     "domain": ("positive", 5, 5),
     "other": ("JSONB", {"a": [1, None]}, {"a": [1, None]}),
     "plain": ("JSON", {"b": 'x\\"\n\t'}, {"b": 'x\\"\n\t'}),
-    "metadata": ("JSONB", {"k\\ '%": [1.5, 10**20, '\\n\t"é😀', None, True]}, {"k\\ '%": [1.5, 10**20, '\\n\t"é😀', None, True]}),
+    "metadata": (
+        "JSONB",
+        {"k\\ '%": [1.5, 10**20, '\\n\t"é😀', None, True]},
+        {"k\\ '%": [1.5, 10**20, '\\n\t"é😀', None, True]},
+    ),
 }
 
 
@@ -98,7 +102,10 @@ def test_dtypes_say_what_pandas_can_do_with_a_column(typed: Tracker) -> None:
     full = typed.read(id=1).dtypes.astype(str).to_dict()
     with_null = typed.read().dtypes.astype(str).to_dict()
 
-    assert {name: full[name] for name in ("id", "int", "big", "float", "bool", "timestamp", "timestamptz", "numeric", "metadata")} == {
+    assert {
+        name: full[name]
+        for name in ("id", "int", "big", "float", "bool", "timestamp", "timestamptz", "numeric", "metadata")
+    } == {
         "id": "int64",
         "int": "int64",
         "big": "int64",
@@ -109,7 +116,11 @@ def test_dtypes_say_what_pandas_can_do_with_a_column(typed: Tracker) -> None:
         "numeric": "object",
         "metadata": "object",
     }
-    assert (with_null["int"], with_null["bool"], with_null["timestamptz"]) == ("Int64", "boolean", "datetime64[us, UTC]")
+    assert (with_null["int"], with_null["bool"], with_null["timestamptz"]) == (
+        "Int64",
+        "boolean",
+        "datetime64[us, UTC]",
+    )
 
 
 def test_null_is_missing_in_every_column(typed: Tracker) -> None:
@@ -138,7 +149,9 @@ def test_a_query_has_the_same_types_as_read(typed: Tracker) -> None:
 
 def test_times_beyond_the_calendar_of_python_are_read(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO events (timestamp) VALUES ('infinity'), ('-infinity'), ('0044-03-15 12:00 BC'), ('2026-01-01')")
+        cursor.execute(
+            "INSERT INTO events (timestamp) VALUES ('infinity'), ('-infinity'), ('0044-03-15 12:00 BC'), ('2026-01-01')"
+        )
 
     times = tracker.read("timestamp")["timestamp"].to_numpy()
 
@@ -152,7 +165,9 @@ def test_times_beyond_the_calendar_of_python_are_read(tracker: Tracker, connecti
 
 def test_an_integer_of_more_digits_than_python_reads_spoils_nothing(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO events (metadata) SELECT jsonb_build_object('n', repeat('9', 5000)::numeric, 's', 1)")
+        cursor.execute(
+            "INSERT INTO events (metadata) SELECT jsonb_build_object('n', repeat('9', 5000)::numeric, 's', 1)"
+        )
 
     assert tracker.read("metadata__n").iloc[0, 0] == Decimal("9" * 5000)
     assert next(tracker.iter_rows())["metadata"]["s"] == 1
@@ -161,7 +176,10 @@ def test_an_integer_of_more_digits_than_python_reads_spoils_nothing(tracker: Tra
 def test_rows_of_many_chunks_are_put_together(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copyout, "CHUNK", 100)
     monkeypatch.setattr(reader, "FETCH", 7)
-    rows = [{"timestamp": NOON + timedelta(seconds=n), "event": None if n % 3 else f"e{n}", "metadata": {"n": n}} for n in range(50)]
+    rows = [
+        {"timestamp": NOON + timedelta(seconds=n), "event": None if n % 3 else f"e{n}", "metadata": {"n": n}}
+        for n in range(50)
+    ]
     tracker.write_many(rows)
 
     frame = tracker.read("timestamp", "event", "metadata", "id")
@@ -177,7 +195,12 @@ def test_settings_of_the_role_change_nothing(typed: Tracker, connection: Any, db
     before = typed.read()
     with connection.cursor() as cursor:
         name = connection.info.dbname
-        for setting in ("datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'", "bytea_output = 'escape'", "timezone = 'Asia/Tokyo'"):
+        for setting in (
+            "datestyle = 'SQL, DMY'",
+            "intervalstyle = 'iso_8601'",
+            "bytea_output = 'escape'",
+            "timezone = 'Asia/Tokyo'",
+        ):
             cursor.execute(f"ALTER DATABASE {name} SET {setting}")
 
     with Tracker(db=db, table="events") as fresh:
@@ -280,7 +303,9 @@ def test_a_real_finds_the_number_that_was_written(db: str) -> None:
 def test_a_value_that_only_postgresql_can_refuse_is_refused_by_name(typed: Tracker) -> None:
     for condition in ({"mood": "s3cret"}, {"interval": "s3cret"}, {"ints__contains": "s3cret"}):
         for call in (typed.read, lambda **given: list(typed.iter_rows(**given)), typed.count):
-            with pytest.raises(ConfigurationError, match=f"conditions '{next(iter(condition))}': invalid input") as caught:
+            with pytest.raises(
+                ConfigurationError, match=f"conditions '{next(iter(condition))}': invalid input"
+            ) as caught:
                 call(**condition)
             assert "s3cret" not in str(caught.value)
             assert caught.value.__cause__ is None
@@ -441,7 +466,8 @@ def test_a_table_of_other_columns_than_the_schema_is_read_as_it_is(db: str, conn
         assert tracker.read("a__b", a__b__in=["x"], **{"100%": "y", 'q"uote__gt': 6}).iloc[0, 0] == "x"
         assert len(tracker.read(a__b__ne="x")) == 0
         with pytest.raises(
-            ConfigurationError, match='\'user_id\': there is no such column in "odd"; it has n, a__b, 100%, q"uote, metadata'
+            ConfigurationError,
+            match='\'user_id\': there is no such column in "odd"; it has n, a__b, 100%, q"uote, metadata',
         ):
             tracker.read("user_id")
         with pytest.raises(ConfigurationError, match="column 'metadata' is of type text"):
@@ -486,7 +512,9 @@ def test_a_closed_stream_leaves_no_connection(tracker: Tracker, connection: Any)
 
     def streams() -> int:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+            )
             return int(cursor.fetchone()[0])
 
     assert streams() == 1
@@ -530,11 +558,11 @@ for read in (tracker.read, tracker.count, lambda: tracker.sum("id"), lambda: tra
 
 
 def test_importing_the_package_imports_no_pandas() -> None:
-    program = (
-        "import sys; from pawprint_logging import *; print({'pandas', 'numpy', 'rich', 'matplotlib', 'sqlalchemy'} & set(sys.modules))"
-    )
+    program = "import sys; from pawprint_logging import *; print({'pandas', 'numpy', 'rich', 'matplotlib', 'sqlalchemy'} & set(sys.modules))"
 
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
 
 
 # -- aggregates
@@ -552,7 +580,12 @@ LOGINS = [
 @pytest.fixture
 def logins(tracker: Tracker) -> Tracker:
     tracker.write_many(
-        {"timestamp": moment, "user_id": user, "event": "login", "metadata": {"n": n, "mixed": n if user != "bob" else "two"}}
+        {
+            "timestamp": moment,
+            "user_id": user,
+            "event": "login",
+            "metadata": {"n": n, "mixed": n if user != "bob" else "two"},
+        }
         for moment, user, n in LOGINS
     )
     tracker.write(timestamp="2026-02-01 00:00", event="logout")
@@ -586,7 +619,11 @@ def test_events_are_counted_in_each_resolution(logins: Tracker, resolution: str,
 
 
 def test_a_stretch_is_named_by_its_beginning(logins: Tracker) -> None:
-    assert series(logins.count(resolution="week")) == {"2025-12-29 00:00:00": 3, "2026-01-05 00:00:00": 1, "2026-01-26 00:00:00": 3}
+    assert series(logins.count(resolution="week")) == {
+        "2025-12-29 00:00:00": 3,
+        "2026-01-05 00:00:00": 1,
+        "2026-01-26 00:00:00": 3,
+    }
 
 
 def test_start_and_end_are_included(logins: Tracker) -> None:
@@ -598,7 +635,9 @@ def test_start_and_end_are_included(logins: Tracker) -> None:
     assert logins.count(end="2026-01-31T23:59:59.999999Z")["count"].tolist() == [3, 1]
     assert logins.count(end="2026-01-01T13:39:59+01:00")["count"].tolist() == [1]
     assert logins.count(start="2027-01-01")["count"].tolist() == []
-    with pytest.raises(ConfigurationError, match="'start': column 'timestamp' is of type timestamp without time zone; it compares with"):
+    with pytest.raises(
+        ConfigurationError, match="'start': column 'timestamp' is of type timestamp without time zone; it compares with"
+    ):
         logins.count(start="soon")
 
 
@@ -816,12 +855,16 @@ def test_other_indexes_are_made_on_request(tracker: Tracker, connection: Any) ->
     Tracker(table="events").create_index("event")
 
 
-@pytest.mark.parametrize("condition", [{"metadata__plan": "pro"}, {"metadata__a__b": 5}, {"metadata__contains": "plan"}])
-def test_conditions_on_paths_use_the_index_of_the_json_column(tracker: Tracker, connection: Any, condition: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "condition", [{"metadata__plan": "pro"}, {"metadata__a__b": 5}, {"metadata__contains": "plan"}]
+)
+def test_conditions_on_paths_use_the_index_of_the_json_column(
+    tracker: Tracker, connection: Any, condition: dict[str, Any]
+) -> None:
     tracker.create_index("metadata")
-    from pawprint_logging.database import query
-    from pawprint_logging.database.conditions import conditions
-    from pawprint_logging.database.query import all_of
+    from pawprint_logging._database.reading import query
+    from pawprint_logging._database.reading.conditions import conditions
+    from pawprint_logging._database.reading.query import all_of
 
     with connection.cursor() as cursor:
         source = reader.source_of(cursor, tracker.layout)

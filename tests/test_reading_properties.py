@@ -1,4 +1,7 @@
-"""Whatever text is passed, it is a value or a name and never SQL; and a condition means what a few lines of Python say."""
+"""Whatever text is passed, it is a value or a name and never SQL.
+
+And a condition means what a few lines of Python say.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,56 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging.database.query import MODIFIERS, RESOLUTIONS
+from pawprint_logging._database.reading.query import MODIFIERS, RESOLUTIONS
 
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 #: what injections are made of, beside any text at all
 HOSTILE = st.lists(
-    st.sampled_from(["'", '"', "''", "\\", "\\'", ";", "--", "/*", "*/", "$$", "%", "%s", "%%", "%(a)s", "{", "}", "{}", "#>", "::", ")"])
+    st.sampled_from(
+        [
+            "'",
+            '"',
+            "''",
+            "\\",
+            "\\'",
+            ";",
+            "--",
+            "/*",
+            "*/",
+            "$$",
+            "%",
+            "%s",
+            "%%",
+            "%(a)s",
+            "{",
+            "}",
+            "{}",
+            "#>",
+            "::",
+            ")",
+        ]
+    )
     | st.sampled_from(
-        ["(", "[", "]", ".", ",", "_", "0", "a", "\x00", "\n", "\t", "\\N", "é", "😀", " OR 1=1 ", "DROP TABLE canary", "E'"]
+        [
+            "(",
+            "[",
+            "]",
+            ".",
+            ",",
+            "_",
+            "0",
+            "a",
+            "\x00",
+            "\n",
+            "\t",
+            "\\N",
+            "é",
+            "😀",
+            " OR 1=1 ",
+            "DROP TABLE canary",
+            "E'",
+        ]
     ),
     max_size=8,
 ).map("".join)
@@ -44,7 +88,9 @@ def stored(text: str) -> str:
 
 def tables(connection: Any) -> list[str]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1")
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+        )
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -52,15 +98,25 @@ def tables(connection: Any) -> list[str]:
 @given(text=TEXTS)
 def test_any_text_is_a_value(tracker: Tracker, connection: Any, text: str) -> None:
     tracker.query("TRUNCATE events")
-    tracker.write_many({"event": each, "metadata": {"v": each, "list": [each]}} for each in (text, text + "x", "x" + text))
+    tracker.write_many(
+        {"event": each, "metadata": {"v": each, "list": [each]}} for each in (text, text + "x", "x" + text)
+    )
 
     for name in ("event", "metadata__v"):
-        for modifier, value in (("", text), ("__in", [text]), ("__gte", text), ("__startswith", text), ("__contains", text)):
+        for modifier, value in (
+            ("", text),
+            ("__in", [text]),
+            ("__gte", text),
+            ("__startswith", text),
+            ("__contains", text),
+        ):
             if (name, modifier) != ("metadata__v", "__contains"):
                 found = tracker.read("event", **{name + modifier: value})["event"].tolist()
                 assert stored(text) in found or (modifier == "__gte" and name == "metadata__v")
                 assert modifier in ("__gte", "__startswith", "__contains") or found == [stored(text)]
-    assert tracker.read("metadata__v", metadata__list__contains=text, metadata__list__0=text)["metadata__v"].tolist() == [stored(text)]
+    assert tracker.read("metadata__v", metadata__list__contains=text, metadata__list__0=text)[
+        "metadata__v"
+    ].tolist() == [stored(text)]
     assert tracker.read("event", "metadata")["metadata"].tolist()[0]["v"] == stored(text)
     assert tables(connection) == ["canary", "events", "events__deliveries"]
 
@@ -74,7 +130,10 @@ def test_any_text_is_a_json_key(tracker: Tracker, connection: Any, key: str) -> 
 
     path = f"metadata__{key}"
     assert tracker.read(path)[path].tolist()[0] == {"inner": [1]}
-    assert [len(list(tracker.iter_rows(path, **{f"{path}__inner__0": 1}))), len(tracker.read(**{f"{path}__isnull": False}))] == [1, 1]
+    assert [
+        len(list(tracker.iter_rows(path, **{f"{path}__inner__0": 1}))),
+        len(tracker.read(**{f"{path}__isnull": False})),
+    ] == [1, 1]
     assert tracker.read(metadata__contains=key).shape[0] == (2 if key == "other" else 1)
     assert tracker.sum(f"{path}__inner__0", resolution="year")["sum"].tolist() == [1]
     assert tracker.count(f"DISTINCT({path})", resolution="year")["count"].tolist() == [2 if key == "other" else 1]
@@ -82,8 +141,14 @@ def test_any_text_is_a_json_key(tracker: Tracker, connection: Any, key: str) -> 
 
 
 @few
-@given(text=TEXTS.filter(lambda text: text not in ("id", "timestamp", "event", "metadata") and not text.startswith("metadata__")))
-def test_any_other_text_is_no_field_no_condition_and_no_resolution(tracker: Tracker, connection: Any, text: str) -> None:
+@given(
+    text=TEXTS.filter(
+        lambda text: text not in ("id", "timestamp", "event", "metadata") and not text.startswith("metadata__")
+    )
+)
+def test_any_other_text_is_no_field_no_condition_and_no_resolution(
+    tracker: Tracker, connection: Any, text: str
+) -> None:
     condition: dict[str, Any] = {text: 1}
     for call in (
         lambda: tracker.read(text),
@@ -136,7 +201,9 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([0.5, -2.25, 10**20]),
     st.sampled_from(["", "a", "ab", "b", "1", "-2", "true", "null", "0.5", "A", "é"]),
 )
-VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "1", ""]), SCALARS, max_size=2)
+VALUES = (
+    SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "1", ""]), SCALARS, max_size=2)
+)
 ORDERS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
 
@@ -187,7 +254,9 @@ def conditions(draw: st.DrawFn) -> tuple[str, Any]:
 
 @few
 @given(values=st.lists(VALUES, min_size=1, max_size=6), asked=st.lists(conditions(), min_size=3, max_size=6))
-def test_conditions_on_a_path_mean_what_python_says(tracker: Tracker, values: list[Any], asked: list[tuple[str, Any]]) -> None:
+def test_conditions_on_a_path_mean_what_python_says(
+    tracker: Tracker, values: list[Any], asked: list[tuple[str, Any]]
+) -> None:
     tracker.query("TRUNCATE events RESTART IDENTITY")
     tracker.write_many([{"metadata": {"v": value, "deep": [{"v": value}]}} for value in values])
     tracker.write(metadata={})
@@ -204,7 +273,9 @@ def test_conditions_on_a_path_mean_what_python_says(tracker: Tracker, values: li
     values=st.lists(st.none() | st.sampled_from(["", "a", "ab", "b", "%", "1"]), min_size=1, max_size=6),
     asked=st.lists(conditions().filter(lambda each: each[0] != "isnull"), min_size=2, max_size=5),
 )
-def test_conditions_on_a_text_column_mean_what_python_says(tracker: Tracker, values: list[Any], asked: list[tuple[str, Any]]) -> None:
+def test_conditions_on_a_text_column_mean_what_python_says(
+    tracker: Tracker, values: list[Any], asked: list[tuple[str, Any]]
+) -> None:
     tracker.query("TRUNCATE events RESTART IDENTITY")
     tracker.write_many([{"event": value} for value in values])
 

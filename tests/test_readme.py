@@ -19,11 +19,16 @@ import pytest
 from support.server import USER, Server
 
 from pawprint_logging import PawprintHandler, Tracker
-from pawprint_logging.delivery.pipeline import Options, Pipeline
+from pawprint_logging._delivery.pipeline import Options, Pipeline
 
 ROOT = Path(__file__).parents[1]
 #: how the README writes defaults that are counts
-COUNTS = {"batch_size": "1000 events", "max_queue_size": "100 000 events", "max_queue_bytes": "64 MiB", "max_spool_bytes": "1 GiB"}
+COUNTS = {
+    "batch_size": "1000 events",
+    "max_queue_size": "100 000 events",
+    "max_queue_bytes": "64 MiB",
+    "max_spool_bytes": "1 GiB",
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,9 @@ def test_its_code_writes_rows_as_the_role_that_it_makes(
             processor.close()
 
     with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT event, user_id, metadata::text FROM events ORDER BY event, user_id, metadata::text")
+        cursor.execute(
+            "SELECT DISTINCT event, user_id, metadata::text FROM events ORDER BY event, user_id, metadata::text"
+        )
         assert cursor.fetchall() == [("moved", None, '{"city": "Oslo"}'), ("signup", "alice", '{"plan": "pro"}')]
         cursor.execute("SELECT count(*) FROM events WHERE event = 'signup'")
         assert cursor.fetchone() == (2,)
@@ -167,7 +174,13 @@ def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document)
             default = parameter.default
             if default is inspect.Parameter.empty or name in {"logger", "schema"}:
                 continue
-            written = f'"{default}"' if isinstance(default, str) else f"{default} s" if isinstance(default, float) else f"{default}"
+            written = (
+                f'"{default}"'
+                if isinstance(default, str)
+                else f"{default} s"
+                if isinstance(default, float)
+                else f"{default}"
+            )
             assert listed[name] == COUNTS.get(name, written), name
     defaults = inspect.signature(Pipeline.__init__).parameters
     assert [defaults[name].default for name in COUNTS] == [1000, 100_000, 64 * 2**20, 2**30]

@@ -16,10 +16,10 @@ import pytest
 from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging.database import ledger
-from pawprint_logging.database.ledger import event_delivery, new_delivery
-from pawprint_logging.delivery import replay as module
-from pawprint_logging.delivery.replay import replay
+from pawprint_logging._database.table import ledger
+from pawprint_logging._database.table.ledger import event_delivery, new_delivery
+from pawprint_logging._delivery import replay as module
+from pawprint_logging._delivery.replay import replay
 
 Lines = Callable[..., Path]
 
@@ -40,8 +40,19 @@ def lines(tmp_path: Path) -> Lines:
         with path.open("a") as file:
             for number in range(count):
                 each = event_delivery(delivery or new_delivery(), number)
-                event = {"timestamp": "2024-01-01 00:00:00+00:00", "user_id": "u", "event": "e", "metadata": {"n": number}, **columns}
-                line = {"timestamp": (at or datetime.now(timezone.utc)).isoformat(), "table": "events", "reason": "r", "sqlstate": None}
+                event = {
+                    "timestamp": "2024-01-01 00:00:00+00:00",
+                    "user_id": "u",
+                    "event": "e",
+                    "metadata": {"n": number},
+                    **columns,
+                }
+                line = {
+                    "timestamp": (at or datetime.now(timezone.utc)).isoformat(),
+                    "table": "events",
+                    "reason": "r",
+                    "sqlstate": None,
+                }
                 file.write(json.dumps({**line, "delivery": str(each), "event": event}) + "\n")
         return path
 
@@ -86,7 +97,9 @@ def test_a_line_twice_in_a_file_is_one_row(tracker: Tracker, connection: Any, li
     assert (result.written, result.present) == (1, 1)
 
 
-@pytest.mark.parametrize("raw", [b"nonsense\n", b"[]\n", b"{}\n", b'{"delivery": 1}\n', b"\xff\n", b'{"table": "events", "deliv'])
+@pytest.mark.parametrize(
+    "raw", [b"nonsense\n", b"[]\n", b"{}\n", b'{"delivery": 1}\n', b"\xff\n", b'{"table": "events", "deliv']
+)
 def test_a_torn_or_foreign_line_is_rejected_once(tracker: Tracker, lines: Lines, raw: bytes) -> None:
     path = lines(1)
     path.write_bytes(path.read_bytes() + raw)
@@ -110,7 +123,9 @@ def test_the_rejected_file_is_private(tracker: Tracker, lines: Lines) -> None:
     assert stat.S_IMODE(path.with_name(path.name + ".rejected").stat().st_mode) == 0o600
 
 
-def test_a_rejected_file_that_ends_in_the_middle_of_a_line_is_gone_on_with_in_a_new_one(tracker: Tracker, lines: Lines) -> None:
+def test_a_rejected_file_that_ends_in_the_middle_of_a_line_is_gone_on_with_in_a_new_one(
+    tracker: Tracker, lines: Lines
+) -> None:
     path = lines(0)
     path.write_bytes(b"nonsense\n")
     path.with_name(path.name + ".rejected").write_bytes(b"nons")
@@ -156,7 +171,9 @@ def test_a_row_that_was_refused_is_written_once_it_can_be(tracker: Tracker, conn
     assert numbers(connection) == [0]
 
 
-def test_lines_older_than_the_ledgers_memory_are_rejected_unless_wanted(tracker: Tracker, connection: Any, lines: Lines) -> None:
+def test_lines_older_than_the_ledgers_memory_are_rejected_unless_wanted(
+    tracker: Tracker, connection: Any, lines: Lines
+) -> None:
     path = lines(1, at=datetime.now(timezone.utc) - timedelta(days=ledger.KEEP_DAYS + 1))
     assert replay(tracker, path).rejected == 1
     assert replay(tracker, path, even_old=True).written == 1

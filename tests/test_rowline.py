@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support import hostile
 
-from pawprint_logging.capture import copyline
-from pawprint_logging.capture.encoder import Kind, column_text
-from pawprint_logging.capture.rowline import RowEncoder
+from pawprint_logging._capture import copyline
+from pawprint_logging._capture.encoder import Kind, column_text
+from pawprint_logging._capture.rowline import RowEncoder
 
 KINDS: dict[str, Kind] = {"id": "plain", "at": "timestamp", "data": "json", "tags": "array"}
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -60,4 +60,6 @@ def test_a_missing_time_is_filled_in_where_it_is_wanted() -> None:
     names, line = RowEncoder(KINDS, timestamp="at").encode({"id": 1})
 
     assert names == ("at", "id")
-    assert dt.datetime.now(dt.timezone.utc) - dt.datetime.fromisoformat(line.decode().split("\t")[0]) < dt.timedelta(minutes=1)
+    assert dt.datetime.now(dt.timezone.utc) - dt.datetime.fromisoformat(line.decode().split("\t")[0]) < dt.timedelta(
+        minutes=1
+    )

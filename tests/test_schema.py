@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging.database.schema import MAX_NAME_BYTES, Table, derived_name, identifier, kind_of
+from pawprint_logging._database.table.schema import MAX_NAME_BYTES, Table, derived_name, identifier, kind_of
 
 FIELDS = ("json_field", "timestamp_field", "user_field", "event_field")
 
@@ -28,7 +28,12 @@ def test_the_default_schema_is_this_to_the_letter() -> None:
 def test_the_default_schema_uses_the_names_that_were_given() -> None:
     tracker = Tracker(json_field="data", timestamp_field="at", user_field="who", event_field="what")
     assert list(tracker.schema) == ["id", "at", "who", "what", "data"]
-    assert (tracker.json_field, tracker.timestamp_field, tracker.user_field, tracker.event_field) == ("data", "at", "who", "what")
+    assert (tracker.json_field, tracker.timestamp_field, tracker.user_field, tracker.event_field) == (
+        "data",
+        "at",
+        "who",
+        "what",
+    )
 
 
 def test_a_plain_dict_is_kept_as_an_ordered_dict() -> None:
@@ -101,7 +106,15 @@ def test_a_json_field_that_is_neither_json_nor_jsonb_is_refused(column_type: str
 
 @pytest.mark.parametrize(
     "column_type",
-    ["JSON", "jsonb", " JSONB NOT NULL", "jsonb default '[]'", "JSONB DEFAULT '{}'", "pg_catalog.jsonb", "JSONB CHECK (x <> '[]')"],
+    [
+        "JSON",
+        "jsonb",
+        " JSONB NOT NULL",
+        "jsonb default '[]'",
+        "JSONB DEFAULT '{}'",
+        "pg_catalog.jsonb",
+        "JSONB CHECK (x <> '[]')",
+    ],
 )
 def test_a_json_field_may_be_json_or_jsonb_with_any_constraint(column_type: str) -> None:
     assert Tracker(schema={"metadata": column_type}).schema["metadata"] == column_type
@@ -112,7 +125,9 @@ def test_another_json_column_is_allowed_and_so_is_none() -> None:
     Tracker(schema={"event": "TEXT"})
 
 
-@pytest.mark.parametrize("schema", [{}, [], "id SERIAL", 5, {"a": ""}, {"a": None}, {"a": 5}, {"a": "TEXT\x00"}, {1: "TEXT"}], ids=repr)
+@pytest.mark.parametrize(
+    "schema", [{}, [], "id SERIAL", 5, {"a": ""}, {"a": None}, {"a": 5}, {"a": "TEXT\x00"}, {1: "TEXT"}], ids=repr
+)
 def test_a_schema_that_is_no_mapping_of_names_to_types_is_refused(schema: Any) -> None:
     with pytest.raises(ConfigurationError, match="schema"):
         Tracker(schema=schema)
@@ -120,7 +135,23 @@ def test_a_schema_that_is_no_mapping_of_names_to_types_is_refused(schema: Any) -
 
 @pytest.mark.parametrize(
     "table",
-    ["", ".", "a.", ".b", "a.b.c", 'ev"ents', "ev'ents", "ev`ents", "a\x00", "a\nb", "x" * 64, "s." + "é" * 32, "\ud800", 5, ["events"]],
+    [
+        "",
+        ".",
+        "a.",
+        ".b",
+        "a.b.c",
+        'ev"ents',
+        "ev'ents",
+        "ev`ents",
+        "a\x00",
+        "a\nb",
+        "x" * 64,
+        "s." + "é" * 32,
+        "\ud800",
+        5,
+        ["events"],
+    ],
     ids=repr,
 )
 def test_a_table_name_that_cannot_be_used_is_refused(table: Any) -> None:
@@ -128,7 +159,9 @@ def test_a_table_name_that_cannot_be_used_is_refused(table: Any) -> None:
         Tracker(table=table)
 
 
-@pytest.mark.parametrize("table", ["events", "analytics.events", "Order Events", "x" * 63, "select", "a__b", "événements"])
+@pytest.mark.parametrize(
+    "table", ["events", "analytics.events", "Order Events", "x" * 63, "select", "a__b", "événements"]
+)
 def test_any_other_table_name_is_fine(table: str) -> None:
     assert Tracker(table=table).table == table
 
@@ -158,7 +191,11 @@ def test_the_type_of_a_column_says_how_it_takes_values(column_type: str, kind: s
 def test_a_derived_name_that_postgresql_would_cut_is_shortened_and_stays_unique() -> None:
     one, other = "x" * 62 + "a", "x" * 62 + "b"
 
-    names = {derived_name(one, "__deliveries"), derived_name(other, "__deliveries"), derived_name("é" * 31, "__deliveries")}
+    names = {
+        derived_name(one, "__deliveries"),
+        derived_name(other, "__deliveries"),
+        derived_name("é" * 31, "__deliveries"),
+    }
 
     assert len(names) == 3
     assert all(len(name.encode()) <= MAX_NAME_BYTES and name.endswith("__deliveries") for name in names)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.sink import event
 
-from pawprint_logging.delivery import segment as module
-from pawprint_logging.delivery.segment import PAGE, Progress, Segment
+from pawprint_logging._delivery import segment as module
+from pawprint_logging._delivery.segment import PAGE, Progress, Segment
 
 TABLE = '"events"'
 
@@ -101,7 +101,9 @@ def test_refused_rows_are_read_back(made: Segment) -> None:
 def test_a_line_that_does_not_fit_gives_its_place_to_the_next(made: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
     made.add(event(0))
     whole = os.pwrite
-    monkeypatch.setattr("os.pwrite", lambda descriptor, data, place: whole(descriptor, data[:5], place))  # as a full disk does
+    monkeypatch.setattr(
+        "os.pwrite", lambda descriptor, data, place: whole(descriptor, data[:5], place)
+    )  # as a full disk does
     with pytest.raises(OSError, match="No space"):
         made.add(((), b"much longer than the next\n"))
     monkeypatch.undo()
@@ -147,7 +149,9 @@ def test_what_is_no_segment_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert os.path.lexists(path)
 
 
-def test_a_file_that_was_taken_for_a_dead_one_while_it_was_made_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_taken_for_a_dead_one_while_it_was_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.spool"
     lock = module._lock
 

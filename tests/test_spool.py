@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.sink import BAD, event
 
-from pawprint_logging.capture.event import Event
-from pawprint_logging.delivery.batch import Batch
-from pawprint_logging.delivery.spool import Spool
+from pawprint_logging._capture.capture import Row
+from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.spool import Spool
 from pawprint_logging.errors import ConfigurationError
 
 Make = Callable[..., "User"]
@@ -25,10 +25,12 @@ class User:
         self.warnings: list[str] = []
         settings: dict[str, Any] = {"max_bytes": 2**30, "with_fsync": False, "warn": self.warnings.append, **options}
         self.spool = Spool(str(folder), settings.pop("table", '"events"'), **settings)
-        self.queue: deque[Event] = deque()
+        self.queue: deque[Row] = deque()
 
-    def add(self, *numbers: int) -> list[Event]:
-        return [refused for number in numbers for refused in self.spool.add(event(number), self.queue, self.queue.append)]
+    def add(self, *numbers: int) -> list[Row]:
+        return [
+            refused for number in numbers for refused in self.spool.add(event(number), self.queue, self.queue.append)
+        ]
 
     def take(self, count: int) -> Batch:
         batch = Batch([self.queue.popleft() for _ in range(count)])
@@ -196,7 +198,7 @@ def test_a_closed_spool_sends_nothing(folder: Path) -> None:
 def test_an_event_logged_while_another_is_written_comes_after_it(folder: Path) -> None:
     user = User(folder)
 
-    def accept(each: Event) -> None:
+    def accept(each: Row) -> None:
         user.queue.append(each)
         if each == event(1):
             assert user.spool.add(event(2), user.queue, user.queue.append) == []  # a signal handler
@@ -212,7 +214,7 @@ def test_a_signal_handler_that_raises_leaves_file_and_queue_in_step(folder: Path
     user = User(folder)
     calls = []
 
-    def accept(each: Event) -> None:
+    def accept(each: Row) -> None:
         calls.append(each)
         if len(calls) > 1 or is_queued:
             user.queue.append(each)

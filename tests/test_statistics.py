@@ -17,7 +17,7 @@ from support.models import Happening
 from support.server import Server
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
-from pawprint_logging.database import arrivals
+from pawprint_logging._database.analysis import watermark
 
 START = datetime(2026, 1, 1, 9)  # noqa: DTZ001 - what PostgreSQL stores has no zone
 
@@ -40,7 +40,10 @@ def minute(number: float) -> datetime:
 
 def write(tracker: Tracker, *rows: tuple[str | None, float] | tuple[str | None, float, str | None]) -> None:
     """Write events: user, minute, and name."""
-    tracker.write_many({"user_id": row[0], "timestamp": minute(row[1]), "event": row[2] if len(row) > 2 else f"e{row[1]}"} for row in rows)
+    tracker.write_many(
+        {"user_id": row[0], "timestamp": minute(row[1]), "event": row[2] if len(row) > 2 else f"e{row[1]}"}
+        for row in rows
+    )
 
 
 def found(stats: Statistics) -> list[models.Session]:
@@ -54,7 +57,9 @@ def expected(stats: Statistics, minutes: float = 30) -> list[models.Session]:
 
 
 def happenings(tracker: Tracker) -> list[Happening]:
-    rows = tracker.query("SELECT timestamp, user_id, event FROM events WHERE isfinite(timestamp) ORDER BY id").itertuples(index=False)
+    rows = tracker.query(
+        "SELECT timestamp, user_id, event FROM events WHERE isfinite(timestamp) ORDER BY id"
+    ).itertuples(index=False)
     nothing: Callable[[Any], Any] = lambda value: None if value != value or value is None else value  # noqa: E731
     return [Happening(row[0].to_pydatetime(), nothing(row[1]), nothing(row[2])) for row in rows]
 
@@ -126,7 +131,9 @@ def test_equal_timestamps_keep_the_order_of_writing(tracker: Tracker, stats: Sta
     assert found(stats) == [(minute(0), "a", 0.0, 4, minute(0), "z,b,a")]
 
 
-def test_events_without_user_or_time_are_in_no_session_and_without_name_only_counted(tracker: Tracker, stats: Statistics) -> None:
+def test_events_without_user_or_time_are_in_no_session_and_without_name_only_counted(
+    tracker: Tracker, stats: Statistics
+) -> None:
     write(tracker, (None, 0), ("a", 0, None))
     tracker.write_many([{"user_id": "a", "timestamp": moment} for moment in (None, "infinity", "-infinity")])
     stats.sessions()
@@ -199,7 +206,9 @@ def test_clean_sees_what_was_deleted_and_keeps_grants(tracker: Tracker, stats: S
 def test_built_anew_the_table_has_the_same_indexes_once(tracker: Tracker, stats: Statistics, connection: Any) -> None:
     def indexes() -> list[str]:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'events__sessions'::regclass")
+            cursor.execute(
+                "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'events__sessions'::regclass"
+            )
             return sorted(row[0].partition(" USING ")[2] for row in cursor.fetchall())
 
     write(tracker, *FRODO)
@@ -210,7 +219,9 @@ def test_built_anew_the_table_has_the_same_indexes_once(tracker: Tracker, stats:
     assert indexes() == ["btree (total_events)", "btree (user_id, last_timestamp)"]
 
 
-def test_a_role_that_does_not_own_the_table_may_build_it_anew(server: Server, tracker: Tracker, stats: Statistics) -> None:
+def test_a_role_that_does_not_own_the_table_may_build_it_anew(
+    server: Server, tracker: Tracker, stats: Statistics
+) -> None:
     role = f"other_{uuid.uuid4().hex[:8]}"
     write(tracker, *FRODO, *GANDALF)
     stats.engagement()
@@ -228,9 +239,17 @@ def test_a_role_that_does_not_own_the_table_may_build_it_anew(server: Server, tr
 
 @pytest.mark.parametrize(
     "change",
-    ["TRUNCATE events RESTART IDENTITY", "DROP TABLE events__sessions", "DROP TABLE events__statistics", "VACUUM FULL events", "recreate"],
+    [
+        "TRUNCATE events RESTART IDENTITY",
+        "DROP TABLE events__sessions",
+        "DROP TABLE events__statistics",
+        "VACUUM FULL events",
+        "recreate",
+    ],
 )
-def test_a_table_that_is_another_one_now_is_begun_anew(tracker: Tracker, stats: Statistics, connection: Any, change: str) -> None:
+def test_a_table_that_is_another_one_now_is_begun_anew(
+    tracker: Tracker, stats: Statistics, connection: Any, change: str
+) -> None:
     write(tracker, *FRODO)
     stats.sessions()
     with connection.cursor() as cursor:
@@ -249,7 +268,10 @@ def test_a_table_that_is_another_one_now_is_begun_anew(tracker: Tracker, stats: 
 def test_rows_of_a_transaction_that_commits_late_are_not_missed(tracker: Tracker, stats: Statistics, db: str) -> None:
     with closing(psycopg2.connect(db)) as slow, slow.cursor() as cursor:
         write(tracker, ("a", 0))
-        cursor.execute("INSERT INTO events (user_id, timestamp, event) VALUES ('a', %s, 'late'), ('c', %s, 'late')", [minute(1), minute(1)])
+        cursor.execute(
+            "INSERT INTO events (user_id, timestamp, event) VALUES ('a', %s, 'late'), ('c', %s, 'late')",
+            [minute(1), minute(1)],
+        )
         write(tracker, ("a", 2), ("b", 2))
         stats.sessions()
         write(tracker, ("b", 3))
@@ -268,7 +290,7 @@ def test_rows_of_a_transaction_that_commits_late_are_not_missed(tracker: Tracker
 def test_missing_numbers_are_forgotten_once_nothing_can_come(
     tracker: Tracker, stats: Statistics, connection: Any, db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "GRACE", 0)
+    monkeypatch.setattr(watermark, "GRACE", 0)
 
     def missing() -> list[Any]:
         with connection.cursor() as cursor:
@@ -292,8 +314,10 @@ def test_missing_numbers_are_forgotten_once_nothing_can_come(
     assert found(stats) == expected(stats)
 
 
-def test_many_missing_numbers_are_taken_together(tracker: Tracker, stats: Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "MAX_RANGES", 3)
+def test_many_missing_numbers_are_taken_together(
+    tracker: Tracker, stats: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark, "MAX_RANGES", 3)
     write(tracker, *[("a", number * 20) for number in range(40)])
     tracker.query("DELETE FROM events WHERE id % 3 = 0")
     stats.sessions()
@@ -315,13 +339,19 @@ def test_a_table_whose_rows_have_no_number_is_computed_anew(db: str) -> None:
         stats.engagement()
 
         rows = list(stats["sessions"].iter_rows("duration", "events"))
-        assert rows == [{"duration": 5.0, "events": "e0,e5"}, {"duration": 0.0, "events": "e40"}, {"duration": 0.0, "events": "e100"}]
+        assert rows == [
+            {"duration": 5.0, "events": "e0,e5"},
+            {"duration": 0.0, "events": "e40"},
+            {"duration": 0.0, "events": "e100"},
+        ]
         assert days(stats) == [(START.replace(hour=0), 1, 1, 1, 1.0, 1, 1, 1, 1.0)]
         assert stats.funnel("e0", "e40", "e5")["users"].tolist() == [1, 1, 0]
         assert stats.retention("hour").to_numpy().tolist() == [[1, 1]]
 
 
-def test_events_without_an_index_on_their_time_are_extended_as_well(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+def test_events_without_an_index_on_their_time_are_extended_as_well(
+    tracker: Tracker, stats: Statistics, connection: Any
+) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DROP INDEX events_timestamp_event_idx")
     write(tracker, ("a", 0), ("a", 40), ("b", 0))
@@ -333,7 +363,13 @@ def test_events_without_an_index_on_their_time_are_extended_as_well(tracker: Tra
 
 
 def test_users_may_be_sorted_by_rules_of_their_own(db: str) -> None:
-    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": 'TEXT COLLATE "POSIX"', "event": "TEXT", "metadata": "JSONB"}
+    schema = {
+        "id": "SERIAL PRIMARY KEY",
+        "timestamp": "TIMESTAMP",
+        "user_id": 'TEXT COLLATE "POSIX"',
+        "event": "TEXT",
+        "metadata": "JSONB",
+    }
     with Tracker(db=db, table="events", schema=schema) as tracker:
         tracker.create_table()
         stats = Statistics(tracker)
@@ -345,7 +381,9 @@ def test_users_may_be_sorted_by_rules_of_their_own(db: str) -> None:
         assert days(stats) == models.engagement(happenings(tracker), 2)
 
 
-def test_two_calls_at_once_and_writers_beside_them_end_in_the_same_answer(tracker: Tracker, stats: Statistics, db: str) -> None:
+def test_two_calls_at_once_and_writers_beside_them_end_in_the_same_answer(
+    tracker: Tracker, stats: Statistics, db: str
+) -> None:
     failures: list[BaseException] = []
 
     def guarded(work: Callable[[], None]) -> Callable[[], None]:
@@ -394,7 +432,14 @@ def test_the_tracker_of_a_statistic_reads_its_table(tracker: Tracker, stats: Sta
 
     assert stats["sessions"].table == "events__sessions"
     assert stats["sessions"] is stats["sessions"]
-    assert list(stats["sessions"].schema) == ["timestamp", "user_id", "duration", "total_events", "last_timestamp", "events"]
+    assert list(stats["sessions"].schema) == [
+        "timestamp",
+        "user_id",
+        "duration",
+        "total_events",
+        "last_timestamp",
+        "events",
+    ]
     assert stats["sessions"].sum("total_events", resolution="month")["sum"].tolist() == [16]
     assert stats["sessions"].read("DISTINCT(user_id)", duration__gt=4).iloc[:, 0].tolist() == ["Frodo", "Gandalf"]
     with pytest.raises(KeyError, match="there is no statistic 'sesions'; there are sessions, engagement"):
@@ -419,7 +464,9 @@ def test_any_name_of_table_and_columns_will_do(db: str, connection: Any) -> None
                 stats.sessions()
                 stats.engagement(min_sessions=1)
             rows = list(stats["sessions"].iter_rows())
-            assert rows == [dict(zip(rows[0], (minute(0), "u", 51.0, 4, minute(51), "0%s,25%s,50%s,51%s"), strict=True))]
+            assert rows == [
+                dict(zip(rows[0], (minute(0), "u", 51.0, 4, minute(51), "0%s,25%s,50%s,51%s"), strict=True))
+            ]
             assert list(rows[0])[1] == user
             assert stats["engagement"].read()["mau_active"].tolist() == [1]
             condition: dict[str, Any] = {user: "u"}
@@ -622,7 +669,16 @@ def test_a_funnel_counts_users_who_took_the_steps_in_order(tracker: Tracker, sta
 
 
 def test_the_last_step_must_come_within_the_time_of_some_first_step(tracker: Tracker, stats: Statistics) -> None:
-    write(tracker, ("a", 0, "x"), ("a", 50, "x"), ("a", 55, "y"), ("a", 60, "z"), ("b", 0, "x"), ("b", 5, "y"), ("b", 50, "z"))
+    write(
+        tracker,
+        ("a", 0, "x"),
+        ("a", 50, "x"),
+        ("a", 55, "y"),
+        ("a", 60, "z"),
+        ("b", 0, "x"),
+        ("b", 5, "y"),
+        ("b", 50, "z"),
+    )
 
     assert steps(stats, "x", "y", "z", within=10) == [2, 2, 1]
     assert steps(stats, "x", "y", "z", within=timedelta(minutes=5)) == [2, 2, 0]
@@ -660,7 +716,9 @@ def test_a_funnel_needs_a_step_and_an_event(stats: Statistics, db: str) -> None:
             Statistics(tracker).funnel("x")
 
 
-def test_retention_has_a_row_for_each_cohort_and_a_column_for_each_period_since(tracker: Tracker, stats: Statistics) -> None:
+def test_retention_has_a_row_for_each_cohort_and_a_column_for_each_period_since(
+    tracker: Tracker, stats: Statistics
+) -> None:
     week = 7 * 1440
     write(tracker, ("a", 0), ("a", week), ("a", 3 * week), ("b", 10), ("c", week), ("c", 2 * week), (None, 0))
 

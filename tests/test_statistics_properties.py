@@ -52,7 +52,14 @@ def sessions(stats: Statistics) -> list[models.Session]:
         'SELECT "timestamp", user_id, duration, total_events, last_timestamp, events FROM events__sessions ORDER BY 1, 2'
     )
     return [
-        (row[0].to_pydatetime(), row[1], row[2], row[3], row[4].to_pydatetime(), row[5] if isinstance(row[5], str) else None)
+        (
+            row[0].to_pydatetime(),
+            row[1],
+            row[2],
+            row[3],
+            row[4].to_pydatetime(),
+            row[5] if isinstance(row[5], str) else None,
+        )
         for row in frame.itertuples(index=False)
     ]
 
@@ -68,7 +75,7 @@ def engagement(stats: Statistics) -> list[tuple[Any, ...]]:
 def test_extended_sessions_equal_those_of_python_and_rebuilt_ones(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, most: int, given_batches: list[list[Happening]], duration: float
 ) -> None:
-    monkeypatch.setattr("pawprint_logging.database.sessions.MAX_NAMES", most)
+    monkeypatch.setattr("pawprint_logging._database.analysis.sessions.MAX_NAMES", most)
     stats = begin(tracker)
     rows: list[Happening] = []
     for batch in given_batches:
@@ -106,7 +113,10 @@ def test_extended_engagement_equals_that_of_python_and_a_rebuilt_one(
 @given(
     rows=st.lists(st.builds(Happening, CLOSE, USERS, NAMES), max_size=40),
     asked=st.lists(
-        st.tuples(st.lists(st.sampled_from(["x", "y", "z", ""]), min_size=1, max_size=4), st.none() | st.sampled_from([15, 60, 200])),
+        st.tuples(
+            st.lists(st.sampled_from(["x", "y", "z", ""]), min_size=1, max_size=4),
+            st.none() | st.sampled_from([15, 60, 200]),
+        ),
         min_size=3,
         max_size=3,
     ),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from support import hostile
 
-from pawprint_logging.capture import storable
-from pawprint_logging.capture.guard import guard
-from pawprint_logging.capture.storable import Storable, clean, number, stand_in, text_of
+from pawprint_logging._capture import storable
+from pawprint_logging._capture.guard import guard
+from pawprint_logging._capture.storable import Storable, clean, number, stand_in, text_of
 
 
 def copied(value: Any, **limits: int) -> Any:

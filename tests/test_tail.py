@@ -18,8 +18,8 @@ from support.commandline import CommandLine, environment, insert, program
 from support.shop import tracker_on, value
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging.database import tail
-from pawprint_logging.database.tail import Tail
+from pawprint_logging._database.reading import tail
+from pawprint_logging._database.reading.tail import Tail
 
 Watch = Callable[..., Tail]
 
@@ -80,7 +80,9 @@ def test_a_table_that_is_empty_at_first(db: str, connection: Any, watch: Watch) 
     assert (names(end.arrived()), end.arrived()) == (["first"], [])
 
 
-def test_much_at_once_in_a_table_that_is_empty_at_first(db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_at_once_in_a_table_that_is_empty_at_first(
+    db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail, "LOOKBACK", 5)
     tracker_on(db)
     end = watch("event")
@@ -100,7 +102,9 @@ def test_fields_and_conditions(db: str, connection: Any, watch: Watch) -> None:
     assert end.arrived() == [{"event": "xy", "metadata__n": 2}]
 
 
-def test_a_transaction_that_commits_late_is_not_missed(db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_that_commits_late_is_not_missed(
+    db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail, "GRACE", 0.0)
     tracker_on(db)
     end = watch()
@@ -162,7 +166,9 @@ def test_every_row_of_many_interleaved_transactions_comes_once(
 
 
 def test_a_table_without_a_number_is_watched_by_its_time(db: str, connection: Any, watch: Watch) -> None:
-    connection.cursor().execute("CREATE TABLE events (id UUID DEFAULT gen_random_uuid(), timestamp TIMESTAMP DEFAULT now(), event TEXT)")
+    connection.cursor().execute(
+        "CREATE TABLE events (id UUID DEFAULT gen_random_uuid(), timestamp TIMESTAMP DEFAULT now(), event TEXT)"
+    )
     end = watch()
 
     with closing(psycopg2.connect(db)) as late:
@@ -175,7 +181,9 @@ def test_a_table_without_a_number_is_watched_by_its_time(db: str, connection: An
 
 
 def test_a_time_far_in_the_future_does_not_blind_it(connection: Any, watch: Watch) -> None:
-    connection.cursor().execute("SET timezone = 'UTC'; CREATE TABLE events (timestamp TIMESTAMP DEFAULT now(), event TEXT)")
+    connection.cursor().execute(
+        "SET timezone = 'UTC'; CREATE TABLE events (timestamp TIMESTAMP DEFAULT now(), event TEXT)"
+    )
     connection.cursor().execute("INSERT INTO events VALUES ('infinity', 'far'), ('2999-01-01', 'far')")
     end = watch()
 
@@ -239,7 +247,10 @@ def test_following_goes_on_after_a_lost_connection_until_it_is_stopped(follower:
         time.sleep(0.02)
     log(connection, "a")
     assert json.loads(follower.stdout.readline()) == {"event": "a"}
-    value(connection, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'")
+    value(
+        connection,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'",
+    )
     log(connection, "b")
     assert json.loads(follower.stdout.readline()) == {"event": "b"}
 

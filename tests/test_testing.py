@@ -39,7 +39,12 @@ def test_a_handlers_events_are_dicts_of_columns(options: dict[str, Any]) -> None
         signup(logger_with(handler))
 
     (event,) = events
-    assert {**event, "timestamp": None} == {"event": "signup", "user_id": "alice", "metadata": {"plan": "pro"}, "timestamp": None}
+    assert {**event, "timestamp": None} == {
+        "event": "signup",
+        "user_id": "alice",
+        "metadata": {"plan": "pro"},
+        "timestamp": None,
+    }
     moment = datetime.fromisoformat(event["timestamp"]).replace(tzinfo=timezone.utc)
     assert abs(moment - datetime.now(timezone.utc)) < timedelta(minutes=1)
     assert handler.flush(60)
@@ -60,7 +65,9 @@ def test_a_processors_events_are_there_and_the_rest_of_the_chain_goes_on(options
     with capture_events() as events:
         structlog.get_logger().info("signup", track=True, user_id="alice", plan="pro")
 
-    assert [(event["event"], event["user_id"], event["metadata"]) for event in events] == [("signup", "alice", {"plan": "pro"})]
+    assert [(event["event"], event["user_id"], event["metadata"]) for event in events] == [
+        ("signup", "alice", {"plan": "pro"})
+    ]
 
 
 @pytest.mark.parametrize("options", [{}, NOWHERE])
@@ -163,9 +170,13 @@ def test_capture_logs_of_structlog_takes_the_chain_away_unless_it_is_told_to_kee
 def pytest_of_a_user(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in a folder as a user would; where the package is not installed, its plugin is named."""
     is_installed = any(each.name == "pawprint_logging" for each in entry_points(group="pytest11"))
-    plugin = [] if is_installed else ["-p", "pawprint_logging.pytest_plugin"]
+    plugin = [] if is_installed else ["-p", "pawprint_logging._pytest_plugin"]
     command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", *arguments]
-    variables = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "" if is_installed else "1", **variables}
+    variables = {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "" if is_installed else "1",
+        **variables,
+    }
     settings = {**environment(), **{name: value for name, value in variables.items() if value}}
     return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
 
@@ -183,7 +194,7 @@ def test_a_suite_that_does_not_use_the_fixture_pays_nothing_for_it(tmp_path: Pat
     (tmp_path / "test_other.py").write_text(
         "import sys\n"
         "def test_that_nothing_was_loaded():\n"
-        "    assert {name for name in sys.modules if name.startswith('pawprint_logging.')} == {'pawprint_logging.pytest_plugin'}\n"
+        "    assert {name for name in sys.modules if name.startswith('pawprint_logging.')} == {'pawprint_logging._pytest_plugin'}\n"
         "    assert not {'psycopg2', 'structlog', 'pythonjsonlogger', 'orjson', 'pandas', 'click'} & set(sys.modules)\n"
     )
 

@@ -22,7 +22,9 @@ NOON = dt.datetime(2024, 2, 29, 12, 0)  # noqa: DTZ001 - as it comes back from a
 
 def tables(connection: Any) -> list[str]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+        cursor.execute(
+            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
         return sorted(name for (name,) in cursor.fetchall())
 
 
@@ -47,7 +49,9 @@ def test_create_table_makes_the_default_columns_and_the_ledger(db: str, connecti
         ]
         cursor.execute("SELECT delivery, written_at FROM events__deliveries")
         assert cursor.fetchall() == []
-        cursor.execute("SELECT indrelid::regclass::text FROM pg_index WHERE indisprimary AND indrelid::regclass::text LIKE 'events%'")
+        cursor.execute(
+            "SELECT indrelid::regclass::text FROM pg_index WHERE indisprimary AND indrelid::regclass::text LIKE 'events%'"
+        )
         assert sorted(cursor.fetchall()) == [("events",), ("events__deliveries",)]
 
 
@@ -187,7 +191,13 @@ def test_a_tracker_writes_to_columns_that_its_schema_does_not_know(db: str, conn
 
 @pytest.mark.parametrize(
     "given",
-    [NOON, NOON.replace(hour=17, minute=30, tzinfo=EAST), "2024-02-29T17:30:00+05:30", "2024-02-29 12:00", "2024-02-29T12:00:00Z"],
+    [
+        NOON,
+        NOON.replace(hour=17, minute=30, tzinfo=EAST),
+        "2024-02-29T17:30:00+05:30",
+        "2024-02-29 12:00",
+        "2024-02-29T12:00:00Z",
+    ],
     ids=str,
 )
 def test_an_aware_time_is_converted_to_utc_and_a_naive_one_taken_as_utc(db: str, connection: Any, given: Any) -> None:
@@ -204,10 +214,14 @@ def utc_now() -> dt.datetime:
 
 
 @pytest.mark.parametrize("auto_timestamp", [False, True])
-def test_the_time_is_utc_whether_python_or_the_database_fills_it(db: str, connection: Any, auto_timestamp: bool) -> None:
+def test_the_time_is_utc_whether_python_or_the_database_fills_it(
+    db: str, connection: Any, auto_timestamp: bool
+) -> None:
     # Given a server, and a role, that live elsewhere
     with connection.cursor() as cursor:
-        cursor.execute("ALTER DATABASE " + value(connection, "SELECT current_database()") + " SET timezone = 'Asia/Tokyo'")
+        cursor.execute(
+            "ALTER DATABASE " + value(connection, "SELECT current_database()") + " SET timezone = 'Asia/Tokyo'"
+        )
     tracker = tracker_on(db, auto_timestamp=auto_timestamp)
     before = utc_now()
 
@@ -246,14 +260,28 @@ def test_write_many_returns_how_many_rows_it_wrote(db: str, connection: Any) -> 
 
 
 def test_rows_may_have_different_columns_and_defaults_apply(db: str, connection: Any) -> None:
-    tracker = tracker_on(db, schema={"id": "SERIAL", "event": "TEXT DEFAULT 'none'", "user_id": "TEXT", "metadata": "JSONB"})
+    tracker = tracker_on(
+        db, schema={"id": "SERIAL", "event": "TEXT DEFAULT 'none'", "user_id": "TEXT", "metadata": "JSONB"}
+    )
 
-    rows = [{"event": "a", "user_id": "u"}, {"user_id": "v"}, {"user_id": "w", "event": "b"}, {"metadata": {"x": 1}}, {"event": None}]
+    rows = [
+        {"event": "a", "user_id": "u"},
+        {"user_id": "v"},
+        {"user_id": "w", "event": "b"},
+        {"metadata": {"x": 1}},
+        {"event": None},
+    ]
     assert tracker.write_many(rows) == 5
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT event, user_id, metadata FROM events ORDER BY user_id NULLS LAST, event NULLS LAST")
-        assert cursor.fetchall() == [("a", "u", None), ("none", "v", None), ("b", "w", None), ("none", None, {"x": 1}), (None, None, None)]
+        assert cursor.fetchall() == [
+            ("a", "u", None),
+            ("none", "v", None),
+            ("b", "w", None),
+            ("none", None, {"x": 1}),
+            (None, None, None),
+        ]
 
 
 @pytest.mark.parametrize("bad", [{"user_id": "x" * 40}, {"nonsense": 1}, {}, "text", None, 5], ids=repr)
@@ -325,7 +353,9 @@ def test_arguments_are_keywords() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_failed_write_is_logged_without_values_and_raised(db: str, fields: dict[str, Any], sqlstate: str, column: str) -> None:
+def test_a_failed_write_is_logged_without_values_and_raised(
+    db: str, fields: dict[str, Any], sqlstate: str, column: str
+) -> None:
     collector = Collector("shop.failures")
     tracker = tracker_on(db, logger=collector_logger(collector))
 
@@ -349,7 +379,9 @@ def test_a_failed_write_is_logged_without_values_and_raised(db: str, fields: dic
 def collector_logger(collector: Collector) -> Any:
     import logging
 
-    return next(logger for logger in logging.root.manager.loggerDict.values() if collector in getattr(logger, "handlers", ()))
+    return next(
+        logger for logger in logging.root.manager.loggerDict.values() if collector in getattr(logger, "handlers", ())
+    )
 
 
 def test_without_a_logger_a_failed_write_is_raised_and_not_logged(db: str, caplog: pytest.LogCaptureFixture) -> None:

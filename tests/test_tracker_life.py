@@ -112,11 +112,16 @@ def test_a_write_whose_answer_is_lost_is_not_repeated(db: str, connection: Any, 
     assert stored(connection, "event") == [("once",)]
 
 
-def test_a_write_whose_session_was_terminated_is_repeated_over_a_unix_socket(server: Server, db: str, connection: Any) -> None:
+def test_a_write_whose_session_was_terminated_is_repeated_over_a_unix_socket(
+    server: Server, db: str, connection: Any
+) -> None:
     # Given a write that waits for a lock on the table
     tracker = tracker_on(f"{server.socket_dsn} dbname={connection.info.dbname}")
     tracker.write(event="before")
-    with closing(psycopg2.connect(f"{server.socket_dsn} dbname={connection.info.dbname}")) as holder, ThreadPoolExecutor() as pool:
+    with (
+        closing(psycopg2.connect(f"{server.socket_dsn} dbname={connection.info.dbname}")) as holder,
+        ThreadPoolExecutor() as pool,
+    ):
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
@@ -131,7 +136,10 @@ def test_a_write_whose_session_was_terminated_is_repeated_over_a_unix_socket(ser
             holder.rollback()
         # Then it is written by another one, once
         future.result(10)
-    assert server.execute("SELECT event FROM events ORDER BY id", dbname=connection.info.dbname) == [("before",), ("after",)]
+    assert server.execute("SELECT event FROM events ORDER BY id", dbname=connection.info.dbname) == [
+        ("before",),
+        ("after",),
+    ]
 
 
 def test_a_server_that_was_restarted_is_found_again(private_server: Any) -> None:
@@ -186,7 +194,9 @@ def in_child(work: Any) -> int:
 def test_a_child_opens_its_own_connection_and_leaves_the_parents_alone(db: str, connection: Any) -> None:
     tracker = tracker_on(db)
     tracker.write(event="parent")
-    backend = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pawprint_logging'"
+    backend = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pawprint_logging'"
+    )
     before = value(connection, backend)
 
     def work() -> None:

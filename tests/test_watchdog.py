@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from pawprint_logging.database.watchdog import Watchdog
+from pawprint_logging._database.session.watchdog import Watchdog
 
 
 def test_an_action_runs_when_its_time_is_up() -> None:

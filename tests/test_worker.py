@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from support.sink import AWAY, BAD, LOST, Memory, event, wait_for
 
-from pawprint_logging.capture.guard import silenced
-from pawprint_logging.capture.row import ROW_BYTES, Event
-from pawprint_logging.database.failure import Failure
-from pawprint_logging.database.ledger import refused_delivery
-from pawprint_logging.delivery.batch import Batch, Outcome
-from pawprint_logging.delivery.spool import Spool
-from pawprint_logging.delivery.worker import Worker
+from pawprint_logging._capture.guard import silenced
+from pawprint_logging._capture.row import ROW_BYTES, Row
+from pawprint_logging._database.table.ledger import refused_delivery
+from pawprint_logging._delivery.batch import Batch, Outcome
+from pawprint_logging._delivery.spool import Spool
+from pawprint_logging._delivery.worker import Worker
+from pawprint_logging._failure import Failure
 
 Make = Callable[..., Worker]
 
@@ -602,9 +602,12 @@ def test_a_close_by_a_callback_wakes_the_thread(make: Make) -> None:
 
 
 class Slow(Memory):
-    """A sink whose fallback takes its time over a batch, though not over each of the events that were still in the queue."""
+    """A sink whose fallback takes its time over a batch.
 
-    def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+    Though not over each of the events that were still in the queue.
+    """
+
+    def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
         time.sleep(0.15 if len(events) > 1 else 0)
         return super().divert(events, why, delivery, first)
 
@@ -624,7 +627,7 @@ def test_the_end_does_not_wait_for_a_fallback_that_hangs(make: Make) -> None:
     gate = threading.Event()
 
     class Hanging(Memory):
-        def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+        def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
             gate.wait(60)
             return super().divert(events, why, delivery, first)
 
@@ -738,7 +741,7 @@ def test_it_writes_by_itself_where_no_thread_can_start(make: Make, monkeypatch: 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr("pawprint_logging.native.start_thread", refuse)
+    monkeypatch.setattr("pawprint_logging._native.start_thread", refuse)
     sink = Memory()
     worker = make(sink)
     worker.put(event(1))

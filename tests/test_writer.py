@@ -12,10 +12,10 @@ import pytest
 from support.proxy import Proxy
 
 from pawprint_logging import Tracker
-from pawprint_logging.capture.event import Event, encode
-from pawprint_logging.delivery.batch import Batch
-from pawprint_logging.delivery.fallback import Fallback
-from pawprint_logging.delivery.writer import Writer, begin_within
+from pawprint_logging._capture.capture import Row, encode
+from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.fallback import Fallback
+from pawprint_logging._delivery.writer import Writer, begin_within
 
 Make = Callable[..., Writer]
 
@@ -38,7 +38,7 @@ def make(db: str) -> Iterator[Make]:
         writer.close()
 
 
-def event(name: str) -> Event:
+def event(name: str) -> Row:
     return encode({"user_id": "u", "event": name}, {})
 
 
@@ -99,7 +99,9 @@ def test_a_doubt_stays_while_the_ledger_cannot_be_asked(make: Make, db: str) -> 
     writer = make(write_timeout=1.0)
     batch = Batch([event("a")], in_doubt=True)
     with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
-        cursor.execute("INSERT INTO events__deliveries (delivery) VALUES (%s)", [str(batch.delivery)])  # its first attempt, under way
+        cursor.execute(
+            "INSERT INTO events__deliveries (delivery) VALUES (%s)", [str(batch.delivery)]
+        )  # its first attempt, under way
         outcome = writer.write(batch)
         assert outcome.retry is not None
         assert batch.in_doubt
@@ -114,17 +116,19 @@ def test_a_withdrawn_batch_is_not_committed(make: Make, connection: Any) -> None
     assert events(connection) == []
 
 
-def test_a_batch_withdrawn_during_its_copy_is_not_committed(make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pawprint_logging.database import rows
+def test_a_batch_withdrawn_during_its_copy_is_not_committed(
+    make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pawprint_logging._delivery import writer
 
     batch = Batch([event("a")])
-    copy = rows.copy_events
+    copy = writer.copy_rows
 
     def copy_and_withdraw(*arguments: Any) -> None:
         copy(*arguments)
         batch.is_withdrawn = True
 
-    monkeypatch.setattr(rows, "copy_events", copy_and_withdraw)
+    monkeypatch.setattr(writer, "copy_rows", copy_and_withdraw)
     assert make().write(batch).retry is not None
     assert events(connection) == []
 
@@ -152,7 +156,9 @@ def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: 
     assert events(connection) == ["b"]
 
 
-def test_without_a_ledger_it_writes_and_says_so_once(make: Make, connection: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_ledger_it_writes_and_says_so_once(
+    make: Make, connection: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = make()
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE events__deliveries")
@@ -162,13 +168,15 @@ def test_without_a_ledger_it_writes_and_says_so_once(make: Make, connection: Any
     assert len([record for record in caplog.records if "ledger" in record.getMessage()]) == 1
 
 
-def test_a_mistake_of_ours_leaves_no_transaction_open(make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_ours_leaves_no_transaction_open(
+    make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = make()
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("pawprint_logging.database.rows.copy_events", fail)
+    monkeypatch.setattr("pawprint_logging._delivery.writer.copy_rows", fail)
     with pytest.raises(ZeroDivisionError):
         writer.write(Batch([event("a")]))
     monkeypatch.undo()

@@ -16,7 +16,9 @@ def main() -> None:
     logging.config.dictConfig(json.loads(Path("logging.json").read_text(encoding="utf-8")))
 
     logger.info("a visit", extra={"event": "page_viewed", "user_id": "alice", "country": "NO", "path": "/"})
-    logger.info("a visit", extra={"event": "page_viewed", "user_id": "bob", "path": "/prices", "referrer": "newsletter"})
+    logger.info(
+        "a visit", extra={"event": "page_viewed", "user_id": "bob", "path": "/prices", "referrer": "newsletter"}
+    )
 
     for handler in logging.getLogger().handlers:
         handler.flush()

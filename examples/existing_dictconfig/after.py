@@ -13,7 +13,12 @@ LOGGING = {
         "full": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "level": "INFO", "formatter": "brief", "stream": "ext://sys.stdout"},
+        "console": {
+            "class": "logging.StreamHandler",
+            "level": "INFO",
+            "formatter": "brief",
+            "stream": "ext://sys.stdout",
+        },
         "file": {
             "class": "logging.handlers.RotatingFileHandler",
             "formatter": "full",
@@ -21,7 +26,12 @@ LOGGING = {
             "maxBytes": 10_000_000,
             "backupCount": 3,
         },
-        "events": {"class": "pawprint_logging.PawprintHandler", "db": "embedded:pawprint-demo", "table": "events", "create_table": True},
+        "events": {
+            "class": "pawprint_logging.PawprintHandler",
+            "db": "embedded:pawprint-demo",
+            "table": "events",
+            "create_table": True,
+        },
     },
     "loggers": {"urllib3": {"level": "WARNING"}},
     "root": {

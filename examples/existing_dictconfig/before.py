@@ -13,7 +13,12 @@ LOGGING = {
         "full": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "level": "INFO", "formatter": "brief", "stream": "ext://sys.stdout"},
+        "console": {
+            "class": "logging.StreamHandler",
+            "level": "INFO",
+            "formatter": "brief",
+            "stream": "ext://sys.stdout",
+        },
         "file": {
             "class": "logging.handlers.RotatingFileHandler",
             "formatter": "full",

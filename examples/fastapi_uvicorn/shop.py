@@ -15,8 +15,13 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 logger = logging.getLogger("shop")
 
 
-async def bind_user(request: Request, credentials: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]) -> None:
-    """Say once per request who it is from; `async`, since a plain function would run, and bind, in another thread's context."""
+async def bind_user(
+    request: Request, credentials: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
+) -> None:
+    """Say once per request who it is from.
+
+    `async`, since a plain function would run, and bind, in another thread's context.
+    """
     clear_contextvars()
     # An example takes everybody's word for who they are.
     bind_contextvars(user_id=credentials.username if credentials else None, path=request.url.path)

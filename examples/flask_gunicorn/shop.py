@@ -9,8 +9,8 @@ import os
 from flask import Flask, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-# Before the application is made, as Flask asks for. With --preload this runs once, in gunicorn's first process; nothing connects there,
-# and each worker that is forked from it has a queue, a thread and a connection of its own.
+# Before the application is made, as Flask asks for. With --preload this runs once, in gunicorn's first process; nothing
+# connects there, and each worker that is forked from it has a queue, a thread and a connection of its own.
 logging.config.dictConfig(
     {
         "version": 1,

@@ -11,15 +11,17 @@ import psycopg2.errors
 
 from pawprint_logging import Tracker
 
-#: made with ``python -c "import secrets; print(secrets.token_hex(32))"``, kept with the application's other secrets, not with the events
+#: made with ``python -c "import secrets; print(secrets.token_hex(32))"``, kept with the application's other secrets,
+#: not with the events
 KEY = bytes.fromhex(os.environ["SHOP_USER_KEY"])
 
 
 def pseudonym(user_id: str) -> str:
     """Return the name under which a user's events are stored.
 
-    The same user has the same pseudonym, so sessions, funnels and retention work. Without the key nobody can make it, while
-    a hash without a key is found out by trying all user ids. 32 characters fit the column, and no two users share them.
+    The same user has the same pseudonym, so sessions, funnels and retention work. Without the key nobody can make it,
+    while a hash without a key is found out by trying all user ids. 32 characters fit the column, and no two users share
+    them.
     """
     return hmac.new(KEY, user_id.encode(), "sha256").hexdigest()[:32]
 

@@ -1,4 +1,7 @@
-"""What the application does at its start, for its tests: the handler on the logger. No database is named, and none is needed."""
+"""What the application does at its start, for its tests: the handler on the logger.
+
+No database is named, and none is needed.
+"""
 
 import logging
 from collections.abc import Iterator

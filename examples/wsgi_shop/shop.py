@@ -1,4 +1,6 @@
-"""A web shop, small but real: each request logs what its user did, and that becomes a row in PostgreSQL; see README.rst.
+"""A web shop, small but real: each request logs what its user did, and that becomes a row in PostgreSQL.
+
+See README.rst.
 
 It needs nothing beyond the standard library; Flask, Django and others do the same with their own middleware.
 """
@@ -81,7 +83,11 @@ class Shop:
             return "400 Bad Request", {"error": "name a product and a quantity"}
         with self._lock:
             self._carts[user][product] += int(quantity)
-        logger.info("%s added to the cart", product, extra={"event": "cart_added", "product": product, "quantity": int(quantity)})
+        logger.info(
+            "%s added to the cart",
+            product,
+            extra={"event": "cart_added", "product": product, "quantity": int(quantity)},
+        )
         return "200 OK", {"added": product}
 
     def buy(self, user: str) -> tuple[str, dict[str, Any]]:
@@ -96,7 +102,10 @@ class Shop:
 
 
 def with_user(application: WSGIApplication) -> WSGIApplication:
-    """Bind the user that the cookie names, once for each request: then every event in it has the user, wherever it is logged."""
+    """Bind the user that the cookie names, once for each request.
+
+    Then every event in it has the user, wherever it is logged.
+    """
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get("user")
@@ -136,7 +145,8 @@ def main() -> None:
     options = parser.parse_args()
 
     logging.config.dictConfig(LOGGING)
-    # docker and systemd stop a program with SIGTERM, which by default ends Python at once, and what still waits to be written with it.
+    # docker and systemd stop a program with SIGTERM, which by default ends Python at once, and what still waits to be
+    # written with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with make_server("127.0.0.1", options.port, with_user(Shop()), ThreadingServer, QuietHandler) as server:
         print(f"http://127.0.0.1:{server.server_port} is open; Ctrl-C closes it", flush=True)

@@ -12,7 +12,9 @@ READY = "Uvicorn running"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_each_request_is_a_row_with_its_user_however_the_server_is_stopped(example: Example, stop: signal.Signals) -> None:
+def test_each_request_is_a_row_with_its_user_however_the_server_is_stopped(
+    example: Example, stop: signal.Signals
+) -> None:
     serve, *requests, read = example.commands
     with example.running(serve, READY, stop=stop):
         for request in requests:
@@ -38,5 +40,7 @@ def test_requests_that_are_served_at_once_keep_their_users_apart(example: Exampl
         list(pool.map(ask, range(400)))
 
     rows = example.rows("user_id, metadata->>'product', event")
-    expected = [(f"user-{number}", str(number), "purchase" if number % 2 else "product_viewed") for number in range(400)]
+    expected = [
+        (f"user-{number}", str(number), "purchase" if number % 2 else "product_viewed") for number in range(400)
+    ]
     assert sorted(rows) == sorted(expected)

@@ -16,7 +16,10 @@ def test_each_request_is_a_row_with_its_user(example: Example) -> None:
         for request in requests:
             example.ask(request)
 
-    rows = [(user, event, {key: value for key, value in metadata.items() if key != "worker"}) for user, event, metadata in example.rows()]
+    rows = [
+        (user, event, {key: value for key, value in metadata.items() if key != "worker"})
+        for user, event, metadata in example.rows()
+    ]
     assert rows == [
         (None, "product_viewed", {"path": "/products/tea", "product": "tea"}),
         ("alice", "product_viewed", {"path": "/products/cup", "product": "cup"}),
@@ -51,5 +54,7 @@ def test_two_preloaded_workers_write_500_requests_as_500_rows(example: Example) 
         list(pool.map(ask, range(500)))
 
     rows = example.rows("user_id, metadata->>'product', (metadata->>'worker')::int")
-    assert sorted((user, product) for user, product, _ in rows) == sorted((f"user-{number}", str(number)) for number in range(500))
+    assert sorted((user, product) for user, product, _ in rows) == sorted(
+        (f"user-{number}", str(number)) for number in range(500)
+    )
     assert len({worker for _, _, worker in rows}) == 2

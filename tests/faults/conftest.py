@@ -13,11 +13,25 @@ from support.server import USER, Server
 
 from faults.oracle import Oracle, Sums
 
-_COLUMNS = ("accepted", "table", "fallback", "spool", "dropped", "in_doubt", "doubled", "lost", "replayed", "rejected", "after_replay")
+_COLUMNS = (
+    "accepted",
+    "table",
+    "fallback",
+    "spool",
+    "dropped",
+    "in_doubt",
+    "doubled",
+    "lost",
+    "replayed",
+    "rejected",
+    "after_replay",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", type=float, default=20.0, help="seconds of the soak (default 20; 300 for the whole of it)")
+    parser.addoption(
+        "--soak", type=float, default=20.0, help="seconds of the soak (default 20; 300 for the whole of it)"
+    )
     parser.addoption("--soak-seed", type=int, default=None, help="the seed of a soak to repeat")
 
 
@@ -44,7 +58,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for outcome, value in sorted(rows, key=lambda pair: str(pair[1]["row"])):
         figures = " ".join(f"{value[name]:>12}" for name in _COLUMNS)
         note = f"  {value['note']}" if value["note"] else ""
-        terminalreporter.write_line(f"{value['row'].ljust(width)} {figures}{'' if outcome == 'passed' else '  FAILED'}{note}")
+        terminalreporter.write_line(
+            f"{value['row'].ljust(width)} {figures}{'' if outcome == 'passed' else '  FAILED'}{note}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +71,9 @@ def breakable() -> Iterator[Server]:
 
 
 @pytest.fixture
-def breakable_db(breakable: Server, close_handlers: Callable[[], None], request: pytest.FixtureRequest) -> Iterator[str]:
+def breakable_db(
+    breakable: Server, close_handlers: Callable[[], None], request: pytest.FixtureRequest
+) -> Iterator[str]:
     """An empty database on it."""
     breakable.start()
     name = f"fault_{abs(hash(request.node.name)):x}"[:40]

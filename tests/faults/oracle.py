@@ -1,7 +1,8 @@
 """The oracle of the fault suite: it issues events, and then accounts for every one of them.
 
-An accepted event is in the table exactly once, or on the fallback or in the spool exactly once, or counted as dropped by the chosen policy;
-its payload is what was logged; after `replay` it is in the table exactly once; and a fresh event arrives.
+An accepted event is in the table exactly once, or on the fallback or in the spool exactly once, or counted as dropped
+by the chosen policy; its payload is what was logged; after `replay` it is in the table exactly once; and a fresh event
+arrives.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import psycopg2
 from support.server import PASSWORD
 
 from pawprint_logging import PawprintHandler, Tracker
-from pawprint_logging.capture.event import FALLBACK_EXTRA, decode
-from pawprint_logging.delivery.replay import replay
-from pawprint_logging.delivery.segment import Segment
+from pawprint_logging._capture.capture import FALLBACK_EXTRA, decode
+from pawprint_logging._delivery.replay import replay
+from pawprint_logging._delivery.segment import Segment
 
 #: in the payload of every event; nothing but a fallback line's event may show it
 SECRET = "sesame-value-5e1f"
@@ -51,7 +52,8 @@ def payload(number: str) -> dict[str, Any]:
 class Sums:
     """What the oracle found.
 
-    `accepted` events: `table` + `fallback` + `spool` + `dropped`, less those `in_doubt`, which are on the fallback as well as in the table
+    `accepted` events: `table` + `fallback` + `spool` + `dropped`, less those `in_doubt`, which are on the fallback as
+        well as in the table
     until `replay` finds them in the ledger.
     """
 
@@ -99,7 +101,14 @@ class Oracle:
     """
 
     def __init__(
-        self, db: str, folder: Path, *, through: str | None = None, create: bool = True, spool: bool = False, **options: Any
+        self,
+        db: str,
+        folder: Path,
+        *,
+        through: str | None = None,
+        create: bool = True,
+        spool: bool = False,
+        **options: Any,
     ) -> None:
         self.db = db
         self.through = through or db
@@ -246,9 +255,11 @@ class Oracle:
             dropped: events that the policy may have dropped.
             refused: ids that the table cannot take, so that `replay` rejects them.
             may_doubt: whether an event may be on the fallback and in the table, until replayed.
-            may_miss: whether the server may have lost an event that it had confirmed (an asynchronous standby promoted).
+            may_miss: whether the server may have lost an event that it had confirmed (an asynchronous standby
+                promoted).
             with_replay: whether to replay the fallback file.
-            with_stats: whether the handler's own sums must agree, which a crash of the server or a second process makes impossible.
+            with_stats: whether the handler's own sums must agree, which a crash of the server or a second process makes
+                impossible.
             note: for the report.
         """
         sums = Sums(accepted=len(self.issued), note=note)

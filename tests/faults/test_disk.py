@@ -30,7 +30,10 @@ Report = Callable[[str, Sums], None]
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, as a full disk does (EFBIG in place of ENOSPC, and a partial write before)."""
+    """Let no file of this process grow beyond a size.
+
+    As a full disk does (EFBIG in place of ENOSPC, and a partial write before).
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -125,7 +128,9 @@ def test_a_spool_of_max_spool_bytes(overflow: str, db: str, oracles: Oracles, re
 
 @pytest.mark.parametrize("overflow", ["fallback", "drop", "block"])
 @pytest.mark.parametrize("bound", ["events", "bytes"])
-def test_a_full_queue_under_a_slow_database(bound: str, overflow: str, db: str, oracles: Oracles, report: Report) -> None:
+def test_a_full_queue_under_a_slow_database(
+    bound: str, overflow: str, db: str, oracles: Oracles, report: Report
+) -> None:
     bounds: dict[str, Any] = {"max_queue_size": 100} if bound == "events" else {"max_queue_bytes": 30_000}
     oracle = oracles(db, overflow=overflow, close_timeout=10.0, **bounds)
     handler = oracle.open()
@@ -231,7 +236,12 @@ def leave(oracle: Oracle, count: int, **changes: Any) -> Path:
         "life = Life.from_argument(); life.open(flush_interval=600.0)\n"
         f"life.log({count}); os._exit(0)\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, json.dumps(spec(oracle))], env=environment(), check=True, timeout=200)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(spec(oracle))],
+        env=environment(),
+        check=True,
+        timeout=200,
+    )
     from faults.test_process import collect
 
     collect(oracle)
@@ -324,7 +334,9 @@ def test_a_spool_with_fsync(db: str, oracles: Oracles, report: Report) -> None:
     report("spool with fsync", oracle.account())
 
 
-def test_a_close_that_leaves_events_in_the_spool_for_the_next(db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_close_that_leaves_events_in_the_spool_for_the_next(
+    db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), spool=True, close_timeout=0.5)
     for turn in range(3):
         handler = oracle.open()

@@ -37,7 +37,9 @@ def transaction(dsn: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("how", ["before", "after"])
 @pytest.mark.parametrize("background", [True, False])
-def test_a_connection_cut_at_commit(how: str, background: bool, db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_connection_cut_at_commit(
+    how: str, background: bool, db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db))
     handler = oracle.open(background=background)
     oracle.log(5)
@@ -86,7 +88,9 @@ def test_a_connection_cut_elsewhere(text: str, db: str, proxy: Proxy, oracles: O
     report(f"cut before, after, racing {text}", oracle.account())
 
 
-def test_the_server_stopped_for_seconds_under_load(breakable: Server, breakable_db: str, oracles: Oracles, report: Report) -> None:
+def test_the_server_stopped_for_seconds_under_load(
+    breakable: Server, breakable_db: str, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(breakable_db)
     handler = oracle.open()
     load = oracle.load(3.0)
@@ -102,7 +106,9 @@ def test_the_server_stopped_for_seconds_under_load(breakable: Server, breakable_
     report("server stopped for 1.5 s under load", oracle.account())
 
 
-def test_an_immediate_stop_with_synchronous_commit_off(private_server: Callable[..., Server], oracles: Oracles, report: Report) -> None:
+def test_an_immediate_stop_with_synchronous_commit_off(
+    private_server: Callable[..., Server], oracles: Oracles, report: Report
+) -> None:
     # wal_writer_delay: what is confirmed and not yet on the disk is then little, and what is in doubt much
     server = private_server(synchronous_commit="off", wal_writer_delay="10s", fsync="on")
     server.execute(f"CREATE DATABASE crash OWNER {USER}")
@@ -119,7 +125,8 @@ def test_an_immediate_stop_with_synchronous_commit_off(private_server: Callable[
     assert handler.flush(60)
     oracle.fresh()
     oracle.close()
-    # What was confirmed before the crash is the server's to lose, with this setting; that the rest is exact is ours to show.
+    # What was confirmed before the crash is the server's to lose, with this setting; that the rest is exact is ours to
+    # show.
     written = handler.stats.written
     sums = oracle.account(with_stats=False, may_miss=lambda _: True)
     missing = sums.accepted - sums.table
@@ -140,7 +147,9 @@ def test_a_commit_in_doubt_over_a_crash_is_resolved_by_the_ledger(
         oracle.fresh()
         server.execute("CHECKPOINT")
         for turn in range(1, 4):
-            proxy.cut_after("COMMIT")  # it is committed, and nobody hears of it; then the crash takes it back, and gives its xid to another
+            proxy.cut_after(
+                "COMMIT"
+            )  # it is committed, and nobody hears of it; then the crash takes it back, and gives its xid to another
             oracle.log(40)
             assert proxy.wait_fired(turn)
             server.stop("immediate")
@@ -161,7 +170,9 @@ def test_one_backend_killed(breakable: Server, breakable_db: str, oracles: Oracl
     load = oracle.load(2.0)
     for _ in range(5):
         time.sleep(0.25)
-        breakable.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'")
+        breakable.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'"
+        )
     load.join()
     assert handler.flush(60)
     oracle.fresh()
@@ -177,7 +188,8 @@ def test_a_backend_killed_in_the_middle_of_a_copy_prints_no_row(
     handler = oracle.open()
     name = breakable_db.rpartition("/")[2]
     breakable.execute(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$", dbname=name
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$",
+        dbname=name,
     )
     breakable.execute(f"CREATE TRIGGER slow BEFORE INSERT ON {TABLE} FOR EACH ROW EXECUTE FUNCTION slow()", dbname=name)
     oracle.log(200)
@@ -236,7 +248,9 @@ def test_a_short_statement_timeout_of_the_role_does_not_matter(
         breakable.execute(f"ALTER ROLE {USER} RESET statement_timeout")
 
 
-def test_an_asynchronous_standby_promoted_while_it_lags(private_server: Callable[..., Server], oracles: Oracles, report: Report) -> None:
+def test_an_asynchronous_standby_promoted_while_it_lags(
+    private_server: Callable[..., Server], oracles: Oracles, report: Report
+) -> None:
     primary = private_server()
     primary.execute(f"CREATE DATABASE shop OWNER {USER}")
     standby = primary.standby()
@@ -266,7 +280,9 @@ def test_an_asynchronous_standby_promoted_while_it_lags(private_server: Callable
     report("asynchronous standby promoted while it lags", sums)
 
 
-def test_a_synchronous_standby_that_is_absent(private_server: Callable[..., Server], oracles: Oracles, report: Report) -> None:
+def test_a_synchronous_standby_that_is_absent(
+    private_server: Callable[..., Server], oracles: Oracles, report: Report
+) -> None:
     server = private_server()
     server.execute(f"CREATE DATABASE shop OWNER {USER}")
     oracle = oracles(server.dsn("shop"), write_timeout=2.0)
@@ -282,11 +298,16 @@ def test_a_synchronous_standby_that_is_absent(private_server: Callable[..., Serv
     wait_for(lambda: not server.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
     oracle.fresh()
     oracle.close()
-    report("synchronous standby absent", oracle.account(may_doubt=True, note="in doubt for longer than write_timeout; replay resolves it"))
+    report(
+        "synchronous standby absent",
+        oracle.account(may_doubt=True, note="in doubt for longer than write_timeout; replay resolves it"),
+    )
 
 
 @pytest.mark.parametrize("text", ["COMMIT", "COPY", "BEGIN"])
-def test_a_blackhole_gives_way_to_a_new_connection(text: str, db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_blackhole_gives_way_to_a_new_connection(
+    text: str, db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), write_timeout=1.5)
     handler = oracle.open()
     oracle.fresh()
@@ -305,7 +326,9 @@ def test_a_blackhole_gives_way_to_a_new_connection(text: str, db: str, proxy: Pr
 
 
 @pytest.mark.parametrize("text", ["COMMIT", "COPY"])
-def test_close_in_a_blackhole_keeps_its_bound(text: str, db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_close_in_a_blackhole_keeps_its_bound(
+    text: str, db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), close_timeout=1.0, flush_interval=0.0)
     handler = oracle.open()
     oracle.fresh()
@@ -363,7 +386,8 @@ def test_down_at_start_then_refused_then_wrong_password_then_right(
     role = f"role_{name}"
     server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'another'", dbname=name)
     server.execute(
-        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}", dbname=name
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}",
+        dbname=name,
     )
     second = oracles(db, through=proxy.dsn(name).replace(USER, role, 1), create=False)
     waiting = second.open()
@@ -388,7 +412,9 @@ def test_an_idle_connection_terminated(breakable: Server, breakable_db: str, ora
     handler = oracle.open()
     for _ in range(5):
         oracle.fresh()
-        breakable.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'")
+        breakable.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'"
+        )
     oracle.fresh()
     oracle.close()
     assert handler.stats.retries == 0, "an idle connection is replaced before it costs an attempt"
@@ -410,7 +436,9 @@ def test_a_table_locked_for_longer_than_write_timeout(db: str, oracles: Oracles,
     report("table locked for longer than write_timeout", oracle.account())
 
 
-def test_a_server_that_becomes_read_only(breakable: Server, breakable_db: str, oracles: Oracles, report: Report) -> None:
+def test_a_server_that_becomes_read_only(
+    breakable: Server, breakable_db: str, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(breakable_db)
     handler = oracle.open()
     oracle.fresh()
@@ -422,7 +450,9 @@ def test_a_server_that_becomes_read_only(breakable: Server, breakable_db: str, o
         wait_for(lambda: handler.stats.retries >= 2)
         assert "read-only" in oracle.listener.texts[-1]
     finally:
-        with closing(psycopg2.connect(breakable.socket_dsn + " options='-c default_transaction_read_only=off'")) as connection:
+        with closing(
+            psycopg2.connect(breakable.socket_dsn + " options='-c default_transaction_read_only=off'")
+        ) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("ALTER SYSTEM RESET default_transaction_read_only")
@@ -469,7 +499,8 @@ def test_a_column_renamed_and_back(db: str, connection: Any, oracles: Oracles, r
 
 
 def test_the_disk_of_the_server_full(db: str, connection: Any, oracles: Oracles, report: Report) -> None:
-    # No small file system can be mounted everywhere: the server itself says that there is no room, with the same SQLSTATE.
+    # No small file system can be mounted everywhere: the server itself says that there is no room, with the same
+    # SQLSTATE.
     oracle = oracles(db)
     handler = oracle.open()
     oracle.fresh()

@@ -52,7 +52,14 @@ def spec(oracle: Oracle, **more: Any) -> dict[str, Any]:
 
 def run(oracle: Oracle, program: str, *arguments: str, **more: Any) -> str:
     """Run a program to its end; return what it printed."""
-    command = [sys.executable, "-W", "ignore", str(PROGRAMS / f"{program}.py"), json.dumps(spec(oracle, **more)), *arguments]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(PROGRAMS / f"{program}.py"),
+        json.dumps(spec(oracle, **more)),
+        *arguments,
+    ]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
     oracle.shown += [done.stdout, done.stderr]
     assert done.returncode == 0, done.stderr[-5000:]
@@ -118,7 +125,9 @@ def test_signal_handlers_and_finalizers_that_log(mode: str, db: str, oracles: Or
 
 
 @pytest.mark.parametrize(("how", "times"), [("SIGKILL", 50), ("SIGTERM", 10), ("_exit", 10)])
-def test_a_spool_loses_nothing_when_the_process_is_killed(how: str, times: int, db: str, oracles: Oracles, report: Report) -> None:
+def test_a_spool_loses_nothing_when_the_process_is_killed(
+    how: str, times: int, db: str, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, spool=True)
     seed = random.randrange(10**6)
     run(oracle, "dying", how=how, times=times, seed=seed)
@@ -149,7 +158,9 @@ def test_20_processes_on_one_table_and_one_spool_directory(db: str, oracles: Ora
 
 
 @pytest.mark.parametrize("mode", ["background", "inline", "spool", "embedded", "shutdown"])
-def test_events_logged_while_the_interpreter_ends(mode: str, db: str, tmp_path: Path, oracles: Oracles, report: Report) -> None:
+def test_events_logged_while_the_interpreter_ends(
+    mode: str, db: str, tmp_path: Path, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, background=mode != "inline", spool=mode == "spool", flush_interval=30)
     if mode == "embedded":
         oracle.through = f"embedded:{tmp_path / 'embedded'}"
@@ -172,7 +183,13 @@ def check_embedded(oracle: Oracle, report: Report) -> None:
     tracker.close()
     assert sorted([*found, *fallback.elements()]) == sorted(oracle.issued)
     assert len(found) >= 50
-    sums = Sums(accepted=len(oracle.issued), table=len(found), fallback=len(fallback), after_replay=len(found), note="embedded server")
+    sums = Sums(
+        accepted=len(oracle.issued),
+        table=len(found),
+        fallback=len(fallback),
+        after_replay=len(found),
+        note="embedded server",
+    )
     report("events in atexit callbacks and threads, embedded", sums)
 
 
@@ -184,7 +201,12 @@ def serving(oracle: Oracle, command: list[str], port: int) -> Iterator[subproces
     """Run a WSGI server until it has answered, and end it in the end as an operator does."""
     log = (oracle.folder / "server.log").open("w")
     process = subprocess.Popen(
-        command, env=environment(FAULTS_SPEC=json.dumps(spec(oracle))), stdout=log, stderr=log, text=True, cwd=PROGRAMS.parents[1]
+        command,
+        env=environment(FAULTS_SPEC=json.dumps(spec(oracle))),
+        stdout=log,
+        stderr=log,
+        text=True,
+        cwd=PROGRAMS.parents[1],
     )
     try:
         deadline = time.monotonic() + 60
@@ -222,7 +244,10 @@ def test_gunicorn_with_preload_and_4_workers(db: str, oracles: Oracles, report: 
     oracle = oracles(db)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "4", "--bind", f"127.0.0.1:{port}"]
-    with serving(oracle, [*command, "--log-level", "warning", "faults.programs.app:application"], port), ThreadPoolExecutor(8) as pool:
+    with (
+        serving(oracle, [*command, "--log-level", "warning", "faults.programs.app:application"], port),
+        ThreadPoolExecutor(8) as pool,
+    ):
         workers = set(pool.map(lambda _: get(port), range(400)))
     fresh(oracle)
     sums = oracle.account(with_stats=False, note=f"{len(workers)} workers answered")
@@ -299,7 +324,9 @@ def test_a_subinterpreter_stores_or_says_why_not(db: str, oracles: Oracles, repo
     answer = oracle.folder / "answer"
     run(oracle, "inner", str(answer))
     outcome = answer.read_text()
-    assert outcome == "stored" or outcome.startswith("ImportError: "), outcome  # the words are those of CPython and psycopg2
+    assert outcome == "stored" or outcome.startswith("ImportError: "), (
+        outcome
+    )  # the words are those of CPython and psycopg2
     fresh(oracle)
     report("subinterpreter", oracle.account(with_stats=False, note=outcome))
 
@@ -358,7 +385,9 @@ def test_dictconfig_again_and_again_under_load(db: str, oracles: Oracles, report
     config = {
         "version": 1,
         "disable_existing_loggers": False,
-        "handlers": {"events": {"class": "pawprint_logging.PawprintHandler", "db": db, "table": TABLE, **oracle.options}},
+        "handlers": {
+            "events": {"class": "pawprint_logging.PawprintHandler", "db": db, "table": TABLE, **oracle.options}
+        },
         "loggers": {name: {"handlers": ["events"], "level": "INFO"}},
     }
     logging.config.dictConfig(config)
@@ -400,7 +429,9 @@ def test_a_handler_that_is_forgotten_without_close(db: str, oracles: Oracles, re
 
 
 @pytest.mark.parametrize("mode", ["background", "inline", "spool"])
-def test_a_signal_handler_that_raises_in_the_middle_of_a_call(mode: str, db: str, oracles: Oracles, report: Report) -> None:
+def test_a_signal_handler_that_raises_in_the_middle_of_a_call(
+    mode: str, db: str, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, background=mode != "inline", spool=mode == "spool")
     oracle.open()
 
@@ -433,7 +464,10 @@ def test_a_signal_handler_that_raises_in_the_middle_of_a_call(mode: str, db: str
     oracle.close()
     assert oracle.handler is not None
     assert oracle.handler.stats.pending == 0
-    report(f"signal handler that raises, {mode}", oracle.account(with_stats=False, may_doubt=True, note=f"{interrupted} interrupted"))
+    report(
+        f"signal handler that raises, {mode}",
+        oracle.account(with_stats=False, may_doubt=True, note=f"{interrupted} interrupted"),
+    )
 
 
 def test_a_million_events_in_little_memory(db: str, oracles: Oracles, report: Report) -> None:
@@ -452,7 +486,9 @@ def test_a_million_events_in_little_memory(db: str, oracles: Oracles, report: Re
         "assert h.stats.written == 1_000_001, h.stats\n"
     )
     oracle = oracles(db)
-    done = subprocess.run([sys.executable, "-c", code, db], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, db], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     growth = float(done.stdout.split()[0])
     assert growth <= 64, f"grew by {growth:.0f} MiB"

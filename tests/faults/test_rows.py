@@ -48,7 +48,9 @@ def forget_the_first_row(oracle: Oracle, connection: Any) -> None:
 @pytest.mark.parametrize("place", [0, 25, 49], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("sqlstate", REFUSED)
 @pytest.mark.parametrize("spool", [False, True], ids=["", "spool"])
-def test_a_refused_row(sqlstate: str, place: int, spool: bool, db: str, connection: Any, oracles: Oracles, report: Report) -> None:
+def test_a_refused_row(
+    sqlstate: str, place: int, spool: bool, db: str, connection: Any, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, flush_interval=60, spool=spool)
     prepare(connection, sqlstate)
     handler = oracle.open()
@@ -122,12 +124,17 @@ def test_a_refused_row_and_a_commit_that_is_lost(db: str, proxy: Any, oracles: O
         assert proxy.wait_fired(fired + 1)
         oracle.close()
         assert sqlstates(oracle) == ["22001"]
-        report(f"row refused, and its batch's COMMIT {how.replace('_', ' ')}", oracle.account(refused=bad, with_replay=True))
+        report(
+            f"row refused, and its batch's COMMIT {how.replace('_', ' ')}",
+            oracle.account(refused=bad, with_replay=True),
+        )
         with_other = oracle.tracker
         with_other.drop_table()
 
 
-def test_refused_rows_arrive_by_replay_once_the_column_is_wide_enough(db: str, connection: Any, oracles: Oracles, report: Report) -> None:
+def test_refused_rows_arrive_by_replay_once_the_column_is_wide_enough(
+    db: str, connection: Any, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, flush_interval=60)
     handler = oracle.open()
     one_batch(oracle, {3: LONG_USER, 30: LONG_USER})

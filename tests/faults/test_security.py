@@ -1,4 +1,7 @@
-"""Who may read the files, what the role needs, and what an attacker's record becomes. That no secret shows is checked in every row."""
+"""Who may read the files, what the role needs, and what an attacker's record becomes.
+
+That no secret shows is checked in every row.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ Report = Callable[[str, Sums], None]
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids=oct)
-def test_files_are_private_whatever_the_umask(umask: int, db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_files_are_private_whatever_the_umask(
+    umask: int, db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), spool=True, write_timeout=1.5)
     before = os.umask(umask)
     try:
@@ -41,7 +46,9 @@ def test_files_are_private_whatever_the_umask(umask: int, db: str, proxy: Proxy,
     report(f"files are 0600, umask {umask:03o}", oracle.account())
 
 
-def test_a_link_in_place_of_the_fallback_file_is_refused(db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_link_in_place_of_the_fallback_file_is_refused(
+    db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), write_timeout=1.5)
     victim = oracle.folder / "victim"
     victim.write_text("untouched")
@@ -59,7 +66,9 @@ def test_a_link_in_place_of_the_fallback_file_is_refused(db: str, proxy: Proxy, 
     report("link in place of the fallback file", oracle.account(dropped=5, note="refused, counted as dropped"))
 
 
-def test_a_pipe_in_place_of_the_fallback_file_does_not_hang(db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_pipe_in_place_of_the_fallback_file_does_not_hang(
+    db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db, through=proxy.through(db), write_timeout=1.5)
     os.mkfifo(oracle.fallback_file)
     handler = oracle.open()
@@ -73,7 +82,9 @@ def test_a_pipe_in_place_of_the_fallback_file_does_not_hang(db: str, proxy: Prox
     report("pipe in place of the fallback file", oracle.account(dropped=5, note="nobody reads it: counted as dropped"))
 
 
-def test_a_role_with_insert_only_suffices(server: Server, db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
+def test_a_role_with_insert_only_suffices(
+    server: Server, db: str, proxy: Proxy, oracles: Oracles, report: Report
+) -> None:
     name = db.rpartition("/")[2]
     oracle = oracles(db, through=proxy.dsn(name).replace(USER, f"writer_{name}", 1))
     server.execute(f"CREATE ROLE writer_{name} LOGIN PASSWORD '{PASSWORD}'")
@@ -105,7 +116,9 @@ def test_a_role_with_insert_only_suffices(server: Server, db: str, proxy: Proxy,
         server.execute(f"DROP OWNED BY writer_{name}; DROP ROLE writer_{name}", dbname=name)
 
 
-def test_a_record_from_an_attacker_is_one_harmless_row(db: str, connection: Any, oracles: Oracles, report: Report) -> None:
+def test_a_record_from_an_attacker_is_one_harmless_row(
+    db: str, connection: Any, oracles: Oracles, report: Report
+) -> None:
     oracle = oracles(db)
     handler = oracle.open()
     hostile = "a\nb\r\n\x00\x1b[31mred\x1b[0m\\.\n\\N\t'; DROP TABLE events; --\u2028{}%s"
@@ -127,7 +140,10 @@ def test_a_record_from_an_attacker_is_one_harmless_row(db: str, connection: Any,
         oracle.fallback_file.unlink()
     oracle.fresh()
     oracle.close()
-    report("records from an attacker", oracle.account(with_stats=False, note=f"3 records: {rows} rows, {diverted} fallback lines"))
+    report(
+        "records from an attacker",
+        oracle.account(with_stats=False, note=f"3 records: {rows} rows, {diverted} fallback lines"),
+    )
 
 
 def test_a_handler_on_root_with_the_database_down(db: str, proxy: Proxy, oracles: Oracles, report: Report) -> None:
@@ -158,7 +174,13 @@ def test_a_handler_on_root_with_the_database_down(db: str, proxy: Proxy, oracles
     proxy.restore()
     oracle.fresh()
     handler.close()
-    sums = Sums(accepted=201, table=1, fallback=len(lines), after_replay=1, note="on the fallback logger, which propagates to root")
+    sums = Sums(
+        accepted=201,
+        table=1,
+        fallback=len(lines),
+        after_replay=1,
+        note="on the fallback logger, which propagates to root",
+    )
     report("handler on root at DEBUG, propagate everywhere, database down", sums)
     logging.root.removeHandler(handler)
     oracle._check_secrets()

@@ -64,7 +64,9 @@ class Faults:
         self.proxy.wait_fired(self.proxy.fired + 1, 1.0)
 
     def kill_backend(self) -> None:
-        self.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'")
+        self.server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'"
+        )
 
     def crash(self) -> None:
         self.server.stop("immediate")
@@ -87,7 +89,9 @@ class Faults:
 
 
 @pytest.mark.timeout(900)
-def test_soak(private_server: Callable[..., Server], oracles: Oracles, report: Report, request: pytest.FixtureRequest) -> None:
+def test_soak(
+    private_server: Callable[..., Server], oracles: Oracles, report: Report, request: pytest.FixtureRequest
+) -> None:
     seconds = request.config.getoption("--soak", 20.0)
     seed = request.config.getoption("--soak-seed", None) or random.randrange(10**6)
     print(f"soak of {seconds:g} s, seed {seed}")
@@ -96,7 +100,12 @@ def test_soak(private_server: Callable[..., Server], oracles: Oracles, report: R
     server.execute(f"CREATE DATABASE soak OWNER {USER}")
     with Proxy(server) as proxy:
         oracle = oracles(
-            server.dsn("soak"), through=proxy.dsn("soak"), batch_size=1000, write_timeout=3.0, flush_interval=0.1, close_timeout=30.0
+            server.dsn("soak"),
+            through=proxy.dsn("soak"),
+            batch_size=1000,
+            write_timeout=3.0,
+            flush_interval=0.1,
+            close_timeout=30.0,
         )
         handler = oracle.open()
         oracle.fresh()

@@ -78,7 +78,12 @@ def one_line(result: Result, *words: str, status: int = 1) -> None:
 def environment(**variables: str) -> Mapping[str, str]:
     """Return an environment for a child in which `python -m pawprint_logging` is this one."""
     kept = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
-    return {**kept, "PYTHONPATH": str(Path(pawprint_logging.__file__).parents[1]), "TERM": "xterm-256color", **variables}
+    return {
+        **kept,
+        "PYTHONPATH": str(Path(pawprint_logging.__file__).parents[1]),
+        "TERM": "xterm-256color",
+        **variables,
+    }
 
 
 def program(*arguments: str) -> list[str]:

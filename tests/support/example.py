@@ -56,7 +56,10 @@ class Example:
 
     @property
     def commands(self) -> list[str]:
-        """The commands in the README, in order, without those that make and enter a virtual environment, and install."""
+        """The commands in the README.
+
+        In order, without those that make and enter a virtual environment, and install.
+        """
         enter = ". ../../.venv/bin/activate"
         make, install, *others = [line for block in self.blocks("sh") for line in block]
         assert make == f"python3 -m venv ../../.venv && {enter}"
@@ -103,13 +106,23 @@ class Example:
         return done.stdout.splitlines()
 
     @contextmanager
-    def running(self, command: str, ready: str, stop: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a server while the block runs, from the line that says that it is ready, and end it as a user or an operator does."""
+    def running(
+        self, command: str, ready: str, stop: signal.Signals = signal.SIGTERM
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a server while the block runs.
+
+        From the line that says that it is ready, and end it as a user or an operator does.
+        """
         output = self.folder / "output"
         with (
             output.open("wb") as file,
             subprocess.Popen(
-                shlex.split(command), cwd=self.folder, env=self.environment, stdout=file, stderr=file, start_new_session=True
+                shlex.split(command),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             ) as server,
         ):
             try:

@@ -205,7 +205,12 @@ _keys = st.text() | st.integers() | st.floats() | st.booleans() | st.none() | st
 #: anything at all
 values: st.SearchStrategy[Any] = st.recursive(
     _scalars,
-    lambda inner: st.lists(inner) | st.dictionaries(_keys, inner) | st.tuples(inner, inner) | st.frozensets(st.integers() | st.text()),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(_keys, inner)
+        | st.tuples(inner, inner)
+        | st.frozensets(st.integers() | st.text())
+    ),
     max_leaves=12,
 )
 

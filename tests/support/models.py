@@ -46,7 +46,10 @@ def sessions(rows: Sequence[Happening], minutes: float = 30) -> list[Session]:
 
 
 def engagement(rows: Sequence[Happening], min_sessions: int = 0, minutes: float = 30) -> list[tuple[object, ...]]:
-    """Return for each day: the day, dau, wau, mau, engagement; with `min_sessions` the last four again for active users."""
+    """Return for each day: the day, dau, wau, mau, engagement.
+
+    With `min_sessions` the last four again for active users.
+    """
     days: dict[datetime, set[str]] = defaultdict(set)
     for row in rows:
         if row.user is not None:
@@ -64,7 +67,8 @@ def engagement(rows: Sequence[Happening], min_sessions: int = 0, minutes: float 
         line: list[object] = [day]
         for group in groups:
             numbers = [
-                len(set().union(*(days.get(day - timedelta(days=back), set()) for back in range(width))) & group) for width in (1, 7, 30)
+                len(set().union(*(days.get(day - timedelta(days=back), set()) for back in range(width))) & group)
+                for width in (1, 7, 30)
             ]
             line += [*numbers, numbers[0] / numbers[2] if numbers[2] else 0.0]
         found.append(tuple(line))
@@ -82,7 +86,11 @@ def funnel(rows: Sequence[Happening], steps: Sequence[str], within: timedelta | 
                 continue
             step = 1
             for row in events[start + 1 :]:
-                if step < len(steps) and row.event == steps[step] and (within is None or row.moment - first.moment <= within):
+                if (
+                    step < len(steps)
+                    and row.event == steps[step]
+                    and (within is None or row.moment - first.moment <= within)
+                ):
                     step += 1
             best = max(best, step)
         for step in range(best):

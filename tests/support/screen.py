@@ -19,7 +19,8 @@ import pyte
 #: seconds after which a program that says nothing more is killed
 PATIENCE = 60.0
 
-# Ctrl-C reaches only those whose controlling terminal it is; `preexec_fn` would do it too, but not in a process with threads.
+# Ctrl-C reaches only those whose controlling terminal it is; `preexec_fn` would do it too, but not in a process with
+# threads.
 _TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _IN_CHARGE = (sys.executable, "-S", "-c", _TAKE)
 
@@ -33,7 +34,9 @@ class Screen:
         columns, lines: the terminal's size.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, columns: int = 100, lines: int = 30) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, columns: int = 100, lines: int = 30
+    ) -> None:
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         #: all that was printed

@@ -25,8 +25,15 @@ import psycopg2
 
 #: Seconds within which a server of this size has started or stopped, or something is wrong; on a busy machine too.
 PATIENCE = 100.0
-#: What a server says that would start a moment later, or on another port: the port is taken, or a process of its predecessor still ends.
-_LATER = ("Address already in use", "could not bind", "could not create any TCP/IP sockets", "pre-existing shared memory", "lock file")
+#: What a server says that would start a moment later, or on another port: the port is taken, or a process of its
+#: predecessor still ends.
+_LATER = (
+    "Address already in use",
+    "could not bind",
+    "could not create any TCP/IP sockets",
+    "pre-existing shared memory",
+    "lock file",
+)
 
 #: Role that owns the test databases: an ordinary one, as an application has.
 USER = "pawprint"
@@ -71,10 +78,11 @@ def find_binaries(version: int | None = 18) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on, and that no client is given for its end of a connection.
+    """Return a TCP port of the loopback interface that nothing listens on, and that no client is given for its end of a
+    connection.
 
-    One that the system picks is among those. While nothing listens there, as when a server is stopped, any outgoing connection may take it;
-    a client that tries the port again and again even connects to itself in the end.
+    One that the system picks is among those. While nothing listens there, as when a server is stopped, any outgoing
+    connection may take it; a client that tries the port again and again even connects to itself in the end.
     """
     for _ in range(1000):
         port = _dice.randrange(_FIRST_PORT, _first_of_clients())
@@ -187,7 +195,9 @@ class Server:
     def __enter__(self) -> Server:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     # -- replication

@@ -27,7 +27,9 @@ class Collector(logging.Handler):
     @property
     def events(self) -> list[Mapping[str, Any]]:
         """What the extra `pawprint_fallback` carries, of the records that have it."""
-        return [record.__dict__["pawprint_fallback"] for record in self.records if "pawprint_fallback" in record.__dict__]
+        return [
+            record.__dict__["pawprint_fallback"] for record in self.records if "pawprint_fallback" in record.__dict__
+        ]
 
     @property
     def warnings(self) -> list[str]:

@@ -7,9 +7,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-from pawprint_logging.capture.row import Event
-from pawprint_logging.database.failure import Failure
-from pawprint_logging.delivery.batch import Batch, Outcome
+from pawprint_logging._capture.row import Row
+from pawprint_logging._delivery.batch import Batch, Outcome
+from pawprint_logging._failure import Failure
 
 #: what a database that is away answers
 AWAY = Failure("transient", "away")
@@ -23,9 +23,9 @@ class Memory:
 
     def __init__(self, answer: Callable[[Batch], Outcome] | None = None) -> None:
         self.answer = answer
-        self.batches: list[list[Event]] = []
+        self.batches: list[list[Row]] = []
         self.deliveries: list[uuid.UUID] = []
-        self.diverted: list[tuple[Event, str, uuid.UUID, int]] = []
+        self.diverted: list[tuple[Row, str, uuid.UUID, int]] = []
         self.warnings: list[str] = []
         self.threads: set[int] = set()
         self.closed = 0
@@ -37,7 +37,7 @@ class Memory:
         self.deliveries.append(batch.delivery)
         return Outcome(written=len(batch.events)) if self.answer is None else self.answer(batch)
 
-    def divert(self, events: Sequence[Event], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+    def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
         self.diverted += [(event, why.reason, delivery, place) for place, event in enumerate(events, first)]
         return len(events)
 
@@ -51,11 +51,11 @@ class Memory:
         self.closed += 1
 
     @property
-    def written(self) -> list[Event]:
+    def written(self) -> list[Row]:
         return [event for batch in self.batches for event in batch]
 
 
-def event(number: int) -> Event:
+def event(number: int) -> Row:
     return ("event",), f"{number}\n".encode()
 
 

@@ -54,7 +54,10 @@ def write(tracker: Tracker) -> int:
     tracker.create_table()
     tracker.create_table(if_not_exists=True)
     tracker.write(
-        event="signup", user_id="alice", timestamp=datetime.now(timezone.utc), metadata={"price": Decimal("1.5"), "id": uuid.uuid4()}
+        event="signup",
+        user_id="alice",
+        timestamp=datetime.now(timezone.utc),
+        metadata={"price": Decimal("1.5"), "id": uuid.uuid4()},
     )
     rows: list[dict[str, object]] = [{"event": "signup"}, {"event": "login", "user_id": None}]
     count: int = tracker.write_many(rows)
@@ -145,7 +148,9 @@ def handlers(tracker: Tracker) -> bool:
 def processors(handler: PawprintHandler, tracker: Tracker) -> None:
     """Processors are structlog's."""
     processor = PawprintProcessor(handler=handler, level="INFO")
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, processor, structlog.processors.JSONRenderer()])
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, processor, structlog.processors.JSONRenderer()]
+    )
     PawprintProcessor(tracker, marker="audit").close()
     print(PawprintProcessor(db=None).flush(), processor.stats.accepted)
 

@@ -32,5 +32,7 @@ def signup(request: HttpRequest) -> HttpResponse:
 @login_required
 def buy(request: HttpRequest, name: str) -> HttpResponse:
     """Sell a product to the user who is logged in."""
-    logger.info("sold", extra={"event": "purchase", "product": name, "quantity": int(request.POST.get("quantity", "1"))})
+    logger.info(
+        "sold", extra={"event": "purchase", "product": name, "quantity": int(request.POST.get("quantity", "1"))}
+    )
     return HttpResponse(f"{name} is yours\n")

@@ -15,7 +15,8 @@ random.seed(life.spec["seed"])
 how = life.spec["how"]
 
 for turn in range(life.spec["times"]):
-    # Most have logged a little before they end, however busy the machine is; the others may end while they still open the spool.
+    # Most have logged a little before they end, however busy the machine is; the others may end while they still open
+    # the spool.
     least = 0 if turn % 5 == 4 else 30
     begun, say = os.pipe()
     pid = os.fork()

@@ -33,5 +33,6 @@ inner = interpreters.create()
 problem = interpreters.run_string(inner, SCRIPT)
 assert not problem, problem
 interpreters.destroy(inner)
-# CPython 3.12 and 3.13 crash in their finalization once a subinterpreter has imported hashlib or a module that refused to load: not ours
+# CPython 3.12 and 3.13 crash in their finalization once a subinterpreter has imported hashlib or a module that refused
+# to load: not ours
 os._exit(0)

@@ -30,7 +30,9 @@ def on_signal(*_: Any) -> None:
     life.log()
     if signals % 10 == 0:
         signal.raise_signal(signal.SIGUSR1)  # in the middle of this one
-    signal.setitimer(signal.ITIMER_REAL, 0.0007)  # anew each time: on a busy machine they would pile up to a RecursionError
+    signal.setitimer(
+        signal.ITIMER_REAL, 0.0007
+    )  # anew each time: on a busy machine they would pile up to a RecursionError
 
 
 def on_other_signal(*_: Any) -> None:

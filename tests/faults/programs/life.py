@@ -1,4 +1,7 @@
-"""What the programs of the fault suite share: they are told what to do by one JSON argument, and say what they logged in tally files."""
+"""What the programs of the fault suite share.
+
+They are told what to do by one JSON argument, and say what they logged in tally files.
+"""
 
 from __future__ import annotations
 

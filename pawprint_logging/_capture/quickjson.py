@@ -1,0 +1,101 @@
+"""JSON by the quickest way there is: orjson where it is installed, else the C encoder of the json module.
+
+orjson is an optional package, so it is imported when the first capture is made, not when this package is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .storable import MAX_CHARACTERS, convert
+
+Way = Callable[[Any], "str | None"]
+
+#: brackets in one JSON text that are worth a look at its depth: the C encoder nests as deeply as the stack allows,
+#: PostgreSQL (54001) and readers do not
+MANY_BRACKETS = 500
+
+
+def _make_dumps() -> Callable[[Any, int], Iterable[str]]:
+    """Return the C encoder that json.dumps makes anew for every call, which takes longer than using it."""
+    modules: Any = json.encoder  # typeshed leaves the C encoder out
+    if modules.c_make_encoder is None:  # PyPy
+        encode = json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=convert
+        ).encode
+        return lambda value, _level: encode(value)
+    # markers=None: no check for circles, which end as RecursionError instead; allow_nan=False: they end as ValueError
+    text = modules.encode_basestring
+    made: Callable[[Any, int], Iterable[str]] = modules.c_make_encoder(
+        None, convert, text, None, ":", ",", False, False, False
+    )
+    return made
+
+
+_dumps = _make_dumps()
+
+
+def by_json(value: Any) -> str | None:
+    """Return the value as JSON if the json module makes it storable but for lone surrogates, else None."""
+    try:
+        text = "".join(_dumps(value, 0))
+    except Exception:  # whatever it was, the careful way has an answer to it
+        return None
+    return text if len(text) <= MANY_BRACKETS and "\\" not in text else _checked(text)
+
+
+def _checked(text: str) -> str | None:
+    is_fine = (
+        "\\u0000" not in text and len(text) <= MAX_CHARACTERS and text.count("[") + text.count("{") < MANY_BRACKETS
+    )
+    return text if is_fine else None
+
+
+def make_by_orjson() -> Way | None:
+    """Return the way by orjson, or None where that is not installed."""
+    try:
+        import orjson
+    except ImportError:  # the extra [orjson]
+        return None
+    dumps = orjson.dumps  # to look it up in the module for each event would take as long as a tenth of its work
+    # it would cut the seconds off the offset of a local mean time
+    options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+    def by_orjson(value: Any) -> str | None:
+        """Return the value as JSON if orjson or the json module makes it storable but for lone surrogates.
+
+        Else None.
+        """
+        try:
+            # str at once: to look for something takes ten times longer in bytes
+            text = dumps(value, convert, options).decode()
+        except TypeError:  # JSONEncodeError: integers past 64 bits, keys that are not text, surrogates, depth
+            return by_json(value)
+        if "null" in text:  # NaN comes out as null as well: let the json module tell them apart
+            return by_json(value)
+        return text if len(text) <= MANY_BRACKETS and "\\" not in text else _checked(text)
+
+    return by_orjson
+
+
+class Quickest:
+    """The quickest way that is known by now."""
+
+    __slots__ = ("_is_chosen", "way")
+
+    def __init__(self) -> None:
+        self.way: Way = by_json
+        self._is_chosen = False
+
+    def choose(self) -> None:
+        """Take orjson from now on, where it is installed."""
+        if not self._is_chosen:
+            self.way = make_by_orjson() or by_json
+            self._is_chosen = True
+
+
+#: for the hot path `way = quickest.way; way(value)`: CPython 3.11 takes longer to call an attribute than to look it up
+#: and call it then
+quickest = Quickest()

@@ -1,0 +1,188 @@
+"""Any Python value → a copy that JSON and PostgreSQL accept; slow and thorough, used when the quick way fails.
+
+What PostgreSQL refuses, and with which SQLSTATE, is listed in the project's design notes: NUL (22021, 22P05), lone
+surrogates (22P02), NaN and infinities in JSON (22P02), nesting (54001), size (54000).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from typing import Any
+
+from pythonjsonlogger import defaults
+
+from .guard import silenced
+
+#: levels of nesting that are kept; PostgreSQL refuses at some thousands, and nobody queries deeper than a few
+MAX_DEPTH = 64
+#: characters in one event's JSON, and in one text; jsonb refuses strings past 256 MiB, and 1.1 GB of text ends the
+#: connection
+MAX_CHARACTERS = 16 * 2**20
+#: integers below it are written as JSON numbers: CPython reads and writes no more than 4,300 digits (CVE-2020-10735)
+_TOO_LONG = 10**4300
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Return the text with NUL and lone surrogates replaced by U+FFFD, or a stand-in if it is too long."""
+    if len(text) > MAX_CHARACTERS:
+        return f"<str of {len(text)} characters, over the limit of {MAX_CHARACTERS}>"
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)`` made storable, or ``<type name>`` where that raises."""
+    try:
+        with silenced():
+            return clean(str.__str__(value) if isinstance(value, str) else str(value))
+    except Exception:
+        return stand_in(value)
+
+
+def stand_in(value: object, why: str = "") -> str:
+    """Return the text that takes the place of a value that cannot be stored: it names the type and nothing more."""
+    try:
+        return clean(f"<{type(value).__name__}{why}>")
+    except Exception:  # a metaclass may do anything
+        return f"<object{why}>"
+
+
+def is_writable(value: int) -> bool:
+    """Return whether CPython writes the integer in decimal."""
+    return -_TOO_LONG < int.__int__(value) < _TOO_LONG
+
+
+def number(value: int | float | Decimal) -> int | float | str:
+    """Return the number as JSON can carry it without loss: as a number where possible, else as text."""
+    if isinstance(value, int):
+        return int.__int__(value) if is_writable(value) else hex(value)
+    if isinstance(value, float):
+        return float.__float__(value) if math.isfinite(value) else _special(value)
+    if not value.is_finite():
+        return str(value)
+    if value == (whole := value.to_integral_value()) and value.adjusted() < 300:
+        return int(whole)
+    short = float(value)
+    # the shortest repr of the float is what gets stored; equal means that the column holds this very decimal
+    return short if math.isfinite(short) and Decimal(repr(short)) == value else str(value)
+
+
+def _special(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+_KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
+    (defaults.use_datetime_any, defaults.datetime_any),
+    (defaults.use_exception_default, defaults.exception_default),
+    (defaults.use_traceback_default, defaults.traceback_default),
+    (defaults.use_enum_default, defaults.enum_default),
+    (defaults.use_bytes_default, defaults.bytes_default),
+)
+
+
+def convert(value: Any) -> Any:
+    """Return a JSON type, or a container of more values, for a value that `json` does not know itself.
+
+    It is the ``default`` of the quick encoders too. What pythonjsonlogger knows is written as it writes it; on top of
+    that, sets are arrays, mappings objects, and decimals numbers, so that they can be summed.
+    """
+    with silenced():
+        if isinstance(value, (float, Decimal)):  # orjson asks for subclasses of float, such as numpy.float64
+            return number(value)
+        if isinstance(value, tuple):  # and for subclasses of tuple
+            return list(value)
+        if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+            return value.tolist()
+        if isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, AbstractSet):
+            return _in_order(value)
+        if isinstance(value, memoryview):
+            return defaults.bytes_default(value.tobytes())
+        for knows, write in _KNOWN:
+            if knows(value):
+                return write(value)
+        if defaults.use_dataclass_default(value):
+            # one level at a time: asdict() copies deeply, and raises where a field cannot be copied
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if defaults.use_type_default(value):
+            return defaults.type_default(value)
+    return text_of(value)
+
+
+def _in_order(values: AbstractSet[Any]) -> list[Any]:
+    try:
+        return sorted(values)  # equal sets are then equal JSON
+    except Exception:
+        return list(values)
+
+
+class Storable:
+    """One pass over one value; it keeps what was spent of the size, and the containers that are open."""
+
+    def __init__(self, max_characters: int = MAX_CHARACTERS) -> None:
+        self._left = max_characters
+        self._open: set[int] = set()
+
+    def copy(self, value: Any, depth: int = 0) -> Any:
+        """Return a copy made of None, bool, int, float, str, dict and list only; never raises."""
+        try:
+            return self._copy(value, depth)
+        except Exception:
+            # RecursionError included: the frames that led here are gone once it is caught this far up
+            return stand_in(value)
+
+    def _copy(self, value: Any, depth: int) -> Any:
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, (int, float)):
+            return self._spend(value, number(value), 24)
+        if isinstance(value, str):
+            return self._spend(value, text := clean(str.__str__(value)), len(text))
+        if not isinstance(value, (dict, list, tuple)):
+            converted = convert(value)
+            if converted is not value and not isinstance(converted, (dict, list)):
+                return self.copy(converted, depth + 1) if depth < MAX_DEPTH else stand_in(value, ": nested too deeply")
+            return self._container(value, converted, depth)
+        return self._container(value, value, depth)
+
+    def _container(self, value: Any, items: Any, depth: int) -> Any:
+        if id(value) in self._open:
+            return stand_in(value, ": circular")
+        if depth >= MAX_DEPTH:
+            return stand_in(value, ": nested too deeply")
+        self._open.add(id(value))
+        try:
+            if isinstance(items, dict):
+                # list(): a copy in one C call, in case another thread changes the dict meanwhile
+                return {
+                    self._key(key): self.copy(item, depth + 1) for key, item in list(dict.items(items)) if self._room()
+                }
+            return [self.copy(item, depth + 1) for item in list(items) if self._room()]
+        finally:
+            self._open.discard(id(value))
+
+    def _key(self, key: Any) -> str:
+        if not isinstance(key, str):
+            converted = key if key is None or isinstance(key, (bool, int, float)) else convert(key)
+            # null, true and 1 as the json module spells such keys
+            key = (
+                {None: "null", True: "true", False: "false"}.get(converted)
+                if converted is None or isinstance(converted, bool)
+                else text_of(converted)
+            )
+        return str(self._spend(key, text := clean(key), len(text)))
+
+    def _room(self) -> bool:
+        self._left -= 1
+        return self._left > 0
+
+    def _spend(self, value: object, result: Any, characters: int) -> Any:
+        self._left -= characters
+        return result if self._left > 0 else stand_in(value, ": the event is over its size limit")

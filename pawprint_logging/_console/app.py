@@ -1,0 +1,74 @@
+"""One run of the program, and what happens to its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from . import demo, read, replay, statistics, table, tail  # noqa: F401 - they add their commands
+from .failures import explain, one_line
+from .program import COMPLETE, PROGRAM, State, program
+
+# A connection string that lands where a name belongs must not be printed: it may hold a password.
+_SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the program; return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
+            stream.reconfigure(errors="backslashreplace")
+    state = State()
+    try:
+        status = program.main(
+            args=None if arguments is None else list(arguments),
+            prog_name=PROGRAM,
+            complete_var=COMPLETE,
+            standalone_mode=False,
+            obj=state,
+        )
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _usage(error)
+    except click.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return 130
+        return _fail("stopped, since nobody answered")
+    except BrokenPipeError:
+        # the reader has gone, such as `head`; Python would complain once more at exit:
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if state.with_traceback:
+            traceback.print_exc()
+            return 1
+        return _fail(
+            error.format_message()
+            if isinstance(error, click.ClickException)
+            else explain(error, state.tracker, state.purpose)
+        )
+    finally:
+        if state.tracker is not None:
+            state.tracker.close()
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: click.UsageError) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    path = error.ctx.command_path if error.ctx is not None else PROGRAM
+    message = _SECRET.sub("…", error.format_message()).rstrip(".")
+    click.echo(one_line(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help"), err=True)
+    return 2
+
+
+def _fail(message: str) -> int:
+    click.echo(one_line(f"{PROGRAM}: {message}"), err=True)
+    return 1

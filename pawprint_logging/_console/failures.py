@@ -1,0 +1,114 @@
+"""An error in one line: what is wrong and what mends it, without a password, a query or a value."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from typing import Literal
+
+from .._database.session.connection import Session
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
+from .._database.table import rights as inspection
+from .._database.table.schema import Table, derived_name
+from ..errors import PawprintError
+from ..tracker import Tracker
+
+#: what a command wants of the database
+Purpose = Literal["create", "drop", "read", "write", "derive"]
+
+# libpq hands this on without a SQLSTATE; the name is the server's, in quotes
+_NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
+# The whole name of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's own part of it
+# takes up to 51.
+_SOCKET_ROOM = 52
+
+
+def one_line(text: str) -> str:
+    """Return text without line feeds."""
+    return " ".join(text.split())
+
+
+def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
+    """Return what to tell a user about an error."""
+    if isinstance(error, DatabaseError):
+        return _of_database(error, tracker, purpose)
+    if isinstance(error, (PawprintError, ImportError)):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f" {error.filename}" if error.filename else ""
+        return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
+    return f"{type(error).__name__}, which is a mistake of this program; run it again with --traceback, and report what it shows"
+
+
+def has_long_tmpdir() -> bool:
+    """Return whether the folder for temporary files has too long a name for a socket in it."""
+    return len(os.fsencode(tempfile.gettempdir())) > _SOCKET_ROOM
+
+
+def _room_for_socket() -> str:
+    return "; the name of TMPDIR may be too long for a server's socket: set it to /tmp" if has_long_tmpdir() else ""
+
+
+def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose) -> str:
+    if error.pgcode is None and "embedded server" in str(error):  # our own words, where libpq's could hold a password
+        return f"{one_line(str(error))}{_room_for_socket()}"
+    if is_connect_error(error):
+        return connect_failure(error).reason
+    if error.pgcode is None and (denied := _NO_CONNECT.search(str(error))):
+        return f"the role may not connect to database {denied[1]}: GRANT CONNECT ON DATABASE {denied[1]} TO the role"
+    why = failure(error)
+    hint = None if tracker is None else _mend(why.sqlstate, tracker, purpose)
+    return f"{why.reason}; {hint}" if hint else why.reason
+
+
+def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose) -> str | None:
+    table = tracker.table
+    if sqlstate == "42P01":
+        if purpose == "drop":
+            return f"there is no table {table}: correct --table, or pass --if-exists"
+        return f"there is no table {table}: make it with pawprint-logging create-table, or correct --table"
+    if sqlstate == "42501":
+        try:
+            return _right(tracker, purpose)
+        except DatabaseError:
+            return "the role lacks a right; pawprint-logging check says which"
+    return {
+        "42P07": f"the table {table} is there already: pass --if-not-exists, or another --table",
+        "3F000": f"there is no such schema: CREATE SCHEMA, or correct --table {table}",
+        "2BP01": f"something depends on {table}, such as a view: drop that first",
+        "42809": f"{table} is no table: correct --table",
+        "25006": "this server is a standby or read-only: name the primary in --db",
+        "57014": "it was cancelled: raise the role's statement_timeout, or ask for less",
+    }.get(sqlstate or "")
+
+
+def _right(tracker: Tracker, purpose: Purpose) -> str | None:
+    """Return the statement that gives the right which is lacking."""
+    session = tracker.session()
+    try:
+        if purpose == "drop":
+            owner = inspection.owner(session, tracker.layout)
+            return None if owner is None else f"only its owner may do that: connect as {owner}"
+        if purpose == "create":
+            return inspection.right_to_create(session, tracker.layout)
+        wanted: inspection.Purpose = "write" if purpose == "write" else "read"
+        mend = inspection.first_mend(session, tracker.layout, wanted)
+        if mend is None and purpose == "derive":
+            return _of_another(session, tracker) or inspection.right_to_create(session, tracker.layout)
+        return mend
+    finally:
+        session.close()
+
+
+def _of_another(session: Session, tracker: Tracker) -> str | None:
+    """Return what to do about a table of the statistics that another role made, and which only that role can bring up to date."""
+    with session.transaction() as cursor:
+        user = cursor.connection.info.user
+    *namespace, table = tracker.layout.path
+    for suffix in ("__statistics", "__sessions", "__engagement"):
+        made = Table(".".join([*namespace, derived_name(table, suffix)]), None)
+        owner = inspection.owner(session, made)
+        if owner not in (None, user):
+            return f"{made.name} belongs to {owner}: connect as {owner}, or as its owner drop it"
+    return None

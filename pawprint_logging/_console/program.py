@@ -1,0 +1,121 @@
+"""The command group, to which the other modules add their commands.
+
+Options that every command has, and what a run knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ConfigurationError
+from ..tracker import Tracker
+from .failures import Purpose
+
+PROGRAM = "pawprint-logging"
+#: what a shell that has a completion script sets to ask for completions
+COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
+
+
+@dataclass
+class State:
+    """What one run of the program knows.
+
+    Args:
+        given: the connection options of the command line, by name.
+        purpose: what the command wants of the database, for the mend of an error.
+        tracker: the tracker, once the command has asked for it.
+        with_traceback: whether an error is shown with its traceback.
+    """
+
+    given: dict[str, str] = field(default_factory=dict)
+    purpose: Purpose = "read"
+    tracker: Tracker | None = None
+    with_traceback: bool = False
+
+    def connect(self, purpose: Purpose) -> Tracker:
+        """Return the tracker that options and variables describe; it has a database and a table.
+
+        Raises:
+            ConfigurationError: no database or table is named, or an option cannot be used.
+        """
+        self.purpose = purpose
+        options = dict(self.given)
+        found = {name: os.environ.get(f"PAWPRINT_{name.upper()}") for name in ("dotfile", "db", "table")}
+        variables = {name: value for name, value in found.items() if value and name not in options}
+        if "dotfile" in options:  # what it says wins over the variables, and they fill in what it leaves out
+            described = Tracker(dotfile=options["dotfile"])
+            variables = {name: value for name, value in variables.items() if getattr(described, name, "") is None}
+        tracker = Tracker(**{**variables, **options})  # type: ignore[arg-type]
+        if tracker.is_debug:
+            raise ConfigurationError(
+                'no database is named: pass --db "postgresql://…", or --dotfile, or set PAWPRINT_DB'
+            )
+        if tracker.table is None:
+            raise ConfigurationError("no table is named: pass --table, or --dotfile, or set PAWPRINT_TABLE")
+        self.tracker = tracker
+        return tracker
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    state = context.find_object(State)
+    if state is None or value in (None, False):
+        return
+    if parameter.name == "traceback":
+        state.with_traceback = True
+    elif parameter.name is not None:
+        state.given[parameter.name] = value
+
+
+def _connection_options() -> list[click.Parameter]:
+    db_text = (
+        "Database, as a URI, keyword string or embedded:DIRECTORY. A password is better left to the variable or the file: "
+        "other users of the machine can read a command's arguments.  [env var: PAWPRINT_DB]"
+    )
+    texts = {
+        "dotfile": ("FILE", "JSON file with the tracker's options.  [env var: PAWPRINT_DOTFILE]"),
+        "db": ("DSN", db_text),
+        "table": ("NAME", "Events table.  [env var: PAWPRINT_TABLE]"),
+    }
+    return [
+        click.Option([f"--{name}"], metavar=metavar, help=text, callback=_keep, expose_value=False)
+        for name, (metavar, text) in texts.items()
+    ]
+
+
+def _traceback_option() -> click.Parameter:
+    text = "Show the traceback of an error; it may hold values and queries."
+    return click.Option(["--traceback"], is_flag=True, help=text, callback=_keep, expose_value=False)
+
+
+@click.group(
+    PROGRAM,
+    params=[*_connection_options(), _traceback_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="--dotfile, --db and --table may stand before or after the command. What is passed wins over the file, and the file over the "
+    "variables.",
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+def program() -> None:
+    """Read and look after a table of events in PostgreSQL."""
+
+
+def command(name: str, *, connects: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a function a command; its first argument is the `State`.
+
+    Args:
+        name: what users type.
+        connects: whether it takes the connection's options, as the group does.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        made = program.command(name)(click.pass_obj(function))
+        made.params.extend([*(_connection_options() if connects else ()), _traceback_option()])
+        return made
+
+    return decorate

@@ -1,0 +1,71 @@
+"""`replay`: fallback lines back into the table."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .._database.table.rights import has_ledger, owner
+from .._delivery.replay import Replayed
+from .._delivery.replay import replay as put_back
+from ..errors import ConfigurationError
+from ..tracker import Tracker
+from .output import console, note
+from .program import State, command
+
+
+@command("replay")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--even-old",
+    is_flag=True,
+    help="Also lines that are older than the ledger remembers; one that had arrived after all is doubled then.",
+)
+def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
+    """Put what could not be written back into the table.
+
+    Each line of the fallback exactly once, however often this is run or stopped. The files stay as they are.
+    Lines that are torn, foreign or refused are added to FILE.rejected; then the exit status is 1.
+    """
+    tracker = state.connect("write")
+    for path in files:
+        with path.open("rb"):  # all of them, before anything is written
+            pass
+    with closing(tracker.session()) as session:
+        if (
+            owner(session, tracker.layout) is None
+        ):  # before the ledger, whose mend would make a table that has a mistyped name
+            raise ConfigurationError(
+                f"there is no table {tracker.table}: make it with pawprint-logging create-table, or correct --table"
+            )
+        if not has_ledger(session, tracker.layout):
+            raise ConfigurationError(
+                f"the ledger of {tracker.table} is missing, without which lines could be written twice: "
+                "make it with pawprint-logging create-table --if-not-exists"
+            )
+    result = _with_progress(tracker, files, even_old=even_old)
+    click.echo(_summary(result))
+    if result.rejected:
+        rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
+        note(f"the rejected lines are in {', '.join(rejected)}: mend them or the table, and replay that file")
+    return 1 if result.rejected else 0
+
+
+def _with_progress(tracker: Tracker, files: tuple[Path, ...], *, even_old: bool) -> Replayed:
+    err = console(err=True)
+    if not err.is_terminal:
+        return put_back(tracker, *files, even_old=even_old)
+    columns = (TextColumn("replay"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("replay", total=sum(path.stat().st_size for path in files))
+        return put_back(tracker, *files, even_old=even_old, progress=lambda size: progress.advance(task, size))
+
+
+def _summary(result: Replayed) -> str:
+    why = ", ".join(
+        f"{number} {reason}" for reason, number in sorted(result.reasons.items(), key=lambda item: -item[1])
+    )
+    return f"{result.written} written, {result.present} already there, {result.rejected} rejected{f' ({why})' if why else ''}"

@@ -1,0 +1,105 @@
+"""`tail`: the newest events, then live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import click
+
+from .._database.reading.tail import Tail
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
+from ..tracker import Tracker
+from .conditions import parse, where_option
+from .output import Format, chosen, console, csv_line, format_option, json_line, line, note
+from .program import State, command
+
+#: seconds for which a database that went away is waited for
+PATIENCE = 60.0
+
+
+@command("tail")
+@click.argument("fields", nargs=-1)
+@click.option(
+    "-n", "number", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with every event that arrives, until Ctrl-C.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Time between two looks, with -f.",
+)
+@where_option
+@format_option
+def tail(
+    state: State,
+    *,
+    fields: tuple[str, ...],
+    number: int,
+    follow: bool,
+    interval: float,
+    where: tuple[str, ...],
+    style: Format | None,
+) -> None:
+    """Print the newest events, and with -f those that come.
+
+    Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line.
+    """
+    given = parse(where)
+    tracker = state.connect("read")
+    printer = _Printer(tracker, chosen(style))
+    with closing(tracker.session()) as session:
+        end = Tail(session, tracker.layout, fields, given)
+        printer.show(end.newest(number))
+        while follow:
+            time.sleep(interval)
+            printer.show(_patiently(end, interval))
+
+
+def _patiently(end: Tail, interval: float) -> Sequence[Mapping[str, Any]]:
+    """Look for new events; wait for a database that went away."""
+    deadline = time.monotonic() + PATIENCE
+    has_told = False
+    while True:
+        try:
+            return end.arrived()
+        except DatabaseError as error:
+            why = connect_failure(error) if is_connect_error(error) else failure(error)
+            if why.meaning != "transient" or time.monotonic() > deadline:
+                raise
+            if not has_told:
+                note(f"{why.reason}; trying again for {PATIENCE:.0f} s")
+                has_told = True
+            time.sleep(max(interval, 0.5))
+
+
+class _Printer:
+    def __init__(self, tracker: Tracker, style: Format) -> None:
+        self._style = style
+        self._console = console()
+        self._styles = {
+            tracker.timestamp_field: "dim",
+            tracker.user_field: "cyan",
+            tracker.event_field: "bold",
+            "id": "dim",
+        }
+        self._has_header = False
+
+    def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            if self._style == "json":
+                sys.stdout.write(json_line(row) + "\n")
+            elif self._style == "csv":
+                if not self._has_header:
+                    csv_line({name: name for name in row})
+                    self._has_header = True
+                csv_line(row)
+            else:
+                self._console.print(line(row, self._styles), soft_wrap=True)
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Conditions into SQL, and rows out of the table."""

@@ -1,0 +1,302 @@
+"""Fields and conditions → SQL with bound parameters; pure, it connects to nothing.
+
+Every name is a quoted identifier, every value a parameter. Text is in psycopg2's form: ``%s`` is a parameter, ``%%`` a
+percent sign.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ..._capture.storable import clean
+from ...errors import ConfigurationError
+from ..table.columns import JSONB, Column
+from ..table.schema import identifier
+
+#: what date_trunc takes: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
+RESOLUTIONS = ("second", "minute", "hour", "day", "week", "month", "quarter", "year")
+MODIFIERS = ("gt", "gte", "lt", "lte", "contains", "in", "ne", "not_in", "startswith", "isnull")
+INTEGERS = ("smallint", "integer", "bigint", "oid")
+NUMBERS = (*INTEGERS, "numeric", "real", "double precision")
+TIMES = ("timestamp without time zone", "timestamp with time zone", "date")
+
+_DISTINCT = re.compile(r"\s*DISTINCT\s*\((.*)\)\s*", re.IGNORECASE | re.DOTALL)
+_MODIFIER = re.compile(rf"(?:(.*)__)?({'|'.join(MODIFIERS)})", re.DOTALL)
+_AGGREGATES = {"sum": "SUM", "avg": "AVG", "min": "MIN", "max": "MAX"}
+
+
+class Sql(NamedTuple):
+    """A piece of SQL and the parameters of its placeholders, in order."""
+
+    text: str
+    params: tuple[Any, ...] = ()
+
+
+class Span(NamedTuple):
+    """A range of time, both ends included and None where it is open, and the resolution in which it is looked at."""
+
+    resolution: str
+    start: Any = None
+    end: Any = None
+
+
+class Output(NamedTuple):
+    """A column of a result: its name and type."""
+
+    name: str
+    column: Column
+
+
+class Field(NamedTuple):
+    """What a name stands for.
+
+    Args:
+        name: as the user wrote it.
+        column: the column that it is, or looks into.
+        type: the type of that column.
+        path: the steps into a JSON column, none for the column itself; None for any other column.
+    """
+
+    name: str
+    column: str
+    type: Column
+    path: tuple[str, ...] | None
+
+    @property
+    def sql(self) -> Sql:
+        """The value: JSONB for a path."""
+        name = quoted(self.column)
+        if not self.path:
+            return Sql(name)
+        return Sql(f"({self._document} #> %s)", (list(self.path),))
+
+    @property
+    def json(self) -> Sql:
+        """The value as JSONB."""
+        return self.sql if self.path else Sql(self._document)
+
+    @property
+    def text(self) -> Sql:
+        """The text of a JSON value: NULL for JSON's null and for what is not there."""
+        return Sql(f"({self._document} #>> %s)", (list(self.path or ()),))
+
+    @property
+    def _document(self) -> str:
+        return quoted(self.column) + ("" if self.type.type == "jsonb" else "::jsonb")
+
+
+class Source(NamedTuple):
+    """The table to read from: its quoted name, the columns that it has, and the two that play a part in reading."""
+
+    table: str
+    columns: Mapping[str, Column]
+    json: str
+    timestamp: str
+
+    @property
+    def sql(self) -> str:
+        """The table's name for text that carries placeholders."""
+        return self.table.replace("%", "%%")
+
+    def field(self, name: str) -> Field:
+        """Return what a field's name stands for.
+
+        Raises:
+            ConfigurationError: there is no such column, or it has no paths.
+        """
+        return self._resolve(name)[0]
+
+    def condition(self, name: str) -> tuple[Field, str | None]:
+        """Return what a condition's name stands for, and its modifier.
+
+        A last step that is a modifier's name is the modifier: a JSON key called ``in`` is asked for as
+        ``metadata__in__in=["…"]``.
+
+        Raises:
+            ConfigurationError: there is no such column or modifier, or it has no paths.
+        """
+        return self._resolve(name, modifiers=True)
+
+    def _resolve(self, name: Any, *, modifiers: bool = False) -> tuple[Field, str | None]:
+        if not isinstance(name, str):
+            raise ConfigurationError(f'a field must be text such as "user_id", not a {type(name).__name__}')
+        candidates = [column for column in self.columns if name == column or name.startswith(column + "__")]
+        if not candidates:
+            raise ConfigurationError(
+                f"{name!r}: there is no such column in {self.table}; it has {', '.join(self.columns)}"
+            )
+        column = max(candidates, key=len)
+        column_type = self.columns[column]
+        if name == column:
+            return Field(name, column, column_type, () if column_type.is_json else None), None
+        rest: str | None = name[len(column) + 2 :]
+        modifier = None
+        if modifiers and (match := _MODIFIER.fullmatch(name[len(column) + 2 :])):
+            rest, modifier = match[1], match[2]
+        path = () if rest is None else tuple(clean(step) for step in rest.split("__"))
+        if path and column != self.json:
+            known = f"the modifiers are {', '.join(MODIFIERS)}; " if modifiers else ""
+            raise ConfigurationError(
+                f"{name!r}: {'__'.join(path)!r} is no {'modifier' if modifiers else 'column'}, "
+                f"and column {column!r} is not the JSON column; {known}paths work on {self.json!r} only"
+            )
+        if path and not column_type.is_json:
+            raise ConfigurationError(
+                f"{name!r}: column {column!r} is of type {column_type.type}; paths need JSON or JSONB"
+            )
+        return Field(name, column, column_type, path if column_type.is_json else None), modifier
+
+
+def quoted(name: str) -> str:
+    """Return a quoted identifier for text that carries placeholders."""
+    return identifier(name).replace("%", "%%")
+
+
+def all_of(conditions: Iterable[Sql]) -> Sql:
+    """Return the WHERE clause, with a space before it; empty without conditions."""
+    conditions = list(conditions)
+    if not conditions:
+        return Sql("")
+    return Sql(" WHERE " + " AND ".join(each.text for each in conditions), _params(*conditions))
+
+
+def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list[Output]]:
+    """Return the query for rows, ordered by time if the table has one, and the columns that it yields.
+
+    Args:
+        source: the table.
+        fields: columns and paths; none of them means every column. One ``DISTINCT(…)`` may stand alone.
+        where: what `all_of` returned.
+
+    Raises:
+        ConfigurationError: a field is unknown.
+    """
+    names = list(fields)
+    distinct = [_distinct(source, name) for name in names]
+    if len(names) == 1 and distinct[0] is not None:
+        field = source.field(distinct[0])
+        value = _comparable(field)
+        query = f"SELECT DISTINCT {value.text} FROM {source.sql}{where.text} ORDER BY 1"
+        return Sql(query, _params(value, where)), [Output(names[0], _type_of(field))]
+    for name, inner in zip(names, distinct, strict=True):
+        if inner is not None:
+            raise ConfigurationError(f"{name!r}: DISTINCT(…) must be the only field; leave out the others")
+    chosen = [source.field(name) for name in names] if names else [source.field(name) for name in source.columns]
+    values = [field.sql for field in chosen]
+    order = f" ORDER BY {quoted(source.timestamp)}" if source.timestamp in source.columns else ""
+    query = f"SELECT {', '.join(value.text for value in values)} FROM {source.sql}{where.text}{order}"
+    return Sql(query, _params(*values, where)), [Output(field.name, _type_of(field)) for field in chosen]
+
+
+def count(source: Source, name: str, resolution: str, where: Sql) -> Sql:
+    """Return the query for the number of rows in each stretch of time.
+
+    Args:
+        source: the table.
+        name: ``"*"`` for rows, a field for rows in which it is not NULL, ``DISTINCT(field)`` for its different values.
+        resolution: one of RESOLUTIONS.
+        where: what `all_of` returned.
+
+    Raises:
+        ConfigurationError: the field or the resolution is unknown, or the table has no time.
+    """
+    inner = _distinct(source, name)
+    if name == "*":
+        value = Sql("*")
+    elif inner is not None:
+        value = _comparable(source.field(inner))
+        value = Sql(f"DISTINCT {value.text}", value.params)
+    else:
+        field = source.field(name)
+        value = field.sql if field.path is None else field.text
+    return _grouped(source, resolution, [Sql(f"COUNT({value.text})", value.params)], where)
+
+
+def aggregate(source: Source, function: str, name: str, resolution: str, where: Sql) -> tuple[Sql, Field]:
+    """Return the query for a sum, avg, min or max in each stretch of time, and the field that it is of.
+
+    Of a JSON path only JSON numbers count; a third column says how many other values there were, null aside.
+
+    Raises:
+        ConfigurationError: the field or the resolution is unknown, the field has no such value, or the table has no
+            time.
+    """
+    if _distinct(source, name) is not None:
+        raise ConfigurationError(f"{name!r}: DISTINCT(…) is for read and count; pass the field itself")
+    field = source.field(name)
+    if field.path is not None:
+        value = field.json
+        number = (
+            f"{_AGGREGATES[function]}(CASE WHEN jsonb_typeof({value.text}) = 'number' THEN {value.text}::numeric END)"
+        )
+        others = f"COUNT(*) FILTER (WHERE jsonb_typeof({value.text}) NOT IN ('number', 'null'))"
+        return _grouped(source, resolution, [Sql(number, value.params * 2), Sql(others, value.params)], where), field
+    ordered = field.type.type in TIMES or field.type.category in "SET"
+    if field.type.type not in NUMBERS and not (function in ("min", "max") and ordered):
+        wanted = "a number, a time or a text" if function in ("min", "max") else "a number"
+        raise ConfigurationError(
+            f"{name!r}: column {field.column!r} is of type {field.type.type}; {function} needs {wanted}: "
+            f"a column of such a type, or a path in {source.json!r}"
+        )
+    return _grouped(source, resolution, [Sql(f"{_AGGREGATES[function]}({field.sql.text})")], where), field
+
+
+def json_types(source: Source, field: Field, where: Sql) -> Sql:
+    """Return the query for how often which type of JSON value occurs."""
+    value = field.json
+    return Sql(
+        f"SELECT jsonb_typeof({value.text}), COUNT(*) FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 2 DESC, 1",
+        _params(value, where),
+    )
+
+
+def trunc(source: Source, resolution: str) -> Sql:
+    """Return the expression for the stretch of time that a row is in.
+
+    Raises:
+        ConfigurationError: the resolution is unknown, or the table has no time.
+    """
+    if resolution not in RESOLUTIONS:
+        raise ConfigurationError(f"resolution {resolution!r} is not known; take one of {', '.join(RESOLUTIONS)}")
+    column = source.columns.get(source.timestamp)
+    if column is None or column.type not in TIMES:
+        what = "there is no such column" if column is None else f"it is of type {column.type}"
+        raise ConfigurationError(
+            f"the timestamp_field {source.timestamp!r} of {source.table} is no time: {what}; name one that is"
+        )
+    # date_trunc would take a date for a TIMESTAMPTZ
+    cast = "::timestamp" if column.type == "date" else ""
+    return Sql(f"date_trunc(%s, {quoted(source.timestamp)}{cast})", (resolution,))
+
+
+def _grouped(source: Source, resolution: str, values: list[Sql], where: Sql) -> Sql:
+    moment = trunc(source, resolution)
+    selected = ", ".join(value.text for value in (moment, *values))
+    query = f"SELECT {selected} FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 1"
+    return Sql(query, _params(moment, *values, where))
+
+
+def _distinct(source: Source, name: Any) -> str | None:
+    match = _DISTINCT.fullmatch(name) if isinstance(name, str) and name not in source.columns else None
+    if match is None:
+        return None
+    # around a column's name spaces mean nothing; at the end of a path they are a part of the key
+    return next((inner for inner in (match[1], match[1].strip()) if inner in source.columns), match[1].lstrip())
+
+
+def _comparable(field: Field) -> Sql:
+    """Return the value in a form that has an equality; JSON's null and a missing key are the same nothing."""
+    if field.path is None:
+        return field.sql
+    value = field.json
+    return Sql(f"NULLIF({value.text}, 'null'::jsonb)", value.params)
+
+
+def _type_of(field: Field) -> Column:
+    return JSONB if field.path else field.type
+
+
+def _params(*pieces: Sql) -> tuple[Any, ...]:
+    return tuple(param for piece in pieces for param in piece.params)

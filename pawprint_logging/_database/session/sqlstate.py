@@ -1,0 +1,112 @@
+"""What an error of the database means.
+
+What to do about it, and how to say so without a value, a query or a password.
+"""
+
+from __future__ import annotations
+
+import re
+
+import psycopg2
+from psycopg2 import errorcodes
+
+from ..._failure import Failure, Meaning
+
+#: psycopg2's base class, for those who may not import psycopg2 themselves
+DatabaseError = psycopg2.Error
+
+#: 57014 is a statement_timeout or pg_cancel_backend here: everything sent is valid UTF-8, so COPY itself gives no
+#: reason for it
+_TRANSIENT = ("08", "53", "40", "57P01", "57P02", "57P03", "57P05", "57014", "55P03", "25006", "25P03")
+_TABLE = ("42", "3D", "3F", "0A", "28")
+
+# "COPY events, line 17, column user_id: …"; other languages have other words in the same places
+_LINE = re.compile(r"^COPY .*?,\D*? (\d+)(?:, \S+ \"?([^\":,]+))?", re.MULTILINE)
+
+_NAMES = {
+    code: name.lower().replace("_", " ")
+    for name, code in vars(errorcodes).items()
+    if name.isupper() and isinstance(code, str) and len(code) == 5
+}
+
+# libpq's messages for a failed connection carry no SQLSTATE, and may quote parts of a connection string: only these
+# texts are passed on.
+_CONNECT_REASONS = (
+    ("password authentication failed", "the password or the user name is wrong: check both in db"),
+    ("no password supplied", "the server wants a password and db has none"),
+    ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user and database"),
+    ("does not exist", "the user or the database does not exist: create it, or correct db"),
+    ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
+    ("No such file", "the server's socket is not there: is the server running, and is host right?"),
+    ("could not translate host name", "the host name is not known: correct the host in db"),
+    ("timeout expired", "the server did not answer in time: check host, port and firewall"),
+    (
+        "too many connections",
+        "the role or the database has no connection left: raise its CONNECTION LIMIT, or use a pooler",
+    ),
+    ("too many clients", "the server has no connection left: raise max_connections, or use a pooler"),
+    ("remaining connection slots", "the server has no connection left: raise max_connections, or use a pooler"),
+    ("starting up", "the server is starting up"),
+    ("shutting down", "the server is shutting down"),
+    ("recovery", "the server is recovering"),
+    ("read-only", "only read-only servers answered: target_session_attrs asks for another kind"),
+    ("SSL", "the TLS connection could not be made: check sslmode and the certificates"),
+)
+
+
+def is_connect_error(error: Exception) -> bool:
+    """Return whether an error says that no connection could be made, rather than what became of a statement."""
+    return _sqlstate(error) is None and (
+        isinstance(error, ImportError) or any(part in str(error) for part, _ in _CONNECT_REASONS)
+    )
+
+
+def connect_failure(error: Exception) -> Failure:
+    """Return what a failed attempt to connect means: it may succeed later."""
+    text = str(error)
+    for part, reason in _CONNECT_REASONS:
+        if part in text:
+            return Failure("transient", f"no connection to the database: {reason}", _sqlstate(error), error)
+    if isinstance(error, ImportError):
+        return Failure("transient", "no connection to the database: the extra [embedded] is not installed", None, error)
+    return Failure("transient", f"no connection to the database ({type(error).__name__})", _sqlstate(error), error)
+
+
+def failure(error: Exception, *, lost: bool = False) -> Failure:
+    """Return what an error of a statement means, by its SQLSTATE and never by its exception class.
+
+    Args:
+        error: what psycopg2 raised.
+        lost: whether the connection is gone, default False.
+    """
+    sqlstate = _sqlstate(error)
+    line, column = _place(error)
+    if sqlstate is None and (lost or isinstance(error, psycopg2.OperationalError)):
+        return Failure("transient", "the connection to the database was lost", None, error, lost=True)
+    code = sqlstate or ""
+    meaning: Meaning = (
+        "transient" if lost or code.startswith(_TRANSIENT) else "table" if code.startswith(_TABLE) else "row"
+    )
+    return Failure(meaning, describe(sqlstate, column), sqlstate, error, line, lost)
+
+
+def describe(sqlstate: str | None, column: str | None = None) -> str:
+    """Return a SQLSTATE in words."""
+    name = _NAMES.get(sqlstate or "", "error")
+    place = f", column {column}" if column else ""
+    return f"PostgreSQL refused it: {name} ({sqlstate or 'no SQLSTATE'}){place}"
+
+
+def _sqlstate(error: Exception) -> str | None:
+    return error.pgcode if isinstance(error, psycopg2.Error) else None
+
+
+def _place(error: Exception) -> tuple[int | None, str | None]:
+    """Return row (from 0) and column of a COPY error, from its context: `COPY events, line 17, column user_id: "…"`."""
+    if not isinstance(error, psycopg2.Error):
+        return None, None
+    column = error.diag.column_name
+    match = _LINE.search(error.diag.context or "")
+    if match is None:
+        return None, column
+    return int(match[1]) - 1, column or match[2]

@@ -1,0 +1,87 @@
+"""Ends waits on a connection that swallows everything.
+
+After a COMMIT into a black hole, `statement_timeout`, keepalives, `tcp_user_timeout` and even `close()` do not end the
+wait (measured); shutting the socket down from another thread does, and libpq then reports a lost connection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from ... import _native as native
+
+#: seconds that the thread waits when there is nothing to look after
+_IDLE = 3600.0
+
+
+class Watchdog:
+    """One thread that calls back when a deadline passes; started with the first deadline."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as after a fork: the thread is not there, and the locks may be held by nobody."""
+        self._lock = native.RLock()
+        #: a binary semaphore; a release too many is no harm
+        self._wake = native.allocate_lock()
+        self._wake.acquire()
+        self._deadlines: list[tuple[float, int]] = []
+        self._actions: dict[int, Callable[[], None]] = {}
+        self._running = False
+        #: when the thread looks around by itself
+        self._wakes_at = 0.0
+
+    @contextmanager
+    def limit(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+        """Call an action, from another thread, if the block is still running after so many seconds.
+
+        After the block, the action neither runs nor starts.
+        """
+        number = next(self._numbers)
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            self._actions[number] = action
+            heapq.heappush(self._deadlines, (deadline, number))
+            self._start()
+            # Only if the thread would oversleep, so once in `seconds` instead of three times a batch.
+            is_sooner = deadline < self._wakes_at
+        if is_sooner:
+            with suppress(RuntimeError):  # not taken: it has been told already
+                self._wake.release()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._actions.pop(number, None)
+                while self._deadlines and self._deadlines[0][1] not in self._actions:
+                    heapq.heappop(self._deadlines)
+
+    def _start(self) -> None:
+        if not self._running:
+            with suppress(
+                RuntimeError
+            ):  # the interpreter is shutting down; what is left then are the server's own timeouts
+                native.start_thread(self._run, "pawprint_logging watchdog")
+                self._running = True
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                while self._deadlines and self._deadlines[0][0] <= now:
+                    _, number = heapq.heappop(self._deadlines)
+                    # under the lock, so that the block cannot end, and its socket's number be used again, meanwhile
+                    if (action := self._actions.pop(number, None)) is not None:
+                        action()
+                delay = self._deadlines[0][0] - now if self._deadlines else _IDLE
+                self._wakes_at = now + delay
+            self._wake.acquire(timeout=delay)
+
+
+watchdog = Watchdog()

@@ -1,0 +1,1 @@
+"""The table itself: names, columns, DDL, ledger, rights."""

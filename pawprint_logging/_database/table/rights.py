@@ -1,0 +1,313 @@
+"""What a role may do with the table, and what stands in the way: the questions behind `pawprint-logging check`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..session.connection import BEGIN, Session
+from .ddl import exists
+from .schema import Table, identifier, kind_of
+
+#: "ok": as it should be; "note": works, and is worth knowing; "fail": events would not be written, or not as promised
+Level = Literal["ok", "note", "fail"]
+#: what the role is meant to do
+Purpose = Literal["write", "read", "both"]
+
+#: seconds that the clocks of this machine and the server may differ before it is mentioned
+CLOCK_TOLERANCE = 5.0
+#: the oldest release that is still maintained by PostgreSQL's own makers when this was written
+OLDEST_VERSION = 14
+
+_SERVER = """
+SELECT current_user, current_database(), current_setting('server_version'), current_setting('server_version_num')::int / 10000,
+  pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', current_setting('server_encoding'),
+  (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'), extract(epoch FROM clock_timestamp())::float8, current_schema()
+"""
+
+_TABLE = """
+SELECT c.oid, c.relkind::text, c.relrowsecurity, pg_get_userbyid(c.relowner), has_table_privilege(c.oid, 'SELECT'),
+  has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'DELETE')
+FROM pg_class c WHERE c.oid = to_regclass(%s)
+"""
+
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+  a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', has_column_privilege(a.attrelid, a.attnum, 'INSERT')
+FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+# A default depends on its sequence, whether SERIAL made it or somebody by hand; identity columns need no right. CASE,
+# since a plan may ask for the right before the kind, and then fails.
+_SEQUENCES = """
+SELECT DISTINCT s.oid::regclass::text FROM pg_attrdef f
+JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class s ON s.oid = d.refobjid
+WHERE f.adrelid = %s AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END ORDER BY 1
+"""
+
+_KINDS = {"r": "table", "p": "partitioned table", "v": "view", "f": "foreign table", "m": "materialized view"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        level: how it is.
+        text: what was found.
+        mend: the statement or option that mends it, if there is something to mend.
+    """
+
+    level: Level
+    text: str
+    mend: str | None = None
+
+
+@dataclass
+class _Found:
+    role: str = ""
+    schema: str | None = None
+    #: columns into which the role may not INSERT
+    forbidden: frozenset[str] = frozenset()
+
+
+def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Iterator[Finding]:
+    """Yield what there is to say about the server, the role, the table and its ledger, in this order.
+
+    Args:
+        session: one of its own; it is not closed.
+        table: what is to be written to or read from.
+        purpose: what the role must be able to do, default "write", as a handler does.
+
+    Raises:
+        psycopg2.Error: the database could not be reached.
+    """
+    found = _Found()
+    with session.transaction(BEGIN) as cursor:
+        yield from _server(cursor, found, purpose)
+        yield from _transport(cursor)
+        yield from _table(cursor, table, found, purpose)
+
+
+def first_mend(session: Session, table: Table, purpose: Purpose) -> str | None:
+    """Return what mends the first thing that fails, or None."""
+    return next((each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend), None)
+
+
+def right_to_create(session: Session, table: Table) -> str:
+    """Return the statement that lets the role create tables beside this one."""
+    *namespace, _ = table.path
+    with session.transaction(BEGIN) as cursor:
+        cursor.execute("SELECT current_user, coalesce(current_schema(), 'public')")
+        role, schema = cursor.fetchone()
+    return f"GRANT USAGE, CREATE ON SCHEMA {identifier(namespace[0] if namespace else schema)} TO {identifier(role)}"
+
+
+def owner(session: Session, table: Table) -> str | None:
+    """Return the name of the role that owns the table, or None if there is no such table."""
+    with session.transaction(BEGIN) as cursor:
+        cursor.execute(_TABLE, (table.sql,))
+        row = cursor.fetchone()
+        return None if row is None else str(row[3])
+
+
+def has_ledger(session: Session, table: Table) -> bool:
+    """Return whether the ledger stands beside the table."""
+    with session.transaction(BEGIN) as cursor:
+        return exists(cursor, table.ledger)
+
+
+def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
+    cursor.execute(_SERVER)
+    role_name, database, version, major, is_standby, is_read_only, encoding, zone, now, schema = cursor.fetchone()
+    skew = now - time.time()
+    found.role, found.schema = identifier(role_name), schema
+    yield Finding("ok", f"connected to database {database} as {role_name}, PostgreSQL {version}")
+    if major < OLDEST_VERSION:
+        yield Finding(
+            "note",
+            f"PostgreSQL {major} is older than what this package is tested with",
+            f"upgrade to {OLDEST_VERSION} or newer",
+        )
+    writes = purpose != "read"
+    if is_standby:
+        yield Finding(
+            "fail" if writes else "note",
+            "this server is a standby, which takes no writes",
+            "name the primary in db, or several hosts with target_session_attrs=read-write" if writes else None,
+        )
+    elif is_read_only and writes:
+        mend = f"ALTER ROLE {found.role} SET default_transaction_read_only = off"
+        yield Finding("fail", "transactions are read-only for this role or database", mend)
+    if encoding != "UTF8":
+        yield Finding(
+            "note",
+            f"the database's encoding is {encoding}: events with other characters go to the fallback",
+            "use a UTF8 database",
+        )
+    if abs(skew) > CLOCK_TOLERANCE:
+        ahead = "ahead of" if skew > 0 else "behind"
+        mend = "keep both in step, for instance with NTP: events bear this machine's time"
+        yield Finding("note", f"the server's clock is {abs(skew):.0f} s {ahead} this machine's", mend)
+    else:
+        yield Finding("ok", "the clocks of server and machine agree")
+    if str(zone).upper() in ("UTC", "ETC/UTC", "GMT", "UCT", "ETC/UCT", "ZULU", "UNIVERSAL"):
+        yield Finding("ok", f"time zone {zone}")
+    else:
+        mend = f"ALTER DATABASE {identifier(database)} SET timezone = 'UTC'"
+        text = f"the time zone of other clients is {zone}: this package stores UTC, but what they read and insert themselves may differ"
+        yield Finding("note", text, mend)
+
+
+def _transport(cursor: Any) -> Iterator[Finding]:
+    info = cursor.connection.info
+    host = str(info.host or "")
+    if info.ssl_in_use:
+        mode = str(info.dsn_parameters.get("sslmode", ""))
+        text = f"TLS: {info.ssl_attribute('protocol')}, {info.ssl_attribute('cipher')}"
+        if mode in ("verify-full", "verify-ca"):
+            yield Finding("ok", f"{text}, the server's certificate is verified")
+        else:
+            yield Finding(
+                "note", f"{text}, but the server's certificate is not verified", "add sslmode=verify-full to db"
+            )
+    elif host.startswith(("/", "@")) or not host:
+        yield Finding("ok", "no TLS, and none needed: a Unix socket")
+    elif host in ("localhost", "::1") or host.startswith("127."):
+        yield Finding("ok", "no TLS, and none needed: the server is on this machine")
+    else:
+        yield Finding(
+            "note", "no TLS: events and password cross the network in the clear", "add sslmode=verify-full to db"
+        )
+
+
+def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterator[Finding]:
+    *namespace, _ = table.path
+    schema = namespace[0] if namespace else found.schema
+    if schema is None:
+        yield Finding(
+            "fail",
+            "no schema of the search path is there for this role",
+            f"GRANT USAGE ON SCHEMA public TO {found.role}",
+        )
+        return
+    cursor.execute(
+        "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s",
+        (schema,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        yield Finding("fail", f"there is no schema {schema}", f"CREATE SCHEMA {identifier(schema)}")
+        return
+    may_use, may_create = row
+    if not may_use:
+        yield Finding(
+            "fail",
+            f"the role may not use schema {schema}",
+            f"GRANT USAGE ON SCHEMA {identifier(schema)} TO {found.role}",
+        )
+        return
+    cursor.execute(_TABLE, (table.sql,))
+    row = cursor.fetchone()
+    if row is None:
+        yield Finding("fail", f"there is no table {table.name}", table.ddl())
+        if not may_create:
+            text = f"the role may not create tables in schema {schema}"
+            yield Finding("note", text, f"GRANT CREATE ON SCHEMA {identifier(schema)} TO {found.role}")
+        return
+    oid, kind, has_policies, owner_name, may_select, may_insert, _ = row
+    yield Finding("ok", f"{_KINDS.get(kind, 'relation')} {table.name}, of {owner_name}")
+    if has_policies:
+        yield Finding("note", "row-level security is on: policies decide which rows the role may write and see")
+    if kind == "m" and purpose != "read":
+        yield Finding("fail", "a materialized view takes no rows", "name a table")
+        return
+    yield from _columns(cursor, oid, table, found)
+    if purpose in ("write", "both"):
+        yield from _writing(cursor, oid, table, found, may_insert=may_insert)
+        yield from _ledger(cursor, table, found)
+    yield _reading(table, found, may_select=may_select, is_needed=purpose in ("read", "both"))
+
+
+def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Finding]:
+    """Compare the columns with those that a handler fills."""
+    cursor.execute(_COLUMNS, (oid,))
+    columns = {
+        name: (column_type, is_demanding, may_insert)
+        for name, column_type, is_demanding, may_insert in cursor.fetchall()
+    }
+    found.forbidden = frozenset(name for name, (_, _, may_insert) in columns.items() if not may_insert)
+    fields = table.fields
+    filled = dict.fromkeys((fields.timestamp, fields.user, fields.event, fields.json, *table.columns))
+    is_sound = True
+    for name in filled:
+        if name in columns or (name not in table.columns and name != fields.event):
+            continue
+        if name == "id" and name not in (fields.timestamp, fields.user, fields.event, fields.json):
+            yield Finding("note", f"the table has no column {name}, which the schema has; nothing is written to it")
+            continue
+        is_sound = False
+        wanted = table.columns.get(name, "TEXT")
+        yield Finding(
+            "fail", f"the table has no column {name}", f"ALTER TABLE {table.sql} ADD COLUMN {identifier(name)} {wanted}"
+        )
+    json_type = columns.get(fields.json, ("jsonb", False, True))[0]
+    if kind_of(json_type) != "json":
+        is_sound = False
+        name = identifier(fields.json)
+        mend = f"ALTER TABLE {table.sql} ALTER COLUMN {name} TYPE JSONB USING to_jsonb({name})"
+        yield Finding("fail", f"column {fields.json} is of type {json_type}, not JSON or JSONB", mend)
+    for name, (_, is_demanding, _) in columns.items():
+        if is_demanding and name not in filled:
+            is_sound = False
+            mend = f"ALTER TABLE {table.sql} ALTER COLUMN {identifier(name)} DROP NOT NULL"
+            yield Finding("fail", f"column {name} must not be NULL, has no default, and is not in the schema", mend)
+    if is_sound:
+        yield Finding("ok", f"columns: {', '.join(columns)}")
+
+
+def _writing(cursor: Any, oid: int, table: Table, found: _Found, *, may_insert: bool) -> Iterator[Finding]:
+    lacking = [name for name in table.columns if name in found.forbidden and name != "id"]
+    if not may_insert and lacking:
+        yield Finding(
+            "fail", f"the role may not INSERT into {table.name}", f"GRANT INSERT ON {table.sql} TO {found.role}"
+        )
+        return
+    cursor.execute(_SEQUENCES, (oid,))
+    sequences = [row[0] for row in cursor.fetchall()]
+    if sequences:
+        mend = f"GRANT USAGE ON SEQUENCE {', '.join(sequences)} TO {found.role}"
+        yield Finding("fail", f"the role may not use the sequence of {table.name}", mend)
+    else:
+        yield Finding("ok", f"the role may INSERT into {table.name}")
+
+
+def _ledger(cursor: Any, table: Table, found: _Found) -> Iterator[Finding]:
+    cursor.execute(_TABLE, (table.ledger,))
+    row = cursor.fetchone()
+    if row is None:
+        text = "the ledger is missing: events whose COMMIT is lost may be written twice, and nothing can be replayed"
+        yield Finding("fail", text, table.ledger_ddl())
+        return
+    may_select, may_insert, may_delete = row[4:]
+    if not may_insert:
+        yield Finding(
+            "fail", "the role may not INSERT into the ledger", f"GRANT INSERT ON {table.ledger} TO {found.role}"
+        )
+    elif may_delete and may_select:
+        yield Finding("ok", "the ledger is there, and the role may write and prune it")
+    else:
+        text = "the ledger is there, and the role may write it; its old rows stay, since the role may not delete them"
+        yield Finding("note", text, f"GRANT SELECT, DELETE ON {table.ledger} TO {found.role}")
+
+
+def _reading(table: Table, found: _Found, *, may_select: bool, is_needed: bool) -> Finding:
+    if may_select:
+        return Finding("ok", f"the role may SELECT from {table.name}")
+    text = f"the role may not SELECT from {table.name}" + (
+        "" if is_needed else "; writing needs no such right, reading does"
+    )
+    return Finding("fail" if is_needed else "note", text, f"GRANT SELECT ON {table.sql} TO {found.role}")

@@ -1,0 +1,210 @@
+"""The table: its name, its columns and what they are for, and the DDL of it and of the ledger beside it."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from ..._capture.capture import Fields
+from ..._capture.encoder import Kind
+from ...errors import ConfigurationError
+
+#: bytes of a name that PostgreSQL keeps (NAMEDATALEN - 1); it cuts longer ones without an error
+MAX_NAME_BYTES = 63
+
+_JSON = re.compile(r"\s*(?:pg_catalog\.)?jsonb?\b(?!\s*(?:\[|array\b))", re.IGNORECASE)
+_ARRAY = re.compile(r"\[\s*\d*\s*\]|\barray\b", re.IGNORECASE)
+_CONSTRAINT = re.compile(r"\b(?:default|check|generated)\b", re.IGNORECASE)
+_TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp", re.IGNORECASE)
+
+
+def identifier(name: str) -> str:
+    """Return a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def kind_of(column_type: str) -> Kind:
+    """Return how a column of this PostgreSQL type takes its values."""
+    if _JSON.match(column_type):
+        return "json"
+    if _ARRAY.search(_CONSTRAINT.split(column_type, maxsplit=1)[0]):
+        return "array"
+    return "timestamp" if _TIMESTAMP.match(column_type) else "plain"
+
+
+class Table:
+    """One events table as the user described it; immutable, and it connects to nothing.
+
+    Args:
+        name: table name, with the schema before a dot if there is one; None if the user gave none.
+        schema: column name → type with constraints; None for the default one.
+        json_field, timestamp_field, user_field, event_field: which column plays which part.
+
+    Raises:
+        ConfigurationError: a name that cannot be used, or a JSON column that is not one.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        schema: Mapping[str, str] | None,
+        *,
+        json_field: str = "metadata",
+        timestamp_field: str = "timestamp",
+        user_field: str = "user_id",
+        event_field: str = "event",
+    ) -> None:
+        parts = {
+            "json_field": json_field,
+            "timestamp_field": timestamp_field,
+            "user_field": user_field,
+            "event_field": event_field,
+        }
+        for option, field in parts.items():
+            _check_field(option, field, json_field)
+        if len(set(parts.values())) < len(parts):
+            raise ConfigurationError(
+                f"each of {', '.join(parts)} needs a column of its own, but two of them name the same one"
+            )
+        self.columns = _default_schema(**parts) if schema is None else _checked_schema(schema, json_field)
+        self.name = name
+        self.path = () if name is None else _checked_path(name)
+        self.fields = Fields(
+            timestamp=timestamp_field,
+            user=user_field,
+            event=event_field,
+            json=json_field,
+            user_has_default="DEFAULT" in self.columns.get(user_field, "").upper(),
+            kinds={column: kind_of(column_type) for column, column_type in self.columns.items()},
+        )
+
+    def require_name(self) -> None:
+        """Raise ConfigurationError if no table was named."""
+        self.beside("")
+
+    @property
+    def sql(self) -> str:
+        """The table's quoted name.
+
+        Raises:
+            ConfigurationError: no table was named.
+        """
+        return self.beside("")
+
+    @property
+    def ledger(self) -> str:
+        """The quoted name of the ledger beside the table."""
+        return self.beside("__deliveries")
+
+    def beside(self, suffix: str) -> str:
+        """Return the quoted name of the table called like this one plus a suffix, in the same schema."""
+        if not self.path:
+            raise ConfigurationError('no table is named: pass table="events", or set it in the dotfile')
+        *namespace, table = self.path
+        return ".".join(identifier(part) for part in (*namespace, derived_name(table, suffix)))
+
+    def ddl(self) -> str:
+        """Return the statement that creates the table."""
+        columns = ", ".join(f"{identifier(name)} {column_type}" for name, column_type in self.columns.items())
+        return f"CREATE TABLE {self.sql} ({columns})"
+
+    def ledger_ddl(self) -> str:
+        """Return the statement that creates the ledger: which deliveries are in the table."""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.ledger} "
+            "(delivery UUID PRIMARY KEY, written_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+        )
+
+
+def derived_name(table: str, suffix: str) -> str:
+    """Return table + suffix; a name that PostgreSQL would cut is shortened here.
+
+    With a checksum so that it stays unique.
+    """
+    name = table + suffix
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    checksum = f"_{zlib.crc32(table.encode()):08x}"
+    room = MAX_NAME_BYTES - len((checksum + suffix).encode())
+    return table.encode()[:room].decode(errors="ignore") + checksum + suffix
+
+
+def _default_schema(
+    *, json_field: str, timestamp_field: str, user_field: str, event_field: str
+) -> OrderedDict[str, str]:
+    return OrderedDict(
+        [
+            ("id", "SERIAL PRIMARY KEY"),
+            (timestamp_field, "TIMESTAMP DEFAULT CURRENT_TIMESTAMP"),
+            (user_field, "VARCHAR(32)"),
+            (event_field, "VARCHAR(64)"),
+            (json_field, "JSONB"),
+        ]
+    )
+
+
+def _checked_schema(schema: Any, json_field: str) -> OrderedDict[str, str]:
+    if not isinstance(schema, Mapping) or not schema:
+        raise ConfigurationError(f"schema must map column names to PostgreSQL types, not be {_describe(schema)}")
+    for name, column_type in schema.items():
+        _check_field("schema", name, json_field)
+        if not isinstance(column_type, str) or not column_type.strip() or "\x00" in column_type:
+            raise ConfigurationError(f'schema: the type of column {name!r} must be text such as "TEXT NOT NULL"')
+    if json_field in schema and kind_of(schema[json_field]) != "json":
+        raise ConfigurationError(
+            f"schema: column {json_field!r} is the json_field, so its type must be JSON or JSONB; change it, or name another json_field"
+        )
+    return OrderedDict(schema)
+
+
+def _check_field(option: str, name: Any, json_field: str) -> None:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{option}: a column name must be text, not {_describe(name)}")
+    problem = _problem(name)
+    if problem is None and "__" in name:
+        problem = "holds a double underscore, which separates the steps of a JSON path"
+    if problem is None and name == "resolution":
+        problem = "is the name of an argument of the reading methods"
+    if problem is None and name != json_field and json_field and name.startswith(json_field):
+        problem = f"starts with the name of the JSON column, {json_field!r}, so that paths into it would be ambiguous"
+    if problem is not None:
+        raise ConfigurationError(f"{option}: the column name {name!r} {problem}; choose another name")
+
+
+def _checked_path(name: Any) -> tuple[str, ...]:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"table must be text, not {_describe(name)}")
+    path = tuple(name.split("."))
+    problem = "has more than one dot; write table or schema.table" if len(path) > 2 else None
+    for part in path:
+        problem = problem or _problem(part)
+        if any(quote in part for quote in "\"'`"):
+            problem = problem or "holds a quote; give the bare name, quoting is done for you"
+        if any(ord(character) < 32 for character in part):
+            problem = problem or "holds a control character"
+    if problem is not None:
+        raise ConfigurationError(f"table: the name {name!r} {problem}")
+    return path
+
+
+def _problem(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if "\x00" in name:
+        return "holds a NUL, which PostgreSQL cannot store"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "holds a lone surrogate, which is not a character"
+    return f"has {size} bytes; PostgreSQL keeps {MAX_NAME_BYTES}" if size > MAX_NAME_BYTES else None
+
+
+def _describe(value: object) -> str:
+    return (
+        f"{value!r}"
+        if value in (None, "", {}) or isinstance(value, (bool, int, float))
+        else f"a {type(value).__name__}"
+    )

@@ -1,0 +1,41 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from .._failure import Failure
+
+#: seconds before the first repetition, and at most between two
+FIRST_DELAY = 0.1
+MAX_DELAY = 5.0
+
+#: not the random module's own generator: what a program that seeds that gets of it must not depend on when we write
+dice = random.SystemRandom()
+
+
+class Backoff:
+    """Delays that double with each failure, with jitter so that many processes do not come back at once."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self._delay = FIRST_DELAY
+        self._due = 0.0
+        self.cause = Failure("transient", "")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the time for the next attempt has come."""
+        return time.monotonic() >= self._due
+
+    def next(self, cause: Failure) -> float:
+        """Note a failure; return the seconds to wait."""
+        delay = self._delay * dice.uniform(0.75, 1.25)
+        self._delay = min(self._delay * 2, MAX_DELAY)
+        self._due = time.monotonic() + delay
+        self.cause = cause
+        return delay

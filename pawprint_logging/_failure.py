@@ -1,0 +1,31 @@
+"""What a failed write means: whether to try again, and whose fault it is. It knows no driver and no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: "transient": the same batch may succeed later; "row": one row is refused, the others may be fine; "table": the whole
+#: batch is refused
+Meaning = Literal["transient", "row", "table"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something was not written.
+
+    Args:
+        meaning: what to do about it.
+        reason: why, without any value.
+        sqlstate: PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html), if it gave one.
+        error: the exception itself; it may hold values, so it goes to `on_error` only.
+        line: which row of a COPY it is about, from 0, if the server said so.
+        lost: whether the connection is gone, so that nobody knows what became of the statement.
+    """
+
+    meaning: Meaning
+    reason: str
+    sqlstate: str | None = None
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    line: int | None = None
+    lost: bool = False

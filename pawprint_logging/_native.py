@@ -1,0 +1,106 @@
+"""Threads and locks of the operating system, whatever gevent or eventlet have put in their place.
+
+On a green thread, the worker's waits would stop everything else in the process. So it gets a real thread and real
+locks; only those who wait for it, in `flush` and `close`, do that as their own thread can.
+"""
+
+from __future__ import annotations
+
+import select as _select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def _original(module: str, name: str) -> Any:
+    """Return what a module of the standard library had under a name before it was patched."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    if gevent is not None:
+        return gevent.get_original(module, name)
+    if eventlet is not None and eventlet.already_patched:
+        return getattr(eventlet.original(module), name)
+    return getattr(__import__(module), name)
+
+
+# Taken at import: what is patched later leaves these alone.
+allocate_lock: Callable[[], Any] = _original("_thread", "allocate_lock")
+RLock: Callable[[], Any] = _original("_thread", "RLock")
+get_ident: Callable[[], int] = _original("_thread", "get_ident")
+_start_new_thread: Callable[..., int] = _original("_thread", "start_new_thread")
+_Thread: Any = _original("threading", "Thread")
+
+select: Callable[..., Any] = _original("select", "select")
+#: None on Windows
+poll: Callable[[], Any] | None = (
+    _original("select", "poll") if hasattr(_select, "poll") or "gevent.monkey" in sys.modules else None
+)
+POLLIN: int = getattr(_select, "POLLIN", 1)
+
+#: seconds between two looks, where a wait must not hold up the other green threads
+_GREEN_INTERVAL = 0.005
+
+
+def is_green() -> bool:
+    """Return whether this process' threads are green ones."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.already_patched)
+    )
+
+
+def start_thread(run: Callable[[], None], name: str) -> None:
+    """Start a real thread that does not keep the process alive.
+
+    Raises:
+        RuntimeError: the interpreter is shutting down, or there can be no more threads.
+    """
+    target = _shielded(run) if is_uwsgi() else run
+    if is_green():  # threading.Thread makes green ones then
+        _start_new_thread(target, ())
+    else:
+        _Thread(target=target, name=name, daemon=True).start()
+
+
+def is_uwsgi() -> bool:
+    """Return whether this process is uWSGI's."""
+    return "uwsgi" in sys.modules
+
+
+def _shielded(run: Callable[[], None]) -> Callable[[], None]:
+    """Leave signals to the other threads.
+
+    UWSGI ends the process inside its signal handler, in whichever thread that runs.
+    """
+
+    def run_shielded() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        run()
+
+    return run_shielded
+
+
+def wait_until(condition: Any, is_so: Callable[[], bool], timeout: float | None) -> bool:
+    """Wait until something is so; return whether it is.
+
+    Args:
+        condition: a `threading.Condition` over an `RLock` of ours, notified when it may have become so, and held while
+            it is looked at.
+        is_so: whether it is so.
+        timeout: seconds to wait at most; None for no bound.
+    """
+    if not is_green():
+        with condition:
+            return bool(condition.wait_for(is_so, None if timeout is None else max(0.0, timeout)))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        with condition:
+            if is_so():
+                return True
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(_GREEN_INTERVAL)  # the patched one, which lets the other green threads run
