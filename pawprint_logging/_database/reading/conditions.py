@@ -12,6 +12,7 @@ import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -21,6 +22,7 @@ from ..._capture.encoder import column_text, json_text
 from ..._capture.storable import clean, is_writable
 from ...errors import ConfigurationError
 from .query import INTEGERS, NUMBERS, TIMES, Field, Source, Sql
+from .times import moment_of
 
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 #: https://www.rfc-editor.org/rfc/rfc8259#section-6
@@ -61,13 +63,19 @@ def conditions(source: Source, given: Mapping[str, Any]) -> list[Sql]:
     return [_condition(*source.condition(name), value) for name, value in given.items()]
 
 
-def between(source: Source, start: Any, end: Any) -> list[Sql]:
+def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[Sql]:
     """Return the conditions for a range of time: from `start` to `end`, both included; None leaves that end open.
+
+    Args:
+        source: the table.
+        start, end: times as `moment_of` knows them, and the words that PostgreSQL reads as one, such as ``now``.
+        zone: the zone whose midnight a date stands for.
 
     Raises:
         ConfigurationError: one of them is no time, or the table has none.
     """
     pieces = []
+    now = datetime.now(timezone.utc)
     for name, operator, value in (("start", ">=", start), ("end", "<=", end)):
         if (value := _plain(value)) is not None:
             field = source.field(source.timestamp)._replace(name=name)
@@ -75,6 +83,9 @@ def between(source: Source, start: Any, end: Any) -> list[Sql]:
                 raise _refuse(
                     field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
                 )
+            if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
+                # a DATE is of no zone
+                value = moment_of(value, now, name=name, zone="UTC" if field.type.type == "date" else zone)
             pieces.append(_compare(field, operator, value))
     return pieces
 
