@@ -635,9 +635,7 @@ def test_start_and_end_are_included(logins: Tracker) -> None:
     assert logins.count(end="2026-01-31T23:59:59.999999Z")["count"].tolist() == [3, 1]
     assert logins.count(end="2026-01-01T13:39:59+01:00")["count"].tolist() == [1]
     assert logins.count(start="2027-01-01")["count"].tolist() == []
-    with pytest.raises(
-        ConfigurationError, match="'start': column 'timestamp' is of type timestamp without time zone; it compares with"
-    ):
+    with pytest.raises(ConfigurationError, match="start must be a datetime"):
         logins.count(start="soon")
 
 

@@ -11,7 +11,7 @@ import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -62,40 +62,50 @@ def conditions(source: Source, given: Mapping[str, Any]) -> list[Sql]:
     return [_condition(*source.condition(name), value) for name, value in given.items()]
 
 
-def between(source: Source, start: Any, end: Any, zone: str = "UTC") -> list[Sql]:
+def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[Sql]:
     """Return the conditions for a range of time: from `start` to `end`, both included; None leaves that end open.
 
     Args:
         source: the table.
-        start: what `moment_of` takes, or one of PostgreSQL's words for a time, such as ``"-infinity"``.
-        end: likewise.
+        start, end: what `ends` takes.
         zone: the zone whose midnight a date stands for.
 
     Raises:
         ConfigurationError: one of them is no time, or the table has none.
     """
     pieces = []
-    for name, operator, value in (("start", ">=", start), ("end", "<=", end)):
-        if (moment := end_of(name, value, zone)) is not None:
+    for name, operator, value in zip(("start", "end"), (">=", "<="), ends(source, start, end, zone=zone), strict=True):
+        if value is not None:
+            pieces.append(_compare(source.field(source.timestamp)._replace(name=name), operator, value))
+    return pieces
+
+
+def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[datetime | str | None]:
+    """Return the first and the last moment of a range of time as moments in UTC; None leaves that end open.
+
+    Args:
+        source: the table.
+        start, end: times as `moment_of` knows them, and the words that PostgreSQL reads as one, such as ``now``, which
+            stay what they are.
+        zone: the zone whose midnight a date stands for.
+
+    Raises:
+        ConfigurationError: one of them is no time, or the table has none.
+    """
+    now = datetime.now(timezone.utc)
+    found: list[datetime | str | None] = []
+    for name, given in (("start", start), ("end", end)):
+        if (value := _plain(given)) is not None:
             field = source.field(source.timestamp)._replace(name=name)
             if field.type.type not in TIMES:
                 raise _refuse(
                     field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
                 )
-            pieces.append(_compare(field, operator, moment))
-    return pieces
-
-
-def end_of(name: str, value: Any, zone: str = "UTC", now: datetime | None = None) -> datetime | str | None:
-    """Return the moment at which a range of time begins or ends, a word of PostgreSQL's, or None where it is open.
-
-    Raises:
-        ConfigurationError: it is no time.
-    """
-    value = _plain(value)
-    if value is None or (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
-        return value
-    return moment_of(value, now, name=name, zone=zone)
+            if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
+                # a DATE is of no zone
+                value = moment_of(value, now, name=name, zone="UTC" if field.type.type == "date" else zone)
+        found.append(value)
+    return found
 
 
 def _condition(field: Field, modifier: str | None, value: Any) -> Sql:

@@ -11,7 +11,7 @@ from ..session.connection import Session
 from ..table.columns import Column
 from ..table.schema import Table
 from . import query
-from .conditions import between, conditions, end_of
+from .conditions import between, conditions, ends
 from .frame import described, frame, import_pandas
 from .notice import warn, warn_of_columns
 from .query import INTEGERS, Field, Output, Source, Span, Split, Sql, all_of
@@ -22,6 +22,8 @@ from .values import register
 if TYPE_CHECKING:
     import pandas as pd
 
+#: values that are told apart, unless the user says otherwise
+LIMIT = 10
 #: rows up to which a series is filled: beyond, a second's resolution over years was a mistake
 MAX_ROWS = 1_000_000
 
@@ -49,10 +51,11 @@ def count(
 ) -> pd.DataFrame:
     """Return how many rows there are in each stretch of time."""
     import_pandas()
-    span, split = _checked(span, split, "count")
+    span = _checked(span, split, "count")
     with session.transaction(BEGIN_READ) as cursor, blaming(given):
-        source = _source(cursor, table, span, split)
-        where = all_of(conditions(source, given) + between(source, span.start, span.end, span.zone))
+        source = source_of(cursor, table)
+        span = _looked_at(source, span, split)
+        where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
         statement = query.count(source, name, span, where, split)
         found = _fetched(cursor, statement)
         found = _filled(cursor, source, span, found, 0, is_split=split is not None)
@@ -72,10 +75,11 @@ def aggregate(
 ) -> pd.DataFrame:
     """Return a sum, avg, min or max in each stretch of time."""
     import_pandas()
-    span, split = _checked(span, split, function)
+    span = _checked(span, split, function)
     with session.transaction(BEGIN_READ) as cursor, blaming(given):
-        source = _source(cursor, table, span, split)
-        where = all_of(conditions(source, given) + between(source, span.start, span.end, span.zone))
+        source = source_of(cursor, table)
+        span = _looked_at(source, span, split)
+        where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
         statement, field = query.aggregate(source, function, name, span, where, split)
         found = _fetched(cursor, statement)
         left_out = sum(row[-1] for row in found) if field.path is not None else 0
@@ -89,8 +93,8 @@ def aggregate(
     return result
 
 
-def _checked(span: Span, split: Split | None, name: str) -> tuple[Span, Split | None]:
-    """Return both as they are used: the zone by its name, and `start` and `end` as moments of one present.
+def _checked(span: Span, split: Split | None, name: str) -> Span:
+    """Return the span as it is used: resolution and zone by their names.
 
     Raises:
         ConfigurationError: one of the arguments cannot be used.
@@ -104,8 +108,7 @@ def _checked(span: Span, split: Split | None, name: str) -> tuple[Span, Split | 
             raise ConfigurationError(
                 f"by {split.by!r} is the name of a column of the result; such a field can be read with query()"
             )
-    start, end = end_of("start", span.start, zone), end_of("end", span.end, zone)
-    return span._replace(resolution=query.resolution_of(span.resolution), zone=zone, start=start, end=end), split
+    return span._replace(resolution=query.resolution_of(span.resolution), zone=zone)
 
 
 def check_limit(limit: Any) -> None:
@@ -114,20 +117,15 @@ def check_limit(limit: Any) -> None:
         raise ConfigurationError(f"limit must be a whole number from 1, not {limit!r}")
 
 
-def _source(cursor: Any, table: Table, span: Span, split: Split | None) -> Source:
-    source = source_of(cursor, table)
-    warn_of_columns(
-        source,
-        {
-            "start": span.start,
-            "end": span.end,
-            "by": None if split is None else split.by,
-            "limit": None if split is None or split.limit == 10 else split.limit,
-            "fill": span.fill,
-            "tz": None if span.zone == "UTC" else span.zone,
-        },
-    )
-    return source
+def _looked_at(source: Source, span: Span, split: Split | None) -> Span:
+    """Return the span with the moments that its ends are now; warn where a column may have been meant."""
+    limit = None if split is None or split.limit == LIMIT else split.limit
+    zone = None if span.zone == "UTC" else span.zone
+    by = None if split is None else split.by
+    given = {"start": span.start, "end": span.end, "by": by, "limit": limit, "fill": span.fill, "tz": zone}
+    warn_of_columns(source, given)
+    start, end = ends(source, span.start, span.end, zone=span.zone)
+    return span._replace(start=start, end=end)
 
 
 def _fetched(cursor: Any, statement: Sql) -> Rows:
