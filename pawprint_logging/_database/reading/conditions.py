@@ -67,7 +67,8 @@ def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[
 
     Args:
         source: the table.
-        start, end: what `ends` takes.
+        start: the first moment, as `ends` takes it.
+        end: the last moment, likewise.
         zone: the zone whose midnight a date stands for.
 
     Raises:
@@ -85,8 +86,9 @@ def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[dat
 
     Args:
         source: the table.
-        start, end: times as `moment_of` knows them, and the words that PostgreSQL reads as one, such as ``now``, which
-            stay what they are.
+        start: a time as `moment_of` knows them, or a word that PostgreSQL reads as one, such as ``now``, which stays
+            what it is.
+        end: likewise.
         zone: the zone whose midnight a date stands for.
 
     Raises:

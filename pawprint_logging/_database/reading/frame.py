@@ -71,7 +71,7 @@ def series(values: Any, column: Column) -> pd.Series[Any]:
 
 
 def path_series(values: list[Any]) -> pd.Series[Any]:
-    """Return the values of a JSON path as a Series: numbers are numbers if there is nothing else, with NA for nothing."""
+    """Return the values of a JSON path as a Series: of numbers where nothing else is there, with NA for what is not."""
     pd = import_pandas()
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):

@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .query import Source
 
-_PACKAGE = str(Path(__file__).parents[2]) + "/"
+#: where code is that is not the user's
+_OURS = (str(Path(__file__).parents[2]) + "/", str(sys.modules[contextmanager.__module__].__file__))
 
 
 def warn(message: str) -> None:
     """Warn at the first line outside of this package, however deep the call is inside it."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, _CONTEXTLIB)):
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - as warnings itself does it
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level - 1)
-
-
-_CONTEXTLIB = str(sys.modules["contextlib"].__file__)
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def warn_of_columns(source: Source, arguments: Mapping[str, Any]) -> None:

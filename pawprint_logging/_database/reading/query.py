@@ -41,6 +41,13 @@ class Sql(NamedTuple):
     params: tuple[Any, ...] = ()
 
 
+class Split(NamedTuple):
+    """What each stretch of time is split by: a field, and how many of its values are told apart."""
+
+    by: str
+    limit: int
+
+
 class Span(NamedTuple):
     """A range of time, and how it is looked at.
 
@@ -48,22 +55,17 @@ class Span(NamedTuple):
         resolution: what `resolution_of` takes.
         start: the first moment, None where it is open.
         end: the last moment, None where it is open.
-        zone: the name of the zone by whose midnights and Mondays time is cut.
+        zone: the zone by whose midnights and Mondays time is cut; its name, once `zone_of` has looked at it.
         fill: whether stretches without events are there too.
+        split: what to split each stretch by, if by anything.
     """
 
     resolution: str
     start: Any = None
     end: Any = None
-    zone: str = "UTC"
+    zone: Any = "UTC"
     fill: bool = False
-
-
-class Split(NamedTuple):
-    """What each stretch of time is split by: a field, and how many of its values are told apart."""
-
-    by: str
-    limit: int
+    split: Split | None = None
 
 
 class Output(NamedTuple):
@@ -216,15 +218,16 @@ def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list
     return Sql(query, _params(*values, where)), [output_of(field) for field in chosen]
 
 
-def count(source: Source, name: str, span: Span, where: Sql, split: Split | None = None) -> Sql:
+def count(source: Source, name: str, span: Span, where: Sql) -> Sql:
     """Return the query for the number of rows in each stretch of time.
+
+    Of a span that is split, the second and the third column are the value and how frequent it is, from 1.
 
     Args:
         source: the table.
         name: ``"*"`` for rows, a field for rows in which it is not NULL, ``DISTINCT(field)`` for its different values.
-        span: resolution and zone; its ends are in `where`.
+        span: resolution, zone and split; its ends are in `where`.
         where: what `all_of` returned.
-        split: what to split each stretch by; second and third column are its value and how frequent it is, from 1.
 
     Raises:
         ConfigurationError: the field or the resolution is unknown, or the table has no time.
@@ -238,12 +241,10 @@ def count(source: Source, name: str, span: Span, where: Sql, split: Split | None
     else:
         field = source.field(name)
         value = field.sql if field.path is None else field.text
-    return _grouped(source, span, [Sql(f"COUNT({value.text})", value.params)], where, split)
+    return _grouped(source, span, [Sql(f"COUNT({value.text})", value.params)], where)
 
 
-def aggregate(
-    source: Source, function: str, name: str, span: Span, where: Sql, split: Split | None = None
-) -> tuple[Sql, Field]:
+def aggregate(source: Source, function: str, name: str, span: Span, where: Sql) -> tuple[Sql, Field]:
     """Return the query for a sum, avg, min or max in each stretch of time, and the field that it is of.
 
     Of a JSON path only JSON numbers count; a last column says how many other values there were, null aside.
@@ -262,7 +263,7 @@ def aggregate(
         )
         others = f"COUNT(*) FILTER (WHERE jsonb_typeof({value.text}) NOT IN ('number', 'null'))"
         values = [Sql(number, value.params * 2), Sql(others, value.params)]
-        return _grouped(source, span, values, where, split), field
+        return _grouped(source, span, values, where), field
     ordered = field.type.type in TIMES or field.type.category in "SET"
     if field.type.type not in NUMBERS and not (function in ("min", "max") and ordered):
         wanted = "a number, a time or a text" if function in ("min", "max") else "a number"
@@ -270,7 +271,7 @@ def aggregate(
             f"{name!r}: column {field.column!r} is of type {field.type.type}; {function} needs {wanted}: "
             f"a column of such a type, or a path in {source.json!r}"
         )
-    return _grouped(source, span, [Sql(f"{_AGGREGATES[function]}({field.sql.text})")], where, split), field
+    return _grouped(source, span, [Sql(f"{_AGGREGATES[function]}({field.sql.text})")], where), field
 
 
 def json_types(source: Source, field: Field, where: Sql) -> Sql:
@@ -378,8 +379,8 @@ def frequent(source: Source, field: Field, where: Sql, limit: int) -> Sql:
     )
 
 
-def _grouped(source: Source, span: Span, values: list[Sql], where: Sql, split: Split | None) -> Sql:
-    moment = trunc(source, span)
+def _grouped(source: Source, span: Span, values: list[Sql], where: Sql) -> Sql:
+    moment, split = trunc(source, span), span.split
     if split is None:
         selected = ", ".join(value.text for value in (moment, *values))
         query = f"SELECT {selected} FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 1"

@@ -1,9 +1,9 @@
-"""Series of time: counts, sums, averages, minima and maxima in each stretch of it, split by a field and without gaps."""
+"""Series of time: counts, sums, averages, minima and maxima of each stretch, split by a field, and without gaps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError
@@ -14,7 +14,7 @@ from . import query
 from .conditions import between, conditions, ends
 from .frame import described, frame, import_pandas
 from .notice import warn, warn_of_columns
-from .query import INTEGERS, Field, Output, Source, Span, Split, Sql, all_of
+from .query import INTEGERS, Field, Output, Source, Span, Sql, all_of
 from .reader import BEGIN_READ, blaming, retried, source_of
 from .times import zone_of
 from .values import register
@@ -46,20 +46,18 @@ Rows = list[tuple[Any, ...]]
 
 
 @retried
-def count(
-    session: Session, table: Table, name: str, span: Span, given: Mapping[str, Any], split: Split | None = None
-) -> pd.DataFrame:
+def count(session: Session, table: Table, name: str, span: Span, given: Mapping[str, Any]) -> pd.DataFrame:
     """Return how many rows there are in each stretch of time."""
     import_pandas()
-    span = _checked(span, split, "count")
+    span = _checked(span, "count")
     with session.transaction(BEGIN_READ) as cursor, blaming(given):
         source = source_of(cursor, table)
-        span = _looked_at(source, span, split)
+        span = _looked_at(source, span)
         where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
-        statement = query.count(source, name, span, where, split)
+        statement = query.count(source, name, span, where)
         found = _fetched(cursor, statement)
-        found = _filled(cursor, source, span, found, 0, is_split=split is not None)
-    return _result(source, "count", name, span, split, _COUNT, found)
+        found = _filled(cursor, source, span, found, 0)
+    return _result(source, span, Output("count", _COUNT), found, field=name)
 
 
 @retried
@@ -69,31 +67,30 @@ def aggregate(
     name: str,
     span: Span,
     given: Mapping[str, Any],
-    split: Split | None = None,
     *,
     function: str,
 ) -> pd.DataFrame:
     """Return a sum, avg, min or max in each stretch of time."""
     import_pandas()
-    span = _checked(span, split, function)
+    span = _checked(span, function)
     with session.transaction(BEGIN_READ) as cursor, blaming(given):
         source = source_of(cursor, table)
-        span = _looked_at(source, span, split)
+        span = _looked_at(source, span)
         where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
-        statement, field = query.aggregate(source, function, name, span, where, split)
+        statement, field = query.aggregate(source, function, name, span, where)
         found = _fetched(cursor, statement)
         left_out = sum(row[-1] for row in found) if field.path is not None else 0
         if left_out:
             _report_left_out(cursor, source, field, where, function=function, left_out=left_out)
-        found = _filled(cursor, source, span, found, None, is_split=split is not None)
-    column = _type_of_aggregate(function, field, [row[1 if split is None else 3] for row in found])
-    result = _result(source, function, name, span, split, column, found)
+        found = _filled(cursor, source, span, found, None)
+    column = _type_of_aggregate(function, field, [row[1 if span.split is None else 3] for row in found])
+    result = _result(source, span, Output(function, column), found, field=name)
     if left_out:
         result.attrs["left_out"] = left_out
     return result
 
 
-def _checked(span: Span, split: Split | None, name: str) -> Span:
+def _checked(span: Span, name: str) -> Span:
     """Return the span as it is used: resolution and zone by their names.
 
     Raises:
@@ -102,11 +99,11 @@ def _checked(span: Span, split: Split | None, name: str) -> Span:
     if not isinstance(span.fill, bool):
         raise ConfigurationError(f"fill must be True or False, not {span.fill!r}")
     zone = zone_of(span.zone)
-    if split is not None:
-        check_limit(split.limit)
-        if split.by in ("datetime", name):
+    if span.split is not None:
+        check_limit(span.split.limit)
+        if span.split.by in ("datetime", name):
             raise ConfigurationError(
-                f"by {split.by!r} is the name of a column of the result; such a field can be read with query()"
+                f"by {span.split.by!r} is the name of a column of the result; such a field can be read with query()"
             )
     return span._replace(resolution=query.resolution_of(span.resolution), zone=zone)
 
@@ -117,8 +114,9 @@ def check_limit(limit: Any) -> None:
         raise ConfigurationError(f"limit must be a whole number from 1, not {limit!r}")
 
 
-def _looked_at(source: Source, span: Span, split: Split | None) -> Span:
+def _looked_at(source: Source, span: Span) -> Span:
     """Return the span with the moments that its ends are now; warn where a column may have been meant."""
+    split = span.split
     limit = None if split is None or split.limit == LIMIT else split.limit
     zone = None if span.zone == "UTC" else span.zone
     by = None if split is None else split.by
@@ -134,7 +132,7 @@ def _fetched(cursor: Any, statement: Sql) -> Rows:
     return cursor.fetchall()  # type: ignore[no-any-return]
 
 
-def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int | None, *, is_split: bool) -> Rows:
+def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int | None) -> Rows:
     """Return the rows with those of the stretches in which there was nothing, which hold a 0 or a NULL.
 
     Raises:
@@ -142,7 +140,8 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     """
     if not span.fill:
         return found
-    known = [row[0] for row in found if row[0] is not None and datetime.min.year < row[0].year < datetime.max.year]
+    # infinity, as psycopg2 has it, bounds nothing
+    known = [row[0] for row in found if row[0] is not None and MINYEAR < row[0].year < MAXYEAR]
     first, last = (
         _bound(source, span, given, known[place] if known else None)
         for given, place in ((span.start, 0), (span.end, -1))
@@ -150,8 +149,8 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     if first is None or last is None:
         return found
     # the most frequent value first, NULL for the rest last
-    values = {row[2]: row[1] for row in found} if is_split else {}
-    places: list[Any] = sorted(values, key=lambda place: (place is None, place)) if is_split else [None]
+    values = {row[2]: row[1] for row in found} if span.split is not None else {}
+    places: list[Any] = sorted(values, key=lambda place: (place is None, place)) if span.split is not None else [None]
     if (last - first).total_seconds() / _SECONDS.get(span.resolution, _LONG) * len(places) > MAX_ROWS:
         raise ConfigurationError(
             f"fill would make more than {MAX_ROWS:,} rows with resolution {span.resolution!r}; "
@@ -160,9 +159,11 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     statement = query.stretches(span, first, last)
     cursor.execute(statement.text, statement.params)
     moments = sorted({row[0] for row in cursor.fetchall()} | {row[0] for row in found if row[0] is not None})
-    rows = {(row[0], row[2] if is_split else None): row for row in found}
+    rows = {(row[0], row[2] if span.split is not None else None): row for row in found}
     filled = [
-        rows.get((moment, place), (moment, values[place], place, nothing) if is_split else (moment, nothing))
+        rows.get(
+            (moment, place), (moment, values[place], place, nothing) if span.split is not None else (moment, nothing)
+        )
         for moment in moments
         for place in places
     ]
@@ -177,23 +178,21 @@ def _bound(source: Source, span: Span, given: Any, otherwise: datetime | None) -
     return given if is_aware else given.replace(tzinfo=None)
 
 
-def _result(
-    source: Source, name: str, field: str, span: Span, split: Split | None, column: Column, found: Rows
-) -> pd.DataFrame:
+def _result(source: Source, span: Span, output: Output, found: Rows, *, field: str) -> pd.DataFrame:
     moment = source.columns[source.timestamp]
     if span.zone != "UTC":
         moment = Column("timestamp with time zone", "D", 1184)
     elif moment.type == "date":
         moment = Column("timestamp without time zone", "D", 1114)
-    place = 1 if split is None else 3
+    place = 1 if span.split is None else 3
     values: list[Any] = [row[place] for row in found]
-    if column is _FLOAT:
+    if output.column is _FLOAT:
         values = [None if value is None else float(value) for value in values]
-    elif column.type in INTEGERS:
+    elif output.column.type in INTEGERS:
         values = [None if value is None else int(value) for value in values]
-    outputs = [Output("datetime", moment), Output(name, column)]
+    outputs = [Output("datetime", moment), output]
     columns: list[Any] = [[row[0] for row in found], values]
-    if split is not None:
+    if (split := span.split) is not None:
         outputs.insert(1, query.output_of(query.split_field(source, split.by))._replace(name=split.by))
         columns.insert(1, [row[1] for row in found])
     result = frame(outputs, columns)
