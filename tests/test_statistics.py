@@ -662,10 +662,14 @@ def test_a_funnel_counts_users_who_took_the_steps_in_order(tracker: Tracker, sta
 
     frame = stats.funnel("see", "try", "buy")
 
-    assert list(frame.columns) == ["step", "users", "conversion"]
-    assert frame.to_numpy().tolist() == [["see", 3, 1.0], ["try", 2, 2 / 3], ["buy", 1, 1 / 3]]
+    assert list(frame.columns) == ["step", "users", "conversion", "step_conversion", "median_time"]
+    assert frame["step"].tolist() == ["see", "try", "buy"]
+    assert frame["users"].tolist() == [3, 2, 1]
+    assert frame["conversion"].tolist() == [1.0, 2 / 3, 1 / 3]
+    assert frame["step_conversion"].tolist() == [1.0, 2 / 3, 1 / 2]
+    assert frame["median_time"].dt.total_seconds().tolist()[1:] == [3.5 * 60, 7 * 60]
+    assert frame["median_time"].isna().tolist() == [True, False, False]
     assert steps(stats, "see") == [3]
-    assert stats.funnel("nothing", "buy").to_numpy().tolist() == [["nothing", 0, 0.0], ["buy", 0, 0.0]]
 
 
 def test_the_last_step_must_come_within_the_time_of_some_first_step(tracker: Tracker, stats: Statistics) -> None:
