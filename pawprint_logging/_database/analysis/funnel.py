@@ -94,7 +94,7 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
     if unit is None:
         member, where = Sql(events.group), selection.where(either(*matches))
     else:
-        field = selection.source.field(unit)
+        field = selection.field(unit)
         text = field.sql if field.path is None else field.text
         member = Sql(
             f'{text.text} COLLATE "C"' if field.path is not None or field.type.category == "S" else text.text,

@@ -88,8 +88,18 @@ class Selection(NamedTuple):
         """Whether the calendar is a zone's: a DATE is a day of every zone's calendar, and has none."""
         return self.zone != "UTC" and self.source.columns[self.source.timestamp].type != "date"
 
+    def field(self, name: Any) -> Field:
+        """Return what a field's name stands for.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        _require_accounts(self.source, [name])
+        return split_field(self.source, name)
+
     def named(self, step: Step) -> Sql:
         """Return the condition for an event to be this step."""
+        _require_accounts(self.source, step.given)
         pieces = conditions(self.source, {self.name.name: step.name}) + conditions(self.source, step.given)
         return both(*pieces)
 
@@ -111,7 +121,7 @@ class Selection(NamedTuple):
             raise ConfigurationError(
                 f"by {name!r} is the name of a column of the result; such a field can be read with query()"
             )
-        return split_field(self.source, name)
+        return self.field(name)
 
 
 def select(cursor: Any, table: Table, asked: Asked) -> Selection:
@@ -129,15 +139,21 @@ def select(cursor: Any, table: Table, asked: Asked) -> Selection:
         join, columns = accounts_of(cursor, asked.accounts, events.user)
         joined += join
         source = source._replace(columns={**source.columns, **columns})
-    elif any(name.startswith(PREFIX) for name in asked.given) and PREFIX[:-2] not in source.columns:
-        raise ConfigurationError(
-            f"{PREFIX}… is a column of the users' own table, which has to be named: "
-            'Statistics(tracker, users="accounts_user.id")'
-        )
+    _require_accounts(source, asked.given)
     start, end = ends(source, asked.start, asked.end, zone=asked.zone)
     span = between(source, start, end)
     chosen = conditions(source, asked.given) + span
     return Selection(events, table.fields.event, source, joined, chosen, span, end, asked.zone)
+
+
+def _require_accounts(source: Source, names: Iterable[Any]) -> None:
+    column = PREFIX.removesuffix("__")
+    known = any(name == column or name.startswith(PREFIX) for name in source.columns)
+    if not known and any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
+        raise ConfigurationError(
+            f"{PREFIX}… is a column of the users' own table, which has to be named: "
+            'Statistics(tracker, users="accounts_user.id")'
+        )
 
 
 def both(*pieces: Sql) -> Sql:
