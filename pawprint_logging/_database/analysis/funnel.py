@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from ..reading.conditions import conditions
 from ..reading.query import Sql, comparable, output_of
 from ..reading.values import register
 from ..table.columns import Column
@@ -91,8 +92,12 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
     """Return the query for each member's events: their times in order, and at which places each step is."""
     events = selection.events
     matches = [selection.named(step) for step in steps]
+    if any(step.given for step in steps):
+        wanted = either(*matches)
+    else:  # in one look at the name
+        wanted = conditions(selection.source, {f"{selection.name.name}__in": [step.name for step in steps]})[0]
     if unit is None:
-        member, where = Sql(events.group), selection.where(either(*matches))
+        member, where = Sql(events.group), selection.where(wanted)
     else:
         field = selection.field(unit)
         text = field.sql if field.path is None else field.text
@@ -100,7 +105,7 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
             f'{text.text} COLLATE "C"' if field.path is not None or field.type.category == "S" else text.text,
             text.params,
         )
-        where = selection.timed(either(*matches), Sql(f"{text.text} IS NOT NULL", text.params))
+        where = selection.timed(wanted, Sql(f"{text.text} IS NOT NULL", text.params))
     value = value or Sql("NULL")
     pieces = [member, value]
     if len({step.name for step in steps}) == len(steps):  # an event is one of them at most
