@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ._capture import moment
-from ._database.analysis import engagement, funnel, retention, sessions
+from ._database.analysis import days, engagement, funnel, retention
 from ._database.analysis.derived import Work, work
 from ._database.reading.frame import import_pandas
 from ._database.table.schema import derived_name
@@ -25,6 +26,7 @@ _SESSION_COLUMNS = {
     "last_timestamp": "TIMESTAMP",
     "events": "TEXT",
 }
+_DAY_COLUMNS = {"day": "DATE", "first_day": "DATE", "next_day": "DATE"}
 _ENGAGEMENT_COLUMNS = {
     "timestamp": "TIMESTAMP",
     "dau": "BIGINT",
@@ -55,12 +57,14 @@ class Statistics:
     """
 
     def __init__(self, tracker: Tracker) -> None:
-        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS}:
+        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS, *_DAY_COLUMNS}:
+            where = "days" if tracker.user_field in _DAY_COLUMNS else "sessions"
             raise ConfigurationError(
-                f"user_field {tracker.user_field!r} is also a column of the sessions table; choose another name"
+                f"user_field {tracker.user_field!r} is also a column of the {where} table; choose another name"
             )
         self.tracker = tracker
         self._trackers: dict[str, Tracker] = {}
+        self._told: set[str] = set()
 
     def __getitem__(self, name: str) -> Tracker:
         """Return a tracker on the table of a statistic: ``"sessions"`` or ``"engagement"``.
@@ -115,7 +119,8 @@ class Statistics:
         """
         minutes = _minutes("duration", duration)
         with self._work() as job:
-            sessions.update(job, duration=minutes, clean=clean)
+            days.bring_up_to_date(job, duration=minutes, clean=clean)
+        self._tell(job)
 
     def engagement(
         self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3
@@ -146,7 +151,9 @@ class Statistics:
         if start is not None and (first is None or isinstance(start, (int, float))):
             raise ConfigurationError(f"start must be a date, a datetime or ISO 8601 text, not {start!r}")
         with self._work() as job:
-            engagement.compute(job, clean=clean, start=first and first.date(), min_sessions=least)
+            events = days.bring_up_to_date(job, clean_days=clean)
+            engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)
+        self._tell(job)
 
     def funnel(self, *steps: str, within: float | timedelta | None = None, **conditions: Any) -> pd.DataFrame:
         """Return how many users went how far through a sequence of events.
@@ -210,6 +217,13 @@ class Statistics:
             columns=pd.RangeIndex(width, name="period"),
             dtype="int64",
         )
+
+    def _tell(self, job: Work) -> None:
+        """Warn the caller of a method, once of each thing."""
+        for note in job.notes:
+            if note not in self._told:
+                self._told.add(note)
+                warnings.warn(note, UserWarning, stacklevel=3)
 
     @contextmanager
     def _work(self) -> Iterator[Work]:

@@ -16,7 +16,7 @@ from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
-DAY, FIRST, NEXT = "day", "first_day", "next_day"
+DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
 
 #: what the memory of the sessions looks like; another one is not understood
 _FORM = 2
@@ -42,10 +42,11 @@ def bring_up_to_date(
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
     silence = f"{duration * 60:.6f} seconds"
-    is_same = memory is not None and memory.get("form") == _FORM and _is_same(work, events, memory)
+    is_same = memory is not None and _is_same(work, events, memory)
     extends = (
         is_same
         and memory is not None
+        and memory.get("form") == _FORM
         and not clean
         and events.number is not None
         and memory["duration"] == duration
@@ -108,12 +109,12 @@ def erase(work: Work, user: str) -> None:
                     f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_new"
                     f" WHERE gone.{events.member} = pawprint_new.member"
                 )
-    if work.has(DAYS):
-        _link(work, events)
 
 
 def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
     """Return whether the events table is the one that was looked at, perhaps written anew (VACUUM FULL)."""
+    if memory.get("form") != _FORM:  # 0.1.0
+        return bool(memory["known"][1] == events.identity)
     if memory["identity"] == events.identity:
         return True
     witness = memory["witness"]
