@@ -80,11 +80,11 @@ class Work(NamedTuple):
 
         PostgreSQL reads in parallel for a CREATE TABLE AS, and not for an INSERT.
         """
-        name = self.beside(suffix)
+        name, names = self.beside(suffix), ", ".join(columns)
         # what a worker hands on costs next to nothing beside the sort that it saves
         self.run("SET LOCAL parallel_tuple_cost = 0")
         if self.matches(suffix, columns):  # the query may read what was in it
-            self.run(f"CREATE TEMPORARY TABLE pawprint_filled ON COMMIT DROP AS {query}", params)
+            self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}", params)
             self.run(f"TRUNCATE {name}")
             self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
             self.run("DROP TABLE pawprint_filled")
@@ -93,7 +93,7 @@ class Work(NamedTuple):
             self.run(f"INSERT INTO {name} {query}", params)
         else:
             self.run(f"DROP TABLE IF EXISTS {name}")
-            self.run(f"CREATE TABLE {name} ({', '.join(columns)}) AS {query}", params)
+            self.run(f"CREATE TABLE {name} ({names}) AS {query}", params)
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
 

@@ -106,19 +106,22 @@ def _stays(work: Work, events: Events, min_sessions: int, weight: int, *, of_all
 
     Of all users or of those in `pawprint_new`: for everybody, and for those who have enough sessions.
     """
-    chosen = "" if of_all else f" WHERE {{}}.{events.member} IN (SELECT member FROM pawprint_new)"
+
+    def chosen(member: str) -> str:
+        return "" if of_all else f" WHERE {member} IN (SELECT member FROM pawprint_new)"
+
     days = f"{work.beside(DAYS)} AS stay"
     regulars = "0"
     if min_sessions:
         member = f"session.{events.member}"
         days += (
-            f" LEFT JOIN (SELECT {member} AS member FROM {work.beside(SESSIONS)} AS session{chosen.format('session')}"
+            f" LEFT JOIN (SELECT {member} AS member FROM {work.beside(SESSIONS)} AS session{chosen(member)}"
             f" GROUP BY {member} HAVING count(*) >= {min_sessions:d}) AS regular ON regular.member = stay.{events.member}"
         )
         regulars = "count(regular.member)"
     return (
         f'SELECT "day", "next_day", {weight:d} * count(*) AS users, {weight:d} * {regulars} AS regulars'
-        f' FROM {days}{chosen.format("stay")} GROUP BY "day", "next_day"'
+        f' FROM {days}{chosen(f"stay.{events.member}")} GROUP BY "day", "next_day"'
     )
 
 
@@ -168,7 +171,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
                 SELECT "timestamp"::date, {", ".join(names)} FROM {table}
                 UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far, {", ".join(names)})
             )
-            SELECT change.day, {", ".join(f"change.{name} + coalesce(before.{name}, 0) AS {name}" for name in names)}
+            SELECT change.day, {", ".join(f"change.{name} + coalesce(before.{name}, 0) AS {name}" for name in names)},
+                ({", ".join(f"change.{name}" for name in names)}) <> ({", ".join("0" for _ in names)}) AS is_changed
             FROM change LEFT JOIN before ON before.day = change.day WHERE has_row
             """,
             (memory["last"], memory["last"], last, last, *ahead),
@@ -182,9 +186,11 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
         work.run(
             f"""
             UPDATE {table} AS kept SET {", ".join(f"{name} = fresh.{name}" for name in values)}
-            FROM (SELECT day, {", ".join(f"{value} AS {name}" for name, value in values.items())} FROM pawprint_engagement) AS fresh
+            FROM (
+                SELECT day, {", ".join(f"{value} AS {name}" for name, value in values.items())}
+                FROM pawprint_engagement WHERE is_changed
+            ) AS fresh
             WHERE kept."timestamp" = fresh.day
-                AND ({", ".join(f"kept.{name}" for name in values)}) IS DISTINCT FROM ({", ".join(f"fresh.{name}" for name in values)})
             """
         )
         work.run(

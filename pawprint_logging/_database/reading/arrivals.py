@@ -113,7 +113,7 @@ def look(
     key = number.key
     if gaps is None:
         asked = Sql("")
-        found = f"SELECT {LOWEST}::bigint, count(*), min({key})::bigint, max({key})::bigint FROM {table} HAVING count(*) > 0"
+        found = f"SELECT '{LOWEST}'::bigint, count(*), min({key})::bigint, max({key})::bigint FROM {table} HAVING count(*) > 0"
     else:
         asked = among(table, number, (gap[:2] for gap in gaps))
         found = f"SELECT gap.first, count(*), min({key}), max({key}) {asked.text} GROUP BY 1"
