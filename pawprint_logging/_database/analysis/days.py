@@ -158,7 +158,7 @@ def _warn_of_cost(work: Work, events: Events) -> None:
     table = work.table.sql
     if events.number is not None and events.number.is_indexed:
         return
-    if work.one(f"SELECT count(*) FROM (SELECT FROM {events.table} LIMIT {_MANY}) AS some")[0] < _MANY:
+    if work.one(f"SELECT count(*) FROM (SELECT FROM {events.table} LIMIT {_MANY}) AS first_ones")[0] < _MANY:
         return
     if events.number is None:
         work.notes.append(

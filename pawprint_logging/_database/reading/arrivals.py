@@ -31,15 +31,20 @@ LOWEST, HIGHEST = -(2**63), 2**63 - 1
 #: bits of a number below the part by which Citus keeps the nodes' numbers apart
 _PREFIX = 48
 
-# A number drawn from a sequence in blocks (CACHE), downwards or in circles says little about when its row came.
+# A number drawn from a sequence downwards or in circles says nothing about when its row came.
 _NUMBER = """
-SELECT a.attname, pg_sequence_last_value(s.seqrelid::oid), EXISTS (
+SELECT a.attname, pg_sequence_last_value(s.seqrelid), EXISTS (
     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
     WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid) AS is_indexed
 FROM pg_attribute a
-JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
-    AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-JOIN pg_sequence s ON s.seqrelid = d.objid AND s.seqcache = 1 AND s.seqincrement > 0 AND NOT s.seqcycle
+JOIN LATERAL (
+    SELECT d.objid AS sequence FROM pg_depend d
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+        AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    UNION SELECT d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+        AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
+) AS drawn ON true
+JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqcache <= %s AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
 ORDER BY is_indexed DESC, a.attnum LIMIT 1
 """
@@ -87,9 +92,15 @@ class Arrivals(NamedTuple):
     gaps: list[Gap]
 
 
-def number_of(cursor: Any, table: str) -> Number | None:
-    """Return the column that numbers the rows of a table, given by its quoted name; None if there is none."""
-    cursor.execute(_NUMBER, (table,))
+def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | None:
+    """Return the column that numbers the rows of a table; None if there is none.
+
+    Args:
+        cursor: an open cursor.
+        table: the table's quoted name.
+        may_cache: whether sessions may draw numbers in blocks (CACHE), and use them much later.
+    """
+    cursor.execute(_NUMBER, (HIGHEST if may_cache else 1, table))
     row = cursor.fetchone()
     return None if row is None else Number(*row)
 
