@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from ._capture import moment
-from ._database.analysis import engagement, funnel, paths, retention, sessions
+from ._database.analysis import days, engagement, funnel, paths, retention
 from ._database.analysis.derived import Work, work
 from ._database.analysis.selection import Asked, step_of, steps_of
 from ._database.analysis.users import accounts_named
@@ -34,6 +35,7 @@ _SESSION_COLUMNS = {
     "last_timestamp": "TIMESTAMP",
     "events": "TEXT",
 }
+_DAY_COLUMNS = {"day": "DATE", "first_day": "DATE", "next_day": "DATE"}
 _ENGAGEMENT_COLUMNS = {
     "timestamp": "TIMESTAMP",
     "dau": "BIGINT",
@@ -73,9 +75,10 @@ class Statistics:
     def __init__(
         self, tracker: Tracker, *, tz: str | tzinfo = "UTC", week_start: str = "monday", users: str | None = None
     ) -> None:
-        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS}:
+        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS, *_DAY_COLUMNS}:
+            where = "days" if tracker.user_field in _DAY_COLUMNS else "sessions"
             raise ConfigurationError(
-                f"user_field {tracker.user_field!r} is also a column of the sessions table; choose another name"
+                f"user_field {tracker.user_field!r} is also a column of the {where} table; choose another name"
             )
         self.tracker = tracker
         #: the zone's name
@@ -86,6 +89,7 @@ class Statistics:
         self.users = users
         self._accounts = None if users is None else accounts_named(users)
         self._trackers: dict[str, Tracker] = {}
+        self._told: set[str] = set()
 
     def __getitem__(self, name: str) -> Tracker:
         """Return a tracker on the table of a statistic: ``"sessions"`` or ``"engagement"``.
@@ -140,7 +144,8 @@ class Statistics:
         """
         minutes = _minutes("duration", duration)
         with self._work() as job:
-            sessions.update(job, duration=minutes, clean=clean)
+            days.bring_up_to_date(job, duration=minutes, clean=clean)
+        self._tell(job)
 
     def engagement(
         self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3
@@ -171,7 +176,9 @@ class Statistics:
         if start is not None and (first is None or isinstance(start, (int, float))):
             raise ConfigurationError(f"start must be a date, a datetime or ISO 8601 text, not {start!r}")
         with self._work() as job:
-            engagement.compute(job, clean=clean, start=first and first.date(), min_sessions=least)
+            events = days.bring_up_to_date(job, clean_days=clean)
+            engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)
+        self._tell(job)
 
     def funnel(
         self,
@@ -363,6 +370,13 @@ class Statistics:
         self.tracker.layout.require_name()
         with closing(session), session.transaction(BEGIN_SNAPSHOT) as cursor, blaming(asked.given):
             yield cursor
+
+    def _tell(self, job: Work) -> None:
+        """Warn the caller of a method, once of each thing."""
+        for note in job.notes:
+            if note not in self._told:
+                self._told.add(note)
+                warnings.warn(note, UserWarning, stacklevel=3)
 
     @contextmanager
     def _work(self) -> Iterator[Work]:
