@@ -22,7 +22,7 @@ DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
 _MANY = 1000
 
 #: what the memory of the sessions looks like; another one is not understood
-_FORM = 2
+FORM = 2
 
 _WHOLE_DAY = 24 * 60
 
@@ -49,7 +49,7 @@ def bring_up_to_date(
     extends = (
         is_same
         and memory is not None
-        and memory.get("form") == _FORM
+        and memory.get("form") == FORM
         and not clean
         and events.number is not None
         and memory["duration"] == duration
@@ -82,7 +82,7 @@ def bring_up_to_date(
     work.remember(
         "sessions",
         {
-            "form": _FORM,
+            "form": FORM,
             "duration": duration,
             "identity": events.identity,
             "number": events.number and events.number.column,
@@ -116,7 +116,7 @@ def erase(work: Work, user: str) -> None:
 
 def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
     """Return whether the events table is the one that was looked at, perhaps written anew (VACUUM FULL)."""
-    if memory.get("form") != _FORM:  # 0.1.0
+    if memory.get("form") != FORM:  # 0.1.0
         return bool(memory["known"][1] == events.identity)
     if memory["identity"] == events.identity:
         return True
