@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..reading.arrivals import among
+from ..reading.arrivals import Gap, look
 from ..reading.query import Sql
 from ..table.schema import Table
 from .days import DAY, FIRST, FORM, NEXT
 from .derived import DAYS, MEMORY, Work
 from .watermark import Events
+
+#: ranges of new numbers up to which they are looked up one by one
+MAX_RANGES = 100
 
 
 def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
@@ -39,12 +42,18 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         return None
     days = work.beside(DAYS)
     kept = f"SELECT {FIRST} AS first_day, {DAY} AS day, {NEXT} AS next_day FROM {days} AS kept"
-    came = among(events.table, number, [(first, last) for first, last, *_ in memory["gaps"]])
-    fresh = Sql(
-        f"SELECT {events.group} AS member, ({events.moment})::date AS day {came.text} AND {events.usable}", came.params
-    )
-    if work.one(f"SELECT FROM ({fresh.text}) AS fresh LIMIT 1", fresh.params) is None:
+    ranges = look(cursor, events.table, number, [Gap(*each) for each in memory["gaps"]]).ranges
+    if not ranges:
         return Sql(kept)
+    if len(ranges) > MAX_RANGES:
+        return None
+    # said with their bounds, so that the planner knows how few they are
+    among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
+    fresh = Sql(
+        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table}"
+        f" WHERE ({among}) AND {events.usable}",
+        tuple(bound for bounds in ranges for bound in bounds),
+    )
     member = f"kept.{events.member}{events.collation}"
     # only users who came since have other days, or another next one
     return Sql(
