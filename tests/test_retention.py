@@ -315,6 +315,7 @@ def test_the_days_that_are_kept_give_the_same_answer_with_what_has_come_since(
     tracker: Tracker, rows: list[Row], more: list[Row], period: str, week_start: str, rolling: bool
 ) -> None:
     rewrite(tracker, rows)
+    tracker.query("DROP TABLE IF EXISTS events__sessions, events__days, events__statistics")
     stats = Statistics(tracker, week_start=week_start)
     stats.sessions()
     for batch in ([], more):
