@@ -127,11 +127,9 @@ def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
 
 def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
     """Return what tells the row of this number from another one."""
-    assert events.number is not None
-    row = work.one(
-        f"SELECT md5(concat({events.moment}, ' ', {events.user})) FROM {events.table} WHERE {events.number.key} = %s",
-        (number,),
-    )
+    if events.birth is None or events.number is None:
+        return None
+    row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
     return None if row is None else [number, row[0]]
 
 
