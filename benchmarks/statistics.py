@@ -73,7 +73,10 @@ def main() -> None:
             cursor.execute(_FILL.format(table="old", users=users, sessions=events // 5, start=start, span=span))
             cursor.execute("SELECT coalesce(max(id), 0) FROM new")
             done = cursor.fetchone()[0]  # type: ignore[index]
-            cursor.execute("INSERT INTO new SELECT nextval('new_id_seq'), timestamp, user_id, event, metadata FROM old WHERE id > %s ORDER BY id", (done,))
+            cursor.execute(
+                "INSERT INTO new SELECT nextval('new_id_seq'), timestamp, user_id, event, metadata FROM old WHERE id > %s ORDER BY id",
+                (done,),
+            )
 
         fill(options.events, "interval '0'", "90 days")
         for name in roots:

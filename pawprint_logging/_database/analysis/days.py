@@ -102,7 +102,8 @@ def erase(work: Work, user: str) -> None:
     """
     events = events_of(work.cursor, work.table)
     work.run(
-        f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member", (user,)
+        f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member",
+        (user,),
     )
     with engagement.following(work, events):
         for suffix in (SESSIONS, DAYS):
@@ -190,7 +191,9 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
             events.
     """
     member = f"{events.member}{events.collation}"
-    sources = [f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"]
+    sources = [
+        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"
+    ]
     if not whole:
         table = f"FROM {work.beside(SESSIONS)}"
         sources = [
@@ -213,7 +216,10 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
 
 def _has_key(work: Work) -> bool:
     return bool(
-        work.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)", (work.table.beside(DAYS),))[0]
+        work.one(
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)",
+            (work.table.beside(DAYS),),
+        )[0]
     )
 
 

@@ -142,7 +142,9 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
         ahead = [[int(each[place]) for each in memory["ahead"]] for place in range(len(names) + 1)]
         unnested = ", ".join(["%s::int[]", *["%s::bigint[]"] * len(names)])
         sums = ", ".join(
-            f"sum({name})::bigint AS {name}" if name.startswith("dau") else f"(sum(sum({name})) OVER (ORDER BY day))::bigint AS {name}"
+            f"sum({name})::bigint AS {name}"
+            if name.startswith("dau")
+            else f"(sum(sum({name})) OVER (ORDER BY day))::bigint AS {name}"
             for name in names
         )
         work.run(
@@ -201,7 +203,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
             (last, memory["start"] or "-infinity"),
         )
         work.run(
-            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement WHERE day > {_EPOCH} + %s ORDER BY day", (last,)
+            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement WHERE day > {_EPOCH} + %s ORDER BY day",
+            (last,),
         )
         memory = {**memory, "last": last, "ahead": work.cursor.fetchall()}
         work.run("DROP TABLE pawprint_engagement")

@@ -63,15 +63,16 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
     wanted = events.usable if high is None else f"{events.usable} AND {events.number.key} <= %s"  # type: ignore[union-attr]
     limit = [] if high is None else [high]
     if _largest(work, events, wanted, limit) <= MAX_NAMES:
-        separator, nothing = secrets.token_hex(4), secrets.token_hex(4)  # no event's name has them: nobody can know them
+        separator, nothing = (
+            secrets.token_hex(4),
+            secrets.token_hex(4),
+        )  # no event's name has them: nobody can know them
         query = _user_by_user(events, wanted)
         params = [nothing, nothing, nothing, separator, silence, *limit, separator]
     else:
         query, params = _row_by_row(events, wanted), [silence, *limit]
     if keeps and work.matches(SESSIONS, _columns(events)):
-        query += (
-            f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
-        )
+        query += f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
     work.drop_index(SESSIONS, _INDEX)  # to build it takes a fifth of the time that the INSERT needs to keep it
     work.fill(SESSIONS, _columns(events), query, params, member)
     if not work.has_index(SESSIONS, _INDEX):
@@ -135,7 +136,7 @@ def _row_by_row(events: Events, wanted: str) -> str:
     """Return the query that numbers each user's sessions, and groups by that; for silence and limit."""
     # Each query lists its columns as the one around it wants to have them, which spares a copy of every row.
     return f"""
-        SELECT min(moment), {events.plain('grouped')}, date_part('epoch', max(moment) - min(moment)) / 60, count(*), max(moment),
+        SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*), max(moment),
             string_agg(event, ',' ORDER BY moment, place)
         FROM (
             SELECT grouped, count(*) FILTER (WHERE begins) OVER (

@@ -100,7 +100,9 @@ def events_of(cursor: Any, table: Table) -> Events:
         )
     number = number_of(cursor, table.sql)
     cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, table.sql))
-    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = cursor.fetchone()
+    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = (
+        cursor.fetchone()
+    )
     distribution = None
     if has_citus:
         cursor.execute(_DISTRIBUTION, (table.sql,))
