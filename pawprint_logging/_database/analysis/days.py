@@ -190,19 +190,22 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
             events.
     """
-    member = f"{events.member}{events.collation}"
+    # A user's sessions come one after the other from their index, so that only a user's days are sorted.
     sources = [
-        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"
+        (
+            f'SELECT {events.member} AS member, "timestamp"::date'
+            f' + generate_series(0, last_timestamp::date - "timestamp"::date) AS day FROM {work.beside(SESSIONS)}'
+        )
     ]
-    if not whole:
-        table = f"FROM {work.beside(SESSIONS)}"
+    if whole:
         sources = [
-            f'SELECT {member} AS member, "timestamp"::date AS day {table}',
-            f'SELECT {member}, "timestamp"::date + later {table}, generate_series(1, last_timestamp::date - "timestamp"::date)'
-            ' AS later WHERE last_timestamp::date > "timestamp"::date',
+            (
+                f"SELECT {events.user} AS member, ({events.moment})::date AS day"
+                f" FROM {events.table} WHERE {events.usable}"
+            )
         ]
     if keeps and work.matches(DAYS, _columns(events)):
-        sources.append(f"SELECT {member}, {DAY} FROM {work.beside(DAYS)}")
+        sources.append(f"SELECT {events.member}, {DAY} FROM {work.beside(DAYS)}")
     query = f"""
         SELECT day, {events.plain("member")}, first_value(day) OVER one, lead(day) OVER one
         FROM (SELECT member, day FROM ({" UNION ALL ".join(sources)}) AS activity GROUP BY member, day) AS active
@@ -245,7 +248,8 @@ def _extend(work: Work, events: Events) -> None:
             least(fresh.later, min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day)) AS next_one,
             greatest(fresh.earlier, max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day)) AS last_one
         FROM (
-            SELECT member, day, first_value(day) OVER one AS earliest, lag(day) OVER one AS earlier, lead(day) OVER one AS later
+            SELECT member, day, first_value(day) OVER one AS earliest, lag(day) OVER one AS earlier, lead(day)
+                OVER one AS later
             FROM pawprint_fresh WINDOW one AS (PARTITION BY member ORDER BY day)
         ) AS fresh
         LEFT JOIN {days} AS kept ON kept.{events.member} = fresh.member

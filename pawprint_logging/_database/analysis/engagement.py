@@ -45,9 +45,9 @@ def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_
     if memory is not None and not clean:
         before = date.fromisoformat(memory["start"]) if memory["start"] else None
         begin = min(start, before) if start is not None and before is not None else before
-        if memory["min_sessions"] == min_sessions and memory["start"] == (begin and begin.isoformat()):
-            if not memory["stale"]:
-                return
+        is_asked = memory["min_sessions"] == min_sessions and memory["start"] == (begin and begin.isoformat())
+        if is_asked and not memory["stale"]:
+            return
     work.empty(ENGAGEMENT, _columns(min_sessions))
     work.run("SET LOCAL parallel_tuple_cost = 0")
     work.run(
@@ -158,7 +158,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
                 SELECT day FROM pawprint_stay UNION SELECT {_EPOCH} + %s::int WHERE %s::int IS NOT NULL
             ), calendar (day) AS (
                 SELECT day + later FROM (
-                    SELECT day, least(coalesce(lead(day) OVER (ORDER BY day), {_EPOCH} + %s + 1) - day - 1, {MAX_SILENCE}) AS silence
+                    SELECT day, least(coalesce(lead(day) OVER (ORDER BY day), {_EPOCH} + %s + 1) - day - 1,
+                        {MAX_SILENCE}) AS silence
                     FROM busy
                 ) AS pause, generate_series(0, silence) AS later
                 UNION SELECT {_EPOCH} + %s + later FROM generate_series(1, {MONTH}) AS later
@@ -170,7 +171,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
                 ) AS known GROUP BY day
             ), before (day, {", ".join(names)}) AS (
                 SELECT "timestamp"::date, {", ".join(names)} FROM {table}
-                UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far, {", ".join(names)})
+                UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far,
+                    {", ".join(names)})
             )
             SELECT change.day, {", ".join(f"change.{name} + coalesce(before.{name}, 0) AS {name}" for name in names)},
                 ({", ".join(f"change.{name}" for name in names)}) <> ({", ".join("0" for _ in names)}) AS is_changed
@@ -203,7 +205,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
             (last, memory["start"] or "-infinity"),
         )
         work.run(
-            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement WHERE day > {_EPOCH} + %s ORDER BY day",
+            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement"
+            f" WHERE day > {_EPOCH} + %s ORDER BY day",
             (last,),
         )
         memory = {**memory, "last": last, "ahead": work.cursor.fetchall()}

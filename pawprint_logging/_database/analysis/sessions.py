@@ -77,6 +77,7 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
     work.fill(SESSIONS, _columns(events), query, params, member)
     if not work.has_index(SESSIONS, _INDEX):
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
+    work.run(f"ANALYZE {work.beside(SESSIONS)}")
 
 
 def oldest(events: Events) -> str:
@@ -108,7 +109,8 @@ def _user_by_user(events: Events, wanted: str) -> str:
     return f"""
         SELECT piece.first, {events.plain("grouped")}, date_part('epoch', piece.last - piece.first) / 60,
             piece.past - piece.number, piece.last,
-            CASE WHEN replace(',' || piece.names, ',' || %s, '') <> '' THEN substr(replace(',' || piece.names, ',' || %s, ''), 2) END
+            CASE WHEN replace(',' || piece.names, ',' || %s, '') <> '' THEN substr(replace(',' || piece.names,
+                ',' || %s, ''), 2) END
         FROM (
             SELECT grouped, max(moment) AS last, count(*) AS total,
                 array_agg(moment ORDER BY moment, place) FILTER (WHERE begins) AS firsts,
@@ -118,7 +120,8 @@ def _user_by_user(events: Events, wanted: str) -> str:
             FROM (
                 SELECT *, coalesce(moment - before >= %s::interval, true) AS begins
                 FROM (
-                    SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place, {events.event} AS event,
+                    SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place,
+                        {events.event} AS event,
                         lag({events.moment}) OVER one AS before, row_number() OVER one AS number
                     FROM {events.table} WHERE {wanted}
                     WINDOW one AS (PARTITION BY {events.group} ORDER BY {events.moment}, {events.order})
@@ -136,14 +139,16 @@ def _row_by_row(events: Events, wanted: str) -> str:
     """Return the query that numbers each user's sessions, and groups by that; for silence and limit."""
     # Each query lists its columns as the one around it wants to have them, which spares a copy of every row.
     return f"""
-        SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*), max(moment),
+        SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*),
+            max(moment),
             string_agg(event, ',' ORDER BY moment, place)
         FROM (
             SELECT grouped, count(*) FILTER (WHERE begins) OVER (
                 PARTITION BY grouped ORDER BY moment, place ROWS UNBOUNDED PRECEDING
             ) AS session, moment, event, place
             FROM (
-                SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place, {events.event} AS event,
+                SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place,
+                    {events.event} AS event,
                     {events.moment} - lag({events.moment}) OVER one >= %s::interval AS begins
                 FROM {events.table} WHERE {wanted}
                 WINDOW one AS (PARTITION BY {events.group} ORDER BY {events.moment}, {events.order})
@@ -154,7 +159,10 @@ def _row_by_row(events: Events, wanted: str) -> str:
 
 
 def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
-    """Put the events whose numbers are in these ranges aside, as `pawprint_new`, and their users; return whether there are any."""
+    """Put the events whose numbers are in these ranges aside; return whether there are any.
+
+    They are in `pawprint_new`, and their users in `pawprint_member`.
+    """
     assert events.number is not None
     wanted = among(events.table, events.number, ranges)
     work.run(
@@ -186,9 +194,11 @@ def _find_islands(work: Work, silence: str) -> None:
         CREATE TEMPORARY TABLE pawprint_island ON COMMIT DROP AS
         SELECT member, min(moment) AS first, max(moment) AS last
         FROM (
-            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment ROWS UNBOUNDED PRECEDING) AS island
+            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment
+                ROWS UNBOUNDED PRECEDING) AS island
             FROM (
-                SELECT member, moment, moment - lag(moment) OVER (PARTITION BY member ORDER BY moment) >= %s::interval AS begins
+                SELECT member, moment, moment - lag(moment) OVER (PARTITION BY member
+                    ORDER BY moment) >= %s::interval AS begins
                 FROM pawprint_new
             ) AS marked
         ) AS numbered
@@ -218,18 +228,21 @@ def _find_touched(work: Work, events: Events, silence: str) -> None:
 def _put_together(work: Work, silence: str) -> None:
     """Put islands and touched sessions together.
 
-    In the result, `old` is the end of the session that merely grows there, and `again` says that the events must be read
+    In the result, `old` is the end of the session that merely grows there,
+        and `again` says that the events must be read
     again.
     """
     work.run(
         """
         CREATE TEMPORARY TABLE pawprint_span ON COMMIT DROP AS
         SELECT member, min(first) AS first, max(last) AS last, count(old) AS touched,
-            CASE WHEN count(old) = 1 AND max(last) FILTER (WHERE old IS NOT NULL) < min(first) FILTER (WHERE old IS NULL)
+            CASE WHEN count(old) = 1 AND max(last) FILTER (WHERE old IS NOT NULL) < min(first)
+                FILTER (WHERE old IS NULL)
                 THEN min(old) END AS old,
             count(old) > 1 OR max(last) FILTER (WHERE old IS NOT NULL) >= min(first) FILTER (WHERE old IS NULL) AS again
         FROM (
-            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY first, last, old ROWS UNBOUNDED PRECEDING) AS span
+            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY first, last, old
+                ROWS UNBOUNDED PRECEDING) AS span
             FROM (
                 SELECT *, first - max(last) OVER (
                     PARTITION BY member ORDER BY first, last, old ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -259,7 +272,8 @@ def _replace(work: Work, events: Events) -> None:
         INSERT INTO {work.beside(SESSIONS)}
         SELECT span.first, span.member, date_part('epoch', span.last - span.first) / 60,
             count(*) + coalesce(old.total_events, 0), span.last,
-            CASE WHEN old.events IS NULL THEN {names} WHEN {names} IS NULL THEN old.events ELSE old.events || ',' || {names} END
+            CASE WHEN old.events IS NULL THEN {names} WHEN {names} IS NULL THEN old.events
+                ELSE old.events || ',' || {names} END
         FROM pawprint_span AS span
         JOIN pawprint_new AS row ON row.member = span.member AND row.moment BETWEEN span.first AND span.last
         LEFT JOIN pawprint_touched AS old ON old.member = span.member AND old.last = span.old
@@ -276,7 +290,8 @@ def _replace(work: Work, events: Events) -> None:
         SELECT span.first, span.member, date_part('epoch', span.last - span.first) / 60, count(*), span.last,
             string_agg(event, ',' ORDER BY moment, row.place)
         FROM ({again.text}) AS row
-        JOIN pawprint_span AS span ON row.member = span.member AND row.moment BETWEEN span.first AND span.last AND span.again
+        JOIN pawprint_span AS span ON row.member = span.member AND row.moment BETWEEN span.first AND span.last
+            AND span.again
         GROUP BY span.member, span.first, span.last
         """,
         again.params,
@@ -296,7 +311,8 @@ def _reread(work: Work, events: Events) -> Sql:
     work.run(
         """
         SELECT min(first)::text, max(last)::text FROM (
-            SELECT first, last, count(*) FILTER (WHERE pause IS NOT NULL AND rank < %s) OVER (ORDER BY first, last ROWS UNBOUNDED PRECEDING) AS number
+            SELECT first, last, count(*) FILTER (WHERE pause IS NOT NULL AND rank < %s) OVER (ORDER BY first, last
+                ROWS UNBOUNDED PRECEDING) AS number
             FROM (
                 SELECT *, row_number() OVER (ORDER BY pause DESC NULLS LAST) AS rank
                 FROM (
