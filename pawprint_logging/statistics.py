@@ -41,8 +41,8 @@ class Statistics:
 
     Each call is one transaction on a connection of its own; two calls that compute the same table at once run one after
     the other. They are kept in tables beside the events table, which ``stats["sessions"]``, ``stats["engagement"]`` and
-    ``stats["days"]`` read: ``<table>__sessions``, ``<table>__engagement``, and ``<table>__days``, a row for each user and
-    day of activity. ``<table>__statistics`` remembers how far they are. All of them outlive the events.
+    ``stats["days"]`` read: ``<table>__sessions``, ``<table>__engagement``, and ``<table>__days``, a row for each user
+    and day of activity. ``<table>__statistics`` remembers how far they are. All of them outlive the events.
 
     A call looks at what has arrived since the last one, by the column that numbers the events, such as ``id SERIAL
     PRIMARY KEY``; without an index on it, or without such a column, it reads the whole table, and a UserWarning says so

@@ -74,7 +74,7 @@ def bring_up_to_date(
     if not extends:
         sessions.build(work, events, silence, None if gaps is None else max(g.first for g in gaps) - 1, keeps=keeps)
     if not extends or clean_days:
-        if extends:
+        if clean_days and not clean:
             _warn_of_loss(work, events, DAYS)
         _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
         engagement.outdate(work)

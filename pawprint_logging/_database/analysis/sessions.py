@@ -68,7 +68,7 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
             secrets.token_hex(4),
         )  # no event's name has them: nobody can know them
         query = _user_by_user(events, wanted)
-        params = [nothing, nothing, nothing, separator, silence, *limit, separator]
+        params = [nothing, nothing, nothing, separator, silence, *limit, separator, separator]
     else:
         query, params = _row_by_row(events, wanted), [silence, *limit]
     if keeps and work.matches(SESSIONS, _columns(events)):
@@ -101,7 +101,7 @@ def _largest(work: Work, events: Events, wanted: str, limit: list[int]) -> float
 def _user_by_user(events: Events, wanted: str) -> str:
     """Return the query that makes one row of arrays of each user, and cuts that up.
 
-    For three times the text that stands for no name, separator, silence, limit, separator.
+    For three times the text that stands for no name, separator, silence, limit, and twice the separator.
 
     It sorts the events once, where the other query sorts and copies them once more. But it holds all that a user did in
     memory, of which PostgreSQL has no more than 1 GB for one value.
@@ -130,7 +130,7 @@ def _user_by_user(events: Events, wanted: str) -> str:
             GROUP BY grouped
         ) AS one_user
         CROSS JOIN LATERAL unnest(
-            firsts, lasts[2:] || one_user.last, numbers, numbers[2:] || total + 1, string_to_array(names, %s)
+            firsts, lasts[2:] || one_user.last, numbers, numbers[2:] || total + 1, (string_to_array(%s || names, %s))[2:]
         ) AS piece (first, last, number, past, names)
     """
 

@@ -34,7 +34,8 @@ _PREFIX = 48
 
 # A number drawn from a sequence downwards or in circles says nothing about when its row came.
 _NUMBER = """
-SELECT a.attname, pg_sequence_last_value(s.seqrelid), EXISTS (
+SELECT a.attname,
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END, EXISTS (
     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
         AND m.amname = 'btree'
     WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid) AS is_indexed
