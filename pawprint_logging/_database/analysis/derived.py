@@ -22,7 +22,8 @@ MEMORY = "__statistics"
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {UTC}"
 
 _INDEXES = """
-SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
 WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisunique
 """
 
@@ -129,7 +130,8 @@ class Work(NamedTuple):
         if not self.has(MEMORY):
             self.run(f"CREATE TABLE {self.beside(MEMORY)} (name TEXT PRIMARY KEY, memory JSONB NOT NULL)")
         self.run(
-            f"INSERT INTO {self.beside(MEMORY)} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET memory = EXCLUDED.memory",
+            f"INSERT INTO {self.beside(MEMORY)} VALUES (%s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET memory = EXCLUDED.memory",
             (what, json.dumps(memory)),
         )
 
