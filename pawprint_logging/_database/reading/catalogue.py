@@ -130,7 +130,7 @@ def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
     """
     estimate = estimated_rows(cursor, source, where)
     names = _columns(cursor, source, table)
-    statement = _statement(source, table, names, _rows(cursor, source, table, names, where, estimate))
+    statement = _statement(names, _rows(cursor, source, _selection(source, table, names), where, estimate))
     cursor.execute(statement.text, statement.params)
     found = cursor.fetchall()
     totals = {row[1]: row[4] for row in found if row[0] == "event"}
@@ -164,8 +164,8 @@ def _columns(cursor: Any, source: Source, table: Table) -> list[str]:
     return [name for name in source.columns if name not in apart]
 
 
-def _rows(cursor: Any, source: Source, table: Table, names: list[str], where: Sql, estimate: int) -> Sql:
-    """Return the query for the rows that are looked at."""
+def _selection(source: Source, table: Table, names: list[str]) -> str:
+    """Return what is looked at of each row: event, time, document, and which of the columns are not NULL."""
     column = source.columns.get(source.timestamp)
     moment = "NULL::timestamp"
     if column is not None and column.type in TIMES:
@@ -175,7 +175,11 @@ def _rows(cursor: Any, source: Source, table: Table, names: list[str], where: Sq
     json = source.columns.get(source.json)
     document = f"{quoted(source.json)}::jsonb" if json is not None and json.is_json else "NULL::jsonb"
     there = ", ".join(f"{quoted(name)} IS NOT NULL" for name in names)
-    selected = f"SELECT {event} AS event, {moment} AS moment, {document} AS document, ARRAY[{there}]::bool[] AS there"
+    return f"SELECT {event} AS event, {moment} AS moment, {document} AS document, ARRAY[{there}]::bool[] AS there"
+
+
+def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int) -> Sql:
+    """Return the query for the rows that are looked at."""
     if estimate <= ALL_ROWS:
         return Sql(f"{selected} FROM {source.sql}{where.text}", where.params)
     cursor.execute(_RELATION, (source.timestamp, source.table))
@@ -191,7 +195,7 @@ def _rows(cursor: Any, source: Source, table: Table, names: list[str], where: Sq
     return Sql(f"({sample.text}) UNION ALL ({newest})", (*sample.params, *where.params, NEWEST_ROWS))
 
 
-def _statement(source: Source, table: Table, names: list[str], rows: Sql) -> Sql:
+def _statement(names: list[str], rows: Sql) -> Sql:
     """Return the query for what is in some rows: of events, columns and paths, how often and since when."""
     objects = "jsonb_each(CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END)"
     text = f"""
