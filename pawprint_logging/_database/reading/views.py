@@ -230,7 +230,7 @@ class _Views:
         json_column = self._source.columns.get(self._source.json)
         if json_column is None or not json_column.is_json:
             return columns
-        fields = {
+        fields: dict[tuple[str, ...], str] = {
             (name,): type_of_declared(python_type)
             for name, python_type in self._declared.get(event, {}).items()
             if name not in self._source.columns
@@ -267,9 +267,7 @@ class _Views:
             name_of_event += "::text"
         query = f"SELECT {', '.join(selected)} FROM {source.sql} WHERE {name_of_event} = %s"
         self._run(f"CREATE OR REPLACE VIEW {view} AS {query}", (*params, event))
-        self._run(
-            f"COMMENT ON VIEW {view} IS %s", (f"Events named {json.dumps(event, ensure_ascii=False)}; {_MADE}",)
-        )
+        self._run(f"COMMENT ON VIEW {view} IS %s", (f"Events named {json.dumps(event, ensure_ascii=False)}; {_MADE}",))
         for column, each in columns.items():
             if isinstance(each, Field):
                 self._run(f"COMMENT ON COLUMN {view}.{quoted(column)} IS %s", (each.field,))
