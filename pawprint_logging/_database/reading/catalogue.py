@@ -247,7 +247,7 @@ def _path_entries(source: Source, found: Iterable[Any]) -> list[tuple[Entry, int
         if seen:
             firsts, lasts = [each[2] for each in seen if each[2]], [each[3] for each in seen if each[3]]
             field = "__".join((source.json, *path))
-            types = tuple(each[0] for each in sorted(seen, key=lambda each: -each[1]))
+            types = tuple(each[0] for each in sorted(seen, key=lambda each: (-each[1], each[0])))
             number = sum(each[1] for each in seen)
             entry = Entry(event, field, path, types, None, min(firsts, default=None), max(lasts, default=None))
             entries.append((entry, number))

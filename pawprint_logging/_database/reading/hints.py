@@ -118,8 +118,9 @@ def _path_hints(
     prefixes = {field.path[:depth] for depth in range(1, len(field.path))}
     inside = [each for each in found.entries if each.path in prefixes and {"array", "object"} & set(each.types)]
     if not having and not inside and modifier != "isnull" and not (is_condition and value is None):
-        known = dict.fromkeys(each.field for each in found.entries if each.path and each.field)
-        likely = tuple(nearest(path, known, 3))
+        # by their steps alone: what all paths begin with makes them look alike
+        known = dict.fromkeys("__".join(each.path) for each in found.entries if each.path)
+        likely = tuple(f"{field.column}__{each}" for each in nearest("__".join(field.path), known, 3))
         what = "no event has" if not found.is_sample else "no event of a sample has"
         meant = f"; did you mean {' or '.join(likely)}?" if likely else ""
         return [Hint("path", path, likely, f"{what} {path}{meant}")]
