@@ -41,6 +41,8 @@ def erase(session: Session, table: Table, user: Any) -> int:
         memory = job.remembered("engagement") if job.has(ENGAGEMENT) else None
         if memory is not None:  # what counts the user now is known only once it counts all that is there
             engagement.compute(job, clean=False, start=None, min_sessions=memory["min_sessions"])
+            for name in ("new", "island", "touched", "span"):  # what it needed, and needs once more
+                job.run(f"DROP TABLE IF EXISTS pg_temp.pawprint_{name}")
         first = _first_day(job, chosen)
         job.run(f"DELETE FROM {table.sql.replace('%', '%%')}{chosen.text}", chosen.params)
         number = int(job.cursor.rowcount)

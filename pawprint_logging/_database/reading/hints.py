@@ -13,6 +13,8 @@ from .catalogue import Catalogue, look
 from .query import Source, Sql, distinct_of
 from .reader import BEGIN_READ, source_of
 
+#: types that are no text
+_NUMBERS = frozenset({"integer", "number", "boolean"})
 #: events that are named where none is like the one that was asked for
 _MOST_NAMES = 5
 
@@ -114,9 +116,14 @@ def _path_hints(
         return []
     path = "__".join((field.column, *field.path))
     having = [each for each in found.entries if each.path[: len(field.path)] == field.path]
-    # a step that is a number may be an index of an array, and arrays are not looked into
-    prefixes = {field.path[:depth] for depth in range(1, len(field.path))}
-    inside = [each for each in found.entries if each.path in prefixes and {"array", "object"} & set(each.types)]
+    # arrays are not looked into, nor are objects with too many keys
+    prefixes = [field.path[:depth] for depth in range(1, len(field.path))]
+    inside = [
+        each
+        for each in found.entries
+        if each.path in prefixes
+        and ("array" in each.types or ("object" in each.types and not _has_keys(found, each.path)))
+    ]
     if not having and not inside and modifier != "isnull" and not (is_condition and value is None):
         # by their steps alone: what all paths begin with makes them look alike
         known = dict.fromkeys("__".join(each.path) for each in found.entries if each.path)
@@ -133,4 +140,5 @@ def _path_hints(
     return []
 
 
-_NUMBERS = frozenset({"integer", "number", "boolean"})
+def _has_keys(found: Catalogue, path: tuple[str, ...]) -> bool:
+    return any(len(each.path) > len(path) and each.path[: len(path)] == path for each in found.entries)
