@@ -190,6 +190,6 @@ def mistakes(tracker: Tracker) -> None:
     PawprintHandler(overflow="wait")  # type: ignore[arg-type]
     PawprintHandler(batchsize=5)  # type: ignore[call-arg]
     PawprintHandler(before_send=alarm)  # type: ignore[arg-type]
-    tracker.count("*", "week")  # type: ignore[misc]
+    tracker.count("*", "week")  # type: ignore[call-arg]
     tracker.write("signup")  # type: ignore[call-arg]
     tracker.write_many([1])  # type: ignore[list-item]
