@@ -100,6 +100,7 @@ class Statistics:
         columns = {
             "sessions": {"timestamp": "TIMESTAMP", self.tracker.user_field: "TEXT", **_SESSION_COLUMNS},
             "engagement": _ENGAGEMENT_COLUMNS,
+            "days": {"day": "DATE", self.tracker.user_field: "TEXT", **_DAY_COLUMNS},
         }
         if name not in columns:
             raise KeyError(f"there is no statistic {name!r}; there are {', '.join(columns)}")
@@ -113,7 +114,7 @@ class Statistics:
                 table=".".join([*namespace, derived_name(table, f"__{name}")]),
                 schema=columns[name],
                 user_field=self.tracker.user_field,
-                timestamp_field="timestamp",
+                timestamp_field="day" if name == "days" else "timestamp",
                 event_field="events",
                 json_field=next(
                     other for other in others if not any(column.startswith(other) for column in columns[name])

@@ -134,7 +134,9 @@ def test_one_that_was_under_way_before_the_first_look_is_not_missed(db: str, con
 def test_every_row_of_many_interleaved_transactions_comes_once(
     db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "GRACE", 0.5)  # more than a loaded machine needs between a number and its transaction ID
+    monkeypatch.setattr(
+        arrivals, "GRACE", 0.5
+    )  # more than a loaded machine needs between a number and its transaction ID
     monkeypatch.setattr(arrivals, "KEPT", 0)
     monkeypatch.setattr(tail, "LOOKBACK", 5)
     tracker_on(db)

@@ -6,13 +6,12 @@ next one, so that who was active in a month, and who came back, is counted witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..reading.arrivals import Gap, look
 from ..reading.query import quoted
 from . import engagement, sessions
-from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
+from .derived import DAYS, SESSIONS, Work
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
@@ -103,14 +102,15 @@ def erase(work: Work, user: str) -> None:
     """
     events = events_of(work.cursor, work.table)
     work.run(
-        f"CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member", (user,)
+        f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member",
+        (user,),
     )
     with engagement.following(work, events):
         for suffix in (SESSIONS, DAYS):
             if work.has(suffix):
                 work.run(
-                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_new"
-                    f" WHERE gone.{events.member} = pawprint_new.member"
+                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_member AS member"
+                    f" WHERE gone.{events.member} = member.member"
                 )
 
 
@@ -128,11 +128,9 @@ def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
 
 def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
     """Return what tells the row of this number from another one."""
-    assert events.number is not None
-    row = work.one(
-        f"SELECT md5(concat({events.moment}, ' ', {events.user})) FROM {events.table} WHERE {events.number.key} = %s",
-        (number,),
-    )
+    if events.birth is None or events.number is None:
+        return None
+    row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
     return None if row is None else [number, row[0]]
 
 
@@ -193,7 +191,9 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
             events.
     """
     member = f"{events.member}{events.collation}"
-    sources = [f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"]
+    sources = [
+        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"
+    ]
     if not whole:
         table = f"FROM {work.beside(SESSIONS)}"
         sources = [
@@ -216,36 +216,56 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
 
 def _has_key(work: Work) -> bool:
     return bool(
-        work.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)", (work.table.beside(DAYS),))[0]
+        work.one(
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)",
+            (work.table.beside(DAYS),),
+        )[0]
     )
 
 
 def _extend(work: Work, events: Events) -> None:
-    """Add the days of the events that were put aside."""
+    """Add the days of the events that were put aside, and let the days beside them know."""
     days = work.beside(DAYS)
     work.run(
         f"""
-        INSERT INTO {days} ({DAY}, {events.member}, {FIRST})
-        SELECT DISTINCT moment::date, member, moment::date FROM pawprint_new ON CONFLICT DO NOTHING
+        CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
+        SELECT active.member, active.day FROM (SELECT DISTINCT member, moment::date AS day FROM pawprint_new) AS active
+        LEFT JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
+        WHERE kept.{DAY} IS NULL
         """
     )
-    if work.cursor.rowcount:
-        _link(work, events)
-
-
-def _link(work: Work, events: Events) -> None:
-    """Let the days of the users that were put aside know the first, and the next."""
-    days = work.beside(DAYS)
+    if work.cursor.rowcount == 0:
+        return
+    work.run("ANALYZE pawprint_fresh")
+    # a user's days among the fresh ones, and those that are there, are looked at each by itself: one by its index
     work.run(
         f"""
-        UPDATE {days} AS kept SET {FIRST} = right_one.first_one, {NEXT} = right_one.next_one
+        CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS
+        SELECT fresh.member, fresh.day, least(fresh.earliest, min(kept.{FIRST})) AS first_one,
+            least(fresh.later, min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day)) AS next_one,
+            greatest(fresh.earlier, max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day)) AS last_one
         FROM (
-            SELECT day.{events.member} AS member, day.{DAY} AS that_day,
-                first_value(day.{DAY}) OVER one AS first_one, lead(day.{DAY}) OVER one AS next_one
-            FROM {days} AS day WHERE day.{events.member} IN (SELECT member FROM pawprint_new)
-            WINDOW one AS (PARTITION BY day.{events.member} ORDER BY day.{DAY})
-        ) AS right_one
-        WHERE kept.{events.member} = right_one.member AND kept.{DAY} = right_one.that_day
-            AND (kept.{FIRST}, kept.{NEXT}) IS DISTINCT FROM (right_one.first_one, right_one.next_one)
+            SELECT member, day, first_value(day) OVER one AS earliest, lag(day) OVER one AS earlier, lead(day) OVER one AS later
+            FROM pawprint_fresh WINDOW one AS (PARTITION BY member ORDER BY day)
+        ) AS fresh
+        LEFT JOIN {days} AS kept ON kept.{events.member} = fresh.member
+        GROUP BY fresh.member, fresh.day, fresh.earliest, fresh.earlier, fresh.later
         """
+    )
+    work.run("ANALYZE pawprint_day")
+    work.run(
+        f"""
+        UPDATE {days} AS kept SET {NEXT} = fresh.day FROM pawprint_day AS fresh
+        WHERE kept.{events.member} = fresh.member AND kept.{DAY} = fresh.last_one
+        """
+    )
+    work.run(
+        f"""
+        UPDATE {days} AS kept SET {FIRST} = fresh.first_one FROM pawprint_day AS fresh
+        WHERE kept.{events.member} = fresh.member AND fresh.last_one IS NULL AND fresh.next_one IS NOT NULL
+        """
+    )
+    work.run(
+        f"INSERT INTO {days} ({DAY}, {events.member}, {FIRST}, {NEXT})"
+        " SELECT day, member, first_one, next_one FROM pawprint_day"
     )

@@ -46,6 +46,7 @@ class Events(NamedTuple):
         is_time_indexed: whether a range of time can be read without reading everything.
         is_distributed: whether Citus spreads the table over its nodes by the user.
         identity: what changes when the table is another, or was emptied, or written anew.
+        birth: what a row keeps when the table is written anew (VACUUM FULL), and no other row has; None if nobody knows.
     """
 
     table: str
@@ -61,6 +62,7 @@ class Events(NamedTuple):
     is_time_indexed: bool
     is_distributed: bool
     identity: list[int | None]
+    birth: str | None
 
     @property
     def group(self) -> str:
@@ -98,7 +100,9 @@ def events_of(cursor: Any, table: Table) -> Events:
         )
     number = number_of(cursor, table.sql)
     cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, table.sql))
-    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = cursor.fetchone()
+    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = (
+        cursor.fetchone()
+    )
     distribution = None
     if has_citus:
         cursor.execute(_DISTRIBUTION, (table.sql,))
@@ -122,4 +126,5 @@ def events_of(cursor: Any, table: Table) -> Events:
         is_time_indexed=is_time_indexed,
         is_distributed=is_distributed,
         identity=[oid, filenode],
+        birth=f"concat(e.xmin, ' ', {time}, ' ', {user})" if place == "e.ctid" else None,
     )

@@ -105,9 +105,7 @@ def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | N
     return None if row is None else Number(*row)
 
 
-def look(
-    cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True
-) -> Arrivals:
+def look(cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True) -> Arrivals:
     """Return what has arrived since the look that left these gaps, or since ever.
 
     Under READ COMMITTED, statements that then ask for these ranges see at least what is meant, since their snapshots
@@ -163,9 +161,7 @@ def among(table: str, number: Number, ranges: Iterable[tuple[int, int]]) -> Sql:
     text = f"FROM {unnested} JOIN {table} ON {number.key} BETWEEN gap.first AND gap.last WHERE true"
     if number.is_indexed:
         return Sql(text, arrays)
-    spans = [
-        f"[{'' if first == LOWEST else first},{'' if last == HIGHEST else last}]" for first, last in both
-    ]
+    spans = [f"[{'' if first == LOWEST else first},{'' if last == HIGHEST else last}]" for first, last in both]
     return Sql(f"{text} AND %s::int8multirange @> {number.key}::bigint", (*arrays, "{" + ",".join(spans) + "}"))
 
 
