@@ -13,6 +13,7 @@ from .. import _native as native
 from .._capture.guard import ends_here, silenced
 from .._capture.row import ROW_BYTES, Row, whole
 from .._database.table.ledger import new_delivery, refused_delivery
+from .._database.table.pruning import Series, is_of_series
 from .._failure import Failure
 from .backoff import Backoff
 from .batch import Batch, Refused, Sink
@@ -82,6 +83,8 @@ class Courier(Inbox):
         #: likewise, but to be looked for with the first event only
         self._recovers_later = False
         self._backoff = Backoff()
+        #: numbers the deliveries of batches that no spool knows
+        self._series = Series()
 
     def _write_here(self, at_most: int = sys.maxsize, timeout: float = -1) -> None:
         """Write what waits in this thread, in so many batches at most.
@@ -182,11 +185,15 @@ class Courier(Inbox):
         if not self._background and not self._closing and not self._backoff.is_due:
             # a caller must not wait for a database that was away a moment ago
             return self._give_up(batch, self._backoff.cause)
+        if self._spool is None and not batch.in_doubt and not is_of_series(batch.delivery):
+            batch.delivery = self._series.next()
         while not batch.is_withdrawn:
             outcome = self._sink.write(batch)
             attempts += 1
             if outcome.retry is None:
                 self._backoff.reset()
+                if batch.delivery == self._series.last:
+                    self._series.settle()
                 return self._settle(batch, outcome.written, outcome.refused)
             now = time.monotonic()
             started = now if started is None else started
@@ -209,7 +216,7 @@ class Courier(Inbox):
         hear of it, and who tries the same delivery again waits for its end.
         """
         if not batch.in_doubt:
-            batch.delivery = new_delivery()
+            batch.delivery = new_delivery() if self._spool is not None else self._series.next()
             batch.refused = []
             if self._spool is not None and not batch.is_withdrawn:
                 self._spool.resending(batch)

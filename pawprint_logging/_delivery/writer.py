@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._capture.row import Row
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ddl, ledger
+from .._database.table import ddl, ledger, partitions, pruning
 from .._database.table.mend import mend
 from .._database.writing.copy import copy_rows
 from .._database.writing.isolation import copy_isolating
@@ -28,11 +28,11 @@ from .fallback import Fallback
 if TYPE_CHECKING:
     from .spool import Spool
 
+#: one batch in so many is followed by a look for ledger rows that nobody asks for any more, for so many seconds
+PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
 #: seconds for which the ledger's insert may wait for a transaction under way with the same delivery, or COPY for a lock
 #: on the table
 LOCK_TIMEOUT = 10.0
-#: one batch in so many is followed by a look for ledger rows that nobody asks for any more
-PRUNE_EVERY = 2000
 
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
@@ -80,6 +80,9 @@ class Writer:
         self._create_table = create_table
         self._has_ledger = True
         self._has_told = False
+        #: those that were seen committed, if the role may delete them
+        self._settled: list[uuid.UUID] = []
+        self._may_delete = False
         self._session: Session | None = None if tracker.is_debug else tracker.session()
         if self._session is not None:
             self._session.belong_to_real_thread()
@@ -93,8 +96,11 @@ class Writer:
         try:
             connection = self._connect(session)
         except Exception as error:
+            if isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost:
+                why = failure(error)  # the table could not be made
+                return self._refuse(batch, why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
-        is_isolating = False
+        is_isolating = has_made = False
         while not batch.is_withdrawn:
             try:
                 outcome = self._attempt(session, connection, batch, is_isolating)
@@ -112,8 +118,14 @@ class Writer:
                 session.discard()
                 raise
             else:
+                if outcome.retry is None and self._may_delete and self._spool is None:
+                    self._settled = [batch.delivery]
                 self._look_after_ledger(session)
                 return outcome
+            if not has_made and partitions.is_missing_partition(why.error):
+                has_made = True
+                if partitions.make_missing(session, self._table, batch.events):
+                    continue
             if why.meaning == "transient":
                 if why.sqlstate == "25006":  # a standby: look for the primary
                     session.discard()
@@ -142,14 +154,22 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection; see `Sink`."""
-        if self._session is not None:
-            self._session.close()
+        session = self._session
+        if session is None:
+            return
+        if self._settled and not session.is_lost:  # no later transaction of ours will do it
+            with suppress(Exception), session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
+                cursor.execute(pruning.delete_sql(self._table, self._settled))
+        self._settled = []
+        session.close()
 
     def _connect(self, session: Session) -> Any:
         is_new = session.is_lost
         connection = session.connection()
         if is_new:
             self._has_ledger = True  # made meanwhile, or another server: ask anew
+            with session.limit(self._write_timeout), connection.cursor() as cursor:
+                self._may_delete = pruning.may_delete(cursor, self._table)
             process.run_first_at_exit()
         if self._must_create:
             with session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
@@ -197,7 +217,9 @@ class Writer:
         if self._has_ledger:
             try:
                 with session.limit(self._write_timeout):
-                    cursor.execute(f"{self._begin}; {ledger.claim_sql(self._table, batch.delivery)}")
+                    gone = pruning.delete_sql(self._table, [each for each in self._settled if each != batch.delivery])
+                    claim = ledger.claim_sql(self._table, batch.delivery)
+                    cursor.execute("; ".join([self._begin, *([gone] if gone else []), claim]))
                 return bool(cursor.rowcount)
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(cursor.connection))
@@ -218,21 +240,30 @@ class Writer:
 
     def _refuse(self, batch: Batch, why: Failure) -> Outcome:
         self._has_ledger = True  # whoever mends the table may make the ledger too
-        hint = mend(why.sqlstate, self._table)
+        hint = mend(why.sqlstate, self._table, creating=self._must_create)
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
         return Outcome(refused=[(place, why) for place in range(len(batch.events))])
 
     def _look_after_ledger(self, session: Session) -> None:
         """After a batch: say once that there is no ledger, or now and then prune it."""
-        if not self._has_ledger:
+        if self._has_ledger:
+            if self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
+                with suppress(Exception):  # the batch is written all the same
+                    self._prune(session)
+        else:
             if not self._has_told:
                 self._has_told = True
                 self._fallback.notice(
                     f"the ledger {self._table.ledger} is missing, or the role may not INSERT into it: events whose COMMIT is lost may be "
                     "written twice; create it with Tracker.create_table(if_not_exists=True), or GRANT INSERT on it"
                 )
-        elif dice.randrange(PRUNE_EVERY) == 0:
-            # no right to delete, or a lost connection: the batch is written all the same
-            with suppress(Exception), session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
-                ledger.prune(cursor, self._table)
+
+    def _prune(self, session: Session) -> None:
+        def run(statement: str, params: tuple[Any, ...]) -> int:
+            with session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
+                cursor.execute(statement, params)
+                return int(cursor.rowcount)
+
+        with session.limit(2 * self._write_timeout), session.connection().cursor() as cursor:
+            pruning.prune(run, cursor, self._table, seconds=PRUNE_FOR)

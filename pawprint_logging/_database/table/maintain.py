@@ -21,7 +21,7 @@ from ..session.connection import BEGIN, Session
 from . import ddl, partitions, pruning
 from .engine import Engine, engine_of, extension_schema
 from .ledger import KEEP_DAYS
-from .partitions import BEGIN_MAKING, DEFAULT_AHEAD, LOCK_TIMEOUT, MAX_PARTITIONS, Partition, Plan, Split, span
+from .partitions import BEGIN_MAKING, LOCK_TIMEOUT, MAX_PARTITIONS, Partition, Plan, Split, span
 from .schema import Table, identifier
 
 #: rows, or blocks, that one DELETE goes through

@@ -9,6 +9,7 @@ its next transaction; where it may not, `prune` does.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -44,24 +45,34 @@ class Series:
     """
 
     def __init__(self) -> None:
+        #: what `next` returned
+        self.last: uuid.UUID | None = None
         self._begin()
 
     def _begin(self) -> None:
         self._prefix = int.from_bytes(os.urandom(8), "big") & ~(0xF << 12) | _VERSION << 12
         self._number = 0
         self._is_settled = True
+        self._process = os.getpid()
 
     def next(self) -> uuid.UUID:
         """Return a new delivery: of this series if the last one is settled, else the first of another."""
-        if not self._is_settled or self._number >= 2**_NUMBER_BITS - 1:
+        # a child of fork has a series of its own: a number that both draw would make one's events look written
+        if not self._is_settled or self._process != os.getpid() or self._number >= 2**_NUMBER_BITS - 1:
             self._begin()
         self._number += 1
         self._is_settled = False
-        return uuid.UUID(int=self._prefix << 64 | 0b10 << 62 | self._number << _INDEX_BITS)
+        self.last = uuid.UUID(int=self._prefix << 64 | 0b10 << 62 | self._number << _INDEX_BITS)
+        return self.last
 
     def settle(self) -> None:
         """Note that the last delivery was seen committed, so that nobody will ever ask for it."""
         self._is_settled = True
+
+
+def is_of_series(delivery: uuid.UUID) -> bool:
+    """Return whether a delivery was drawn from a `Series`."""
+    return (delivery.int >> 76) & 0xF == _VERSION
 
 
 def may_delete(cursor: Any, table: Table) -> bool:
@@ -113,11 +124,15 @@ def prune(
     blocks = int(cursor.fetchone()[0])
     deadline = None if seconds is None else time.monotonic() + seconds
     gone = 0
-    for first in range(0, blocks, BLOCKS):
+    places = range(0, blocks, BLOCKS)
+    start = secrets.randbelow(len(places)) if seconds is not None and places else 0  # not always the same ones
+    for first in (*places[start:], *places[:start]):
         if deadline is not None and time.monotonic() > deadline:
             break
-        places = (f"({first},0)", f"({first + BLOCKS},0)")
-        gone += run(f"DELETE FROM {ledger} AS l WHERE l.ctid >= %s::tid AND l.ctid < %s::tid AND {condition}", places)
+        gone += run(
+            f"DELETE FROM {ledger} AS l WHERE l.ctid >= %s::tid AND l.ctid < %s::tid AND {condition}",
+            (f"({first},0)", f"({first + BLOCKS},0)"),
+        )
     return gone
 
 
