@@ -49,7 +49,9 @@ def pools_by_statement(session: Session) -> bool:
             cursor.execute("BEGIN")
             cursor.execute("ROLLBACK")
     except psycopg2.Error as error:
-        return "statement pooling mode" in str(error) or (error.pgcode is None and session.is_lost and _answers(session))
+        return "statement pooling mode" in str(error) or (
+            error.pgcode is None and session.is_lost and _answers(session)
+        )
     return False
 
 

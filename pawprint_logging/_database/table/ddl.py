@@ -118,9 +118,7 @@ def _create_split(cursor: Any, table: Table, period: Period | None, distribute_b
         )
 
 
-def split_ddl(
-    table: Table, period: Period | None, distribute_by: str | None, *, is_native: bool = True
-) -> list[str]:
+def split_ddl(table: Table, period: Period | None, distribute_by: str | None, *, is_native: bool = True) -> list[str]:
     """Return the statements for a table that is split, and its indexes.
 
     A key contains whatever splits the table, a number of SERIAL becomes a BIGINT identity, and leads an index.
@@ -142,9 +140,7 @@ def split_ddl(
     return [f"CREATE TABLE {table.sql} ({', '.join(parts)}){by_range}", *indexes, *index_ddl(table)]
 
 
-def _split_columns(
-    given: Mapping[str, str], distribute_by: str | None
-) -> tuple[dict[str, str], list[str], list[str]]:
+def _split_columns(given: Mapping[str, str], distribute_by: str | None) -> tuple[dict[str, str], list[str], list[str]]:
     """Return the columns without their PRIMARY KEY, which columns had one, and which are numbered."""
     columns, keys, numbers = {}, [], []
     for name, column_type in given.items():
@@ -233,5 +229,3 @@ def exists(cursor: Any, name: str) -> bool:
     """Return whether there is a table of this quoted name."""
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
     return bool(cursor.fetchone()[0])
-
-

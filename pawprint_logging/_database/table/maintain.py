@@ -137,7 +137,9 @@ def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) ->
             raise ConfigurationError(
                 f"the role may not make partitions: GRANT CREATE ON SCHEMA {identifier(engine.schema)} TO {role}"
             )
-        cursor.execute("SELECT has_table_privilege(%s, 'SELECT') AND has_table_privilege(%s, 'DELETE')", 2 * (engine.oid,))
+        cursor.execute(
+            "SELECT has_table_privilege(%s, 'SELECT') AND has_table_privilege(%s, 'DELETE')", 2 * (engine.oid,)
+        )
         if wish.keep is not None and not cursor.fetchone()[0]:
             raise ConfigurationError(
                 f"the role may not delete old events: GRANT SELECT, DELETE ON {table.sql} TO {role}"
@@ -146,7 +148,9 @@ def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) ->
             raise ConfigurationError(
                 f"the ledger of {table.name} is missing: make it with create_table(if_not_exists=True)"
             )
-        cursor.execute("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (table.ledger,))
+        cursor.execute(
+            "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (table.ledger,)
+        )
         if needs_owner and not cursor.fetchone()[0]:  # writers go by what is recorded with it
             raise ConfigurationError(
                 f"{table.name} and its ledger have different owners: ALTER TABLE {table.ledger} OWNER TO "
@@ -214,7 +218,9 @@ class _Run:
     def note_plan(self) -> None:
         """Record what writers go by, before anything is dropped."""
         with self._transaction() as cursor:
-            cursor.execute("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (self._table.ledger,))
+            cursor.execute(
+                "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (self._table.ledger,)
+            )
             is_owner = cursor.fetchone()[0]
             if is_owner and not self._wish.dry_run and partitions.plan_of(cursor, self._table) != self._plan:
                 partitions.record(cursor, self._table, self._plan)
@@ -305,7 +311,9 @@ class _Run:
     def _mark(self, partition: Partition) -> None:
         """Leave word that a partition is to be dropped, for the run after one that is killed in between."""
         with self._transaction() as cursor:
-            cursor.execute(f"COMMENT ON TABLE {partition.sql.replace('%', '%%')} IS %s", (f"{ddl.DETACHED} {self._engine.oid}",))
+            cursor.execute(
+                f"COMMENT ON TABLE {partition.sql.replace('%', '%%')} IS %s", (f"{ddl.DETACHED} {self._engine.oid}",)
+            )
 
     def _drop_leftovers(self) -> None:
         with self._transaction() as cursor:
@@ -369,7 +377,9 @@ class _Run:
             kind = self._time_type(cursor)
             if self._wish.dry_run:
                 time = identifier(self._table.fields.timestamp).replace("%", "%%")
-                cursor.execute(f"SELECT count(*) FROM {self._engine.sql.replace('%', '%%')} WHERE {time} < %s::{kind}", (limit,))
+                cursor.execute(
+                    f"SELECT count(*) FROM {self._engine.sql.replace('%', '%%')} WHERE {time} < %s::{kind}", (limit,)
+                )
                 gone = int(cursor.fetchone()[0])
             else:
                 leaves = self._leaves(cursor)
@@ -459,4 +469,3 @@ class _Run:
         if number:
             what = f"{number} settled row{'s' * (number > 1)} out of the ledger"
             self._say(f"took {what}", f"take {what}")
-
