@@ -235,13 +235,14 @@ class _Run:
 
     def partitioned(self) -> None:
         """Finish what is pending, make partitions ahead, drop what is too old."""
-        self._finish()
+        is_finished = self._finish()
         self._ahead()
         self._drop_leftovers()
-        if self._wish.keep is not None:
+        if self._wish.keep is not None and is_finished:  # no other can be detached before
             self._drop_old(self._wish.keep)
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
+        is_finished = True
         for partition in [each for each in self._split().partitions if each.is_pending]:
             if self._wish.dry_run:
                 self._say(f"finish the detach of {partition.sql}")
@@ -250,6 +251,8 @@ class _Run:
                 self._mark(partition)
             else:
                 self.done.append(f"the detach of {partition.sql} waits for a transaction that still reads it")
+                is_finished = False
+        return is_finished
 
     def _ahead(self) -> None:
         split = self._split()
