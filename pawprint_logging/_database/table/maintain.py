@@ -378,22 +378,22 @@ class _Run:
         limit = self._limit()
         with self._transaction() as cursor:
             kind = self._time_type(cursor)
-            if self._wish.dry_run:
-                time = identifier(self._table.fields.timestamp).replace("%", "%%")
-                cursor.execute(
-                    f"SELECT count(*) FROM {self._engine.sql.replace('%', '%%')} WHERE {time} < %s::{kind}", (limit,)
-                )
-                gone = int(cursor.fetchone()[0])
-            else:
-                leaves = self._leaves(cursor)
-        if not self._wish.dry_run:
-            if self._engine.is_distributed:
-                gone = self._delete_by_time(limit, kind)
-            else:
-                gone = sum(self._delete_from(leaf, limit, kind) for leaf in leaves)
+            leaves = self._leaves(cursor)
+        if self._wish.dry_run:
+            gone = self._count(limit, kind)
+        elif self._engine.is_distributed:
+            gone = self._delete_by_time(limit, kind)
+        else:
+            gone = sum(self._delete_from(leaf, limit, kind) for leaf in leaves)
         if gone:
             what = f"{gone} row{'s' * (gone > 1)} older than {limit[:10]}"
             self._say(f"deleted {what}", f"delete {what}")
+
+    def _count(self, limit: str, kind: str) -> int:
+        name, time = self._engine.sql.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
+        with self._transaction(_BEGIN_DELETING) as cursor:
+            cursor.execute(f"SELECT count(*) FROM {name} WHERE {time} < %s::{kind}", (limit,))
+            return int(cursor.fetchone()[0])
 
     def _leaves(self, cursor: Any) -> list[str]:
         """Return the names of the tables that hold rows: itself, or its partitions."""
@@ -435,7 +435,7 @@ class _Run:
                     (low, limit),
                 )
                 number, highest, seen = cursor.fetchone()
-            gone += number
+            gone += int(number)
             if seen < _ROWS or highest is None:
                 return gone
             low = highest

@@ -114,7 +114,8 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
     if pools_by_statement(session):
         yield Finding("fail", STATEMENT_POOLING, "pool_mode = transaction")
         return
-    with session.transaction(partitions.BEGIN_MAKING) as cursor:
+    # what is tried out is taken back: its COMMIT need not wait for a standby, which may be away
+    with session.transaction(f"{partitions.BEGIN_MAKING}; SET LOCAL synchronous_commit = off") as cursor:
         yield from _server(cursor, found, purpose)
         yield from _transport(cursor)
         yield from _table(cursor, table, found, purpose)
@@ -411,7 +412,7 @@ def _ledger(cursor: Any, table: Table, found: _Found) -> Iterator[Finding]:
         text = "the ledger has no primary key: a delivery that is in it would be entered, and its events written, again"
         yield Finding("fail", text, f"ALTER TABLE {table.ledger} ADD PRIMARY KEY (delivery)")
         return
-    if found.is_writable and (failing := _trial(cursor, table, found)) is not None:
+    if found.is_writable and (failing := _trial(cursor, table)) is not None:
         yield failing
         return
     kind = _kind_of_ledger(engine_named(cursor, table.ledger))
@@ -431,7 +432,7 @@ def _kind_of_ledger(engine: Engine | None) -> str:
     }.get(engine.distribution.kind, "distributed")
 
 
-def _trial(cursor: Any, table: Table, found: _Found) -> Finding | None:
+def _trial(cursor: Any, table: Table) -> Finding | None:
     """Enter a delivery and take it back; return what goes wrong."""
     cursor.execute("SAVEPOINT trial")
     try:
