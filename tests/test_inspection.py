@@ -290,7 +290,9 @@ def test_a_table_by_day_is_said_to_be_one(check: CommandLine, connection: Any, d
 def test_partitions_that_are_missing_or_pending(check: CommandLine, connection: Any, db: str) -> None:
     Tracker(db=db, table="events").create_table(partition_by="day")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1")
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1"
+        )
         today, tomorrow, *_ = [row[0] for row in cursor.fetchall()]
         cursor.execute(f"DROP TABLE {today}, {tomorrow}; CREATE TABLE rest PARTITION OF events DEFAULT")
         assert "a default partition" in check("check").out
