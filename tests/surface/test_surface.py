@@ -137,7 +137,10 @@ def test_write_and_read(place: Place, start: Callable[[], Tracker]) -> None:
     with start() as tracker:
         tracker.write(event="signup", user_id="alice", metadata={"plan": "pro", "n": 1})
         tracker.write(event="late", user_id="bob", timestamp=now() - timedelta(days=40))
-        assert tracker.write_many({"event": "many", "user_id": f"u{n % 7}", "metadata": {"n": n}} for n in range(500)) == 500
+        assert (
+            tracker.write_many({"event": "many", "user_id": f"u{n % 7}", "metadata": {"n": n}} for n in range(500))
+            == 500
+        )
         assert [row["event"] for row in tracker.iter_rows("event", user_id="bob")] == ["late"]
         assert len(tracker.read("metadata__n", metadata__n__lt=10, event="many")) == 10
         assert int(tracker.count(event="many", resolution="year")["count"].sum()) == 500
@@ -225,7 +228,9 @@ def test_tail_shows_what_comes(place: Place, start: Callable[[], Tracker]) -> No
 
 def test_maintain_and_check(place: Place, start: Callable[[], Tracker], capsys: pytest.CaptureFixture[str]) -> None:
     with start() as tracker:
-        tracker.write_many({"event": "x", "user_id": f"u{n}", "timestamp": now() - timedelta(days=n)} for n in range(0, 100, 9))
+        tracker.write_many(
+            {"event": "x", "user_id": f"u{n}", "timestamp": now() - timedelta(days=n)} for n in range(0, 100, 9)
+        )
         tracker.maintain(keep="50d", dry_run=True)
         assert place.rows("SELECT count(*) FROM events") == [(12,)]
         tracker.maintain(keep="50d")
