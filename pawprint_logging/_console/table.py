@@ -9,6 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from .._database.session.sqlstate import DatabaseError
+from .._database.table.ddl import count_events
 from ..tracker import Tracker
 from .output import note
 from .program import COMPLETE, PROGRAM, State, command, program
@@ -54,9 +55,8 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
 def _number_of_events(tracker: Tracker) -> str:
     """Return how many events there are, or every one where that cannot be asked."""
     with suppress(DatabaseError):
-        with closing(tracker.session()) as session, session.transaction() as cursor:
-            cursor.execute(f"SELECT count(*) FROM {tracker.layout.sql}")
-            number = cursor.fetchone()[0]
+        with closing(tracker.session()) as session:
+            number = count_events(session, tracker.layout)
         return f"the {number:,} event{'' if number == 1 else 's'}"
     return "every event"
 

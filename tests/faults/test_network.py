@@ -14,7 +14,6 @@ from support import pgbouncer
 from support.proxy import Proxy
 from support.server import USER, Server
 
-
 from faults.oracle import TABLE, Oracle, Sums
 
 Oracles = Callable[..., Oracle]

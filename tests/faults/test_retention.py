@@ -38,7 +38,7 @@ def test_retention_under_load(private_server: Callable[..., Server], tmp_path: P
     )
     statistics = Statistics(tracker)
     statistics.engagement(min_sessions=None)
-    history = list(tracker.query("SELECT count(*) AS n FROM events__engagement")["n"])[0]
+    history = _days(tracker)
 
     program = Path(__file__).parent / "programs" / "retained.py"
     children = [
@@ -85,8 +85,12 @@ def test_retention_under_load(private_server: Callable[..., Server], tmp_path: P
     statistics.engagement(min_sessions=None)
     oldest = tracker.query("SELECT min(timestamp) AS t FROM events")["t"][0]
     assert oldest.to_pydatetime().replace(tzinfo=timezone.utc) > now - timedelta(days=51)
-    assert list(tracker.query("SELECT count(*) AS n FROM events__engagement")["n"])[0] >= history
+    assert _days(tracker) >= history
     tracker.close()
+
+
+def _days(tracker: Tracker) -> int:
+    return int(tracker.query("SELECT count(*) AS n FROM events__engagement")["n"][0])
 
 
 def _keep(db: str, over: threading.Event) -> None:
@@ -103,7 +107,8 @@ def _kill_a_detach(server: Server) -> bool:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE%CONCURRENTLY' AND wait_event = 'virtualxid'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query LIKE 'ALTER TABLE%CONCURRENTLY' AND wait_event = 'virtualxid'"
         ):
             return True
         time.sleep(0.02)

@@ -60,8 +60,8 @@ STATEMENT_POOLING = (
 )
 #: a check_violation that names no constraint
 NO_PARTITION = (
-    "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` makes those ahead, and "
-    "none is made for what is older than the table keeps"
+    "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` makes those ahead, "
+    "and none is made for what is older than the table keeps"
 )
 #: what a COMMIT that is not answered may be waiting for
 STANDBY_AWAY = (

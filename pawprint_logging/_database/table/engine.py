@@ -13,7 +13,8 @@ Kind = Literal["plain", "partitioned", "hypertable", "other"]
 _RELATION = """
 SELECT c.oid, c.relkind::text, n.nspname, c.relname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
   has_schema_privilege(n.oid, 'CREATE'), current_user, p.partstrat::text, a.attname, format_type(a.atttypid, NULL),
-  to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL, to_regclass('timescaledb_information.hypertables') IS NOT NULL
+  to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL,
+  to_regclass('timescaledb_information.hypertables') IS NOT NULL
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND p.partnatts = 1 AND a.attnum = p.partattrs[0]

@@ -35,6 +35,14 @@ _BEGIN_DELETING = (
     f"{BEGIN}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; SET LOCAL statement_timeout = '{_TIMEOUT / 2:g}s'"
 )
 
+_IS_INDEXED = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
+    WHERE i.indrelid = c.oid AND a.attname = %s AND i.indisvalid AND i.indpred IS NULL),
+  pg_relation_size(c.oid) / current_setting('block_size')::bigint
+FROM pg_class c WHERE c.oid = %s::regclass
+"""
+
 _AGE = re.compile(r"\s*(\d{1,6})\s*([hdw])\s*", re.IGNORECASE)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _UTC = timezone.utc
@@ -64,8 +72,8 @@ def checked(keep: timedelta | str | None, ahead: int | None, *, dry_run: bool) -
         raise ConfigurationError(f'keep must be an age such as "400d", "60w" or a timedelta, not {keep!r}')
     if age is not None and age < timedelta(days=KEEP_DAYS):
         raise ConfigurationError(
-            f'keep must be at least "{KEEP_DAYS}d", which is how long an event may be in doubt and come back by replay; '
-            f"not {keep!r}"
+            f'keep must be at least "{KEEP_DAYS}d", which is how long an event may be in doubt and come back by '
+            f"replay; not {keep!r}"
         )
     if ahead is not None and (isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= 400):
         raise ConfigurationError(f"ahead must be a number of partitions from 0 to 400, not {ahead!r}")
@@ -172,8 +180,8 @@ def _plan(session: Session, table: Table, split: Split | None, wish: Wish) -> Pl
         days = {"day": 1, "week": 7, "month": 30}[plan.period]
         if (last - first).days / days > MAX_PARTITIONS:
             raise ConfigurationError(
-                f"keep: so much by the {plan.period} are more than {MAX_PARTITIONS} partitions, each of which costs every "
-                "query locks; keep less, or make the table with longer ones"
+                f"keep: so much by the {plan.period} are more than {MAX_PARTITIONS} partitions, each of which costs "
+                "every query locks; keep less, or make the table with longer ones"
             )
     return plan
 
@@ -345,7 +353,8 @@ class _Run:
 
     def _time_type(self, cursor: Any) -> str:
         cursor.execute(
-            "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s AND attname = %s AND NOT attisdropped",
+            "SELECT format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = %s AND attname = %s AND NOT attisdropped",
             (self._engine.oid, self._table.fields.timestamp),
         )
         row = cursor.fetchone()
@@ -409,13 +418,7 @@ class _Run:
     def _delete_from(self, leaf: str, limit: str, kind: str) -> int:
         name, time = leaf.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
         with self._transaction() as cursor:
-            cursor.execute(
-                "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
-                " JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'"
-                " WHERE i.indrelid = %s::regclass AND a.attname = %s AND i.indisvalid AND i.indpred IS NULL),"
-                " pg_relation_size(%s::regclass) / current_setting('block_size')::bigint",
-                (leaf, self._table.fields.timestamp, leaf),
-            )
+            cursor.execute(_IS_INDEXED, (self._table.fields.timestamp, leaf))
             is_indexed, blocks = cursor.fetchone()
         gone = 0
         if not is_indexed:  # block by block: however large the table is, a statement reads so many
@@ -429,9 +432,11 @@ class _Run:
         while True:
             with self._transaction(_BEGIN_DELETING) as cursor:
                 cursor.execute(
-                    f"WITH old AS MATERIALIZED (SELECT ctid FROM ONLY {name} WHERE {time} >= %s::{kind} AND {time} < %s::{kind}"
-                    f" ORDER BY {time} LIMIT {_ROWS}), gone AS (DELETE FROM ONLY {name} WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))"
-                    f" RETURNING {time} AS moment) SELECT count(*), max(moment)::text, (SELECT count(*) FROM old) FROM gone",
+                    f"WITH old AS MATERIALIZED (SELECT ctid FROM ONLY {name} WHERE {time} >= %s::{kind}"
+                    f" AND {time} < %s::{kind} ORDER BY {time} LIMIT {_ROWS}),"
+                    f" gone AS (DELETE FROM ONLY {name} WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))"
+                    f" RETURNING {time} AS moment)"
+                    " SELECT count(*), max(moment)::text, (SELECT count(*) FROM old) FROM gone",
                     (low, limit),
                 )
                 number, highest, seen = cursor.fetchone()

@@ -24,7 +24,7 @@ def mend(sqlstate: str | None, table: Table, *, creating: bool = False) -> str:
         "3F000": "; there is no such schema: CREATE SCHEMA, or correct the table's name",
         "42P01": f"; create table {table.name} with Tracker.create_table(), or pass create_table=True",
         "53100": "; the server's disk is full: make room there",
-        "55P03": f"; somebody holds a lock on {table.name}, or an earlier attempt still waits for a synchronous standby: "
+        "55P03": f"; somebody holds a lock on {table.name}, or an earlier attempt waits for a synchronous standby: "
         "pg_locks and pg_stat_activity (wait_event SyncRep) say who",
         "57014": "; somebody cancels our statements on the server: pg_cancel_backend, or a monitor that uses it",
     }

@@ -55,6 +55,9 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON 
 WHERE i.inhparent = %s
 """
 
+#: what a partition has to have of its table; identity and indexes it gets when it is attached
+_LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
+
 #: somebody else has made it (duplicate table, overlapping partition), is about to (lock, deadlock), or the batch's next
 #: attempt will find out
 _ELSEWHERE = ("42P07", "42P17", "55P03", "40P01")
@@ -223,9 +226,9 @@ def _period_of(partitions: Sequence[Partition]) -> Period | None:
     """Return how long the newest partition with two bounds is, if that is a period of ours."""
     for each in reversed(partitions):
         for period in get_args(Period):
-            if each.start > _EARLIEST and each.end < _LATEST and start_of(each.start, period) == each.start:
-                if later(each.start, period) == each.end:
-                    return period  # type: ignore[no-any-return]
+            is_bounded = each.start > _EARLIEST and each.end < _LATEST
+            if is_bounded and start_of(each.start, period) == each.start and later(each.start, period) == each.end:
+                return period  # type: ignore[no-any-return]
     return None
 
 
@@ -247,11 +250,10 @@ def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime
     made = []
     for start in starts:
         partition = f"{identifier(engine.schema)}.{identifier(name_of(engine.name, start, period))}"
+        bounds = f"FROM ('{start:%Y-%m-%d}') TO ('{later(start, period):%Y-%m-%d}')"
         statements = [
-            f"CREATE TABLE {partition} (LIKE {engine.sql} INCLUDING DEFAULTS INCLUDING CONSTRAINTS "
-            "INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION)",
-            f"ALTER TABLE {engine.sql} ATTACH PARTITION {partition} "
-            f"FOR VALUES FROM ('{start:%Y-%m-%d}') TO ('{later(start, period):%Y-%m-%d}')",
+            f"CREATE TABLE {partition} (LIKE {engine.sql} {_LIKE})",
+            f"ALTER TABLE {engine.sql} ATTACH PARTITION {partition} FOR VALUES {bounds}",
         ]
         if engine.owner != engine.role:
             statements.insert(1, f"ALTER TABLE {partition} OWNER TO {identifier(engine.owner)}")

@@ -30,9 +30,11 @@ CLOCK_TOLERANCE = 5.0
 OLDEST_VERSION = 14
 
 _SERVER = """
-SELECT current_user, current_database(), current_setting('server_version'), current_setting('server_version_num')::int / 10000,
-  pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', current_setting('server_encoding'),
-  (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'), extract(epoch FROM clock_timestamp())::float8, current_schema()
+SELECT current_user, current_database(), current_setting('server_version'),
+  current_setting('server_version_num')::int / 10000, pg_is_in_recovery(),
+  current_setting('default_transaction_read_only') = 'on', current_setting('server_encoding'),
+  (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'),
+  extract(epoch FROM clock_timestamp())::float8, current_schema()
 """
 
 _TABLE = """
@@ -58,7 +60,8 @@ WHERE f.adrelid = %s AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege
 
 _LEDGER_KEY = """
 SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'delivery')
+WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1
+  AND i.indpred IS NULL AND a.attname = 'delivery')
 """
 
 _INTERFERERS = """
@@ -70,6 +73,8 @@ UNION ALL SELECT 'RULE', rulename FROM pg_rewrite WHERE ev_class = to_regclass(%
 _USUAL_USER = 36
 
 _WIDTH = re.compile(r"character varying\((\d+)\)|character\((\d+)\)")
+
+_AS_PLAIN = "a write costs about as much as on a plain table"
 
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "f": "foreign table", "m": "materialized view"}
 
@@ -190,7 +195,10 @@ def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
         yield Finding("ok", f"time zone {zone}")
     else:
         mend = f"ALTER DATABASE {identifier(database)} SET timezone = 'UTC'"
-        text = f"the time zone of other clients is {zone}: this package stores UTC, but what they read and insert themselves may differ"
+        text = (
+            f"the time zone of other clients is {zone}: this package stores UTC, but what they read and insert "
+            "themselves may differ"
+        )
         yield Finding("note", text, mend)
 
 
@@ -227,7 +235,8 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
         )
         return
     cursor.execute(
-        "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s",
+        "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace"
+        " WHERE nspname = %s",
         (schema,),
     )
     row = cursor.fetchone()
@@ -278,7 +287,7 @@ def _engine(cursor: Any, table: Table, engine: Engine, owner_name: str) -> Itera
     if engine.kind == "hypertable":
         yield Finding(
             "ok",
-            f"{engine.chunks} chunks of {engine.interval} by {engine.column}; a write costs about as much as on a plain table",
+            f"{engine.chunks} chunks of {engine.interval} by {engine.column}; {_AS_PLAIN}",
         )
         return
     split = partitions.split_of(cursor, table, engine)
@@ -296,7 +305,8 @@ def _partitions(table: Table, split: partitions.Split) -> Iterator[Finding]:
     range_ = f", of {partitions.span(bounded[0].start, bounded[-1].end)}" if bounded else ""
     yield Finding(
         "ok",
-        f"split by {period or split.engine.column}: {len(split.partitions)} partitions{range_}; a write costs about as much as on a plain table, a query locks each that it may need",
+        f"split by {period or split.engine.column}: {len(split.partitions)} partitions{range_}; "
+        f"{_AS_PLAIN}, a query locks each that it may need",
     )
     may_make = split.engine.is_owner and split.engine.may_create and period is not None
     if not split.covers(split.now):
@@ -366,7 +376,8 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
     if width and int(width[1] or width[2]) < _USUAL_USER:
         yield Finding(
             "note",
-            f"column {fields.user} has room for {width[1] or width[2]} characters, and a UUID has {_USUAL_USER}: longer ids go to the fallback",
+            f"column {fields.user} has room for {width[1] or width[2]} characters, and a UUID has "
+            f"{_USUAL_USER}: longer ids go to the fallback",
             f"ALTER TABLE {table.sql} ALTER COLUMN {identifier(fields.user)} TYPE TEXT",
         )
     for name, (_, is_demanding, _) in columns.items():
@@ -419,7 +430,10 @@ def _ledger(cursor: Any, table: Table, found: _Found) -> Iterator[Finding]:
     if may_delete and may_select:
         yield Finding("ok", f"the ledger is there, {kind}, and the role may write and prune it: it stays small")
     else:
-        text = f"the ledger is there, {kind}, and the role may write it, but not delete what is settled: it grows by a row for each batch until `pawprint-logging maintain` is run"
+        text = (
+            f"the ledger is there, {kind}, and the role may write it, but not delete what is settled: it grows by a "
+            "row for each batch until `pawprint-logging maintain` is run"
+        )
         yield Finding("note", text, f"GRANT SELECT, DELETE ON {table.ledger} TO {found.role}")
 
 
