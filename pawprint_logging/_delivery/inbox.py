@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import _native as native
 from .._capture.guard import silenced
-from .._capture.row import ROW_BYTES, Row, Usual, whole, wholes
+from .._capture.row import ROW_BYTES, Entry, Row, whole, wholes
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import ClosedError, QueueFullError
@@ -101,7 +101,7 @@ class Inbox(ABC):
 
     def _begin(self) -> None:
         """Set up everything that a fork must not inherit."""
-        self._queue: deque[Row | Usual] = deque()
+        self._queue: deque[Entry] = deque()
         self._bytes_in = 0
         self._bytes_out = 0
         #: how many must wait for the caller to attend to the worker: 0 as long as there is no thread, none while it is
@@ -121,7 +121,7 @@ class Inbox(ABC):
     def _attend(self) -> None:
         """See to it that what waits is written."""
 
-    def put(self, event: Row | Usual) -> None:
+    def put(self, event: Entry) -> None:
         """Accept an event."""
         queue = self._queue
         if len(queue) >= self._max_queue_size or self._bytes_in - self._bytes_out >= self._max_queue_bytes:
@@ -140,7 +140,7 @@ class Inbox(ABC):
         if len(queue) >= self._wake_at:
             self._attend()
 
-    def _accept(self, event: Row | Usual) -> None:
+    def _accept(self, event: Entry) -> None:
         size = len(event[1]) + ROW_BYTES
         self._queue.append(event)
         self._bytes_in += size
@@ -148,7 +148,7 @@ class Inbox(ABC):
     def _has_room(self) -> bool:
         return len(self._queue) < self._max_queue_size and self._bytes_in - self._bytes_out < self._max_queue_bytes
 
-    def _overflow(self, event: Row | Usual) -> None:
+    def _overflow(self, event: Entry) -> None:
         """Do with an event for which there is no room what the user chose."""
         if self._closed:
             self.divert(event, CLOSED)
@@ -157,7 +157,7 @@ class Inbox(ABC):
         elif self._overflow_policy == "fallback" or not self._wait_for_room(event):
             self.divert(event, QUEUE_FULL)
 
-    def _wait_for_room(self, event: Row | Usual) -> bool:
+    def _wait_for_room(self, event: Entry) -> bool:
         """Accept an event as soon as there is room, within `close_timeout`; return whether there was."""
         is_in = False
 
@@ -178,7 +178,7 @@ class Inbox(ABC):
             self._attend()
         return is_in
 
-    def divert(self, event: Row | Usual, why: Failure) -> None:
+    def divert(self, event: Entry, why: Failure) -> None:
         """Put an event that never waited on the fallback."""
         with silenced():
             arrived = self._sink.divert([whole(event)], why, new_delivery())
@@ -215,12 +215,12 @@ class Inbox(ABC):
             self._settled.notify_all()  # there is room
             return self._batch
 
-    def _pop(self, limit: int) -> list[Row | Usual]:
+    def _pop(self, limit: int) -> list[Entry]:
         """Return the first events of the queue, so many and so many bytes at most."""
         queue = self._queue
         if self._bytes_in - self._bytes_out <= MAX_BATCH_BYTES:  # nearly always, and in a quarter of the time
             return [queue.popleft() for _ in range(min(len(queue), limit))]
-        taken: list[Row | Usual] = []
+        taken: list[Entry] = []
         size = 0
         while queue and len(taken) < limit and size < MAX_BATCH_BYTES:
             taken.append(queue.popleft())

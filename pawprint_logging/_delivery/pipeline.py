@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from .._capture.capture import DROPPED, BeforeSend, Capture, decode, encode
-from .._capture.row import Row, Usual, whole
+from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
 from .._failure import Failure
@@ -47,6 +47,7 @@ class Options(TrackerOptions, total=False):
     event_key: str
     record_fields: Sequence[str] | Mapping[str, str]
     contextvars: bool
+    common: Mapping[str, Any] | None
     before_send: BeforeSend | None
     background: bool
     batch_size: int
@@ -107,6 +108,7 @@ class Pipeline:
         event_key: str = "event",
         record_fields: Sequence[str] | Mapping[str, str] = (),
         contextvars: bool = True,
+        common: Mapping[str, Any] | None = None,
         before_send: BeforeSend | None = None,
         background: bool = True,
         batch_size: int = 1000,
@@ -166,7 +168,9 @@ class Pipeline:
             event_key=event_key,
             record_fields=record_fields,
             contextvars=contextvars,
+            common=common,
             before_send=before_send,
+            table=tracker.table,
             own_logger=logger.name,
             leaves_lines=background and opened is None,
         )
@@ -186,6 +190,7 @@ class Pipeline:
         weakref.finalize(self, self._worker.abandon).atexit = False
         self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
         self._of_record = self.capture.of_record
+        self._of_event_dict = self.capture.of_event_dict
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
@@ -203,15 +208,17 @@ class Pipeline:
                 put = self._put
                 put(event)
 
-    def take_event_dict(self, event_dict: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    def take_event_dict(self, event_dict: Mapping[str, Any], logger: Any, method: str) -> None:
         """Accept the event of a structlog event dict that carries the marker. Raises nothing.
 
         Args:
             event_dict: structlog's event dict; it is not changed.
-            attributes: what `record_fields` may ask for.
+            logger: the logger that structlog wraps.
+            method: which of its methods was called.
         """
+        of_event_dict = self._of_event_dict
         try:
-            event = self.capture.of_event_dict(event_dict, attributes=attributes)
+            event = of_event_dict(event_dict, logger, method)
         except Exception as error:
             self._uncaptured(error, event_dict.get("event"))
         else:
@@ -222,7 +229,7 @@ class Pipeline:
             else:
                 self._put(event)
 
-    def _set_aside(self, event: Row | Usual) -> None:
+    def _set_aside(self, event: Entry) -> None:
         """Do with an event that is not to be written what is to be done: count it, or show it to a test."""
         if event is DROPPED:
             self._worker.count_dropped()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _native as native
-from .._capture.row import Row, Usual
+from .._capture.row import Entry, Row
 from .._failure import Failure
 from ..errors import ConfigurationError
 from .batch import Batch
@@ -108,7 +108,7 @@ class Spool:
 
     # ---- the calling thread
 
-    def add(self, event: Row, queue: deque[Row | Usual], accept: Callable[[Row], None]) -> list[Row]:
+    def add(self, event: Row, queue: deque[Entry], accept: Callable[[Row], None]) -> list[Row]:
         """Write an event and put it into the queue, in the same order as all others.
 
         Return the events for which there was no room.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import _native as native
 from .._capture.guard import guard
-from .._capture.row import Row, Usual
+from .._capture.row import Entry, Row
 from .._failure import Failure
 from ..errors import ClosedError
 from . import process
@@ -103,7 +103,7 @@ class Worker(Courier):
             self._recovers_later = True  # this may be the successor of a worker process that was killed
         self._closing = self._closed = was_closed
 
-    def put_after_fork(self, event: Row | Usual) -> None:
+    def put_after_fork(self, event: Entry) -> None:
         """Accept an event, in a process that may have been forked without Python's hooks."""
         if os.getpid() != self._pid:
             process.notice_fork()
