@@ -175,11 +175,9 @@ class _Marks:
 
     def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """Return name and fields of the Event that an event dict holds, if it holds one."""
-        return (
-            event_of(event_dict.get(self.event_key))
-            or event_of(event_dict.get(self.marker))
-            or event_of(event_dict.get(message_key(event_dict)))
-        )
+        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # which is the message
+        message = event_dict.get(message_key(event_dict))
+        return event_of(named) or event_of(event_dict.get(self.marker)) or event_of(message)
 
     def is_in(self, event_dict: Any) -> bool:
         """Return whether a structlog event dict is an event; what a renderer has made of one is none."""
@@ -514,6 +512,7 @@ def _made_finish(fields: Fields, keyed: _Keyed | None, *, leaves_lines: bool) ->
         text = to_json(document)
         if text is None:
             text = object_text(document)
+        given = user
         kind = type(user)
         if kind is str:
             is_easy = user.isprintable() and len(user) <= _LONG
@@ -544,7 +543,8 @@ def _made_finish(fields: Fields, keyed: _Keyed | None, *, leaves_lines: bool) ->
             entry = (columns, line)
         if keyed is None:
             return entry
-        return keyed.entry(entry, keyed.value({**(own or {}), fields.user: user, fields.event: name, json_field: document}))
+        columns_of_key = {**(own or {}), fields.user: given, fields.event: name, json_field: document}
+        return keyed.entry(entry, keyed.value(columns_of_key))
 
     return finish
 

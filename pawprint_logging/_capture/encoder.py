@@ -164,16 +164,14 @@ def utc_text(moment: datetime) -> str:
     return moment.replace(tzinfo=timezone.utc).isoformat(" ")
 
 
-# What PostgreSQL reads as it is: text that says that it is UTC, of microseconds at most, more of which it would round.
-_IN_UTC = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|\+00(?::?00)?)", re.ASCII
-)
+# What most text of a time that says that it is UTC looks like.
+_IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d{6})?)(?:Z|\+00:00)", re.ASCII)
 
 
 def timestamp_text(text: str) -> str:
     """Return the text of a timestamp in UTC where it is ISO 8601 with an offset; any other text as it is."""
-    if _IN_UTC.fullmatch(text):
-        return text
+    if (match := _IN_UTC.fullmatch(text)) is not None:
+        return f"{match[1]} {match[2]}+00:00"
     moment = parse(text)
     return clean(text) if moment is None else str(moment)
 
