@@ -68,7 +68,7 @@ class Event:
             if keywords.keys() != {"name"}:
                 problem = f"does not know {', '.join(sorted(keywords.keys() - {'name'}))}" if "name" in keywords else ""
                 raise TypeError(
-                    f'{cls.__name__}: the class statement of an event {problem or "needs a name"}, as in '
+                    f"{cls.__name__}: the class statement of an event {problem or 'needs a name'}, as in "
                     f'`class {cls.__name__}(Event, name="…")`; name=None makes a base without instances'
                 )
             if _NAME in vars(cls).get("__annotations__", {}):

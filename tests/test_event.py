@@ -385,9 +385,9 @@ def test_a_time_that_no_clock_can_have_keeps_no_event_back(created: Any) -> None
     made = record(event="x")
     made.created = created
     assert moment.parse(taken(made)["timestamp"]) is not None
-    assert taken(made) | {"timestamp": ""} == columns(
-        Capture(DEFAULT, leaves_lines=True).of_record(made)
-    ) | {"timestamp": ""}
+    assert taken(made) | {"timestamp": ""} == columns(Capture(DEFAULT, leaves_lines=True).of_record(made)) | {
+        "timestamp": ""
+    }
 
 
 def test_what_is_standard_on_a_record_was_computed_on_this_python() -> None:

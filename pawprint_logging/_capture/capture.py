@@ -91,8 +91,6 @@ def _document(text: str | None) -> Any:
         return text
 
 
-#: makes an entry of: what goes into the JSON column, the time, the user, the event's name, the columns of one's own
-Finish = Callable[[dict[str, Any], "float | datetime", Any, str, "dict[str, Any] | None"], Entry]
 #: makes an entry of: the extras, which it changes; the event's name; the time of the record; its exception; and where it
 #: came from, a record, or logger, method, event dict and record of structlog
 Complete = Callable[[dict[str, Any], str, float, "dict[str, Any] | None", Any], Entry]
@@ -137,11 +135,9 @@ class Capture:
         quickest.choose()
         marks = _Marks(marker, event_key, own_logger)
         keyed = None if dedupe_key is None else _Keyed(table or "", dedupe_key, fields)
-        finish = _made_finish(fields, keyed, leaves_lines=leaves_lines)
-        if before_send is not None:
-            finish = _made_finish_sent(fields, before_send, finish, keyed)
+        send = None if before_send is None else _made_send(fields, before_send)
         merge = _made_merge(RecordFields(record_fields), dict(common or {}))
-        complete = _made_complete(fields, marks, merge, finish, contextvars=contextvars)
+        complete = _made_complete(fields, marks, merge, send, keyed, contextvars=contextvars, leaves_lines=leaves_lines)
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
         self.of_event_dict = _made_of_event_dict(marks, complete)
@@ -169,9 +165,7 @@ class _Marks:
         message = record.msg
         if type(message) is EventText:  # what QueueHandler and SocketHandler leave of it; elsewhere it is its text
             message = message.event if record.args is None else None
-        return (
-            event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
-        )
+        return event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
 
     def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """Return name and fields of the Event that an event dict holds, if it holds one."""
@@ -222,40 +216,27 @@ def message_key(event_dict: Mapping[str, Any]) -> str:
     return next((key for key in ("message", "msg") if key in event_dict), "event")
 
 
-def _made_of_record(marks: _Marks, complete: Complete, of_event_dict: Any) -> Callable[[logging.LogRecord], Entry | None]:
+def _made_of_record(
+    marks: _Marks, complete: Complete, of_event_dict: Any
+) -> Callable[[logging.LogRecord], Entry | None]:
     marker, event_key, own_logger = marks.marker, marks.event_key, marks.own_logger
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
 
     def of_record(record: logging.LogRecord) -> Entry | None:
         attributes = record.__dict__
         name = attributes.get(event_key)
-        if marker not in attributes and type(record.msg) is str:  # as in nearly all records
-            if name is None:
-                return None
-            if type(name) is str and name:
-                return read(record, name, None)
-        return carefully(record, name)
-
-    def carefully(record: logging.LogRecord, name: Any) -> Entry | None:
-        """Return the entry of a record that is marked in a less usual way, if it is marked."""
-        attributes = record.__dict__
-        if (typed := marks.typed(record)) is not None:
-            return read(record, *typed)
-        if name is not None and is_true(name):
-            return read(record, _text(name), None)
-        if is_true(attributes.get(marker)):
-            text, failure = message_of(record)
-            return read(record, text, None) if failure is None else _refused(read(record, text, None), failure)
-        if type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg):
-            return None if marks.is_own(record.name) else of_event_dict(record.msg, None, "", record)
-        return None
-
-    def read(record: logging.LogRecord, name: str, typed: dict[str, Any] | None) -> Entry | None:
-        """Return the entry of a record that is marked, unless it is of a logger of ours."""
+        typed = failure = exception = None
+        if name is None and marker not in attributes and type(record.msg) is str:
+            return None  # most records: this must cost next to nothing
+        if type(name) is not str or not name or marker in attributes or type(record.msg) is not str:
+            marked = carefully(record, name)
+            if marked is None:
+                is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
+                return of_event_dict(record.msg, None, "", record) if is_structlogs else None
+            name, typed, failure = marked
         logger = record.name
         if guard.busy or logger == own_logger or ("pawprint" in (logger or "") and marks.is_own(logger)):
             return None
-        attributes = record.__dict__
         extras: dict[str, Any] = {}
         others = PRISTINE_LENGTH
         # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
@@ -274,10 +255,25 @@ def _made_of_record(marks: _Marks, complete: Complete, of_event_dict: Any) -> Ca
             extras = {key: value for key, value in attributes.items() if key not in special}
         if typed is not None:
             extras.update(typed)
-        exception = None
         if record.exc_info or record.exc_text or record.args is None:
             exception = exception_of_record(record)
+        if failure is not None:
+            return _refused(complete(extras, name, record.created, exception, record), failure)
         return complete(extras, name, record.created, exception, record)
+
+    def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
+        """Return name, an Event's fields and what is wrong with the message of a record that is marked, else None."""
+        marked = record.__dict__.get(marker)
+        if marked is True and named is None and type(record.msg) is str and not record.args and record.args is not None:
+            return record.msg, None, None
+        if (typed := marks.typed(record)) is not None:
+            return *typed, None
+        if named is not None and is_true(named):
+            return _text(named), None, None
+        if not is_true(marked):
+            return None
+        text, failure = message_of(record)
+        return text, None, failure
 
     return of_record
 
@@ -297,7 +293,7 @@ def _made_of_event_dict(marks: _Marks, complete: Complete) -> Callable[..., Entr
             method: by which method.
             record: the log record that carries it, if one does.
         """
-        if guard.busy or FALLBACK_EXTRA in event_dict:
+        if guard.busy or FALLBACK_EXTRA in event_dict or (record is not None and marks.is_own(record.name)):
             return None
         extras: dict[str, Any] = {}
         for key, value in event_dict.items():
@@ -353,16 +349,29 @@ def _refused(entry: Entry | None, failure: Exception) -> Entry | None:
 
 
 def _made_complete(
-    fields: Fields, marks: _Marks, merge: Merge | None, finish: Finish, *, contextvars: bool
+    fields: Fields,
+    marks: _Marks,
+    merge: Merge | None,
+    send: Callable[[dict[str, Any]], dict[str, Any] | None] | None,
+    keyed: _Keyed | None,
+    *,
+    contextvars: bool,
+    leaves_lines: bool,
 ) -> Complete:
-    marker, event_key = marks.marker, marks.event_key
-    timestamp, user_field, json_field = fields.timestamp, fields.user, fields.json
-    has_timestamp, has_user = timestamp in fields.kinds, user_field in fields.kinds
+    """Return what both ways of logging have in common: from the extras of an event to its entry."""
+    marker, event_key, kinds = marks.marker, marks.event_key, fields.kinds
+    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
+    has_timestamp, has_user, has_json = timestamp in kinds, user_field in kinds, json_field in kinds
     no_user = MISSING if fields.user_has_default else None
-    roles = {timestamp, user_field, fields.event, json_field}
-    own = [name for name in fields.kinds if name not in roles and name not in fields.numbered]
+    roles = (timestamp, user_field, event_field)
+    usual: Columns = (*roles, json_field)
+    #: whether the columns are those which whole() knows
+    is_usual = has_json and all(kinds.get(role) in ("plain", "timestamp") for role in roles)
+    own = [name for name in kinds if name not in usual and name not in fields.numbered]
     own_names = frozenset(own)
+    known: dict[Columns, Columns] = {}
     put_under = merge or _made_merge_exception()
+    columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
 
     def complete(
         extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
@@ -375,21 +384,22 @@ def _made_complete(
                 bound.pop(event_key, None)
                 bound.update(extras)
                 extras = bound
-        moment_of_event: float | datetime = created
+        at: float | datetime = created
         if has_timestamp and timestamp in extras:
             given = extras.pop(timestamp)
             trusted = moment.of_structlog(given) if type(origin) is tuple else moment.of_record(given, created)
             if trusted is not None:
-                moment_of_event = trusted
+                at = trusted
             elif given is not None:  # not a time, or nobody knows of which zone: kept beside the record's own
                 extras[timestamp] = given
-        if moment_of_event is created and (type(created) is not float or not 1 <= created < _FAR):
-            moment_of_event = moment.of_clock(created)
+        if at is created and (type(created) is not float or not 1 <= created < _FAR):
+            at = moment.of_clock(created)
         user = extras.pop(user_field, no_user) if has_user else None
-        columns = None
+        columns = usual
+        owned: dict[str, Any] | None = None
         if own_names and not own_names.isdisjoint(extras):
-            columns = {column: extras.pop(column) for column in own if column in extras}
-        explicit = extras.pop(json_field, None)
+            owned = {column: extras.pop(column) for column in own if column in extras}
+        explicit = extras.pop(json_field) if json_field in extras else None
         if merge is not None or exception is not None:
             extras = put_under(extras, exception, origin)
         if explicit is not None:
@@ -397,9 +407,64 @@ def _made_complete(
                 extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
             except Exception:  # a mapping that cannot be read
                 extras[json_field] = explicit
-        return finish(extras, moment_of_event, user, name, columns)
+        if send is not None:
+            sent = send(columns_of(extras, at, user, name, owned))
+            if sent is None:
+                return DROPPED
+            parts = parts_of(sent) if is_usual else None
+            if parts is None:
+                return in_line(sent)
+            extras, at, user, name, owned = parts
+        if not is_usual or user is MISSING:
+            return in_line(columns_of(extras, at, user, name, owned))
+
+        # ---- the usual columns: simple values may become a line later
+        to_json = quickest.way
+        document = to_json(extras)
+        if document is None:
+            document = object_text(extras)
+        text = user
+        kind = type(user)
+        if kind is str:
+            is_simple = user.isprintable() and len(user) <= _LONG
+        elif user is None or kind is UUID or (kind is int and user.bit_length() < 64):
+            is_simple = True
+        else:
+            text = field_text(user, "plain")
+            is_simple = _is_simple(text)
+        if owned is not None:
+            columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
+            values = [field_text(value, kinds[column]) for column, value in owned.items()]
+            is_simple = is_simple and all(map(_is_simple, values))
+        else:
+            values = []
+        # the queue counts characters, and ASCII has as many bytes
+        if leaves_lines and is_simple and name.isprintable() and len(name) <= _LONG and document.isascii():
+            if keyed is None and owned is None:
+                return (columns, document, at, text, name)
+            entry: Entry = (columns, document, at, text, name, *values)
+        else:
+            values = [field_text(text, "plain"), field_text(name, "plain"), *values]
+            try:
+                entry = (columns, line_of(document, at, values))
+            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+                entry = (columns, line_of(object_text(extras), at, values))
+        if keyed is None:
+            return entry
+        value = keyed.value({**(owned or {}), user_field: user, event_field: name, json_field: extras})
+        return keyed.entry(entry, value)
+
+    def in_line(columns: dict[str, Any]) -> Entry:
+        """Return the entry of columns that are not the usual ones."""
+        entry = encode(columns, kinds)
+        return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
 
     return complete
+
+
+def _is_simple(text: str | None) -> bool:
+    """Return whether text can wait to become part of a line."""
+    return text is None or (text.isprintable() and len(text) <= _LONG)
 
 
 def _made_merge(record_fields: RecordFields, common: dict[str, Any]) -> Merge | None:
@@ -456,16 +521,11 @@ class _Keyed:
             raise CaptureError(reason, line) from error
 
 
-def _columns(fields: Fields) -> Callable[..., dict[str, Any]]:
+def _made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
     """Return what puts together the columns of an event, those of them that the table has."""
-    kinds, timestamp, user_field, event_field, json_field = (
-        fields.kinds,
-        fields.timestamp,
-        fields.user,
-        fields.event,
-        fields.json,
-    )
-    has_all = all(role in kinds for role in (timestamp, user_field, event_field, json_field))
+    kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
+    event_field, json_field = fields.event, fields.json
+    has_all = {timestamp, user_field, event_field, json_field} <= kinds.keys()
 
     def columns_of(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
@@ -486,119 +546,56 @@ def _columns(fields: Fields) -> Callable[..., dict[str, Any]]:
     return columns_of
 
 
-def _made_finish(fields: Fields, keyed: _Keyed | None, *, leaves_lines: bool) -> Finish:
-    """Return what makes entries of columns; of the usual ones in a third of the time that others take."""
-    kinds = fields.kinds
-    roles: Columns = (fields.timestamp, fields.user, fields.event)
-    columns_of = _columns(fields)
-
-    def finish_any(
-        document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
-    ) -> Entry:
-        columns = columns_of(document, at, user, name, own)
-        entry = encode(columns, kinds)
-        return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
-
-    if any(kinds.get(role, "none") not in ("plain", "timestamp") for role in roles) or fields.json not in kinds:
-        return finish_any
-    json_field = fields.json
-    usual: Columns = (*roles, json_field)
-    known: dict[Columns, Columns] = {}
-
-    def finish(
-        document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
-    ) -> Entry:
-        to_json = quickest.way
-        text = to_json(document)
-        if text is None:
-            text = object_text(document)
-        given = user
-        kind = type(user)
-        if kind is str:
-            is_easy = user.isprintable() and len(user) <= _LONG
-        elif user is None or kind is UUID or (kind is int and user.bit_length() < 64):
-            is_easy = True
-        elif user is MISSING:
-            return finish_any(document, at, user, name, own)
-        else:
-            user = field_text(user, "plain")
-            is_easy = user is None or (user.isprintable() and len(user) <= _LONG)
-        columns = usual
-        values: tuple[Any, ...] = ()
-        if own:
-            columns = known.get(names := tuple(own)) or known.setdefault(names, (*roles, *names, json_field))
-            values = tuple([field_text(value, kinds[column]) for column, value in own.items()])
-            is_easy = is_easy and all(
-                [value is None or (value.isprintable() and len(value) <= _LONG) for value in values]
-            )
-        # the queue counts characters, and ASCII has as many bytes
-        if is_easy and leaves_lines and text.isascii() and name.isprintable() and len(name) <= _LONG:
-            entry: Entry = (columns, text, at, user, name, *values) if values else (columns, text, at, user, name)
-        else:
-            user = field_text(user, "plain")
-            try:
-                line = line_of(text, at, (user, field_text(name, "plain"), *values))
-            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
-                line = line_of(object_text(document), at, (user, field_text(name, "plain"), *values))
-            entry = (columns, line)
-        if keyed is None:
-            return entry
-        columns_of_key = {**(own or {}), fields.user: given, fields.event: name, json_field: document}
-        return keyed.entry(entry, keyed.value(columns_of_key))
-
-    return finish
+#: what is made of the columns: the JSON column, the time, the user, the event's name, and the columns of one's own
+Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
 
 
-def _made_finish_sent(fields: Fields, before_send: BeforeSend, finish: Finish, keyed: _Keyed | None) -> Finish:
-    """Return what has the user's function change the columns before they are made an entry."""
-    kinds, timestamp, user_field, event_field, json_field = (
-        fields.kinds,
-        fields.timestamp,
-        fields.user,
-        fields.event,
-        fields.json,
-    )
-    columns_of = _columns(fields)
+def _made_parts_of(fields: Fields) -> Callable[[dict[str, Any]], Parts | None]:
+    """Return what takes columns apart again, or returns None where they are not the usual ones."""
+    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
+    roles = frozenset({timestamp, user_field, event_field, json_field})
+
+    def parts_of(columns: dict[str, Any]) -> Parts | None:
+        at, document, name = columns.get(timestamp), columns.get(json_field), columns.get(event_field)
+        if (
+            type(at) is not datetime
+            or at.tzinfo is not _UTC
+            or type(document) is not dict
+            or type(name) is not str
+            or user_field not in columns
+        ):
+            return None
+        own = None
+        if len(columns) > len(roles):
+            own = {column: value for column, value in columns.items() if column not in roles}
+        return document, at, columns[user_field], name, own
+
+    return parts_of
+
+
+def _made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """Return what has the user's function change the columns, or drop the event."""
+    kinds, json_field = fields.kinds, fields.json
     names = frozenset(kinds)
 
-    def finish_sent(
-        document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
-    ) -> Entry:
-        columns = columns_of(document, at, user, name, own)
+    def send(columns: dict[str, Any]) -> dict[str, Any] | None:
         guard.busy = True
         try:
             returned = before_send(columns.copy())
             if returned is None:
-                return DROPPED
+                return None
             returned = dict(returned)
         except Exception as error:
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.busy = False
-        if not names.issuperset(returned):
-            _move_strangers(returned)
+        if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
+            strangers = {name: returned.pop(name) for name in list(returned) if name not in kinds}
+            if json_field in kinds:
+                data = returned.get(json_field)
+                returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
         if not returned:
             raise CaptureError("before_send returned no column", encode(columns, kinds))
-        at, document, name = returned.get(timestamp), returned.get(json_field), returned.get(event_field)
-        if (
-            type(at) is datetime
-            and at.tzinfo is _UTC
-            and type(document) is dict
-            and type(name) is str
-            and user_field in returned
-        ):
-            own = {column: returned[column] for column in returned if column not in roles} if len(returned) > 4 else None
-            return finish(document, at, returned[user_field], name, own)
-        entry = encode(returned, kinds)
-        return entry if keyed is None else keyed.entry(entry, keyed.value(returned))
+        return returned
 
-    roles = frozenset({timestamp, user_field, event_field, json_field})
-
-    def _move_strangers(returned: dict[str, Any]) -> None:
-        """Move what is no column into the JSON column: it would have the whole batch refused (42703)."""
-        strangers = {name: returned.pop(name) for name in list(returned) if name not in kinds}
-        if json_field in kinds:
-            data = returned.get(json_field)
-            returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
-
-    return finish_sent
+    return send

@@ -52,9 +52,10 @@ def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what of a context is bound with structlog.contextvars."""
     bound = {}
     for variable, value in context.items():
-        name = variable.name
-        if name[:KEY_START] == STRUCTLOG_KEY_PREFIX and value is not Ellipsis:
-            bound[name[KEY_START:]] = value
+        if value is not ...:  # which structlog leaves in a variable that was unbound
+            name = variable.name
+            if name[:KEY_START] == STRUCTLOG_KEY_PREFIX:
+                bound[name[KEY_START:]] = value
     return bound
 
 

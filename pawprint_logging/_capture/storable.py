@@ -160,6 +160,7 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
     date: date.isoformat,
 }
 
+
 def _in_order(values: AbstractSet[Any]) -> list[Any]:
     try:
         return sorted(values)  # equal sets are then equal JSON

@@ -80,7 +80,9 @@ class Reference:
             key: getattr(record, name) if name != "message" else message(record)
             for key, name in self.record_fields.items()
         }
-        return self._event(name, extras, record.created, found, exception_of(record.exc_info), failure, moment.of_record)
+        return self._event(
+            name, extras, record.created, found, exception_of(record.exc_info), failure, moment.of_record
+        )
 
     def of_event_dict(self, event_dict: Mapping[str, Any], created: float) -> Any:
         """Return the columns of a marked event dict and its key, or "dropped"."""
