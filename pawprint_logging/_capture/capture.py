@@ -48,8 +48,8 @@ DROPPED: Row = ((), b"")
 
 #: characters of a text outside of the document beyond which the queue, which counts the document, must count it too
 _LONG = 200
-#: seconds since 1970 that lie in the year 9999
-_FAR = 253_402_300_000.0
+#: names of loggers that are remembered as not ours
+_MAX_NAMES = 1000
 _UTC = timezone.utc
 
 
@@ -136,7 +136,7 @@ class Capture:
         marks = _Marks(marker, event_key, own_logger)
         keyed = None if dedupe_key is None else _Keyed(table or "", dedupe_key, fields)
         send = None if before_send is None else _made_send(fields, before_send)
-        merge = _made_merge(RecordFields(record_fields), dict(common or {}))
+        merge = _made_merge(RecordFields(record_fields) if record_fields else None, dict(common or {}))
         complete = _made_complete(fields, marks, merge, send, keyed, contextvars=contextvars, leaves_lines=leaves_lines)
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
@@ -150,14 +150,19 @@ class _Marks:
     def __init__(self, marker: str, event_key: str, own_logger: str) -> None:
         self.marker = marker
         self.event_key = event_key
-        self.own_logger = own_logger
+        self._own_logger = own_logger
+        #: loggers whose records have been events
+        self.others: set[str | None] = set()
         #: the keys of an event dict that are no extras
         self.not_keys = STRUCTLOG_KEYS | {"event", marker, event_key}
 
     def is_own(self, logger: str | None) -> bool:
         """Return whether it is the name of a logger of this package, whose records are no events."""
-        # logging.makeLogRecord gives records no name
-        return logger is not None and (logger == self.own_logger or f"{logger}.".startswith("pawprint_logging."))
+        if logger is not None and (logger == self._own_logger or f"{logger}.".startswith("pawprint_logging.")):
+            return True
+        if len(self.others) < _MAX_NAMES:
+            self.others.add(logger)  # which logging.makeLogRecord leaves out
+        return False
 
     def typed(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]] | None:
         """Return name and fields of the Event that a record holds, if it holds one."""
@@ -178,7 +183,7 @@ class _Marks:
         if type(event_dict) is not dict and not isinstance(event_dict, Mapping):
             return False
         marked = event_dict.get(self.marker)
-        if marked is not None and is_true(marked):
+        if marked is True or (marked is not None and is_true(marked)):
             return True
         if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
             return False
@@ -190,7 +195,8 @@ class _Marks:
         An Event's fields are among the keys then, but for those that would mean something to others, and its name
         where it was.
         """
-        typed = self.typed_in(event_dict)
+        is_plain = type(event_dict.get("event")) is str and event_dict.get(self.marker) is True
+        typed = None if is_plain else self.typed_in(event_dict)
         event_dict.pop(self.marker, None)
         if self.event_key != "event":  # else it is the message, of which no handler makes an extra
             event_dict.pop(self.event_key, None)
@@ -219,7 +225,7 @@ def message_key(event_dict: Mapping[str, Any]) -> str:
 def _made_of_record(
     marks: _Marks, complete: Complete, of_event_dict: Any
 ) -> Callable[[logging.LogRecord], Entry | None]:
-    marker, event_key, own_logger = marks.marker, marks.event_key, marks.own_logger
+    marker, event_key, others_loggers = marks.marker, marks.event_key, marks.others
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
 
     def of_record(record: logging.LogRecord) -> Entry | None:
@@ -234,8 +240,7 @@ def _made_of_record(
                 is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
                 return of_event_dict(record.msg, None, "", record) if is_structlogs else None
             name, typed, failure = marked
-        logger = record.name
-        if guard.busy or logger == own_logger or ("pawprint" in (logger or "") and marks.is_own(logger)):
+        if guard.busy or (record.name not in others_loggers and marks.is_own(record.name)):
             return None
         extras: dict[str, Any] = {}
         others = PRISTINE_LENGTH
@@ -392,13 +397,15 @@ def _made_complete(
                 at = trusted
             elif given is not None:  # not a time, or nobody knows of which zone: kept beside the record's own
                 extras[timestamp] = given
-        if at is created and (type(created) is not float or not 1 <= created < _FAR):
-            at = moment.of_clock(created)
         user = extras.pop(user_field, no_user) if has_user else None
         columns = usual
+        values: Sequence[Any] = ()
         owned: dict[str, Any] | None = None
         if own_names and not own_names.isdisjoint(extras):
-            owned = {column: extras.pop(column) for column in own if column in extras}
+            owned = {}
+            for column in own:
+                if column in extras:
+                    owned[column] = extras.pop(column)
         explicit = extras.pop(json_field) if json_field in extras else None
         if merge is not None or exception is not None:
             extras = put_under(extras, exception, origin)
@@ -434,10 +441,12 @@ def _made_complete(
             is_simple = _is_simple(text)
         if owned is not None:
             columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
-            values = [field_text(value, kinds[column]) for column, value in owned.items()]
-            is_simple = is_simple and all(map(_is_simple, values))
-        else:
-            values = []
+            values = texts = []
+            for column, value in owned.items():
+                if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
+                    value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
+                is_simple = is_simple and _is_simple(value)
+                texts.append(value)
         # the queue counts characters, and ASCII has as many bytes
         if leaves_lines and is_simple and name.isprintable() and len(name) <= _LONG and document.isascii():
             if keyed is None and owned is None:
@@ -467,26 +476,26 @@ def _is_simple(text: str | None) -> bool:
     return text is None or (text.isprintable() and len(text) <= _LONG)
 
 
-def _made_merge(record_fields: RecordFields, common: dict[str, Any]) -> Merge | None:
+def _made_merge(record_fields: RecordFields | None, common: dict[str, Any]) -> Merge | None:
     """Return what puts record fields, exception and the user's common entries under the extras, if there are any."""
 
     def merge(extras: dict[str, Any], exception: dict[str, Any] | None, origin: Any) -> dict[str, Any]:
         merged = common.copy()
-        if record_fields:
+        if record_fields is not None:
             if type(origin) is not tuple:
-                merged.update(record_fields.of_record(origin))
+                record_fields.add_of_record(merged, origin)
             else:
                 logger, method, event_dict, record = origin
                 if record is None:
-                    merged.update(record_fields.of_event_dict(logger, method, event_dict))
+                    record_fields.add_of_event_dict(merged, logger, method, event_dict)
                 else:
-                    merged.update(record_fields.of_record(record, _text(event_dict.get("event", ""))))
+                    record_fields.add_of_record(merged, record, _text(event_dict.get("event", "")))
         if exception is not None:
             merged["exception"] = exception
         merged.update(extras)
         return merged
 
-    return merge if record_fields or common else None
+    return merge if record_fields is not None or common else None
 
 
 def _made_merge_exception() -> Merge:
@@ -530,7 +539,7 @@ def _made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
     def columns_of(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> dict[str, Any]:
-        at = moment.of_clock(at) if type(at) is float else at
+        at = at if type(at) is datetime else moment.of_clock(at)
         columns = {timestamp: at, user_field: user, event_field: name, json_field: document}
         if not has_all:
             columns = {column: value for column, value in columns.items() if column in kinds}
@@ -584,13 +593,15 @@ def _made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, A
             returned = before_send(columns.copy())
             if returned is None:
                 return None
-            returned = dict(returned)
+            if type(returned) is not dict:
+                returned = dict(returned)
         except Exception as error:
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.busy = False
         if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
-            strangers = {name: returned.pop(name) for name in list(returned) if name not in kinds}
+            strangers = {name: value for name, value in returned.items() if name not in kinds}
+            returned = {name: value for name, value in returned.items() if name in kinds}
             if json_field in kinds:
                 data = returned.get(json_field)
                 returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers

@@ -34,7 +34,8 @@ def parse(value: Any) -> datetime | None:
             return value if value.tzinfo is _UTC else _utc(value)
         if type(value) is str and _USUAL.fullmatch(value):
             # "Z" is read from Python 3.11 on
-            return _utc(datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1] == "Z" else value))
+            moment = datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1] == "Z" else value)
+            return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
         if isinstance(value, datetime):
             return None if value != value else _utc(_plain(value))
         if isinstance(value, date):
@@ -53,6 +54,8 @@ def of_structlog(value: Any) -> datetime | None:
 
     structlog's default stamper writes local time without saying so.
     """
+    if type(value) is float or (type(value) is str and _USUAL.fullmatch(value)):
+        return parse(value)
     try:
         if isinstance(value, str):
             match = _ISO.fullmatch(value.strip())
@@ -73,7 +76,7 @@ def of_record(value: Any, created: float) -> datetime | None:
     structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
     """
     moment = parse(value)
-    if moment is None or not isinstance(value, str) or of_structlog(value) is not None:
+    if type(value) is not str or moment is None or _USUAL.fullmatch(value) or of_structlog(value) is not None:
         return moment
     try:
         is_now = abs(moment.timestamp() - created) < _STAMP_DELAY

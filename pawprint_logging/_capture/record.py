@@ -147,20 +147,22 @@ class RecordFields:
 
     def __init__(self, given: Sequence[str] | Mapping[str, str]) -> None:
         pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
-        self._paths = [(key, path, path.split(".")) for key, path in pairs.items()]
+        #: those that every record has under that name, and the others
+        self._plain = [(key, path) for key, path in pairs.items() if path in _PRISTINE]
+        self._paths = [(key, path, path.split(".")) for key, path in pairs.items() if path not in _PRISTINE]
 
-    def __bool__(self) -> bool:
-        return bool(self._paths)
-
-    def of_record(self, record: logging.LogRecord, message: str | None = None) -> dict[str, Any]:
-        """Return what a record has of them.
+    def add_of_record(self, found: dict[str, Any], record: logging.LogRecord, message: str | None = None) -> None:
+        """Add what a record has of them.
 
         Args:
+            found: where to add it.
             record: the record.
             message: its message, where that is not what `getMessage` makes of it.
         """
-        found = {}
         attributes = record.__dict__
+        for key, path in self._plain:
+            if path in attributes:
+                found[key] = attributes[path]
         for key, path, steps in self._paths:
             if path == "message":
                 found[key] = message_of(record)[0] if message is None else message
@@ -168,10 +170,9 @@ class RecordFields:
                 found[key] = attributes[path]
             elif (value := _followed(record, steps)) is not MISSING:
                 found[key] = value
-        return found
 
-    def of_event_dict(self, logger: Any, method: str, event_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what structlog knows of them without a record."""
+    def add_of_event_dict(self, found: dict[str, Any], logger: Any, method: str, event_dict: Mapping[str, Any]) -> None:
+        """Add what structlog knows of them without a record."""
         level = LEVELS.get(method, logging.INFO)
         attributes = {
             "name": event_dict.get("logger") or getattr(logger, "name", None),
@@ -180,13 +181,14 @@ class RecordFields:
             "message": event_dict.get("event"),
             "args": event_dict.get("positional_args", ()),
         }
-        found = {}
+        for key, path in self._plain:
+            if path in attributes:
+                found[key] = attributes[path]
         for key, path, steps in self._paths:
-            if (value := attributes.get(path, MISSING)) is not MISSING:
-                found[key] = value
+            if path == "message":
+                found[key] = attributes[path]
             elif steps[0] in attributes and (value := _followed(attributes, steps)) is not MISSING:
                 found[key] = value
-        return found
 
 
 def _followed(value: Any, steps: list[str]) -> Any:

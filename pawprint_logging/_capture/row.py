@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from . import copyline
+from .moment import of_clock
 
 Columns = tuple[str, ...]
 #: names of columns, and their values as one line of COPY text
@@ -19,7 +20,7 @@ Row = tuple[Columns, bytes]
 #: a row that has a dedupe key
 Keyed = tuple[Columns, bytes, UUID]
 #: the names of the columns; the document, which is the last of them; the time, which is the first, as seconds since
-#: 1970 or a datetime in UTC; and what is between, each of it None, a whole number, a UUID, or printable text
+#: 1970 (whatever the record's clock said) or a datetime in UTC; and what is between, each of it None, a whole number, a UUID, or printable text
 Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]
@@ -27,11 +28,13 @@ Entry = tuple[Any, ...]
 #: what an event in the queue is counted with beside its line or document
 ROW_BYTES = 64
 
+#: seconds since 1970 of which the quick way knows the digits: from then until the year 9999
+_FIRST, _LAST = 1.0, 253_402_300_000.0
 #: a second since 1970, the next one, and the text of the first; one tuple, so that threads never see half of a change
 _second = (0, 0, "")
 
 
-def line_of(document: str, moment: float | datetime, values: Iterable[Any]) -> bytes:
+def line_of(document: str, moment: Any, values: Iterable[Any]) -> bytes:
     """Return the values of a row as its line, whatever is in them."""
     texts = [value if value is None or type(value) is str else str(value) for value in values]
     return copyline.join([_moment_text(moment), *texts, document])
@@ -55,6 +58,9 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
             continue
         columns, document, created, user, name = entry
         if not start <= created < end:
+            if not _FIRST <= created < _LAST:
+                done.append(whole(entry))
+                continue
             start, end, text = _turn_to(created)
         if user is None:
             has_marks = "\\" in name or "\\" in document
@@ -66,9 +72,12 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
     return done
 
 
-def _moment_text(moment: float | datetime) -> str:
-    if type(moment) is not float:
+def _moment_text(moment: Any) -> str:
+    """Return the text of a time, whatever that is."""
+    if type(moment) is datetime:
         return str(moment)
+    if type(moment) is not float or not _FIRST <= moment < _LAST:
+        return str(of_clock(moment))
     start, end, text = _second
     if not start <= moment < end:
         _, _, text = _turn_to(moment)
