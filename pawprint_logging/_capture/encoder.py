@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, Literal
 from uuid import UUID
 
-from .moment import parse
+from .moment import parse, plain
 from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
@@ -101,7 +101,7 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
     if type(value) is str and kind != "timestamp":
         return value if value.isprintable() and len(value) <= MAX_CHARACTERS else clean(value)
     try:
-        if kind != "json" and (known := _KNOWN.get(type(value))) is not None:
+        if kind != "json" and (known := KNOWN.get(type(value))) is not None:
             return known(value)
         return _text(value, kind)
     except Exception:
@@ -118,7 +118,7 @@ def _of_int(value: int) -> str:
 
 
 #: types of which every value has the same simple text in all columns but JSON ones
-_KNOWN: dict[type, Callable[[Any], str | None]] = {
+KNOWN: dict[type, Callable[[Any], str | None]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     int: _of_int,
     float: str,
@@ -142,8 +142,10 @@ def _text(value: Any, kind: Kind) -> str | None:
         return json_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float, Decimal)):
-        return f"{value}" if not isinstance(value, int) or is_writable(value) else hex(value)
+    if hasattr(type(value), "__index__"):  # numpy's integers too
+        return _of_int(value.__index__())
+    if isinstance(value, (float, Decimal)):
+        return f"{value}"
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, (date, time)):
@@ -159,13 +161,15 @@ def _text(value: Any, kind: Kind) -> str | None:
 
 def utc_text(moment: datetime) -> str:
     """Return the moment in UTC as ISO 8601 with offset; a naive one is taken as UTC."""
+    if type(moment) is not datetime:
+        moment = plain(moment)
     if moment.tzinfo is not None and moment.utcoffset() is not None:
         moment = moment.astimezone(timezone.utc)
-    return moment.replace(tzinfo=timezone.utc).isoformat(" ")
+    return str(moment.replace(tzinfo=timezone.utc))
 
 
-# What most text of a time that says that it is UTC looks like.
-_IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d{6})?)(?:Z|\+00:00)", re.ASCII)
+# What most text of a time looks like that is UTC, whether or not it says so.
+_IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?)(?:Z|\+00:00)?", re.ASCII)
 
 
 def timestamp_text(text: str) -> str:

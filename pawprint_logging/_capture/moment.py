@@ -37,7 +37,7 @@ def parse(value: Any) -> datetime | None:
             moment = datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1] == "Z" else value)
             return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
         if isinstance(value, datetime):
-            return None if value != value else _utc(_plain(value))
+            return None if value != value else _utc(plain(value))
         if isinstance(value, date):
             return datetime.combine(value, time(), _UTC)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -95,8 +95,10 @@ def of_clock(created: Any) -> datetime:
         return datetime.now(_UTC)
 
 
-def _plain(moment: datetime) -> datetime:
+def plain(moment: datetime) -> datetime:
     """Return an instance of a subclass, such as pandas' Timestamp, as a datetime; some have an `astimezone` of their own."""
+    if type(moment).__module__.startswith("pandas."):
+        return moment.to_pydatetime(warn=False)  # type: ignore[attr-defined,no-any-return]
     return datetime(  # noqa: DTZ001 - it may be naive
         moment.year,
         moment.month,
