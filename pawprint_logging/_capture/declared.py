@@ -18,6 +18,10 @@ Reader = Callable[[Any], "tuple[str, dict[str, Any]]"]
 _PLAIN = frozenset({str, bool, int, float, type(None), dict, list, tuple})
 
 
+#: how often in a row str() of an event's text is that of the event: each QueueHandler on the way needs two
+HANDED_ON = 6
+
+
 class EventText(str):
     """The text of an event, which is still that event after `logging` has made a message of it.
 
@@ -27,16 +31,20 @@ class EventText(str):
     """
 
     event: Any
+    left: int
 
     @classmethod
-    def of(cls, text: str, event: Any) -> EventText:
-        """Return the text of an event."""
+    def of(cls, text: str, event: Any, left: int = HANDED_ON) -> EventText:
+        """Return the text of an event, which so many calls of str() hand on."""
         made = cls(text)
         made.event = event
+        made.left = left
         return made
 
     def __str__(self) -> str:
-        return self
+        text = str.__str__(self)
+        # encoders that know str alone, such as msgspec's, ask for the text of the text until it is one
+        return EventText.of(text, self.event, self.left - 1) if self.left else text
 
     def __mod__(self, _: object) -> EventText:
         return self
