@@ -8,6 +8,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -120,12 +121,10 @@ def compared(outcome: Any, fields: Fields) -> Any:
     parsed = {}
     for name, text in columns.items():
         if fields.kinds[name] == "json" and text is not None:
-            try:
-                text = json.dumps(json.loads(text), sort_keys=True)
-            except (ValueError, RecursionError):
-                pass
+            with suppress(ValueError, RecursionError):
+                text = json.dumps(json.loads(text), sort_keys=True)  # noqa: PLW2901
         elif fields.kinds[name] == "timestamp" and text is not None:
-            text = moment.parse(text) or text
+            text = moment.parse(text) or text  # noqa: PLW2901
         parsed[name] = text
     return parsed, key
 
@@ -379,6 +378,7 @@ def test_a_column_of_ones_own_is_left_too_and_the_names_are_shared() -> None:
     fields = Table("events", {**Table("events", None).columns, "plan": "TEXT"}).fields
     capture = Capture(fields, leaves_lines=True)
     one, two = (capture.of_record(record(event="x", plan=plan)) for plan in ("pro", None))
-    assert one is not None and two is not None
+    assert one is not None
+    assert two is not None
     assert len(one) == len(two) == 6
     assert one[0] is two[0]

@@ -1,7 +1,7 @@
 """What is an event, and what goes into which column: a log record or a structlog event dict → one entry of the queue.
 
-A `Capture` makes the functions that do it when it is constructed, of the steps that its options need. They are closures,
-since the calling thread pays for each look at an attribute.
+A `Capture` makes the functions that do it when it is constructed. They are closures, since the calling thread pays for
+each look at an attribute, and long, since it pays for each call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import UUID
 from ..errors import CaptureError
 from . import copyline, moment
 from .declared import EventText, event_of
-from .encoder import Kind, document_text, field_text, object_text
+from .encoder import Kind, field_text, object_text
 from .guard import guard
 from .key import dedupe_key_of
 from .quickjson import quickest
@@ -39,7 +39,7 @@ from .record import (
     is_true,
     message_of,
 )
-from .row import Columns, Entry, Row, line_of, whole
+from .row import Columns, Entry, Keyed, Row, line_of, whole
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
@@ -75,9 +75,9 @@ def encode(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
     return tuple(columns), copyline.join(texts)
 
 
-def decode(event: Row, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def decode(event: Row | Keyed, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """Return the columns of a line as a dict: JSON columns as Python objects, the others as text."""
-    names, line = event[:2]
+    names, line = event[0], event[1]
     texts = copyline.split(line)
     return {
         name: _document(text) if kinds.get(name) == "json" else text for name, text in zip(names, texts, strict=True)
@@ -91,8 +91,8 @@ def _document(text: str | None) -> Any:
         return text
 
 
-#: makes an entry of: the extras, which it changes; the event's name; the time of the record; its exception; and where it
-#: came from, a record, or logger, method, event dict and record of structlog
+#: makes an entry of: the extras, which it changes; the event's name; the time of the record; its exception; and where
+#: it came from, a record, or logger, method, event dict and record of structlog
 Complete = Callable[[dict[str, Any], str, float, "dict[str, Any] | None", Any], Entry]
 #: puts what else goes into the JSON column under the extras
 Merge = Callable[[dict[str, Any], "dict[str, Any] | None", Any], dict[str, Any]]
@@ -430,7 +430,7 @@ def _made_complete(
         document = to_json(extras)
         if document is None:
             document = object_text(extras)
-        text = user
+        text: Any = user
         kind = type(user)
         if kind is str:
             is_simple = user.isprintable() and len(user) <= _LONG

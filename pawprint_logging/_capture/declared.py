@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ _PLAIN = frozenset({str, bool, int, float, type(None), dict, list, tuple})
 HANDED_ON = 6
 
 
-class EventText(str):
+class EventText(str):  # noqa: SLOT000 - it carries the event
     """The text of an event, which is still that event after `logging` has made a message of it.
 
     `QueueHandler.prepare` and `SocketHandler.makePickle` replace a record's message by its text, without a hook in
@@ -120,7 +121,7 @@ def declared_fields(cls: type) -> dict[str, FieldType]:
     except Exception:  # a name that only a type checker imports
         types = {}
         for base in reversed(cls.__mro__):
-            types |= base.__dict__.get("__annotations__", {})
+            types |= inspect.get_annotations(base)
     return {name: FieldType(types.get(name, Any), is_required) for name, is_required in fields.items()}
 
 

@@ -96,10 +96,10 @@ def of_clock(created: Any) -> datetime:
 
 
 def plain(moment: datetime) -> datetime:
-    """Return an instance of a subclass, such as pandas' Timestamp, as a datetime; some have an `astimezone` of their own."""
+    """Return an instance of a subclass as a datetime; pandas' Timestamp, say, has an `astimezone` of its own."""
     if type(moment).__module__.startswith("pandas."):
         return moment.to_pydatetime(warn=False)  # type: ignore[attr-defined,no-any-return]
-    return datetime(  # noqa: DTZ001 - it may be naive
+    return datetime(
         moment.year,
         moment.month,
         moment.day,
