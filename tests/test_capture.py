@@ -288,8 +288,8 @@ def test_record_fields_may_be_paths() -> None:
 
     made = record("%s %s", "GET", {"status": 200, "1": "one"}, event="x", request=Request(), **{"a.b": "whole"})
     fields = {
-        "method": "args.0", "status": "args.1.status", "one": "args.1.1", "last": "args.-1.status", "path": "request.path",
-        "user": "request.user", "nothing": "args.7", "none": "request.path.x", "whole": "a.b",
+        "method": "args.0", "status": "args.1.status", "one": "args.1.1", "last": "args.-1.status",
+        "path": "request.path", "user": "request.user", "nothing": "args.7", "none": "request.path.x", "whole": "a.b",
     }  # fmt: skip
     data = taken(made, record_fields=fields)["metadata"]
 

@@ -222,13 +222,13 @@ def message_key(event_dict: Mapping[str, Any]) -> str:
     return next((key for key in ("message", "msg") if key in event_dict), "event")
 
 
-def _made_of_record(
+def _made_of_record(  # noqa: C901
     marks: _Marks, complete: Complete, of_event_dict: Any
 ) -> Callable[[logging.LogRecord], Entry | None]:
     marker, event_key, others_loggers = marks.marker, marks.event_key, marks.others
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
 
-    def of_record(record: logging.LogRecord) -> Entry | None:
+    def of_record(record: logging.LogRecord) -> Entry | None:  # noqa: C901, PLR0912
         attributes = record.__dict__
         name = attributes.get(event_key)
         typed = failure = exception = None
@@ -303,7 +303,7 @@ def _made_of_event_dict(marks: _Marks, complete: Complete) -> Callable[..., Entr
         extras: dict[str, Any] = {}
         for key, value in event_dict.items():
             if key not in not_keys:
-                extras[key] = value
+                extras[key] = value  # noqa: PERF403
         name = event_dict.get("event")
         failure = None
         if (
@@ -353,7 +353,7 @@ def _refused(entry: Entry | None, failure: Exception) -> Entry | None:
     raise CaptureError(reason, whole(entry)[:2]) from failure
 
 
-def _made_complete(
+def _made_complete(  # noqa: C901, PLR0915
     fields: Fields,
     marks: _Marks,
     merge: Merge | None,
@@ -378,7 +378,7 @@ def _made_complete(
     put_under = merge or _made_merge_exception()
     columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
 
-    def complete(
+    def complete(  # noqa: C901, PLR0912, PLR0915
         extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
     ) -> Entry:
         # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
@@ -433,7 +433,7 @@ def _made_complete(
         text: Any = user
         kind = type(user)
         if kind is str:
-            is_simple = user.isprintable() and len(user) <= _LONG
+            is_simple = text.isprintable() and len(text) <= _LONG
         elif user is None or kind is UUID or (kind is int and user.bit_length() < 64):
             is_simple = True
         else:

@@ -129,7 +129,7 @@ KNOWN: dict[type, Callable[[Any], str | None]] = {
 }
 
 
-def _text(value: Any, kind: Kind) -> str | None:
+def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
     if is_null(value):
         return None
     if isinstance(value, Enum):

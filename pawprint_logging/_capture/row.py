@@ -19,9 +19,9 @@ Columns = tuple[str, ...]
 Row = tuple[Columns, bytes]
 #: a row that has a dedupe key
 Keyed = tuple[Columns, bytes, UUID]
-#: the names of the columns; the document, which is the last of them; the time, which is the first, as seconds since 1970
-#: (whatever the record's clock said) or a datetime in UTC; and what is between, each of it None, a whole number, a UUID,
-#: or printable text
+#: the names of the columns; the document, which is the last of them; the time, which is the first, as seconds since
+#: 1970 (whatever the record's clock said) or a datetime in UTC; and what is between, each of it None, a whole number, a
+#: UUID, or printable text
 Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]

@@ -111,7 +111,7 @@ _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
 )
 
 
-def convert(value: Any) -> Any:
+def convert(value: Any) -> Any:  # noqa: C901
     """Return a JSON type, or a container of more values, for a value that `json` does not know itself.
 
     It is the ``default`` of the quick encoders too. What pythonjsonlogger knows is written as it writes it; on top of

@@ -109,7 +109,7 @@ class Reference:
 
         return self._event(name, extras, created, found, exception, None, stamp)
 
-    def _event(
+    def _event(  # noqa: C901, PLR0912
         self,
         name: str,
         extras: dict[str, Any],
