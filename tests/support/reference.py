@@ -15,7 +15,7 @@ from pawprint_logging._capture.declared import event_of
 from pawprint_logging._capture.encoder import column_text, document_text, json_text
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._capture.record import NOT_EXTRAS, STRUCTLOG_KEYS, exception_of
-from pawprint_logging._capture.storable import text_of
+from pawprint_logging._capture.storable import is_null, text_of
 
 MISSING = object()
 
@@ -129,7 +129,7 @@ class Reference:
             columns[fields.timestamp] = stamp(given, created)
             if columns[fields.timestamp] is None:
                 columns[fields.timestamp] = moment.of_clock(created)
-                if given is not None:
+                if given is not None and not is_null(given):
                     extras[fields.timestamp] = given
         if fields.user in kinds:
             user = extras.pop(fields.user, MISSING if fields.user_has_default else None)
