@@ -396,7 +396,9 @@ def _made_complete(  # noqa: C901, PLR0915
             trusted = moment.of_structlog(given) if type(origin) is tuple else moment.of_record(given, created)
             if trusted is not None:
                 at = trusted
-            elif given is not None and not is_null(given):  # not a time, or nobody knows of which zone: kept beside the record's own
+            elif given is not None and not is_null(
+                given
+            ):  # not a time, or nobody knows of which zone: kept beside the record's own
                 extras[timestamp] = given
         user = extras.pop(user_field, no_user) if has_user else None
         columns = usual
