@@ -17,7 +17,7 @@ from ._capture.encoder import column_text
 from ._capture.row import Columns, Row
 from ._capture.rowline import RowEncoder
 from ._capture.tap import show, taps
-from ._database.analysis import derived, engagement, sessions
+from ._database.analysis import derived
 from ._database.session.connection import Session
 from ._database.session.dsn import Dsn
 from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
@@ -249,16 +249,19 @@ class Tracker(Reading):
         return maintain.maintain(self.session, self.layout, wish, self._bring_up_to_date)
 
     def _bring_up_to_date(self) -> bool:
-        """Bring up to date what `Statistics` has derived; return whether there is anything."""
+        """Bring up to date what `Statistics` has derived, as it was asked for; return whether there is anything."""
         with closing(self.session()) as session, derived.work(session, self.layout) as work:
             if not work.has(derived.SESSIONS):
                 return False
-            memory = work.remembered("engagement") if work.has(derived.ENGAGEMENT) else None
-            if memory is None:
-                sessions.update(work, duration=None, clean=False)
-            else:
-                engagement.compute(work, clean=False, start=None, min_sessions=memory["min_sessions"])
-            return True
+            sessions = work.remembered("sessions")
+            engagement = work.remembered("engagement") if work.has(derived.ENGAGEMENT) else None
+        from .statistics import Statistics  # it is made of trackers
+
+        if engagement is not None:  # the sessions too
+            Statistics(self).engagement(min_sessions=engagement["min_sessions"])
+        elif sessions is not None:
+            Statistics(self).sessions(duration=sessions["duration"])
+        return engagement is not None or sessions is not None
 
     def write(self, /, **fields: Any) -> None:
         """Write one row and commit it, in one round trip.
