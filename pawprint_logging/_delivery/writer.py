@@ -82,6 +82,8 @@ class Writer:
         self._has_told = False
         #: those that were seen committed, if the role may delete them
         self._settled: list[uuid.UUID] = []
+        #: those of them that this transaction deletes
+        self._taken: list[uuid.UUID] = []
         self._may_delete = False
         self._session: Session | None = None if tracker.is_debug else tracker.session()
         if self._session is not None:
@@ -119,7 +121,8 @@ class Writer:
                 raise
             else:
                 if outcome.retry is None and self._may_delete and self._spool is None:
-                    self._settled = [batch.delivery]
+                    self._settled = [each for each in self._settled if each not in self._taken]
+                    self._settled.append(batch.delivery)
                 self._look_after_ledger(session)
                 return outcome
             if not has_made and partitions.is_missing_partition(why.error):
@@ -214,12 +217,15 @@ class Writer:
 
         Return False if it is there already: then the batch is in the table.
         """
+        self._taken = []
         if self._has_ledger:
             try:
                 with session.limit(self._write_timeout):
-                    gone = pruning.delete_sql(self._table, [each for each in self._settled if each != batch.delivery])
                     claim = ledger.claim_sql(self._table, batch.delivery)
-                    cursor.execute("; ".join([self._begin, *([gone] if gone else []), claim]))
+                    if len(self._settled) >= pruning.AT_ONCE and batch.delivery not in self._settled:
+                        self._taken = self._settled
+                        claim = f"{pruning.delete_sql(self._table, self._taken)}; {claim}"
+                    cursor.execute(f"{self._begin}; {claim}")
                 return bool(cursor.rowcount)
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(cursor.connection))
