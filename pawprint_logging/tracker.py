@@ -251,7 +251,7 @@ class Tracker(Reading):
         return maintain.maintain(self.session, self.layout, wish, self._bring_up_to_date)
 
     def _bring_up_to_date(self) -> bool:
-        """Bring up to date what `Statistics` has derived; return whether there is anything."""
+        """Bring up to date what `Statistics` has derived, as it was asked for; return whether there is anything."""
         with closing(self.session()) as session, derived.work(session, self.layout) as work:
             if not work.has(derived.SESSIONS):
                 return False

@@ -392,7 +392,8 @@ def test_the_ledger_stays_in_proportion_to_its_writers(
             for number, handler in enumerate(handlers):
                 logger_with(handler, name=f"shop{number}").info("x", extra={"event": "x"})
                 assert handler.flush(60)
-        assert value(connection, "SELECT count(*) FROM events__deliveries") == (3 if may_delete else 60)
+        there = value(connection, "SELECT count(*) FROM events__deliveries")
+        assert there <= 3 * (pruning.AT_ONCE + 1) if may_delete else there == 60
         for handler in handlers:
             handler.close()
         assert value(connection, "SELECT count(*) FROM events") == 60

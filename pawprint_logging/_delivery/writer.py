@@ -74,6 +74,8 @@ class Writer:
         self._series = pruning.Series()
         #: deliveries that were seen committed, if the role may delete them
         self._settled: list[uuid.UUID] = []
+        #: those of them that this transaction deletes
+        self._taken: list[uuid.UUID] = []
         self._may_delete = False
         self._deadline: float | None = None
         self._session: Session | None = None if tracker.is_debug else tracker.session()
@@ -182,8 +184,10 @@ class Writer:
             if has_ledger:
                 if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
                     batch.delivery = self._series.next()
-                gone = pruning.delete_sql(self._table, [each for each in self._settled if each != batch.delivery])
-                flow.before += f"{gone}; " if gone else ""
+                self._taken = []
+                if len(self._settled) >= pruning.AT_ONCE and batch.delivery not in self._settled:
+                    self._taken = self._settled
+                    flow.before += f"{pruning.delete_sql(self._table, self._taken)}; "
                 claim = ledger.claim_sql(self._table, batch.delivery)
                 if batch.in_doubt:  # only then is there anything to learn from it
                     before, flow.before = flow.before, ""
@@ -252,7 +256,7 @@ class Writer:
         if batch.delivery == self._series.last:
             self._series.settle()
         if self._may_delete:
-            self._settled = [batch.delivery]
+            self._settled = [*(each for each in self._settled if each not in self._taken), batch.delivery]
 
     def _look_after_ledger(self, session: Session) -> None:
         """After a batch: say once that the ledger cannot be relied on, or now and then prune it."""

@@ -25,6 +25,8 @@ _VERSION = 8
 #: the last 32 bits of a delivery are zero, for its events
 _INDEX_BITS = 32
 _NUMBER_BITS = 30
+#: settled deliveries that a writer deletes with one transaction: each for itself took a fifth of a batch of 100 rows
+AT_ONCE = 10
 #: blocks of the ledger that one statement goes through: 4 MiB, some 70,000 rows
 BLOCKS = 512
 
