@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from .._capture.row import Entry
 from .._database.table.ledger import KEEP_DAYS
 from .._failure import Failure
 from .batch import Batch
@@ -82,7 +83,7 @@ class Leftover:
     def _under_way(self, progress: Progress) -> Batch | None:
         refused = self.segment.refused()
         end = progress.settled + progress.sending
-        rows = []
+        rows: list[Entry] = []
         places = {}
         for record in self.segment.read():
             if not isinstance(record, Record) or record.number < progress.settled:

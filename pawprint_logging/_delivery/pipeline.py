@@ -67,7 +67,7 @@ class Pipeline:
         )
         store: Store = Nowhere()
         if settings.spool is not None and not tracker.is_debug:
-            store = _spool(settings, layout.sql, fallback.warn)
+            store = _spool(settings, tracker, fallback.notice)
         self.capture = Capture(
             layout.fields,
             marker=settings.marker,
@@ -153,7 +153,7 @@ class Pipeline:
         return self._worker.stats
 
 
-def _spool(settings: Settings, table: str, warn: Callable[[str], None]) -> Store:
+def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None]) -> Store:
     try:
         from .spool import Spool
     except ImportError as error:  # Windows has no fcntl
@@ -163,7 +163,8 @@ def _spool(settings: Settings, table: str, warn: Callable[[str], None]) -> Store
     assert settings.spool is not None
     return Spool(
         str(settings.spool),
-        table,
+        tracker.layout.sql,
+        database=tracker.address,
         max_bytes=settings.max_spool_bytes,
         with_fsync=settings.spool_fsync,
         warn=warn,

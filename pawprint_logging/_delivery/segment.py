@@ -31,6 +31,8 @@ from .frame import Record, scan
 if TYPE_CHECKING:
     import mmap
 
+    from .store import Accepting
+
 MAGIC = b"pawprint_logging spool "
 _VERSION = b"2 "
 PAGE = 4096
@@ -86,6 +88,25 @@ class Progress:
     noted_at: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A record that is being written by a system call, and the queue that its row goes into.
+
+    Args:
+        start: where it begins.
+        number: its number.
+        record: what is written.
+        queue: where its row has been counted already.
+        size: bytes that it is counted with there.
+    """
+
+    start: int
+    number: int
+    record: bytes
+    queue: Accepting
+    size: int
+
+
 class Window:
     """The part of a segment that is being written, and where the next record goes.
 
@@ -94,7 +115,9 @@ class Window:
 
     __slots__ = ("base", "count", "descriptor", "end", "limit", "memory", "pending")
 
-    def __init__(self, *, end: int, count: int, limit: int, descriptor: int, memory: mmap.mmap | None, base: int) -> None:
+    def __init__(
+        self, *, end: int, count: int, limit: int, descriptor: int, memory: mmap.mmap | None, base: int
+    ) -> None:
         self.end = end
         self.count = count
         self.limit = limit
@@ -103,8 +126,8 @@ class Window:
         #: shared memory, if the file system allows for it, and the place in the file where that begins
         self.memory: Any = memory
         self.base = base
-        #: while `end` is BUSY: where the record begins, the record, and its number
-        self.pending: tuple[int, bytes, int] = (0, b"", 0)
+        #: while `end` is BUSY
+        self.pending: Pending | None = None
 
 
 class UnreadableError(Exception):

@@ -16,22 +16,23 @@ import errno
 import os
 import sys
 import threading
-import uuid
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from itertools import compress, tee
 from pathlib import Path
-from typing import Any
 
 from .. import _native as native
+from .._capture.row import ROW_BYTES, Entry
 from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
 from .frame import HEAD, MARK, frame, prelude, with_key
 from .leftover import Leftover, Origin
-from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Progress, Segment, Window, remove_orphan
+from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Progress, Segment, Window, remove_orphan
+from .store import Accepting
 
 #: bytes after which a segment is followed by another, so that what is delivered can be deleted
 SEGMENT_BYTES = 16 * 2**20
@@ -91,7 +92,7 @@ class Spool:
         self._is_mapped = not with_fsync and mapping.can_map(self._directory)
         self._has_said: set[str] = set()
         #: writes a row to the current segment and puts it into the queue; see `_append_mapped`
-        self.append: Callable[[Any, deque[Any]], bool] = self._append_written
+        self.append: Callable[[Entry, Accepting], bool] = self._append_written
         if self._is_mapped:
             self.append = self._append_mapped if _is_one_step() else self._append_mapped_locked
         self._begin()
@@ -104,8 +105,7 @@ class Spool:
         self._window = _NO_WINDOW
         self._inherited: Segment | None = None
         self._bytes = 0
-        self._columns: Any = None
-        self._prelude: tuple[Any, bytes, int] = (None, b"", 0)
+        self._prelude: tuple[tuple[str, ...] | None, bytes, int] = (None, b"", 0)
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments to it; close the descriptors, which would keep its locks beyond its end."""
@@ -124,19 +124,20 @@ class Spool:
 
     # ---- the calling thread
 
-    def _append_mapped(self, row: Any, rows: deque[Any]) -> bool:
-        """Write a row and append it to the queue, in the same order as all others; return False if there is no room.
+    def _append_mapped(self, row: Entry, queue: Accepting) -> bool:
+        """Write a row and put it into the queue, in the same order as all others; return False if there is no room.
 
         Args:
             row: columns, line, and the dedupe key if rows have one.
-            rows: the queue.
+            queue: where to put it.
         """
         line = row[1]
         columns, names, seed = self._prelude
         if columns is not row[0] or len(row) > 2:
             names, seed = self._prelude_of(row)
-        append = rows.append
         size = HEAD.size + len(names) + len(line)
+        size_in_queue = len(line) + ROW_BYTES
+        append = queue.rows.append
         while True:
             window = self._window
             start = window.end
@@ -148,18 +149,20 @@ class Spool:
                 continue
             record = HEAD.pack(MARK, zlib.crc32(line, seed ^ number), number, len(names), len(line)) + names + line
             place = slice(start - window.base, end - window.base)
-            if window.end == start:  # one step from here: no call but the last, no new object
+            if window.end == start:  # one step from here: no call but the last, and no new object
                 window.end = end
                 window.count = number + 1
                 window.memory[place] = record
+                queue.rows_in += 1
+                queue.bytes_in += size_in_queue
                 append(row)
                 return True
 
-    def _append_mapped_locked(self, row: Any, rows: deque[Any]) -> bool:
+    def _append_mapped_locked(self, row: Entry, queue: Accepting) -> bool:
         with self.lock:
-            return self._append_mapped(row, rows)
+            return self._append_mapped(row, queue)
 
-    def _append_written(self, row: Any, rows: deque[Any]) -> bool:
+    def _append_written(self, row: Entry, queue: Accepting) -> bool:
         """Do what `_append_mapped` does, by a system call.
 
         Writing and appending are one call of C functions, between which no signal handler comes: the row is in both, or
@@ -168,6 +171,7 @@ class Spool:
         columns, names, seed = self._prelude
         if columns is not row[0] or len(row) > 2:
             names, seed = self._prelude_of(row)
+        extend = queue.rows.extend
         with self.lock:
             while True:
                 window = self._window
@@ -175,52 +179,61 @@ class Spool:
                 start = window.end
                 number = window.count
                 record = frame(number, names, seed, row[1])
-                end = start + len(record)
-                if end > window.limit:
+                if start + len(record) > window.limit:
                     if not self._turn(window, len(record)):
                         return False
                     continue
                 writing, written = tee(map(os.pwrite, (window.descriptor,), (record,), (start,)))
                 accepting = compress((row,), map(len(record).__eq__, writing))
-                extend = rows.extend
-                pending = (start, record, number)
-                if window.end == start:
+                pending = Pending(start, number, record, queue, len(row[1]) + ROW_BYTES)
+                if window.end == start:  # one step
                     window.pending = pending
                     window.end = BUSY
+                    queue.rows_in += 1
+                    queue.bytes_in += pending.size
                     break
             try:
                 extend(accepting)
                 is_whole = next(written, 0) == len(record)
             except OSError:
                 is_whole = False
-            self._conclude(window, is_whole=is_whole)
+            if window.pending is pending:
+                self._conclude(window, pending, is_whole=is_whole)
         if is_whole and self._with_fsync:
             self._sync(window)
         return is_whole
 
     def _mend(self, window: Window) -> None:
         """Find out what became of a write that a signal handler interrupted, or is just interrupting."""
-        if window.end == BUSY:
-            start, record, _ = window.pending
-            self._conclude(window, is_whole=os.pread(window.descriptor, len(record), start) == record)
+        pending = window.pending
+        if window.end == BUSY and pending is not None:
+            record = pending.record
+            self._conclude(window, pending, is_whole=os.pread(window.descriptor, len(record), pending.start) == record)
 
     @staticmethod
-    def _conclude(window: Window, *, is_whole: bool) -> None:
-        start, record, number = window.pending
-        end = start + len(record) if is_whole else start
-        count = number + is_whole
-        if window.end == BUSY:
+    def _conclude(window: Window, pending: Pending, *, is_whole: bool) -> None:
+        end = pending.start + len(pending.record) if is_whole else pending.start
+        count = pending.number + is_whole
+        queue = pending.queue
+        size = 0 if is_whole else pending.size
+        rows = 0 if is_whole else 1
+        if window.pending is pending:  # one step
+            window.pending = None
             window.end = end
             window.count = count
+            queue.rows_in -= rows
+            queue.bytes_in -= size
 
     def _sync(self, window: Window) -> None:
         try:
             os.fsync(window.descriptor)
         except OSError as error:
             if error.errno != errno.EBADF:  # delivered and deleted meanwhile
-                self._say("sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine")
+                self._say(
+                    "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
+                )
 
-    def _prelude_of(self, row: Any) -> tuple[bytes, int]:
+    def _prelude_of(self, row: Entry) -> tuple[bytes, int]:
         names, seed = prelude(row[0], self._head.salt)
         if len(row) > 2:
             return with_key(names, seed, row[2])
@@ -260,7 +273,9 @@ class Spool:
         self._require(PAGE + size)
         segment = None
         while segment is None:
-            path = self._directory / f"{self._prefix}-{os.getpid()}-{uuid.uuid4().hex[:12]}{SUFFIX}"
+            # the time, so that they are found in order
+            name = f"{self._prefix}-{os.getpid()}-{time.time_ns():016x}{os.urandom(2).hex()}{SUFFIX}"
+            path = self._directory / name
             try:
                 segment = Segment.create(path, self._head, with_fsync=self._with_fsync)
             except FileNotFoundError:  # somebody has cleaned up
@@ -497,9 +512,7 @@ class Spool:
 
     def _note_delivery(self, batch: Batch, origin: Origin) -> None:
         settled = origin.segment.progress.settled
-        self._note(
-            origin.segment, Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery)
-        )
+        self._note(origin.segment, Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery))
 
     def _note(self, segment: Segment, progress: Progress) -> None:
         try:

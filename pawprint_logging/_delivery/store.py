@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
 from typing import Protocol
 
@@ -12,7 +13,13 @@ from .batch import Batch
 class Accepting(Protocol):
     """What a store puts rows into."""
 
+    #: rows and bytes that were ever put
     rows_in: int
+    bytes_in: int
+
+    @property
+    def rows(self) -> deque[Entry]:
+        """The rows that wait; whoever appends counts them, with no call in between."""
 
     def add(self, row: Entry) -> None:
         """Put a row into the queue, without a look at its bounds."""

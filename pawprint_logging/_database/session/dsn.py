@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ class Dsn:
             True  # transactions are opened in words, together with what else one round trip can carry
         )
         return connection
+
+    @property
+    def address(self) -> str:
+        """Which database this is, with what libpq takes from the environment; without user and password.
+
+        Source: https://www.postgresql.org/docs/current/libpq-envars.html
+        """
+        if self._directory is not None:
+            return str(self)
+        names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE"}
+        found = {name: self._parameters.get(name) or os.environ.get(variable, "") for name, variable in names.items()}
+        user = self._parameters.get("user") or os.environ.get("PGUSER", "")
+        service = self._parameters.get("service") or os.environ.get("PGSERVICE", "")
+        hosts = found["host"] or found["hostaddr"]
+        return f"postgresql://{hosts}:{found['port'] or 5432}/{found['dbname'] or user}" + (service and f"?{service}")
 
     def __str__(self) -> str:
         if self._directory is not None:
