@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
+    from ._delivery.ship import ship
     from .errors import ConfigurationError, PawprintError
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
@@ -23,6 +24,7 @@ __all__ = [
     "PawprintProcessor",
     "Statistics",
     "Tracker",
+    "ship",
 ]
 
 #: where each public name is at home
@@ -34,6 +36,7 @@ _HOMES = {
     "PawprintProcessor": ".processor",
     "Statistics": ".statistics",
     "Tracker": ".tracker",
+    "ship": "._delivery.ship",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

@@ -36,6 +36,42 @@ class Origin:
     has_noted: bool = False
 
 
+def note_delivery(batch: Batch, origin: Origin) -> None:
+    """Note the delivery of a batch, before it is sent or diverted.
+
+    Raises:
+        OSError: the disk fails. The segment knows it all the same.
+    """
+    settled = origin.segment.progress.settled
+    origin.segment.note(Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery))
+
+
+def note_refused(batch: Batch, origin: Origin) -> None:
+    """Note which rows a delivery leaves out, before its COMMIT.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if batch.refused or origin.has_noted:
+        rows = [(place, why.reason, why.sqlstate) for place, why in batch.refused]
+        origin.segment.add_refused(batch.delivery, rows)
+        origin.has_noted = True
+
+
+def note_settled(origin: Origin) -> None:
+    """Note that a batch is in the table or on the fallback.
+
+    Raises:
+        OSError: the disk fails. The segment knows it all the same.
+    """
+    segment = origin.segment
+    segment.early[origin.start] = origin.end
+    settled = segment.progress.settled
+    while settled in segment.early:
+        settled = segment.early.pop(settled)
+    segment.note(Progress(settled=settled))
+
+
 class Leftover:
     """The rows of a segment that are not settled.
 

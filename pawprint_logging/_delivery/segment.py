@@ -305,16 +305,17 @@ class Segment:
         Raises:
             OSError: the disk fails.
         """
+        # in place, on blocks that are there: only a disk that fails can refuse it
         progress.turn = self.progress.turn + 1
         progress.noted_at = int(time.time())
         state = _STATE.pack(
             progress.turn, progress.settled, progress.sending, progress.delivery.bytes, progress.noted_at
         )
         state += _CHECKSUM.pack(zlib.crc32(state))
+        self.progress = progress
         os.pwrite(self.descriptor, state.ljust(_COPY, b" ") + state, _SLOTS[progress.turn % 2])
         if self._with_fsync:
             os.fsync(self.descriptor)
-        self.progress = progress
 
     # ---- the file beside it
 

@@ -19,8 +19,8 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import compress, tee
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
 from .frame import HEAD, MARK, frame, prelude, with_key
-from .leftover import Leftover, Origin
-from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Progress, Segment, Window, remove_orphan
+from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
+from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, remove_orphan
 from .store import Accepting
 
 #: bytes after which a segment is followed by another, so that what is delivered can be deleted
@@ -105,6 +105,8 @@ class Spool:
         self._window = _NO_WINDOW
         self._inherited: Segment | None = None
         self._bytes = 0
+        #: rows in segments that are forgotten
+        self._rows_before = 0
         self._prelude: tuple[tuple[str, ...] | None, bytes, int] = (None, b"", 0)
 
     def after_fork_in_child(self) -> None:
@@ -339,6 +341,15 @@ class Spool:
         if segment in self._segments:
             self._segments.remove(segment)
             self._bytes -= segment.size
+            self._rows_before += segment.count
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written since this process began."""
+        with self.lock:
+            with suppress(OSError):
+                self._mend(self._window)
+            return self._rows_before + sum(segment.count for segment in self._segments)
 
     # ---- the writing thread
 
@@ -372,7 +383,8 @@ class Spool:
                 return False
             end = segment.taken + len(batch.rows)
             origin = Origin(segment, segment.taken, end, has_noted=bool(batch.refused))
-            self._note_delivery(batch, origin)
+            with self._delivering_on():
+                note_delivery(batch, origin)
             segment.taken = end
             batch.origin = origin
             return True
@@ -381,8 +393,8 @@ class Spool:
         """Note the delivery of a recovered batch, or another one of a batch that was tried before."""
         origin = batch.origin
         if origin is not None and not origin.segment.is_released:
-            with self.lock:
-                self._note_delivery(batch, origin)
+            with self.lock, self._delivering_on():
+                note_delivery(batch, origin)
 
     def refusing(self, batch: Batch) -> None:
         """Note which rows a delivery leaves out, before its COMMIT.
@@ -391,12 +403,9 @@ class Spool:
             OSError: there is no room.
         """
         origin = batch.origin
-        if origin is not None and not origin.segment.is_released and (batch.refused or origin.has_noted):
+        if origin is not None and not origin.segment.is_released:
             with self.lock:
-                origin.segment.add_refused(
-                    batch.delivery, [(place, why.reason, why.sqlstate) for place, why in batch.refused]
-                )
-            origin.has_noted = True
+                note_refused(batch, origin)
 
     def settled(self, batch: Batch) -> None:
         """Note that a batch is in the table or on the fallback. Raises nothing."""
@@ -405,11 +414,8 @@ class Spool:
             return
         segment = origin.segment
         with self.lock:
-            segment.early[origin.start] = origin.end
-            settled = segment.progress.settled
-            while settled in segment.early:
-                settled = segment.early.pop(settled)
-            self._note(segment, Progress(settled=settled))
+            with self._delivering_on():
+                note_settled(origin)
             if segment.is_inherited:
                 return
             self._seal_if_settled(segment, self._worth_deleting)
@@ -439,9 +445,8 @@ class Spool:
                 if segment.count == 0 and not segment.is_released:
                     self._remove_if_settled(segment)
                 segment.release()
-            if self._head.deliver:
-                self._segments.clear()
-                self._bytes = 0
+                if self._head.deliver:
+                    self._forget(segment)
             self._window = _NO_WINDOW
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
@@ -510,15 +515,12 @@ class Spool:
             self._has_said.add(what)
             self._warn(message)
 
-    def _note_delivery(self, batch: Batch, origin: Origin) -> None:
-        settled = origin.segment.progress.settled
-        self._note(origin.segment, Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery))
-
-    def _note(self, segment: Segment, progress: Progress) -> None:
+    @contextmanager
+    def _delivering_on(self) -> Iterator[None]:
+        """Have delivery go on though the disk fails under a note."""
         try:
-            segment.note(progress)
-        except OSError as error:  # in place, on blocks that are there: the disk itself fails. Delivery goes on
-            segment.progress = progress
+            yield
+        except OSError as error:
             self._say("note", f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
 
     def _seal_if_settled(self, segment: Segment, size: int) -> None:
