@@ -31,8 +31,9 @@ from .writer import Writer
 
 #: rows in one batch
 _MAX_ROWS = 50_000
-#: seconds between two looks at the directory when there was nothing to do
+#: seconds between two looks at the directory when there was nothing to do, and between two at `stop`
 _INTERVAL = 0.25
+_STEP = 0.05
 #: seconds without an answer after which the connection counts as lost
 _WRITE_TIMEOUT = 30.0
 #: seconds for which a single run waits for a database or a table that is away
@@ -211,7 +212,7 @@ class Shipper:
                         told = result
                         self._tell(str(result))
                 if not has_moved:
-                    stop.wait(_INTERVAL)
+                    _pause(stop)
         finally:
             is_complete = all(each.waiting is None for each in self._destinations.values())
             for leftover in self._followed.values():
@@ -340,3 +341,13 @@ class Shipper:
         if (what := path.name + why) not in self._has_said:
             self._has_said.add(what)
             self._fallback.notice(f"the spool file {path.name}: {why}")
+
+
+def _pause(stop: threading.Event) -> None:
+    """Wait a little, or until told to stop.
+
+    Not by `Event.wait`, which holds a lock: a signal handler in the same thread could wait for it for ever in `set`.
+    """
+    until = time.monotonic() + _INTERVAL
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(_STEP, left))
