@@ -84,7 +84,7 @@ def ship(
 
     Args:
         directory: the spool.
-        db: the database, as for `Tracker`; the processes that write must name the same host, port and database.
+        db: the database, as for `Tracker`; those who write must name the same host and database.
         table: the only table to deliver for, default all of that database.
         once: whether to return when everything that is there is delivered, default False.
         stop: ends it after the batch under way, once it is set.

@@ -71,18 +71,21 @@ class Dsn:
 
     @property
     def address(self) -> str:
-        """Which database this is, with what libpq takes from the environment; without user and password.
+        """Which database this is, by host and name, with what libpq takes from the environment.
+
+        Without the port, since a pooler has another one than the server behind it, and without user and password.
 
         Source: https://www.postgresql.org/docs/current/libpq-envars.html
         """
         if self._directory is not None:
             return str(self)
-        names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE"}
+        names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "dbname": "PGDATABASE", "user": "PGUSER"}
         found = {name: self._parameters.get(name) or os.environ.get(variable, "") for name, variable in names.items()}
-        user = self._parameters.get("user") or os.environ.get("PGUSER", "")
+        hosts = {_host(each) for each in (found["host"] or found["hostaddr"]).split(",")}
         service = self._parameters.get("service") or os.environ.get("PGSERVICE", "")
-        hosts = found["host"] or found["hostaddr"]
-        return f"postgresql://{hosts}:{found['port'] or 5432}/{found['dbname'] or user}" + (service and f"?{service}")
+        return f"postgresql://{','.join(sorted(hosts))}/{found['dbname'] or found['user']}" + (
+            service and f"?{service}"
+        )
 
     def __str__(self) -> str:
         if self._directory is not None:
@@ -116,6 +119,11 @@ def _parsed(db: str) -> dict[str, Any]:
         # print that part
         raise ConfigurationError(f"db does not parse as a PostgreSQL address; write {_FORMS}")
     return parameters
+
+
+def _host(host: str) -> str:
+    """Return a host's name; this machine has one, whichever way it is reached."""
+    return "localhost" if host in ("", "::1") or host.startswith(("/", "@", "127.")) else host
 
 
 def _ports_are_numbers(parameters: dict[str, Any]) -> bool:
