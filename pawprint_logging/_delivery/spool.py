@@ -17,12 +17,12 @@ import os
 import sys
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import compress, tee
 from pathlib import Path
+from zlib import crc32
 
 from .. import _native as native
 from .._capture.row import ROW_BYTES, Entry
@@ -40,6 +40,9 @@ SEGMENT_BYTES = 16 * 2**20
 WINDOW_BYTES = 2**20
 #: bytes after which a segment is deleted as soon as all of it is delivered
 _WORTH_DELETING = 4 * 2**20
+
+_SIZE = HEAD.size
+_pack = HEAD.pack
 
 _NO_WINDOW = Window(end=SEALED, count=0, limit=0, descriptor=-1, memory=None, base=0)
 
@@ -74,7 +77,7 @@ class Spool:
         keyed: bool = False,
     ) -> None:
         self._directory = Path(directory)
-        self._prefix = f"{zlib.crc32(table.encode()):08x}"
+        self._prefix = f"{crc32(table.encode()):08x}"
         self._max_bytes = max_bytes
         # a small spool has small segments, or its room would never come back
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 2 * PAGE))
@@ -107,7 +110,7 @@ class Spool:
         self._bytes = 0
         #: rows in segments that are forgotten
         self._rows_before = 0
-        self._prelude: tuple[tuple[str, ...] | None, bytes, int] = (None, b"", 0)
+        self._prelude: tuple[tuple[str, ...] | None, bytes, int, int] = (None, b"", 0, 0)
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments to it; close the descriptors, which would keep its locks beyond its end."""
@@ -133,12 +136,13 @@ class Spool:
             row: columns, line, and the dedupe key if rows have one.
             queue: where to put it.
         """
-        line = row[1]
-        columns, names, seed = self._prelude
+        columns, names, seed, size_of_names = self._prelude
         if columns is not row[0] or len(row) > 2:
-            names, seed = self._prelude_of(row)
-        size = HEAD.size + len(names) + len(line)
-        size_in_queue = len(line) + ROW_BYTES
+            _, names, seed, size_of_names = self._prelude_of(row)
+        line = row[1]
+        size_of_line = len(line)
+        size = _SIZE + size_of_names + size_of_line
+        size_in_queue = size_of_line + ROW_BYTES
         append = queue.rows.append
         while True:
             window = self._window
@@ -149,8 +153,9 @@ class Spool:
                 if not self._turn(window, size):
                     return False
                 continue
-            record = HEAD.pack(MARK, zlib.crc32(line, seed ^ number), number, len(names), len(line)) + names + line
-            place = slice(start - window.base, end - window.base)
+            record = _pack(MARK, crc32(line, seed ^ number), number, size_of_names, size_of_line) + names + line
+            base = window.base
+            place = slice(start - base, end - base)
             if window.end == start:  # one step from here: no call but the last, and no new object
                 window.end = end
                 window.count = number + 1
@@ -170,9 +175,9 @@ class Spool:
         Writing and appending are one call of C functions, between which no signal handler comes: the row is in both, or
         in neither.
         """
-        columns, names, seed = self._prelude
+        columns, names, seed, _ = self._prelude
         if columns is not row[0] or len(row) > 2:
-            names, seed = self._prelude_of(row)
+            _, names, seed, _ = self._prelude_of(row)
         extend = queue.rows.extend
         with self.lock:
             while True:
@@ -235,12 +240,13 @@ class Spool:
                     "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
                 )
 
-    def _prelude_of(self, row: Entry) -> tuple[bytes, int]:
+    def _prelude_of(self, row: Entry) -> tuple[tuple[str, ...] | None, bytes, int, int]:
         names, seed = prelude(row[0], self._head.salt)
         if len(row) > 2:
-            return with_key(names, seed, row[2])
-        self._prelude = (row[0], names, seed)
-        return names, seed
+            names, seed = with_key(names, seed, row[2])
+            return row[0], names, seed, len(names)
+        self._prelude = found = (row[0], names, seed, len(names))
+        return found
 
     # ---- the slow way: room for more
 

@@ -58,11 +58,12 @@ class SpoolOnly:
     def _begin(self) -> None:
         self.account = Account(())
         self._doors = [_Door() for _ in self._spools]
+        self._append, self._door = self._spools[0].append, self._doors[0]
         self._pid = os.getpid()
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
-        if not self._spools[0].append(row, self._doors[0]):
+        if not self._append(row, self._door):
             self._overflow(row, 0)
 
     def put_keyed(self, row: Entry) -> None:
