@@ -204,7 +204,8 @@ def test_several_tables_over_one_connection(db: str, folder: Path, connection: A
         found.append(
             value(
                 connection,
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pawprint_logging' AND datname = current_database()",
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pawprint_logging' "
+                "AND datname = current_database()",
             )
         )
 

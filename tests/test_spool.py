@@ -227,7 +227,7 @@ def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder:
     signals = itertools.count()
     logged = itertools.count(10**6)
 
-    class Alarm(Exception):
+    class AlarmError(Exception):
         pass
 
     is_inside = False
@@ -237,7 +237,7 @@ def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder:
         user.add(next(logged))
         if is_inside and next(signals) % 3 == 0:
             is_inside = False
-            raise Alarm
+            raise AlarmError
 
     previous = signal.signal(signal.SIGALRM, on_alarm)
     try:
@@ -248,7 +248,7 @@ def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder:
                 is_inside = True
                 user.add(number)
                 is_inside = False
-            except Alarm:
+            except AlarmError:
                 pass
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -39,7 +39,7 @@ class State:
     with_traceback: bool = False
 
     def connect(self, purpose: Purpose, *, needs_table: bool = True) -> Tracker:
-        """Return the tracker that options and variables describe; it has a database and, unless that is not needed, a table.
+        """Return the tracker that options and variables describe; it has a database, and a table if one is needed.
 
         Raises:
             ConfigurationError: no database or table is named, or an option cannot be used.

@@ -26,8 +26,8 @@ def ship(state: State, directory: Path, once: bool, fallback_file: Path | None) 
     """Deliver what other processes spool in DIRECTORY.
 
     For the tables of the database, or for --table alone; each event exactly once. The processes are those with
-    PawprintHandler(..., spool=DIRECTORY, deliver=False), living or dead, and dead ones of other kinds. Whoever runs this
-    is the same user of the machine. It goes on until SIGTERM or Ctrl-C, which end it after the batch under way.
+    PawprintHandler(..., spool=DIRECTORY, deliver=False), living or dead, and dead ones of other kinds. Run it as the
+    same user of the machine. It goes on until SIGTERM or Ctrl-C, which end it after the batch under way.
     """
     tracker = state.connect("write", needs_table=False)
     assert tracker.db is not None

@@ -138,8 +138,8 @@ class Leftover:
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
             self._put_aside(
                 lines,
-                f"{len(rows)} rows of it may be in the table already: their delivery is older than the {KEEP_DAYS} days "
-                "that the ledger remembers",
+                f"{len(rows)} rows of it may be in the table already: their delivery is older than the {KEEP_DAYS} "
+                "days that the ledger remembers",
             )
             rows = []
         if rows:

@@ -2,8 +2,8 @@
 
 Memory of a mapped file survives the process as the page cache does, for half of the cost of a system call. But a page
 for which there is no block on the disk ends the process with SIGBUS. Whether `posix_fallocate` has made sure of the
-blocks cannot be asked: glibc imitates it where the file system cannot do it. So only file systems that keep that promise,
-and write a block in its place, are trusted.
+blocks cannot be asked: glibc imitates it where the file system cannot do it. So only file systems that keep that
+promise, and write a block in its place, are trusted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import errno
 import mmap
 import os
 from contextlib import suppress
+from pathlib import Path
 
 #: file systems whose preallocated blocks are there when they are written; xfs, btrfs and zfs may write elsewhere
 _TRUSTED = frozenset({"ext4", "tmpfs"})
-_MOUNTS = "/proc/self/mountinfo"
+_MOUNTS = Path("/proc/self/mountinfo")
 #: madvise(2), Linux 5.14 and newer: have the pages there and writable
 _POPULATE_WRITE = 23
 
@@ -23,10 +24,9 @@ _POPULATE_WRITE = 23
 def can_map(directory: str | os.PathLike[str]) -> bool:
     """Return whether files in a directory may be written through shared memory."""
     try:
-        device = os.stat(directory).st_dev
+        device = Path(directory).stat().st_dev
         name = f"{os.major(device)}:{os.minor(device)}"
-        with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
-            return _kinds(file.read(), name) <= _TRUSTED
+        return _kinds(_MOUNTS.read_text("utf-8", errors="replace"), name) <= _TRUSTED
     except OSError:
         return False
 

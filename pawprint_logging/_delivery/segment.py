@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import stat
@@ -262,13 +263,13 @@ class Segment:
         segment = cls(path, descriptor, head, with_fsync=with_fsync)
         segment.is_dead = is_dead
         try:
-            if segment._lock_beside() and os.fstat(descriptor).st_nlink:  # noqa: SLF001 - its own class
+            if segment._lock_beside() and os.fstat(descriptor).st_nlink:
                 segment.progress = _newest(descriptor)
                 return segment
         except BaseException:
-            segment._let_go_beside()  # noqa: SLF001
+            segment._let_go_beside()
             raise
-        segment._let_go_beside()  # noqa: SLF001
+        segment._let_go_beside()
         return None
 
     @property
@@ -443,7 +444,7 @@ def _newest(descriptor: int) -> Progress:
         else:
             raise UnreadableError("both copies of its state are damaged, and what is delivered is not known")
     found.sort(key=lambda progress: progress.turn)
-    if any(later.settled < earlier.settled for earlier, later in zip(found, found[1:], strict=False)):
+    if any(later.settled < earlier.settled for earlier, later in itertools.pairwise(found)):
         raise UnreadableError("its states contradict each other")
     return found[-1]
 

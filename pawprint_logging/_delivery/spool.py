@@ -506,8 +506,8 @@ class Spool:
         if head.database != mine.database:
             self._say(
                 head.database,
-                f"the spool holds events of {head.table} for another database, {head.database}: open it with that db, or "
-                f"deliver them with pawprint-logging ship",
+                f"the spool holds events of {head.table} for another database, {head.database}: open it with that db, "
+                "or deliver them with pawprint-logging ship",
             )
             return False
         return True

@@ -163,7 +163,8 @@ def test_block_gives_up_after_close_timeout(server: Server, db: str, oracles: Or
         oracle.log(5)
         wait_for(
             lambda: server.execute(
-                "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = %s)",
+                "SELECT 1 FROM pg_locks WHERE NOT granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = %s)",
                 (db.rpartition("/")[2],),
             )
         )
