@@ -166,11 +166,6 @@ class Segment:
         self._with_fsync = with_fsync
         self._beside = -1
 
-    def __del__(self) -> None:
-        # of a call that a signal handler ended before anybody knew of the segment: others may delete the file then
-        if self.descriptor >= 0:
-            self.release()
-
     @classmethod
     def create(cls, path: Path, head: Head, *, with_fsync: bool = False) -> Segment | None:
         """Return a new segment, or None if another process took the file for a dead one's in the same moment.

@@ -175,7 +175,7 @@ class Shipper:
             raise ConfigurationError(f"ship: there is no directory {str(directory)!r}; it is the handlers' spool=")
         if not os.access(self._directory, os.R_OK | os.W_OK | os.X_OK):
             raise ConfigurationError(
-                f"ship: the directory {str(directory)!r} is not writable: run it as the user whose processes spool there"
+                f"ship: the directory {str(directory)!r} is not writable: run it as the user who spools there"
             )
         if db is None:
             raise ConfigurationError('ship needs a database: pass db="postgresql://…"')
