@@ -173,7 +173,7 @@ def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document)
     for function in (Tracker.__init__, PawprintHandler.__init__):
         for name, parameter in inspect.signature(function).parameters.items():
             default = parameter.default
-            if default is inspect.Parameter.empty or name in {"logger", "schema", "level"}:
+            if default is inspect.Parameter.empty or name in {"logger", "schema", "level", "tracker"}:
                 continue
             written = (
                 f'"{default}"'

@@ -106,6 +106,8 @@ class Fallback:
         self._standard_error = _StandardError()
         self._next_warning = 0.0
         self._is_torn = False
+        #: whether the last row did not arrive since the process has no descriptor left
+        self.is_out_of_descriptors = False
 
     def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
         """Divert one row; return its columns, and whether it arrived. Raises nothing.

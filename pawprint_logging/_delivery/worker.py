@@ -95,6 +95,7 @@ class Lane:
         self.end_at = 0
         #: whether dead processes' rows may be found in the store, and the search for them
         self.has_leftovers = False
+        self.looks_with_first_row = False
         self.leftovers: Generator[Batch, None, None] | None = None
         #: whether something was left in the store, so that what follows must stay there too
         self.stays = False
@@ -264,7 +265,7 @@ class Worker:
             lane.queue.reset()
             lane.store.after_fork_in_child()
             lane.begin_anew()
-            lane.has_leftovers = True  # this may be the successor of a worker process that was killed
+            lane.looks_with_first_row = True  # this may be the successor of a worker process that was killed
         self._begin()
 
     def put_after_fork(self, row: Entry) -> None:
@@ -294,9 +295,10 @@ class Worker:
         """
         now = time.monotonic()
         for batch in list(self.account.open):
-            if batch.diverter is None and (batch.verdict is not None or is_due or batch.due <= now):
+            is_decided = batch.verdict is not None
+            if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
                 return self._lane_of(batch), batch
-        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None}
+        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None or batch.diverter is None}
         for lane in self.lanes:
             if lane.stays or id(lane) in held:
                 continue
@@ -304,9 +306,15 @@ class Worker:
                 taken = self._take(lane)
                 if taken is not None:
                     return lane, taken
+            if lane.looks_with_first_row and lane.queue.taken:
+                lane.looks_with_first_row = False
+                lane.has_leftovers = lane.store.leftovers()
             if lane.has_leftovers and (found := self._recovered(lane)) is not None:
                 return lane, found
         return None
+
+    def _is_ending(self) -> bool:
+        return self._state is State.ENDING or self._write_until is not None
 
     def _lane_of(self, batch: Batch) -> Lane:
         lane = batch.lane
@@ -397,7 +405,7 @@ class Worker:
         if not self._prepare(lane, batch):
             self._stay(lane, batch)
             return None
-        why = carrier.attempt(batch, lane.store, deadline=deadline)
+        why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
         if why is None and batch.verdict is not None and batch.verdict.given_up is None:
             lane.backoff.reset()
         return why
@@ -424,7 +432,7 @@ class Worker:
         if self._write_until is not None and lane.is_kept:
             self._stay(lane, batch)
         else:
-            carrier.give_up(batch, lane.store, why, then)
+            carrier.give_up(batch, lane.store, why, then, may_wait=not self._is_ending())
 
     def _stay(self, lane: Lane, batch: Batch) -> None:
         """Leave a batch, and all that follows it, in the spool for the next process; it counts as pending."""
@@ -490,7 +498,7 @@ class Worker:
             now = time.monotonic()
             until = now + _IDLE
             for batch in self.account.open:
-                if batch.verdict is None:
+                if batch.diverter is None:
                     until = min(until, batch.due)
             for lane in self.lanes:
                 until = min(until, self._listen(lane, now, run.last_end))
@@ -504,7 +512,7 @@ class Worker:
     def _listen(self, lane: Lane, now: float, last_end: float) -> float:
         """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
         queue, settings = lane.queue, self._settings
-        if lane.stays or any(batch.lane is lane and batch.verdict is None for batch in self.account.open):
+        if lane.stays or any(batch.lane is lane and batch.diverter is None for batch in self.account.open):
             return now + _IDLE
         paced = last_end + _PACE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()

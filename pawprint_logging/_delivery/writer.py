@@ -215,8 +215,6 @@ class Writer:
             cursor, self._table, batch.rows, partial(self._limit, session), uses_insert=flow.uses_insert
         )
         flow.has_begun = True
-        for _, why in refused[:1]:
-            self._fallback.warn(f"single events are refused: {why.reason}")
         return refused
 
     def _again(self, why: Failure) -> Outcome:

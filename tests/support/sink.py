@@ -37,6 +37,7 @@ class Memory:
         self.warnings: list[str] = []
         self.threads: set[int] = set()
         self.closed = 0
+        self.is_out_of_descriptors = False
         self.interrupted = threading.Event()
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
