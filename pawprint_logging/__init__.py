@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
+    from ._delivery.ship import ship
     from .errors import ConfigurationError, PawprintError
     from .event import Event, declared_events, register_event
     from .handler import PawprintHandler
@@ -27,6 +28,7 @@ __all__ = [
     "Tracker",
     "declared_events",
     "register_event",
+    "ship",
 ]
 
 #: where each public name is at home
@@ -41,6 +43,7 @@ _HOMES = {
     "Tracker": ".tracker",
     "declared_events": ".event",
     "register_event": ".event",
+    "ship": "._delivery.ship",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

@@ -163,6 +163,11 @@ class Tracker(Reading):
         """Whether there is no database, so that writes do nothing."""
         return self._dsn is None
 
+    @property
+    def address(self) -> str:
+        """Which database this is, without user and password; empty in debug mode."""
+        return "" if self._dsn is None else self._dsn.address
+
     def session(self) -> Session:
         """Return a session of its own with this tracker's database, for a worker or a stream.
 

@@ -1,4 +1,4 @@
-"""One spool file: what is written is read back, and what is torn is not."""
+"""One spool file: what is written is read back, and what is torn or damaged is not, and does not go unnoticed."""
 
 from __future__ import annotations
 
@@ -10,127 +10,245 @@ from pathlib import Path
 import pytest
 from support.sink import event
 
+from pawprint_logging._capture.row import Entry
 from pawprint_logging._delivery import segment as module
-from pawprint_logging._delivery.segment import PAGE, Progress, Segment
+from pawprint_logging._delivery.frame import HEAD, Record, frame, prelude, with_key
+from pawprint_logging._delivery.segment import PAGE, Head, Progress, Segment
 
 TABLE = '"events"'
+HEAD_OF_EVENTS = Head("postgresql://localhost:5432/shop", TABLE, salt=77)
+
+
+class File:
+    """A segment, and what a writer puts into it."""
+
+    def __init__(self, path: Path, head: Head = HEAD_OF_EVENTS) -> None:
+        made = Segment.create(path, head)
+        assert made is not None
+        self.segment = made
+        self.path = path
+        self.ends = [PAGE]
+        self.reports: list[str] = []
+
+    def add(self, *numbers: int) -> None:
+        for number in numbers:
+            columns, line = event(number)
+            names, seed = prelude(columns, self.segment.head.salt)
+            record = frame(len(self.ends) - 1, names, seed, line)
+            os.pwrite(self.segment.descriptor, record, self.ends[-1])
+            self.ends.append(self.ends[-1] + len(record))
+
+    def again(self, table: str = TABLE) -> Segment | None:
+        self.segment.release()
+        return take_over(self.path, table, self.reports)
+
+    def flip(self, place: int, bit: int = 1) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(place)
+            (byte,) = file.read(1)
+            file.seek(place)
+            file.write(bytes([byte ^ bit]))
+
+
+def take_over(path: Path, table: str = TABLE, reports: list[str] | None = None) -> Segment | None:
+    told = [] if reports is None else reports
+    return Segment.take_over(path, lambda head: head.table == table, report=lambda _, why: told.append(why))
+
+
+def rows(segment: Segment | None) -> list[Entry]:
+    assert segment is not None
+    return [record.row for record in segment.read() if isinstance(record, Record)]
+
+
+def damaged(segment: Segment | None) -> list[bytes]:
+    assert segment is not None
+    return [record for record in segment.read() if isinstance(record, bytes)]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Segment:
-    created = Segment.create(tmp_path / "a.spool", TABLE)
-    assert created is not None
-    return created
+def made(tmp_path: Path) -> File:
+    return File(tmp_path / "a.spool")
 
 
-def again(made: Segment, table: str = TABLE) -> Segment | None:
-    made.release()
-    return Segment.take_over(made.path, table)
-
-
-def test_events_are_read_back_in_order(made: Segment) -> None:
-    for number in range(3):
-        made.add(event(number))
-    taken = again(made)
+def test_rows_are_read_back_in_order(made: File) -> None:
+    made.add(0, 1, 2)
+    taken = made.again()
+    assert rows(taken) == [event(number) for number in range(3)]
     assert taken is not None
-    assert list(taken.read()) == [event(number) for number in range(3)]
     assert taken.count == 3
 
 
-def test_settled_events_are_not_read_again(made: Segment) -> None:
-    for number in range(3):
-        made.add(event(number))
-    made.note(Progress(settled=2))
-    taken = again(made)
-    assert taken is not None
-    assert list(taken.read()) == [event(2)]
+def test_a_row_with_a_dedupe_key_is_read_back(made: File) -> None:
+    key = uuid.uuid4()
+    columns, line = event(1)
+    names, seed = with_key(*prelude(columns, 77), key)
+    os.pwrite(made.segment.descriptor, frame(0, names, seed, line), PAGE)
+    assert rows(made.again()) == [(columns, line, key)]
 
 
-def test_the_delivery_under_way_is_kept(made: Segment) -> None:
+def test_a_record_longer_than_what_is_read_at_once_is_read_back(made: File) -> None:
+    line = b"x" * 3_000_000 + b"\n"
+    names, seed = prelude(("event",), 77)
+    os.pwrite(made.segment.descriptor, frame(0, names, seed, line), PAGE)
+    made.ends.append(PAGE + HEAD.size + len(names) + len(line))
+    made.add(1)
+    assert rows(made.again()) == [(("event",), line), event(1)]
+
+
+def test_the_delivery_under_way_is_kept(made: File) -> None:
     delivery = uuid.uuid4()
-    made.note(Progress(settled=1))
-    made.note(Progress(settled=1, sending=4, delivery=delivery))
-    taken = again(made)
+    made.segment.note(Progress(settled=1))
+    made.segment.note(Progress(settled=1, sending=4, delivery=delivery))
+    taken = made.again()
     assert taken is not None
     assert (taken.progress.settled, taken.progress.sending, taken.progress.delivery) == (1, 4, delivery)
 
 
-@pytest.mark.parametrize("slot", [2048, 3072])
-def test_a_torn_state_leaves_the_one_before(made: Segment, slot: int) -> None:
-    for settled in range(1, 4):
-        made.note(Progress(settled=settled))
-    with made.path.open("r+b") as file:
-        file.seek(slot + 8)
-        file.write(b"\xff")
-    taken = again(made)
-    assert taken is not None
-    assert taken.progress.settled in {2, 3}
-
-
-def test_a_torn_tail_is_passed_over(made: Segment) -> None:
-    made.add(event(0))
-    made.add(event(1))
-    os.truncate(made.path, made.size - 1)
-    taken = again(made)
-    assert taken is not None
-    assert list(taken.read()) == [event(0)]
-    assert taken.count == 1
-
-
-def test_a_corrupt_line_is_handed_out_as_it_is(made: Segment) -> None:
-    for number in range(3):
-        made.add(event(number))
-    raw = made.path.read_bytes().replace(b"\t1\n", b"\t7\n")
-    made.path.write_bytes(raw)
-    taken = again(made)
-    assert taken is not None
-    lines = list(taken.read())
-    assert [lines[0], lines[2]] == [event(0), event(2)]
-    assert isinstance(lines[1], bytes)
-
-
-def test_refused_rows_are_read_back(made: Segment) -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_no_damaged_byte_of_the_head_or_the_state_changes_what_they_say(made: File, turns: int) -> None:
     delivery = uuid.uuid4()
-    made.add(event(0))
-    made.add_refused(delivery, [(0, "because", "22001")])
-    taken = again(made)
+    for settled in range(turns):
+        made.segment.note(Progress(settled=settled + 1, sending=2, delivery=delivery))
+    progress = made.segment.progress
+    made.segment.release()
+    for place in range(PAGE):
+        made.flip(place, 0x41)
+        taken = take_over(made.path)
+        assert taken is not None, place
+        assert taken.head == HEAD_OF_EVENTS
+        assert (taken.progress.settled, taken.progress.sending) == (progress.settled, progress.sending), place
+        taken.release()
+        made.flip(place, 0x41)
+
+
+def test_a_state_of_which_both_copies_are_damaged_is_reported(made: File) -> None:
+    made.segment.note(Progress(settled=1))
+    for place in (2048, 2048 + 256):
+        made.flip(place + 8)
+    assert made.again() is None
+    assert "damaged" in made.reports[0]
+
+
+def test_a_head_of_which_both_copies_are_damaged_is_reported(made: File) -> None:
+    made.add(0)
+    made.flip(30)
+    made.flip(1024 + 30)
+    assert made.again() is None
+    assert made.path.exists()
+    assert "damaged" in made.reports[0]
+
+
+def test_a_torn_tail_is_passed_over(made: File) -> None:
+    made.add(0, 1)
+    os.truncate(made.path, made.ends[-1] - 1)
+    taken = made.again()
+    assert rows(taken) == [event(0)]
+    assert damaged(taken) == []
+
+
+@pytest.mark.parametrize("size", [1, 10, HEAD.size, HEAD.size + 3, HEAD.size + 11])
+def test_a_record_that_was_copied_half_is_passed_over(made: File, size: int) -> None:
+    made.add(0)
+    names, seed = prelude(("event",), 77)
+    record = frame(1, names, seed, b"x" * 100 + b"\n")
+    os.pwrite(made.segment.descriptor, record[:size].ljust(8192, b"\0"), made.ends[-1])
+    taken = made.again()
+    assert rows(taken) == [event(0)]
+    assert damaged(taken) == []
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("has_room_behind", [False, True])
+def test_a_damaged_byte_costs_its_own_record_only_and_is_noticed(made: File, which: int, has_room_behind: bool) -> None:
+    made.add(0, 1, 2)
+    if has_room_behind:
+        os.posix_fallocate(made.segment.descriptor, 0, 100_000)
+    made.segment.release()
+    for place in range(made.ends[which], made.ends[which + 1]):
+        for bit in (1, 0x20, 0xFF):
+            made.flip(place, bit)
+            taken = take_over(made.path)
+            assert rows(taken) == [event(number) for number in range(3) if number != which], (place, bit)
+            assert len(damaged(taken)) == 1, (place - made.ends[which], bit)
+            assert taken is not None
+            taken.release()
+            made.flip(place, bit)
+
+
+def test_a_record_of_another_segment_is_none(made: File) -> None:
+    names, seed = prelude(("event",), 78)
+    os.pwrite(made.segment.descriptor, frame(0, names, seed, b"1\n"), PAGE)
+    assert rows(made.again()) == []
+
+
+def test_zeros_are_no_record(made: File) -> None:
+    os.pwrite(made.segment.descriptor, bytes(10_000), PAGE)
+    taken = made.again()
+    assert (rows(taken), damaged(taken)) == ([], [])
+
+
+def test_a_living_segment_is_read_up_to_what_does_not_check(made: File) -> None:
+    head = Head("", TABLE, deliver=False, salt=77)
+    living = File(made.path.with_name("b.spool"), head)
+    living.add(0, 1, 2)
+    living.flip(living.ends[1] + HEAD.size)
+    taken = Segment.take_over(living.path, lambda _: True, report=lambda *_: None, and_living=True)
+    assert rows(taken) == [event(0)]
+    assert damaged(taken) == []
+
+
+def test_what_was_left_out_is_read_back(made: File) -> None:
+    delivery = uuid.uuid4()
+    made.add(0)
+    made.segment.note(Progress(sending=1, delivery=delivery))
+    made.segment.add_refused(delivery, [(0, "because", "22001")])
+    taken = made.again()
     assert taken is not None
-    assert list(taken.read())[1] == [str(delivery), [[0, "because", "22001"]]]
+    assert taken.refused() == {0: ("because", "22001")}
 
 
-def test_a_line_that_does_not_fit_gives_its_place_to_the_next(made: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
-    made.add(event(0))
-    whole = os.pwrite
-    monkeypatch.setattr(
-        "os.pwrite", lambda descriptor, data, place: whole(descriptor, data[:5], place)
-    )  # as a full disk does
-    with pytest.raises(OSError, match="No space"):
-        made.add(((), b"much longer than the next\n"))
-    monkeypatch.undo()
-    made.add(event(1))
-    taken = again(made)
+def test_what_another_delivery_left_out_is_not(made: File) -> None:
+    made.segment.note(Progress(sending=1, delivery=uuid.uuid4()))
+    made.segment.add_refused(uuid.uuid4(), [(0, "because", "22001")])
+    taken = made.again()
     assert taken is not None
-    assert list(taken.read()) == [event(0), event(1)]
+    assert taken.refused() == {}
 
 
-def test_a_living_segment_is_not_taken_over(made: Segment) -> None:
-    assert Segment.take_over(made.path, TABLE) is None
+def test_a_living_segment_is_not_taken_over(made: File) -> None:
+    assert take_over(made.path) is None
 
 
-def test_a_segment_of_another_table_is_left_alone(made: Segment) -> None:
-    assert again(made, '"others"') is None
+def test_a_living_segment_whose_writer_delivers_is_not_taken_over_by_who_follows_others(made: File) -> None:
+    assert Segment.take_over(made.path, lambda _: True, report=lambda *_: None, and_living=True) is None
+
+
+def test_two_do_not_deliver_the_same_living_segment(tmp_path: Path) -> None:
+    living = File(tmp_path / "b.spool", Head("", TABLE, deliver=False))
+    first = Segment.take_over(living.path, lambda _: True, report=lambda *_: None, and_living=True)
+    assert first is not None
+    assert Segment.take_over(living.path, lambda _: True, report=lambda *_: None, and_living=True) is None
+    living.segment.release()
+    assert take_over(living.path) is None, "not even when its writer is dead"
+    assert first.has_died()
+    first.release()
+    assert take_over(living.path) is not None
+
+
+def test_a_segment_of_another_table_is_left_alone(made: File) -> None:
+    assert made.again('"others"') is None
     assert made.path.exists()
 
 
-def test_a_removed_segment_is_not_taken_over(made: Segment) -> None:
-    made.remove()
-    assert Segment.take_over(made.path, TABLE) is None
+def test_a_removed_segment_is_not_taken_over(made: File) -> None:
+    made.segment.remove()
+    assert take_over(made.path) is None
 
 
 def test_a_file_whose_process_died_while_making_it_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "a.spool"
     path.write_bytes(b"half a page")
-    assert Segment.take_over(path, TABLE) is None
+    assert take_over(path) is None
     assert not path.exists()
 
 
@@ -145,31 +263,33 @@ def test_what_is_no_segment_is_left_alone(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.write_bytes(b"x" * 2 * PAGE)
-    assert Segment.take_over(path, TABLE) is None
+    reports: list[str] = []
+    assert take_over(path, reports=reports) is None
     assert os.path.lexists(path)
+    assert len(reports) == 1
 
 
 def test_a_file_that_was_taken_for_a_dead_one_while_it_was_made_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.spool"
-    lock = module._lock
+    lock = module.try_lock
 
     def lock_late(descriptor: int) -> bool:
-        monkeypatch.setattr(module, "_lock", lock)
-        assert Segment.take_over(path, TABLE) is None  # another process, in between
+        monkeypatch.setattr(module, "try_lock", lock)
+        assert take_over(path) is None  # another process, in between
         return lock(descriptor)
 
-    monkeypatch.setattr(module, "_lock", lock_late)
-    assert Segment.create(path, TABLE) is None
+    monkeypatch.setattr(module, "try_lock", lock_late)
+    assert Segment.create(path, HEAD_OF_EVENTS) is None
 
 
-def test_a_segment_is_private(made: Segment) -> None:
+def test_a_segment_is_private(made: File) -> None:
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.spool").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
-        Segment.create(tmp_path / "a.spool", TABLE)
+        Segment.create(tmp_path / "a.spool", HEAD_OF_EVENTS)
     assert not (tmp_path / "victim").exists()

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +33,12 @@ class User:
     def __init__(self, folder: Path, **options: Any) -> None:
         self.warnings: list[str] = []
         settings: dict[str, Any] = {"max_bytes": 2**30, "with_fsync": False, "warn": self.warnings.append, **options}
+        is_mapped = settings.pop("is_mapped", None)
         self.spool = Spool(str(folder), settings.pop("table", '"events"'), **settings)
+        if is_mapped is not None:
+            assert not is_mapped or self.spool._is_mapped
+            self.spool._is_mapped = is_mapped
+            self.spool.append = self.spool._append_mapped if is_mapped else self.spool._append_written
         self.waiting = Queue(10**6, 2**40, lambda: None, lambda row, queue: None)
 
     @property
@@ -185,52 +198,237 @@ def test_a_full_spool_refuses_and_takes_again_when_there_is_room(folder: Path) -
     assert user.add(1) == []
 
 
-def test_a_closed_spool_refuses(folder: Path) -> None:
+def test_a_closed_spool_opens_again(folder: Path) -> None:
     user = User(folder)
+    user.add(1)
     user.spool.close()
-    assert user.add(1) == [event(1)]
+    user.spool.close()
+    user.queue.clear()
+    assert user.add(2) == []
+    user.spool.settled(user.take(1))
+    user.spool.close()
+    assert numbers(User(folder).recovered()) == [1]
 
 
 def test_a_closed_spool_sends_nothing(folder: Path) -> None:
     user = User(folder)
     user.add(1)
     user.spool.close()
+    assert user.spool.limit() == 0
     assert not user.spool.sending(Batch([user.queue.popleft()]))
 
 
-def test_an_event_logged_while_another_is_written_comes_after_it(folder: Path) -> None:
-    user = User(folder)
+WAYS = pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "written"])
 
-    def accept(each: Row) -> None:
-        user.queue.append(each)
-        if each == event(1):
-            assert user.spool.add(event(2), user.queue, user.queue.append) == []  # a signal handler
 
-    user.spool.add(event(1), user.queue, accept)
-    assert list(user.queue) == [event(1), event(2)]
+@WAYS
+def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder: Path, is_mapped: bool) -> None:
+    user = User(folder, is_mapped=is_mapped)
+    signals = itertools.count()
+    logged = itertools.count(10**6)
+
+    class AlarmError(Exception):
+        pass
+
+    is_inside = False
+
+    def on_alarm(*_: Any) -> None:
+        nonlocal is_inside
+        user.add(next(logged))
+        if is_inside and next(signals) % 3 == 0:
+            is_inside = False
+            raise AlarmError
+
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        for number in range(30_000):
+            try:
+                if number % 50 == 0:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0005))
+                is_inside = True
+                user.add(number)
+                is_inside = False
+            except AlarmError:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert next(signals) > 20
+    queued = [int(line) for _, line in user.queue]
+    assert len(queued) == user.waiting.rows_in == sum(segment.count for segment in user.spool._segments)
+    assert user.spool.lock.acquire(blocking=False)
+    user.spool.lock.release()
     user.spool.close()
-    assert numbers(User(folder).recovered()) == [1, 2]
+    assert numbers(User(folder).recovered(10**6)) == queued
 
 
-@pytest.mark.parametrize("is_queued", [False, True])
-def test_a_signal_handler_that_raises_leaves_file_and_queue_in_step(folder: Path, is_queued: bool) -> None:
-    user = User(folder)
-    calls = []
+@WAYS
+def test_threads_leave_file_and_queue_in_step(folder: Path, is_mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pawprint_logging._delivery.spool.WINDOW_BYTES", 20_000)
+    monkeypatch.setattr("pawprint_logging._delivery.spool.SEGMENT_BYTES", 200_000)
+    user = User(folder, is_mapped=is_mapped)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.00001)
+    try:
+        threads = [
+            threading.Thread(target=user.add, args=tuple(range(first, first + 4000)))
+            for first in range(0, 28_000, 4000)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(segments(folder)) > 3
+    queued = [int(line) for _, line in user.queue]
+    assert sorted(queued) == list(range(28_000))
+    user.spool.close()
+    by_file: dict[Path, list[int]] = {}
+    for batch in User(folder).spool.recover(10**6, 2**30):
+        by_file[batch.origin.segment.path] = numbers([batch])
+    assert sorted(itertools.chain(*by_file.values())) == sorted(queued)
+    places = {number: place for place, number in enumerate(queued)}
+    for found in by_file.values():
+        assert [places[number] for number in found] == list(range(places[found[0]], places[found[0]] + len(found)))
 
-    def accept(each: Row) -> None:
-        calls.append(each)
-        if len(calls) > 1 or is_queued:
-            user.queue.append(each)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        user.spool.add(event(1), user.queue, accept)
-    assert list(user.queue) == [event(1)]
+def test_a_write_that_fails_leaves_its_place_to_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = User(folder, is_mapped=False)
+    user.add(0)
+    whole = os.pwrite
+    monkeypatch.setattr("os.pwrite", lambda descriptor, data, place: whole(descriptor, data[:9], place))  # a full disk
+    assert user.add(10**9) == [event(10**9)]
+    monkeypatch.undo()
+    assert user.add(1) == []
+    assert user.waiting.rows_in == 2
+    user.spool.close()
+    assert numbers(User(folder).recovered()) == [0, 1]
+
+
+@WAYS
+def test_a_row_larger_than_a_segment_has_one_of_its_own(folder: Path, is_mapped: bool) -> None:
+    user = User(folder, is_mapped=is_mapped, max_bytes=200_000)
+    large = (("event",), b"9" * 60_000 + b"\n")
+    user.add(1)
+    assert user.spool.append(large, user.waiting)
     user.add(2)
+    user.spool.close()
+    found = [row for batch in User(folder).spool.recover(100, 2**20) for row in batch.rows]
+    assert found == [event(1), large, event(2)]
+
+
+def test_rows_with_dedupe_keys_come_back_with_them(folder: Path) -> None:
+    user = User(folder, keyed=True)
+    rows = [(*event(number), uuid.uuid4()) for number in range(3)]
+    for row in rows:
+        assert user.spool.append(row, user.waiting)
+    user.spool.close()
+    assert numbers(User(folder).recovered()) == [], "another kind"
+    assert [row for batch in User(folder, keyed=True).recovered() for row in batch.rows] == rows
+
+
+def test_another_databases_events_are_left_alone_and_told_of(folder: Path) -> None:
+    user = User(folder, database="postgresql://one:5432/shop")
+    user.add(1)
+    user.spool.close()
+    other = User(folder, database="postgresql://two:5432/shop")
+    assert other.recovered() == []
+    assert "postgresql://one:5432/shop" in other.warnings[0]
+
+
+def test_what_is_in_doubt_for_longer_than_the_ledger_remembers_is_not_sent_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(folder)
+    user.add(1, 2, 3)
+    user.take(2)
+    user.spool.close()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 36 * 86400)
+    second = User(folder)
+    assert numbers(second.recovered()) == [3]
+    assert "35 days" in second.warnings[0]
+    (aside,) = folder.glob("*.rejected")
+    assert aside.read_bytes() == b'["event"]\t1\n["event"]\t2\n'
+    assert segments(folder) == []
+
+
+def test_what_was_in_doubt_a_month_ago_is_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = User(folder)
+    user.add(1, 2)
+    batch = user.take(2)
+    user.spool.close()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 30 * 86400)
+    (found,) = User(folder).recovered()
+    assert (found.delivery, found.in_doubt) == (batch.delivery, True)
+
+
+@pytest.mark.parametrize("harm", ["head", "state", "unreadable"])
+def test_a_file_that_cannot_be_read_is_told_of_each_time_and_keeps_no_other(folder: Path, harm: str) -> None:
+    for number in range(3):
+        user = User(folder)
+        user.add(number)
+        user.spool.close()
+    worst = segments(folder)[0]
+    raw = bytearray(worst.read_bytes())
+    if harm == "head":
+        raw[40] ^= 1
+        raw[1024 + 40] ^= 1
+        worst.write_bytes(raw)
+    elif harm == "state":
+        for place in (3072, 3072 + 256):
+            raw[place + 5] ^= 1
+        worst.write_bytes(raw)
+    else:
+        worst.unlink()
+        worst.symlink_to("/nowhere")
+    first, second = User(folder), User(folder)
+    assert len(numbers(first.recovered())) == 2
+    assert second.recovered() == []
+    for each in (first, second):
+        assert worst.name in each.warnings[0]
+    assert os.path.lexists(worst)
+
+
+def test_a_segment_that_cannot_be_deleted_is_settled_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(folder)
+    user.add(1)
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
     user.spool.settled(user.take(1))
+    user.spool.tidy()
+    assert "cannot be deleted" in user.warnings[0]
+    assert user.spool.limit() == 0
+    monkeypatch.undo()
+    assert user.add(2) == []
     user.spool.close()
     assert numbers(User(folder).recovered()) == [2]
+    assert segments(folder) == []
+
+
+def test_batches_that_are_settled_out_of_order_are_noted_in_order(folder: Path) -> None:
+    user = User(folder)
+    user.add(1, 2, 3)
+    first, second = user.take(1), user.take(1)
+    user.spool.settled(second)
+    assert first.origin.segment.progress.settled == 0
+    user.spool.settled(first)
+    assert first.origin.segment.progress.settled == 2
+
+
+def test_a_delivery_that_was_noted_twice_is_taken_once(folder: Path) -> None:
+    user = User(folder)
+    user.add(1, 2)
+    batch = user.take(1)
+    assert user.spool.sending(batch)
+    assert user.spool.limit() == 1
 
 
 def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
@@ -238,7 +436,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
     user.add(1, 2, 3)
     (path,) = segments(folder)
     user.spool.close()
-    path.write_bytes(path.read_bytes().replace(b"\t2\n", b"\t9\n"))
+    path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
     for _ in range(2):
         second = User(folder)
         batches = second.spool.recover(1, 2**20)
@@ -253,7 +451,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
 def test_a_child_leaves_the_parents_segments_alone(folder: Path) -> None:
     user = User(folder)
     user.add(1)
-    descriptor = user.spool._runs[0].segment.descriptor
+    descriptor = user.spool._segments[0].descriptor
     assert descriptor >= 0
     user.spool.after_fork_in_child()
     user.queue.clear()

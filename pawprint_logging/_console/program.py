@@ -38,8 +38,8 @@ class State:
     tracker: Tracker | None = None
     with_traceback: bool = False
 
-    def connect(self, purpose: Purpose) -> Tracker:
-        """Return the tracker that options and variables describe; it has a database and a table.
+    def connect(self, purpose: Purpose, *, needs_table: bool = True) -> Tracker:
+        """Return the tracker that options and variables describe; it has a database, and a table if one is needed.
 
         Raises:
             ConfigurationError: no database or table is named, or an option cannot be used.
@@ -56,7 +56,7 @@ class State:
             raise ConfigurationError(
                 'no database is named: pass --db "postgresql://…", or --dotfile, or set PAWPRINT_DB'
             )
-        if tracker.table is None:
+        if tracker.table is None and needs_table:
             raise ConfigurationError("no table is named: pass --table, or --dotfile, or set PAWPRINT_TABLE")
         self.tracker = tracker
         return tracker

@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
@@ -22,6 +22,9 @@ from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
 from .worker import Worker
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from .spoolonly import SpoolOnly
 
 
 def build(owner: str, tracker: Tracker | None, options: Mapping[str, Any]) -> Pipeline:
@@ -67,7 +70,7 @@ class Pipeline:
         )
         store: Store = Nowhere()
         if settings.spool is not None and not tracker.is_debug:
-            store = _spool(settings, layout.sql, fallback.warn)
+            store = _spool(settings, tracker, fallback.notice)
         self.capture = Capture(
             layout.fields,
             marker=settings.marker,
@@ -84,7 +87,11 @@ class Pipeline:
         open_table = partial(
             Writer, tracker, fallback, write_timeout=settings.write_timeout, create_table=settings.create_table
         )
-        self._worker = Worker(settings, open_table, fallback, [store])
+        self._worker: Worker | SpoolOnly = (
+            Worker(settings, open_table, fallback, [store])
+            if settings.deliver or isinstance(store, Nowhere)
+            else _spool_only(settings, fallback, store)
+        )
         # a pipeline that nobody holds any more must not keep its thread
         weakref.finalize(self, self._worker.abandon).atexit = False
         self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
@@ -159,7 +166,7 @@ class Pipeline:
         return self._worker.stats
 
 
-def _spool(settings: Settings, table: str, warn: Callable[[str], None]) -> Store:
+def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None]) -> Store:
     try:
         from .spool import Spool
     except ImportError as error:  # Windows has no fcntl
@@ -169,8 +176,18 @@ def _spool(settings: Settings, table: str, warn: Callable[[str], None]) -> Store
     assert settings.spool is not None
     return Spool(
         str(settings.spool),
-        table,
+        tracker.layout.sql,
+        database=tracker.address,
         max_bytes=settings.max_spool_bytes,
         with_fsync=settings.spool_fsync,
         warn=warn,
+        deliver=settings.deliver,
     )
+
+
+def _spool_only(settings: Settings, fallback: Fallback, store: Store) -> SpoolOnly:
+    from .spool import Spool  # Windows has no fcntl
+    from .spoolonly import SpoolOnly
+
+    assert isinstance(store, Spool)
+    return SpoolOnly(settings, fallback, store)

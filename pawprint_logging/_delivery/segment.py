@@ -1,72 +1,173 @@
-"""One file of the spool: events in the order in which they were accepted, and how far their delivery has come.
+"""One file of the spool: rows in the order in which they were accepted, and how far their delivery has come.
 
-The first page holds what changes: two slots, written in turn, each with the number of events that are settled and the
-    delivery that is
-under way. They are overwritten in place, so that a full disk cannot keep a delivery from being noted, which is what
-makes room. After the page comes one line for each event, `e`, or for the rows that a delivery refused, `r`: checksum,
-number, and JSON or COPY text.
+The first page says whose rows they are, twice, for a damaged byte must not strand them. It also holds what changes: two
+slots, written in turn, each with the number of rows that are settled and the delivery that is under way, twice as well.
+They are overwritten in place, so that a full disk cannot keep a delivery from being noted, which is what makes room.
+After the page come the records of the rows, which only the segment's writer writes.
+
+Two locks: the segment's own, which its writer holds as long as it lives, and that of the file beside it, which whoever
+delivers the rows of another process holds. In that file is also what a delivery left out.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import stat
 import struct
+import time
 import uuid
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._capture.row import Row
+from .frame import Record, scan
 
-MAGIC = b"pawprint_logging spool 1 "
+if TYPE_CHECKING:
+    import mmap
+
+    from .store import Accepting
+
+MAGIC = b"pawprint_logging spool "
+_VERSION = b"2 "
 PAGE = 4096
+#: where the head is, twice
+_HEADS = (0, 1024)
 _SLOTS = (2048, 3072)
-#: turn, events settled, events in the delivery under way, the delivery
-_STATE = struct.Struct(">QQQ16s")
+#: bytes between the two copies of a slot
+_COPY = 256
+#: turn, rows settled, rows in the delivery under way, the delivery, seconds since 1970
+_STATE = struct.Struct(">QQQ16sQ")
 _CHECKSUM = struct.Struct(">I")
+
+SUFFIX = ".spool"
+#: the file beside a segment
+BESIDE = ".delivery"
+
+#: `end` of a window into which nothing is written any more
+SEALED = 2**63
+#: `end` of a window into which something is being written by a system call
+BUSY = -1
+
+Report = Callable[[Path, str], None]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Whose rows a segment holds.
+
+    Args:
+        database: the address of the database, without a password.
+        table: the quoted name of the table.
+        deliver: whether the process that writes it delivers it as well.
+        keyed: whether its rows have dedupe keys.
+        salt: what the checksums of its records begin with.
+    """
+
+    database: str
+    table: str
+    deliver: bool = True
+    keyed: bool = False
+    salt: int = 0
 
 
 @dataclass
 class Progress:
-    """How far the delivery of a segment's events has come."""
+    """How far the delivery of a segment's rows has come."""
 
     turn: int = 0
     settled: int = 0
     sending: int = 0
     delivery: uuid.UUID = field(default_factory=lambda: uuid.UUID(int=0))
+    #: seconds since 1970
+    noted_at: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A record that is being written by a system call, and the queue that its row goes into.
+
+    Args:
+        start: where it begins.
+        number: its number.
+        record: what is written.
+        queue: where its row has been counted already.
+        size: bytes that it is counted with there.
+    """
+
+    start: int
+    number: int
+    record: bytes
+    queue: Accepting
+    size: int
+
+
+class Window:
+    """The part of a segment that is being written, and where the next record goes.
+
+    `end` and `count` change together, with no call in between.
+    """
+
+    __slots__ = ("base", "count", "descriptor", "end", "limit", "memory", "pending")
+
+    def __init__(
+        self, *, end: int, count: int, limit: int, descriptor: int, memory: mmap.mmap | None, base: int
+    ) -> None:
+        self.end = end
+        self.count = count
+        self.limit = limit
+        #: of the segment, for `pwrite`
+        self.descriptor = descriptor
+        #: shared memory, if the file system allows for it, and the place in the file where that begins
+        self.memory: Any = memory
+        self.base = base
+        #: while `end` is BUSY
+        self.pending: Pending | None = None
+
+
+class UnreadableError(Exception):
+    """A file that should be a segment cannot be read as one; the message says why."""
 
 
 class Segment:
-    """A segment file that this process has locked.
+    """A segment file that this process has locked: as its writer, or to deliver it.
 
-    Not a context manager: it lives as long as its events, and `flock` keeps other processes off it until then.
+    Not a context manager: it lives as long as its rows, and the locks keep other processes off it until then.
 
     Args:
         path: the file.
-        descriptor: it, open and locked.
-        with_fsync: whether every write is to survive the machine too, default False.
+        descriptor: it, open.
+        head: what its first page says.
+        with_fsync: whether notes are to survive the machine too, default False.
     """
 
-    def __init__(self, path: Path, descriptor: int, *, with_fsync: bool = False) -> None:
+    def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.head = head
+        #: bytes that it takes of the spool's
         self.size = os.fstat(descriptor).st_size
-        #: events written so far
-        self.count = 0
         self.progress = Progress()
-        #: whether it is a dead process' segment, which gets no more events
-        self.is_inherited = False
+        #: where this process writes, if it does
+        self.window: Window | None = None
+        #: rows taken from the queue
+        self.taken = 0
+        #: rows that were settled before others in front of them: the number of the first → of the one after the last
+        self.early: dict[int, int] = {}
+        #: whether its writer has ended, or turned to another
+        self.is_dead = False
+        self._count = 0
         self._with_fsync = with_fsync
-        self._names: dict[tuple[str, ...], bytes] = {}
+        self._beside = -1
 
     @classmethod
-    def create(cls, path: Path, table: str, *, with_fsync: bool = False) -> Segment | None:
+    def create(cls, path: Path, head: Head, *, with_fsync: bool = False) -> Segment | None:
         """Return a new segment, or None if another process took the file for a dead one's in the same moment.
 
         Raises:
@@ -75,131 +176,217 @@ class Segment:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # the umask may have taken more away
-            if not _lock(descriptor) or not os.fstat(descriptor).st_nlink:
+            if not try_lock(descriptor) or not os.fstat(descriptor).st_nlink:
                 os.close(descriptor)
                 path.unlink(missing_ok=True)
                 return None
-            head = MAGIC + json.dumps({"table": table}).encode() + b"\n"
+            text = json.dumps(asdict(head)).encode()
+            line = MAGIC + _VERSION + b"%08x %b\n" % (zlib.crc32(text), text)
             # filled, not left a hole: the slots must have their place on the disk
-            if os.pwrite(descriptor, head.ljust(PAGE - 1) + b"\n", 0) < PAGE:
+            page = line.ljust(_HEADS[1]) + line.ljust(PAGE - _HEADS[1] - 1) + b"\n"
+            if len(line) > _HEADS[1] or os.pwrite(descriptor, page, 0) < PAGE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            made = cls(path, descriptor, with_fsync=with_fsync)
-            made.note(Progress())
+            made = cls(path, descriptor, head, with_fsync=with_fsync)
+            for _ in _SLOTS:
+                made.note(Progress())
         except BaseException:  # a full disk, or a signal handler that raises
-            os.close(descriptor)
+            with suppress(OSError):
+                os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
         return made
 
     @classmethod
-    def take_over(cls, path: Path, table: str, *, with_fsync: bool = False) -> Segment | None:
-        """Return the segment of a dead process, or None if it is alive, for another table, or no segment."""
+    def take_over(
+        cls,
+        path: Path,
+        is_wanted: Callable[[Head], bool],
+        *,
+        report: Report,
+        and_living: bool = False,
+        with_fsync: bool = False,
+    ) -> Segment | None:
+        """Return a segment to deliver, or None if its writer does that, another process does, or it is not wanted.
+
+        Args:
+            path: the file.
+            is_wanted: whether its rows are for the caller.
+            report: told of a file that cannot be read.
+            and_living: whether segments may be taken whose writers live and leave the delivery to others.
+            with_fsync: as for the class.
+        """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            report(path, f"it cannot be opened ({error.strerror})")
             return None
         segment = None
         try:
-            status = os.fstat(descriptor)
-            is_dead = stat.S_ISREG(status.st_mode) and _lock(descriptor) and bool(os.fstat(descriptor).st_nlink)
-            if is_dead and os.fstat(descriptor).st_size < PAGE:
-                path.unlink(missing_ok=True)  # its process was killed while it made it: there is no event in it
-            elif is_dead and _table(descriptor) == table:
-                segment = cls(path, descriptor, with_fsync=with_fsync)
-                segment.progress = _newest(descriptor)
-                segment.is_inherited = True
+            segment = cls._claim(path, descriptor, is_wanted, and_living=and_living, with_fsync=with_fsync)
+        except UnreadableError as error:
+            report(path, str(error))
+        except OSError as error:
+            report(path, f"it cannot be read ({error.strerror})")
         finally:
             if segment is None:
                 os.close(descriptor)
         return segment
 
-    def add(self, event: Row) -> int:
-        """Write an event; return the bytes that it took.
+    @classmethod
+    def _claim(
+        cls, path: Path, descriptor: int, is_wanted: Callable[[Head], bool], *, and_living: bool, with_fsync: bool
+    ) -> Segment | None:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("it is no file")
+        is_dead = try_lock(descriptor)
+        if not (is_dead or and_living):
+            return None
+        if os.fstat(descriptor).st_size < PAGE:
+            if is_dead and os.fstat(descriptor).st_nlink:
+                path.unlink(missing_ok=True)  # its process was killed while it made it: there is no row in it
+            return None
+        head = _head(os.pread(descriptor, PAGE, 0))
+        if head is None:
+            if not is_dead:
+                return None  # just being made
+            raise UnreadableError("its head is damaged, or another version's")
+        if not is_wanted(head) or not (is_dead or not head.deliver):
+            return None
+        segment = cls(path, descriptor, head, with_fsync=with_fsync)
+        segment.is_dead = is_dead
+        try:
+            if segment._lock_beside() and os.fstat(descriptor).st_nlink:
+                segment.progress = _newest(descriptor)
+                return segment
+        except BaseException:
+            segment._let_go_beside()
+            raise
+        segment._let_go_beside()
+        return None
 
-        Raises:
-            OSError: there is no room. The next event then takes the place of what was written of this one.
-        """
-        columns, line = event
-        names = self._names.get(columns)
-        if names is None:
-            names = self._names[columns] = json.dumps(columns).encode()
-        written = self._append(b"e", b"%d\t%b\t%b" % (self.count, names, line))
-        self.count += 1
-        return written
+    @property
+    def count(self) -> int:
+        """How many rows were written, or read, so far."""
+        return self._count if self.window is None else self.window.count
 
-    def add_refused(self, delivery: uuid.UUID, refused: list[tuple[int, str, str | None]]) -> None:
-        """Write which events (number, reason, SQLSTATE) a delivery is about to leave out.
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing more comes."""
+        return self.is_dead or (self.window is not None and self.window.end == SEALED)
 
-        Raises:
-            OSError: there is no room.
-        """
-        self._append(b"r", json.dumps([str(delivery), refused]).encode() + b"\n")
-
-    def note(self, progress: Progress) -> None:
-        """Write how far the delivery has come, in the slot that holds the older state."""
-        progress.turn = self.progress.turn + 1
-        state = _STATE.pack(progress.turn, progress.settled, progress.sending, progress.delivery.bytes)
-        os.pwrite(self.descriptor, state + _CHECKSUM.pack(zlib.crc32(state)), _SLOTS[progress.turn % 2])
-        self._sync()
-        self.progress = progress
-
-    def _append(self, kind: bytes, payload: bytes) -> int:
-        line = b"%b%08x\t%b" % (kind, zlib.crc32(payload), payload)
-        if os.pwrite(self.descriptor, line, self.size) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._sync()
-        self.size += len(line)
-        return len(line)
-
-    def _sync(self) -> None:
-        if self._with_fsync:
-            os.fsync(self.descriptor)
-
-    def read(self) -> Iterator[Row | bytes | list[Any]]:
-        """Return the lines from the start.
-
-        Events that are not settled, refused rows (as lists), and what is neither (as bytes).
-
-        A last line that is not whole belongs to a call that never returned, or to a write that failed: it is passed
-            over.
-        """
-        with os.fdopen(os.dup(self.descriptor), "rb") as file:
-            file.seek(PAGE)
-            end = PAGE
-            for line in file:
-                end += len(line) if line.endswith(b"\n") else 0
-                self.count += line[:1] == b"e" and line.endswith(b"\n")
-                parsed = _parsed(line)
-                if parsed is None:
-                    if line.endswith(b"\n"):
-                        yield line
-                elif line[:1] == b"r":
-                    yield json.loads(parsed)
-                else:
-                    number, names, row = parsed.split(b"\t", 2)
-                    self.count = int(number) + 1
-                    if int(number) >= self.progress.settled:
-                        yield tuple(json.loads(names)), row
-            self.size = end
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is another process' segment."""
+        return self.window is None
 
     @property
     def is_released(self) -> bool:
         """Whether the file is no longer this process'."""
         return self.descriptor < 0
 
+    def has_died(self) -> bool:
+        """Return whether the writer of a segment that is delivered meanwhile has ended, or turned to another."""
+        if not self.is_dead:
+            self.is_dead = try_lock(self.descriptor)
+        return self.is_dead
+
+    def read(self, place: int = PAGE) -> Iterator[Record | bytes]:
+        """Return the records from a place on, and as bytes what is damaged."""
+        for record in scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead):
+            if isinstance(record, Record):
+                self._count = max(self._count, record.number + 1)
+            yield record
+
+    def note(self, progress: Progress) -> None:
+        """Write how far the delivery has come, in the slot that holds the older state.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        # in place, on blocks that are there: only a disk that fails can refuse it
+        progress.turn = self.progress.turn + 1
+        progress.noted_at = int(time.time())
+        state = _STATE.pack(
+            progress.turn, progress.settled, progress.sending, progress.delivery.bytes, progress.noted_at
+        )
+        state += _CHECKSUM.pack(zlib.crc32(state))
+        self.progress = progress
+        os.pwrite(self.descriptor, state.ljust(_COPY, b" ") + state, _SLOTS[progress.turn % 2])
+        if self._with_fsync:
+            os.fsync(self.descriptor)
+
+    # ---- the file beside it
+
+    def add_refused(self, delivery: uuid.UUID, refused: list[tuple[int, str, str | None]]) -> None:
+        """Write which rows (place, reason, SQLSTATE) a delivery is about to leave out.
+
+        Raises:
+            OSError: there is no room.
+        """
+        text = json.dumps([str(delivery), refused]).encode()
+        line = b"\n%08x %b\n" % (zlib.crc32(text), text)  # the line feed before it ends one that was torn
+        if os.write(self._open_beside(), line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._with_fsync:
+            os.fsync(self._beside)
+
+    def refused(self) -> dict[int, tuple[str, str | None]]:
+        """Return what the delivery under way left out: place → reason and SQLSTATE."""
+        found: dict[int, tuple[str, str | None]] = {}
+        delivery = str(self.progress.delivery)
+        with suppress(FileNotFoundError):
+            for line in self._path_beside.read_bytes().splitlines():
+                checksum, _, text = line.partition(b" ")
+                if checksum == b"%08x" % zlib.crc32(text) and (noted := json.loads(text))[0] == delivery:
+                    found = {place: (reason, sqlstate) for place, reason, sqlstate in noted[1]}
+        return found
+
+    @property
+    def _path_beside(self) -> Path:
+        return self.path.with_suffix(BESIDE)
+
+    def _open_beside(self) -> int:
+        if self._beside < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._beside = os.open(self._path_beside, flags, 0o600)
+        return self._beside
+
+    def _lock_beside(self) -> bool:
+        descriptor = self._open_beside()
+        # whoever had it may have deleted it together with the segment
+        return try_lock(descriptor) and bool(os.fstat(descriptor).st_nlink)
+
+    def _let_go_beside(self) -> None:
+        if self._beside >= 0:
+            os.close(self._beside)
+            self._beside = -1
+
+    # ---- its end
+
     def remove(self) -> None:
-        """Delete the file: its events are settled."""
+        """Delete the file: its rows are settled.
+
+        Raises:
+            OSError: it cannot be deleted. It stays this process'.
+        """
         self.path.unlink(missing_ok=True)
+        if self._beside >= 0:
+            self._path_beside.unlink(missing_ok=True)
         self.release()
 
     def release(self) -> None:
         """Leave the file to whoever comes next."""
+        self._let_go_beside()
         if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+            descriptor, self.descriptor = self.descriptor, -1
+            os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock a file, if nobody else has; return whether."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -207,34 +394,56 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _table(descriptor: int) -> str | None:
-    head = os.pread(descriptor, _SLOTS[0], 0)
-    if not head.startswith(MAGIC):
-        return None
-    try:
-        return str(json.loads(head[len(MAGIC) :].partition(b"\n")[0])["table"])
-    except (ValueError, KeyError, TypeError):
-        return None
+def remove_orphan(path: Path) -> None:
+    """Delete the file beside a segment that is gone, as a process leaves it that is killed between the two."""
+    if path.with_suffix(SUFFIX).exists():
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _head(page: bytes) -> Head | None:
+    """Return what the first page says, if one of its two copies is whole."""
+    start = MAGIC + _VERSION
+    for place in _HEADS:
+        line = page[place:].partition(b"\n")[0]
+        checksum, _, text = line[len(start) :].partition(b" ")
+        text = text.rstrip(b" ")
+        if line.startswith(start) and checksum == b"%08x" % zlib.crc32(text):
+            return Head(**json.loads(text))
+    return None
 
 
 def _newest(descriptor: int) -> Progress:
-    newest = Progress()
+    """Return the state that was noted last.
+
+    Raises:
+        UnreadableError: both copies of a slot are damaged, or what the slots say cannot be.
+    """
+    found: list[Progress] = []
     for slot in _SLOTS:
-        raw = os.pread(descriptor, _STATE.size + _CHECKSUM.size, slot)
-        state, checksum = raw[: _STATE.size], raw[_STATE.size :]
-        if len(raw) == _STATE.size + _CHECKSUM.size and _CHECKSUM.unpack(checksum)[0] == zlib.crc32(state):
-            turn, settled, sending, delivery = _STATE.unpack(state)
-            if turn > newest.turn:
-                newest = Progress(turn, settled, sending, uuid.UUID(bytes=delivery))
-    return newest
+        states = [os.pread(descriptor, _STATE.size + _CHECKSUM.size, slot + copy) for copy in (0, _COPY)]
+        whole = [
+            state
+            for state in states
+            if len(state) == _STATE.size + _CHECKSUM.size
+            and _CHECKSUM.unpack(state[_STATE.size :])[0] == zlib.crc32(state[: _STATE.size])
+        ]
+        if whole:
+            found += [_progress(state) for state in whole]
+        else:
+            raise UnreadableError("both copies of its state are damaged, and what is delivered is not known")
+    found.sort(key=lambda progress: progress.turn)
+    if any(later.settled < earlier.settled for earlier, later in itertools.pairwise(found)):
+        raise UnreadableError("its states contradict each other")
+    return found[-1]
 
 
-def _parsed(line: bytes) -> bytes | None:
-    """Return what a line holds behind its checksum, or None if it is not whole."""
-    kind, checksum, payload = line[:1], line[1:9], line[10:]
-    if kind not in (b"e", b"r") or line[9:10] != b"\t" or not payload.endswith(b"\n"):
-        return None
-    try:
-        return payload if int(checksum, 16) == zlib.crc32(payload) else None
-    except ValueError:
-        return None
+def _progress(state: bytes) -> Progress:
+    turn, settled, sending, delivery, noted_at = _STATE.unpack(state[: _STATE.size])
+    return Progress(turn, settled, sending, uuid.UUID(bytes=delivery), noted_at)

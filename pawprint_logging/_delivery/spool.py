@@ -1,87 +1,83 @@
-"""The write-ahead log of accepted events.
-
-What a killed process leaves behind, the next one that opens the directory delivers.
+"""The write-ahead log of accepted rows: what a killed process leaves behind is delivered by the next one, or by `ship`.
 
 Each process has segment files of its own, locked as long as it lives (`flock` ends with the process, however it ends).
-An event is in the current segment before it is in the queue, and in the same order, so that a delivery is a run of
+A row is in the current segment before it is in the queue, and in the same order, so that a delivery is a run of
 numbers. The delivery's UUID is noted before it is sent, and the ledger then tells the next process whether it arrived.
+
+Where the file system allows for it, a row is copied into shared memory of the file. On CPython with its global lock,
+up to 3.13, threads and signal handlers take turns at calls and at jumps backwards only. So the few instructions that
+take the place in the file, copy, and append to the queue are one step, and need no lock of ours; elsewhere they stand
+under a reentrant one. They must hold no Python call and make no object that the garbage collector looks after.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import uuid
-import zlib
+import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from itertools import compress, tee
 from pathlib import Path
+from zlib import crc32
 
 from .. import _native as native
-from .._capture.row import Row
-from .._failure import Failure
+from .._capture.row import ROW_BYTES, Entry
 from ..errors import ConfigurationError
+from . import mapping
 from .batch import Batch
-from .segment import PAGE, Progress, Segment
+from .frame import HEAD, MARK, frame, prelude, with_key
+from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
+from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, remove_orphan
 from .store import Accepting
 
 #: bytes after which a segment is followed by another, so that what is delivered can be deleted
 SEGMENT_BYTES = 16 * 2**20
+#: bytes for which room is made at once: so many that fewer than one call in a thousand waits for it
+WINDOW_BYTES = 2**20
 #: bytes after which a segment is deleted as soon as all of it is delivered
-_WORTH_DELETING = 256 * 1024
+_WORTH_DELETING = 4 * 2**20
 
+_SIZE = HEAD.size
+_pack = HEAD.pack
 
-@dataclass
-class Origin:
-    """Where the spool has a batch.
-
-    Args:
-        segment: the file that holds its rows.
-        end: the number in it that follows their last.
-        has_noted: whether the file has what an attempt left out, which the next one must correct.
-    """
-
-    segment: Segment
-    end: int = 0
-    has_noted: bool = False
-
-
-@dataclass
-class _Run:
-    """The events of one segment: how many were put into the queue, and how many of those were taken out again."""
-
-    segment: Segment
-    queued: int = 0
-    taken: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many are in the queue."""
-        return self.queued - self.taken
+_NO_WINDOW = Window(end=SEALED, count=0, limit=0, descriptor=-1, memory=None, base=0)
 
 
 class Spool:
-    """The spool directory of one worker.
+    """The segments that one process writes in a spool directory, and those of dead processes that it finds there.
 
     Args:
         directory: where the segments are; made, with mode 0700, if it is missing.
-        table: whose events they are; a directory may serve several tables.
+        table: whose rows they are, as the quoted name; a directory may serve several tables.
+        database: the address of its database, without a password.
         max_bytes: bytes that this process' segments may have.
-        with_fsync: whether an accepted event is to survive the machine, not only the process.
-        warn: called with what the user should know.
+        with_fsync: whether an accepted row is to survive the machine, not only the process.
+        warn: called with what the user should know; each is said once.
+        deliver: whether this process delivers what it writes, default True.
+        keyed: whether the rows have dedupe keys, default False.
 
     Raises:
         ConfigurationError: the directory cannot be used.
     """
 
     def __init__(
-        self, directory: str, table: str, *, max_bytes: int, with_fsync: bool, warn: Callable[[str], None]
+        self,
+        directory: str,
+        table: str,
+        *,
+        max_bytes: int,
+        with_fsync: bool,
+        warn: Callable[[str], None],
+        database: str = "",
+        deliver: bool = True,
+        keyed: bool = False,
     ) -> None:
         self._directory = Path(directory)
-        self._table = table
-        self._prefix = f"{zlib.crc32(table.encode()):08x}"
+        self._prefix = f"{crc32(table.encode()):08x}"
         self._max_bytes = max_bytes
         # a small spool has small segments, or its room would never come back
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 2 * PAGE))
@@ -95,269 +91,477 @@ class Spool:
             raise ConfigurationError(f"spool: the directory {directory!r} cannot be made ({error.strerror})") from error
         if not is_usable:
             raise ConfigurationError(f"spool: the directory {directory!r} is not writable for this process")
+        self._head = Head(database, table, deliver, keyed, int.from_bytes(os.urandom(4), "big"))
+        self._is_mapped = not with_fsync and mapping.can_map(self._directory)
+        self._has_said: set[str] = set()
+        #: writes a row to the current segment and puts it into the queue; see `_append_mapped`
+        self.append: Callable[[Entry, Accepting], bool] = self._append_written
+        if self._is_mapped:
+            self.append = self._append_mapped if _is_one_step() else self._append_mapped_locked
         self._begin()
 
     def _begin(self) -> None:
         # Reentrant: a signal handler that logs may come while this thread holds it.
         self.lock = native.RLock()
-        self._is_adding = False
-        self._deferred: deque[Row] = deque()
-        self._runs: deque[_Run] = deque()
-        self._current: Segment | None = None
+        #: this process' segments, in order
+        self._segments: deque[Segment] = deque()
+        self._window = _NO_WINDOW
         self._inherited: Segment | None = None
         self._bytes = 0
-        self._is_closed = False
+        #: rows in segments that are forgotten
+        self._rows_before = 0
+        self._prelude: tuple[tuple[str, ...] | None, bytes, int, int] = (None, b"", 0, 0)
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments to it; close the descriptors, which would keep its locks beyond its end."""
-        segments = [run.segment for run in self._runs] + [self._current, self._inherited]
-        is_closed = self._is_closed
-        self._begin()
-        self._is_closed = is_closed
+        segments = [*self._segments, self._inherited]
         for segment in segments:
             if segment is not None:
+                if segment.window is not None:
+                    segment.window.end = SEALED  # for a call that was interrupted by the fork
+                    mapping.forget(segment.window.memory)
                 segment.release()
+        self._begin()
 
     def leftovers(self) -> bool:
         """Return whether there may be segments of dead processes."""
-        return any(True for _ in self._directory.glob(f"{self._prefix}-*.spool"))
+        return any(True for _ in self._directory.glob(f"{self._prefix}-*{SUFFIX}"))
 
     # ---- the calling thread
 
-    def append(self, row: Row, queue: Accepting) -> bool:
+    def _append_mapped(self, row: Entry, queue: Accepting) -> bool:
         """Write a row and put it into the queue, in the same order as all others; return False if there is no room.
 
         Args:
-            row: the row.
-            queue: where to put it; nothing is taken from it but under the spool's lock.
+            row: columns, line, and the dedupe key if rows have one.
+            queue: where to put it.
         """
-        with self.lock:
-            self._is_closed = False
-            self._deferred.append(row)
-            if self._is_adding:  # a signal handler, inside the loop below: that has the row's turn
+        columns, names, seed, size_of_names = self._prelude
+        if columns is not row[0] or len(row) > 2:
+            _, names, seed, size_of_names = self._prelude_of(row)
+        line = row[1]
+        size_of_line = len(line)
+        size = _SIZE + size_of_names + size_of_line
+        size_in_queue = size_of_line + ROW_BYTES
+        append = queue.rows.append
+        while True:
+            window = self._window
+            start = window.end
+            number = window.count
+            end = start + size
+            if end > window.limit:
+                if not self._turn(window, size):
+                    return False
+                continue
+            record = _pack(MARK, crc32(line, seed ^ number), number, size_of_names, size_of_line) + names + line
+            base = window.base
+            place = slice(start - base, end - base)
+            if window.end == start:  # one step from here: no call but the last, and no new object
+                window.end = end
+                window.count = number + 1
+                window.memory[place] = record
+                queue.rows_in += 1
+                queue.bytes_in += size_in_queue
+                append(row)
                 return True
-            self._is_adding = True
-            has_room = True
-            try:
-                while self._deferred:
-                    each = self._deferred.popleft()
-                    before = queue.rows_in
-                    try:
-                        self._write(each)
-                        queue.add(each)
-                        self._runs[-1].queued += 1
-                    except OSError:
-                        has_room = False
-                    except BaseException:  # a signal handler that raises: what is in the file must be in the queue
-                        run = self._runs[-1] if self._runs else None
-                        if run is not None and run.segment.count > run.queued:
-                            if queue.rows_in == before:
-                                queue.add(each)
-                            run.queued = run.segment.count
-                        raise
-            finally:
-                self._is_adding = False
-            return has_room
 
-    def _write(self, event: Row) -> None:
-        segment = self._current
-        is_next = segment is None or segment.size >= self._segment_bytes
-        if self._bytes + len(event[1]) + PAGE * is_next > self._max_bytes:
-            raise OSError(errno.ENOSPC, "the spool has max_spool_bytes")
-        if segment is None or is_next:
-            segment = self._next_segment()
-        self._bytes += segment.add(event)
-
-    def _next_segment(self) -> Segment:
-        made = None
-        while made is None:
-            path = self._directory / f"{self._prefix}-{os.getpid()}-{uuid.uuid4().hex[:12]}.spool"
-            made = Segment.create(path, self._table, with_fsync=self._with_fsync)
-        previous = self._current
-        self._runs.append(_Run(made))
-        self._current = made
-        self._bytes += made.size
-        if previous is not None:
-            self._remove_if_settled(previous)
-        return made
-
-    # ---- the writing thread
-
-    def limit(self) -> int:
-        """Return how many events of the queue's front belong together: a delivery is of one segment."""
+    def _append_mapped_locked(self, row: Entry, queue: Accepting) -> bool:
         with self.lock:
-            while len(self._runs) > 1 and self._runs[0].waiting == 0:
-                self._runs.popleft()
-            return self._runs[0].waiting if self._runs else 0
+            return self._append_mapped(row, queue)
 
-    def sending(self, batch: Batch) -> bool:
-        """Note the delivery of a batch that was taken from the queue's front, before it is sent.
+    def _append_written(self, row: Entry, queue: Accepting) -> bool:
+        """Do what `_append_mapped` does, by a system call.
 
-        Return False if it must not be.
+        Writing and appending are one call of C functions, between which no signal handler comes: the row is in both, or
+        in neither.
+        """
+        columns, names, seed, _ = self._prelude
+        if columns is not row[0] or len(row) > 2:
+            _, names, seed, _ = self._prelude_of(row)
+        extend = queue.rows.extend
+        with self.lock:
+            while True:
+                window = self._window
+                self._mend(window)
+                start = window.end
+                number = window.count
+                record = frame(number, names, seed, row[1])
+                if start + len(record) > window.limit:
+                    if not self._turn(window, len(record)):
+                        return False
+                    continue
+                writing, written = tee(map(os.pwrite, (window.descriptor,), (record,), (start,)))
+                accepting = compress((row,), map(len(record).__eq__, writing))
+                pending = Pending(start, number, record, queue, len(row[1]) + ROW_BYTES)
+                if window.end == start:  # one step
+                    window.pending = pending
+                    window.end = BUSY
+                    queue.rows_in += 1
+                    queue.bytes_in += pending.size
+                    break
+            try:
+                extend(accepting)
+                is_whole = next(written, 0) == len(record)
+            except OSError:
+                is_whole = False
+            if window.pending is pending:
+                self._conclude(window, pending, is_whole=is_whole)
+        if is_whole and self._with_fsync:
+            self._sync(window)
+        return is_whole
 
-        That is so when the spool was closed meanwhile: the events are left to the next process then.
+    def _mend(self, window: Window) -> None:
+        """Find out what became of a write that a signal handler interrupted, or is just interrupting."""
+        pending = window.pending
+        if window.end == BUSY and pending is not None:
+            record = pending.record
+            self._conclude(window, pending, is_whole=os.pread(window.descriptor, len(record), pending.start) == record)
+
+    @staticmethod
+    def _conclude(window: Window, pending: Pending, *, is_whole: bool) -> None:
+        end = pending.start + len(pending.record) if is_whole else pending.start
+        count = pending.number + is_whole
+        queue = pending.queue
+        size = 0 if is_whole else pending.size
+        rows = 0 if is_whole else 1
+        if window.pending is pending:  # one step
+            window.pending = None
+            window.end = end
+            window.count = count
+            queue.rows_in -= rows
+            queue.bytes_in -= size
+
+    def _sync(self, window: Window) -> None:
+        try:
+            os.fsync(window.descriptor)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # delivered and deleted meanwhile
+                self._say(
+                    "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
+                )
+
+    def _prelude_of(self, row: Entry) -> tuple[tuple[str, ...] | None, bytes, int, int]:
+        names, seed = prelude(row[0], self._head.salt)
+        if len(row) > 2:
+            names, seed = with_key(names, seed, row[2])
+            return row[0], names, seed, len(names)
+        self._prelude = found = (row[0], names, seed, len(names))
+        return found
+
+    # ---- the slow way: room for more
+
+    def _turn(self, window: Window, size: int) -> bool:
+        """Have a window with room for so many bytes; return False if there is none.
+
+        A signal handler may come at any point, log, and turn as well.
         """
         with self.lock:
-            if self._is_closed:
+            if self._window is not window:
+                return True
+            final = window.end
+            window.end = SEALED
+            try:
+                segment = self._segments[-1] if self._segments else None
+                if segment is None or segment.window is not window or final == SEALED:
+                    self._open_segment(window, size)
+                elif final < self._segment_bytes:
+                    self._open_window(segment, window, final, window.count, size)
+                else:
+                    self._seal(segment, final)
+                    self._open_segment(window, size)
+            except OSError:
+                if self._window is window and final < self._segment_bytes:
+                    window.end = final  # a smaller row may still find its place
                 return False
-            run = self._runs[0]
-            run.taken += len(batch.rows)
-            batch.origin = Origin(run.segment, run.segment.progress.settled + len(batch.rows))
-            self._note_sending(batch)
             return True
 
-    def refusing(self, batch: Batch) -> None:
-        """Note which events a delivery leaves out, before its COMMIT.
+    def _open_segment(self, before: Window, size: int) -> None:
+        if self._bytes + PAGE + size > self._max_bytes:
+            self._forget_delivered()
+        self._require(PAGE + size)
+        segment = None
+        while segment is None:
+            # the time, so that they are found in order
+            name = f"{self._prefix}-{os.getpid()}-{time.time_ns():016x}{os.urandom(2).hex()}{SUFFIX}"
+            path = self._directory / name
+            try:
+                segment = Segment.create(path, self._head, with_fsync=self._with_fsync)
+            except FileNotFoundError:  # somebody has cleaned up
+                self._directory.mkdir(mode=0o700, parents=True)
+        try:
+            self._segments.append(segment)
+            self._bytes += segment.size
+            self._open_window(segment, before, PAGE, 0, size)
+        finally:
+            if segment.window is None:  # no room, or a signal handler has turned meanwhile
+                self._forget(segment)
+                segment.remove()
+
+    def _open_window(self, segment: Segment, before: Window, start: int, count: int, size: int) -> None:
+        """Make room in a segment, and have calls write there.
 
         Raises:
             OSError: there is no room.
         """
-        if batch.origin is not None and (batch.refused or batch.origin.has_noted):
-            rows = [(place, why.reason, why.sqlstate) for place, why in batch.refused]
+        self._require(start + size - segment.size)
+        most = segment.size + self._max_bytes - self._bytes
+        limit = min(max(start + size, min(start + WINDOW_BYTES, self._segment_bytes)), most)
+        memory = None
+        base = 0
+        if self._is_mapped:
+            try:
+                memory, base = mapping.window(segment.path, start, limit)
+            except OSError:
+                if limit == start + size:
+                    raise
+                limit = start + size  # a disk that is nearly full
+                memory, base = mapping.window(segment.path, start, limit)
+        window = Window(end=start, count=count, limit=limit, descriptor=segment.descriptor, memory=memory, base=base)
+        if self._window is before:  # else a signal handler has turned meanwhile
+            segment.window = window
+            self._window = window
+            self._bytes += limit - segment.size
+            segment.size = limit
+
+    def _require(self, size: int) -> None:
+        if self._bytes + size > self._max_bytes:
+            raise OSError(errno.ENOSPC, "the spool has max_spool_bytes")
+
+    def _seal(self, segment: Segment, final: int) -> None:
+        """See to a segment into which nothing more comes."""
+        if not self._is_mapped:  # its room was counted, and not taken
+            self._bytes += final - segment.size
+            segment.size = final
+        if not self._head.deliver and segment.count:
+            segment.release()  # whoever delivers it sees so that this is all
+        else:
+            self._remove_if_settled(segment)
+
+    def _forget_delivered(self) -> None:
+        """Count no longer what others have delivered, and deleted."""
+        for segment in list(self._segments):
+            if segment.is_released and not segment.path.exists():
+                self._forget(segment)
+
+    def _forget(self, segment: Segment) -> None:
+        if segment in self._segments:
+            self._segments.remove(segment)
+            self._bytes -= segment.size
+            self._rows_before += segment.count
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written since this process began."""
+        with self.lock:
+            with suppress(OSError):
+                self._mend(self._window)
+            return self._rows_before + sum(segment.count for segment in self._segments)
+
+    # ---- the writing thread
+
+    def _front(self) -> Segment | None:
+        """Return the segment of the queue's front."""
+        with suppress(OSError):
+            self._mend(self._window)
+        for segment in self._segments:
+            if segment.taken < segment.count:
+                return segment
+        return None
+
+    def limit(self) -> int:
+        """Return how many rows of the queue's front belong together: a delivery is of one segment."""
+        with self.lock:
+            segment = self._front()
+            return segment.count - segment.taken if segment is not None else 0
+
+    def sending(self, batch: Batch) -> bool:
+        """Note the delivery of a batch that was taken from the queue's front, before it is sent or diverted.
+
+        Return False if it must not be: the spool was closed meanwhile, and the next process delivers the rows. May be
+        called again after an interruption.
+        """
+        if batch.origin is not None:
+            self.resending(batch)
+            return True
+        with self.lock:
+            segment = self._front()
+            if segment is None:
+                return False
+            end = segment.taken + len(batch.rows)
+            origin = Origin(segment, segment.taken, end, has_noted=bool(batch.refused))
+            with self._delivering_on():
+                note_delivery(batch, origin)
+            segment.taken = end
+            batch.origin = origin
+            return True
+
+    def resending(self, batch: Batch) -> None:
+        """Note the delivery of a recovered batch, or another one of a batch that was tried before."""
+        origin = batch.origin
+        if origin is not None and not origin.segment.is_released:
+            with self.lock, self._delivering_on():
+                note_delivery(batch, origin)
+
+    def refusing(self, batch: Batch) -> None:
+        """Note which rows a delivery leaves out, before its COMMIT.
+
+        Raises:
+            OSError: there is no room.
+        """
+        origin = batch.origin
+        if origin is not None and not origin.segment.is_released:
             with self.lock:
-                batch.origin.segment.add_refused(batch.delivery, rows)
-            batch.origin.has_noted = True
+                note_refused(batch, origin)
 
     def settled(self, batch: Batch) -> None:
-        """Note that a batch is in the table or on the fallback."""
-        if batch.origin is None or batch.origin.segment.is_released:
+        """Note that a batch is in the table or on the fallback. Raises nothing."""
+        origin = batch.origin
+        if origin is None or origin.segment.is_released:
             return
-        segment = batch.origin.segment
+        segment = origin.segment
         with self.lock:
-            self._note(segment, Progress(settled=batch.origin.end))
+            with self._delivering_on():
+                note_settled(origin)
             if segment.is_inherited:
                 return
-            if (
-                segment is self._current
-                and segment.size > self._worth_deleting
-                and segment.progress.settled == segment.count
-            ):
-                self._current = None
-            if segment is not self._current:
+            self._seal_if_settled(segment, self._worth_deleting)
+            if segment.is_sealed:
                 self._remove_if_settled(segment)
 
     def tidy(self) -> None:
         """Delete the current segment if all of it is settled."""
         with self.lock:
-            segment, self._current = self._current, None
-            if segment is not None and not self._remove_if_settled(segment):
-                self._current = segment
+            if self._segments:
+                self._seal_if_settled(self._segments[-1], 0)
+            for segment in list(self._segments):
+                if segment.is_sealed:
+                    self._remove_if_settled(segment)
 
     def close(self) -> None:
-        """Leave what is not settled to the next process; idempotent."""
+        """Leave what is not settled to the next process; idempotent.
+
+        What is in the queue by now must be taken out of it; a row that is appended later opens the spool again.
+        """
         with self.lock:
             self.tidy()
-            self._is_closed = True
-            for run in self._runs:
-                run.segment.release()
-            self._runs.clear()
-            self._current = None
+            with suppress(OSError):
+                self._mend(self._window)
+            self._window.end = SEALED
+            for segment in list(self._segments):
+                if segment.count == 0 and not segment.is_released:
+                    self._remove_if_settled(segment)
+                segment.release()
+                if self._head.deliver:
+                    self._forget(segment)
+            self._window = _NO_WINDOW
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
         """Return what dead processes left, a batch at a time; the next one is read when the last is settled.
+
+        A file that cannot be read is reported, and left as it is.
 
         Args:
             max_rows: rows in one batch, but for those that were under way.
             max_bytes: bytes in one batch, likewise.
         """
-        for path in sorted(self._directory.glob(f"{self._prefix}-*.spool")):
-            segment = Segment.take_over(path, self._table, with_fsync=self._with_fsync)
+        for path in sorted(self._directory.glob(f"{self._prefix}-*{SUFFIX}")):
+            segment = Segment.take_over(path, self._is_ours, report=self._report, with_fsync=self._with_fsync)
             if segment is None:
                 continue
             self._inherited = segment
+            leftover = Leftover(segment, self._report)
             try:
-                yield from _batches(segment, self._refused_in(segment), max_rows, max_bytes)
-                if (
-                    segment.progress.sending == 0
-                ):  # what follows the last event, if anything, cannot be read, and was put aside
-                    segment.remove()
+                while (batch := self._next_of(leftover, max_rows, max_bytes)) is not None:
+                    yield batch
+                    if segment.progress.sending:  # left to the next process
+                        break
+                else:
+                    self._remove_inherited(leftover)
             finally:
                 self._inherited = None
                 segment.release()
+        for path in self._directory.glob(f"{self._prefix}-*{BESIDE}"):
+            remove_orphan(path)
 
-    def _refused_in(self, segment: Segment) -> dict[int, Failure]:
-        """Read a segment through once: what the delivery under way left out.
-
-        Lines that cannot be read are put aside.
-        """
-        refused: dict[int, Failure] = {}
-        rejected = []
-        for line in segment.read():
-            if isinstance(line, bytes):
-                rejected.append(line)
-            elif isinstance(line, list) and line[0] == str(segment.progress.delivery):
-                refused = {number: Failure("row", reason, sqlstate) for number, reason, sqlstate in line[1]}
-        if rejected:
-            aside = segment.path.with_suffix(".rejected")
-            with suppress(OSError), open(aside, "a+b", opener=_private) as file:
-                file.seek(0)
-                known = set(file)  # from a process that took the segment over before, and could not deliver it
-                file.writelines(line for line in rejected if line not in known)
-            self._warn(f"{len(rejected)} lines of a spool file cannot be read; they are in {aside.name} beside it")
-        return refused
-
-    def _note_sending(self, batch: Batch) -> None:
-        if batch.origin is None or batch.origin.segment.is_released:
-            return
-        segment = batch.origin.segment
-        batch.origin.has_noted = batch.origin.has_noted or bool(batch.refused)
-        settled = segment.progress.settled
-        self._note(segment, Progress(settled=settled, sending=batch.origin.end - settled, delivery=batch.delivery))
-
-    def _note(self, segment: Segment, progress: Progress) -> None:
+    def _next_of(self, leftover: Leftover, max_rows: int, max_bytes: int) -> Batch | None:
         try:
-            segment.note(progress)
-        except (
-            OSError
-        ) as error:  # in place, on blocks that are there: the disk itself fails. Delivery goes on without a net
-            segment.progress = progress
-            self._warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
+            return leftover.next(max_rows, max_bytes)
+        except OSError as error:
+            leftover.must_stay = True
+            self._report(leftover.segment.path, f"it cannot be read to its end ({error.strerror})")
+            return None
 
-    def resending(self, batch: Batch) -> None:
-        """Note the delivery of a recovered batch, or another one of a batch that was tried before."""
-        with self.lock:
-            self._note_sending(batch)
+    def _remove_inherited(self, leftover: Leftover) -> None:
+        if leftover.must_stay:
+            return
+        try:
+            leftover.segment.remove()
+        except OSError as error:
+            self._report(leftover.segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
 
-    def _remove_if_settled(self, segment: Segment) -> bool:
-        if segment.progress.settled < segment.count:
+    def _is_ours(self, head: Head) -> bool:
+        mine = self._head
+        if head.table != mine.table or head.keyed != mine.keyed:
             return False
-        self._bytes -= segment.size
-        segment.remove()
+        if head.database != mine.database:
+            self._say(
+                head.database,
+                f"the spool holds events of {head.table} for another database, {head.database}: open it with that db, "
+                "or deliver them with pawprint-logging ship",
+            )
+            return False
         return True
 
+    def _report(self, path: Path, why: str) -> None:
+        self._say(path.name + why, f"the spool file {path.name}: {why}")
 
-def _batches(
-    segment: Segment, refused: dict[int, Failure], max_rows: int, max_bytes: int
-) -> Generator[Batch, None, None]:
-    """Return a segment's events that are not settled, in batches.
+    def _say(self, what: str, message: str) -> None:
+        """Tell the user something, once."""
+        if what not in self._has_said:
+            self._has_said.add(what)
+            self._warn(message)
 
-    First the one that was under way, with its own delivery.
+    @contextmanager
+    def _delivering_on(self) -> Iterator[None]:
+        """Have delivery go on though the disk fails under a note."""
+        try:
+            yield
+        except OSError as error:
+            self._say("note", f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
+
+    def _seal_if_settled(self, segment: Segment, size: int) -> None:
+        """Have the next row begin another segment, if all of this one is settled and it has more bytes than `size`."""
+        window = segment.window
+        if window is None or window.end in (BUSY, SEALED) or window.end <= size:
+            return
+        settled = segment.progress.settled
+        final = window.end
+        if window.end == final and window.count == settled:  # one step, as in `_append_mapped`
+            window.end = SEALED
+        if window.end == SEALED:
+            self._seal(segment, final)
+
+    def _remove_if_settled(self, segment: Segment) -> None:
+        if segment.is_released or segment.progress.settled < segment.count:
+            return
+        try:
+            segment.remove()
+        except OSError as error:  # it stays, settled, and whoever finds it deletes it
+            self._say("remove", f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
+            segment.release()
+        self._forget(segment)
+
+
+def _is_one_step() -> bool:
+    """Return whether the interpreter runs instructions without a call in one go.
+
+    So does CPython with its global lock; what comes after 3.13 has not been looked at. A tracer runs between lines.
     """
-    progress = segment.progress
-    under_way = progress.settled + progress.sending
-    batch = Batch([], delivery=progress.delivery, in_doubt=True) if progress.sending else Batch([])
-    batch.origin = Origin(segment)
-    size = 0
-    for event in segment.read():
-        if not isinstance(event, tuple):
-            continue
-        number = segment.count - 1
-        was_under_way = batch.delivery == progress.delivery
-        is_full = number >= under_way if was_under_way else len(batch.rows) >= max_rows or size >= max_bytes
-        if is_full:
-            if batch.rows:
-                yield batch
-            batch = Batch([])
-            batch.origin = Origin(segment)
-            size = 0
-        elif was_under_way and (why := refused.get(len(batch.rows))) is not None:
-            batch.refused.append((len(batch.rows), why))
-        batch.rows.append(event)
-        batch.origin.end = number + 1
-        size += len(event[1])
-    if batch.rows:
-        yield batch
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    has_global_lock: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+    is_traced = sys.gettrace() is not None or threading.gettrace() is not None
+    return (
+        sys.implementation.name == "cpython"
+        and (3, 10) <= sys.version_info[:2] <= (3, 13)
+        and has_global_lock
+        and not is_traced
+    )

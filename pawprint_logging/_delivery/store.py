@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from .._capture.row import Entry
@@ -12,7 +14,13 @@ from .batch import Batch
 class Accepting(Protocol):
     """What a store puts rows into."""
 
+    #: rows and bytes that were ever put
     rows_in: int
+    bytes_in: int
+
+    @property
+    def rows(self) -> deque[Entry]:
+        """The rows that wait; whoever appends counts them, with no call in between."""
 
     def add(self, row: Entry) -> None:
         """Put a row into the queue, without a look at its bounds."""
@@ -20,6 +28,10 @@ class Accepting(Protocol):
 
 class Store(Protocol):
     """What keeps accepted rows beyond the process: the spool, or nothing."""
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while it is closed, and while it opens again."""
 
     def append(self, row: Entry, queue: Accepting) -> bool:
         """Keep a row and put it into the queue, in the same order as all others; return False if there is no room."""
@@ -57,6 +69,9 @@ class Store(Protocol):
 
 class Nowhere:
     """The store of those who keep nothing."""
+
+    def __init__(self) -> None:
+        self.lock: AbstractContextManager[object] = nullcontext()
 
     def append(self, row: Entry, queue: Accepting) -> bool:
         """Put a row into the queue."""

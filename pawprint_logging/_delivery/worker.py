@@ -97,6 +97,8 @@ class Lane:
         self.has_leftovers = False
         self.looks_with_first_row = False
         self.leftovers: Generator[Batch, None, None] | None = None
+        #: whether rows that came after the end were left in the store
+        self.has_latecomers = False
         #: whether something was left in the store, so that what follows must stay there too
         self.stays = False
 
@@ -104,7 +106,7 @@ class Lane:
         """Forget what a former life of the handler knew."""
         self.waits_since = None
         self.flush_to = self.end_at = 0
-        self.stays = False
+        self.stays = self.has_latecomers = False
         self.leftovers = None
         self.backoff.reset()
 
@@ -343,9 +345,14 @@ class Worker:
         """Return how many waiting rows are not to be left waiting for the pace."""
         return max(self._settings.batch_size, self._settings.max_queue_size // 4)
 
-    def _take(self, lane: Lane) -> Batch | None:
-        """Return what waits in a lane as a batch, which is open from now on."""
-        limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit())
+    def _take(self, lane: Lane, *, bound: bool = True) -> Batch | None:
+        """Return what waits in a lane as a batch, which is open from now on.
+
+        Args:
+            lane: from where.
+            bound: whether it is to be one delivery, of bounded size, default True.
+        """
+        limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit()) if bound else _NEVER
         batch = Batch()
         with self.account.lock:
             if not lane.queue.rows or limit < 1:
@@ -412,11 +419,15 @@ class Worker:
 
     def _prepare(self, lane: Lane, batch: Batch) -> bool:
         """Have the queue and the store know a batch that was taken; return False if the store wants to keep it."""
-        if not batch.is_filled:  # its taking was interrupted
-            with self.account.lock:
-                lane.queue.note_taken(batch)
+        self._prepare_filled(lane, batch)
         is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
         return is_known or lane.store.sending(batch)
+
+    def _prepare_filled(self, lane: Lane, batch: Batch) -> None:
+        """Have the queue know a batch whose taking was interrupted."""
+        if not batch.is_filled:
+            with self.account.lock:
+                lane.queue.note_taken(batch)
 
     def _give_up_at(self, batch: Batch, now: float) -> float:
         since = now if batch.failed_since is None else batch.failed_since
@@ -426,9 +437,7 @@ class Worker:
     def _give_up(
         self, carrier: Carrier, lane: Lane, batch: Batch, why: Failure, then: Callable[[], None] | None = None
     ) -> None:
-        if not batch.is_filled:
-            with self.account.lock:
-                lane.queue.note_taken(batch)
+        self._prepare_filled(lane, batch)
         if self._write_until is not None and lane.is_kept:
             self._stay(lane, batch)
         else:
@@ -730,7 +739,7 @@ class Worker:
                 self._finisher = None
         if not is_mine:
             self.account.wait_until(lambda: self._state is not State.ENDING, self._settings.close_timeout)
-        elif any(lane.queue.rows and not lane.stays for lane in self.lanes):
+        elif any(lane.has_latecomers or (lane.queue.rows and not lane.stays) for lane in self.lanes):
             self._start_at = 0.0
             self._attend()  # rows that came meanwhile
 
@@ -748,13 +757,22 @@ class Worker:
         self._divert_queues(carrier)
         self._wait_for_others()
         for lane in self.lanes:
-            lane.store.tidy()
-            lane.store.close()
+            with lane.store.lock:
+                lane.store.close()
+                if lane.is_kept:
+                    self._leave_rest(lane)
         if self._writer is None or self._writer == native.get_ident():
             carrier.table.close()
         with self.account.lock:
             self._turn_to(self._then)
         self.account.notify()
+
+    def _leave_rest(self, lane: Lane) -> None:
+        """Take what came after the end out of a queue whose spool is closed; the spool gives it back."""
+        while lane.queue.rows and (batch := self._take(lane, bound=False)) is not None:
+            lane.has_latecomers = True
+            self._prepare_filled(lane, batch)
+            self.account.leave(batch)
 
     def _divert_queues(self, carrier: Carrier) -> None:
         """Settle what is still in the queues from before the end."""

@@ -59,9 +59,20 @@ class Writer:
         fallback: where warnings go.
         write_timeout: seconds without an answer after which the connection counts as lost.
         create_table: whether to create the table, if it is missing, on first use.
+        session: a connection that writers of several tables share, default one of its own.
+        keeps_rows: whether what cannot be written for now stays in the spool, rather than being diverted.
     """
 
-    def __init__(self, tracker: Tracker, fallback: Fallback, *, write_timeout: float, create_table: bool) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        fallback: Fallback,
+        *,
+        write_timeout: float,
+        create_table: bool,
+        session: Session | None = None,
+        keeps_rows: bool = False,
+    ) -> None:
         self._tracker = tracker
         self._table = tracker.layout
         self._fallback = fallback
@@ -78,9 +89,13 @@ class Writer:
         self._taken: list[uuid.UUID] = []
         self._may_delete = False
         self._deadline: float | None = None
-        self._session: Session | None = None if tracker.is_debug else tracker.session()
-        if self._session is not None:
+        self._then = "stay in the spool until then" if keeps_rows else f"are diverted after {write_timeout:g} s"
+        self._session = session
+        if session is None and not tracker.is_debug:
+            self._session = tracker.session()
             self._session.belong_to_real_thread()
+        #: the connection over which the table was looked at
+        self._connection: Any = None
         self._begin = begin_within(write_timeout)
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
@@ -160,8 +175,9 @@ class Writer:
             session.roll_back()
 
     def _connect(self, session: Session) -> Any:
-        is_new = session.is_lost
         connection = session.connection()
+        is_new = connection is not self._connection
+        self._connection = None
         if is_new:
             process.run_first_at_exit()
         if self._must_create:
@@ -173,6 +189,7 @@ class Writer:
             with connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
                 self._may_delete = pruning.may_delete(cursor, self._table)
+        self._connection = connection
         return connection
 
     def _attempt(
@@ -236,9 +253,7 @@ class Writer:
 
     def _again(self, why: Failure) -> Outcome:
         hint = mend(why.sqlstate, self._table)
-        self._fallback.warn(
-            f"events wait for the database, and are diverted after {self._write_timeout:g} s: {why.reason}{hint}"
-        )
+        self._fallback.warn(f"events wait for the database, and {self._then}: {why.reason}{hint}")
         return Outcome(retry=why)
 
     def _refuse(self, batch: Batch, why: Failure) -> Outcome:

@@ -26,6 +26,7 @@ from support.server import PASSWORD
 
 from pawprint_logging import PawprintHandler, Tracker
 from pawprint_logging._capture.capture import FALLBACK_EXTRA, decode
+from pawprint_logging._delivery.frame import Record
 from pawprint_logging._delivery.replay import replay
 from pawprint_logging._delivery.segment import Segment
 
@@ -209,11 +210,13 @@ class Oracle:
         found: Counter[str] = Counter()
         kinds = self.tracker.layout.fields.kinds
         for path in self.spool.glob("*.spool"):
-            segment = Segment.take_over(path, self.tracker.layout.sql)
+            segment = Segment.take_over(
+                path, lambda head: head.table == self.tracker.layout.sql, report=lambda *_: None, and_living=True
+            )
             if segment is not None:
-                for line in segment.read():
-                    if isinstance(line, tuple):
-                        found[decode(line, kinds)["metadata"]["nr"]] += 1
+                for record in segment.read():
+                    if isinstance(record, Record) and record.number >= segment.progress.settled:
+                        found[decode(record.row[:2], kinds)["metadata"]["nr"]] += 1
                 segment.release()
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,24 @@ class Dsn:
         )
         return connection
 
+    @property
+    def address(self) -> str:
+        """Which database this is, by host and name, with what libpq takes from the environment.
+
+        Without the port, since a pooler has another one than the server behind it, and without user and password.
+
+        Source: https://www.postgresql.org/docs/current/libpq-envars.html
+        """
+        if self._directory is not None:
+            return str(self)
+        names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "dbname": "PGDATABASE", "user": "PGUSER"}
+        found = {name: self._parameters.get(name) or os.environ.get(variable, "") for name, variable in names.items()}
+        hosts = {_host(each) for each in (found["host"] or found["hostaddr"]).split(",")}
+        service = self._parameters.get("service") or os.environ.get("PGSERVICE", "")
+        return f"postgresql://{','.join(sorted(hosts))}/{found['dbname'] or found['user']}" + (
+            service and f"?{service}"
+        )
+
     def __str__(self) -> str:
         if self._directory is not None:
             return _EMBEDDED + self._directory
@@ -100,6 +119,11 @@ def _parsed(db: str) -> dict[str, Any]:
         # print that part
         raise ConfigurationError(f"db does not parse as a PostgreSQL address; write {_FORMS}")
     return parameters
+
+
+def _host(host: str) -> str:
+    """Return a host's name; this machine has one, whichever way it is reached."""
+    return "localhost" if host in ("", "::1") or host.startswith(("/", "@", "127.")) else host
 
 
 def _ports_are_numbers(parameters: dict[str, Any]) -> bool:

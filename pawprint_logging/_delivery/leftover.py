@@ -1,0 +1,192 @@
+"""What another process has left in a segment, or goes on writing into it, a batch at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+from .._capture.row import Entry
+from .._database.table.ledger import KEEP_DAYS
+from .._failure import Failure
+from .batch import Batch
+from .frame import HEAD, Record
+from .segment import PAGE, Progress, Report, Segment
+
+_MARK = b"\xff"
+#: seconds for which the ledger remembers a delivery
+_MEMORY = KEEP_DAYS * 86400
+
+
+@dataclass
+class Origin:
+    """Where the spool has a batch's rows.
+
+    Args:
+        segment: the file.
+        start: the number in it of their first.
+        end: the number that follows their last.
+        has_noted: whether it says what an attempt left out, which the next one must correct.
+    """
+
+    segment: Segment
+    start: int
+    end: int
+    has_noted: bool = False
+
+
+def note_delivery(batch: Batch, origin: Origin) -> None:
+    """Note the delivery of a batch, before it is sent or diverted.
+
+    Raises:
+        OSError: the disk fails. The segment knows it all the same.
+    """
+    settled = origin.segment.progress.settled
+    origin.segment.note(Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery))
+
+
+def note_refused(batch: Batch, origin: Origin) -> None:
+    """Note which rows a delivery leaves out, before its COMMIT.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if batch.refused or origin.has_noted:
+        rows = [(place, why.reason, why.sqlstate) for place, why in batch.refused]
+        origin.segment.add_refused(batch.delivery, rows)
+        origin.has_noted = True
+
+
+def note_settled(origin: Origin) -> None:
+    """Note that a batch is in the table or on the fallback.
+
+    Raises:
+        OSError: the disk fails. The segment knows it all the same.
+    """
+    segment = origin.segment
+    segment.early[origin.start] = origin.end
+    settled = segment.progress.settled
+    while settled in segment.early:
+        settled = segment.early.pop(settled)
+    segment.note(Progress(settled=settled))
+
+
+class Leftover:
+    """The rows of a segment that are not settled.
+
+    Args:
+        segment: the file; its writer may live.
+        report: told of what cannot be read.
+    """
+
+    def __init__(self, segment: Segment, report: Report) -> None:
+        self.segment = segment
+        self._report = report
+        self._place = PAGE
+        self._was_dead = False
+        #: whether the file has to stay, for what could not be put aside
+        self.must_stay = False
+        #: whether the delivery that was under way is still to come
+        self._is_first = segment.progress.sending > 0
+
+    def next(self, max_rows: int, max_bytes: int) -> Batch | None:
+        """Return the next batch, once the one before is settled; None if there is nothing more by now.
+
+        The first is what was under way, with its own delivery.
+
+        Args:
+            max_rows: rows in it, unless it was under way.
+            max_bytes: bytes in it, likewise.
+
+        Raises:
+            OSError: the file cannot be read, or what must be put aside cannot be written.
+        """
+        segment = self.segment
+        if segment.is_dead and not self._was_dead:
+            self._was_dead = True
+            self._put_damaged_aside()
+        elif not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
+            return None  # most of the time, and without reading what its writer has only prepared
+        progress = segment.progress
+        if self._is_first:
+            self._is_first = False
+            batch = self._under_way(progress)
+            if batch is not None:
+                return batch
+        return self._unsent(max_rows, max_bytes)
+
+    def _under_way(self, progress: Progress) -> Batch | None:
+        refused = self.segment.refused()
+        end = progress.settled + progress.sending
+        rows: list[Entry] = []
+        places = {}
+        for record in self.segment.read():
+            if not isinstance(record, Record) or record.number < progress.settled:
+                continue
+            if record.number >= end:
+                break
+            places[record.number - progress.settled] = len(rows)
+            rows.append(record.row)
+            self._place = record.end
+        batch = Batch(rows, delivery=progress.delivery, in_doubt=True)
+        batch.refused = [
+            (places[place], Failure("row", *refused[place])) for place in sorted(refused) if place in places
+        ]
+        batch.origin = Origin(self.segment, progress.settled, end, has_noted=bool(batch.refused))
+        if rows and time.time() - progress.noted_at > _MEMORY:
+            lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
+            self._put_aside(
+                lines,
+                f"{len(rows)} rows of it may be in the table already: their delivery is older than the {KEEP_DAYS} "
+                "days that the ledger remembers",
+            )
+            rows = []
+        if rows:
+            return batch
+        self.segment.note(Progress(settled=end))
+        return None
+
+    def _unsent(self, max_rows: int, max_bytes: int) -> Batch | None:
+        settled = self.segment.progress.settled
+        batch = Batch([])
+        start = end = settled
+        size = 0
+        for record in self.segment.read(self._place):
+            if not isinstance(record, Record):
+                continue
+            self._place = record.end
+            if record.number >= settled:
+                start = start if batch.rows else record.number
+                end = record.number + 1
+                batch.rows.append(record.row)
+                size += len(record.row[1])
+                if len(batch.rows) >= max_rows or size >= max_bytes:
+                    break
+        if not batch.rows:
+            return None
+        batch.origin = Origin(self.segment, start, end)
+        return batch
+
+    def _put_damaged_aside(self) -> None:
+        damaged = [each for each in self.segment.read(self._place) if isinstance(each, bytes)]
+        if damaged:
+            lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
+            try:
+                self._put_aside(lines, f"{len(damaged)} records of it cannot be read")
+            except OSError:  # the others are delivered all the same
+                self.must_stay = True
+                self._report(self.segment.path, f"{len(damaged)} records of it cannot be read")
+
+    def _put_aside(self, texts: list[bytes], why: str) -> None:
+        aside = self.segment.path.with_suffix(".rejected")
+        lines = [line for text in texts for line in (text.rstrip(b"\n") + b"\n").splitlines(keepends=True)]
+        with open(aside, "a+b", opener=_private) as file:
+            file.seek(0)
+            known = set(file)  # from a process that took the segment over before, and could not deliver it
+            file.writelines(line for line in lines if line not in known)
+        self._report(self.segment.path, f"{why}; they are in {aside.name} beside it")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,353 @@
+"""Delivers what other processes spool: follows living segments behind their writers, and takes over dead ones.
+
+All of it in one thread and over one connection. A row stays in the spool until it is in the table or, refused by
+itself, on the fallback; nothing is given up because the database or the table is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .._database.session.connection import Session
+from .._failure import Failure
+from ..errors import ConfigurationError
+from ..tracker import Tracker
+from .account import Account
+from .backoff import Backoff
+from .batch import Batch, Outcome
+from .carrier import Carrier
+from .fallback import Fallback
+from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
+from .queue import MAX_BATCH_BYTES
+from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
+from .store import Nowhere, Store
+from .writer import Writer
+
+#: rows in one batch
+_MAX_ROWS = 50_000
+#: seconds between two looks at the directory when there was nothing to do, and between two at `stop`
+_INTERVAL = 0.25
+_STEP = 0.05
+#: seconds without an answer after which the connection counts as lost
+_WRITE_TIMEOUT = 30.0
+#: seconds for which a single run waits for a database or a table that is away
+_PATIENCE = 30.0
+#: seconds between two lines of statistics
+_STATISTICS_INTERVAL = 60.0
+#: what no row is at fault for, and somebody will mend: a missing table or schema, a missing right
+_MENDED_LATER = frozenset({"42P01", "3F000", "42501"})
+
+_logger = logging.getLogger("pawprint_logging.ship")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What a run did.
+
+    Args:
+        written: rows that are in the table now.
+        duplicates: rows that the table had already, by their dedupe key.
+        diverted: rows that the table refused, on the fallback.
+        dropped: rows that the table refused, and the fallback as well.
+        is_complete: whether nothing was left that could have been delivered.
+    """
+
+    written: int = 0
+    duplicates: int = 0
+    diverted: int = 0
+    dropped: int = 0
+    is_complete: bool = True
+
+    def __str__(self) -> str:
+        parts = [f"{self.written:,} written"]
+        parts += [f"{self.duplicates:,} already there"] if self.duplicates else []
+        parts += [f"{self.diverted:,} on the fallback"] if self.diverted else []
+        parts += [f"{self.dropped:,} lost, since the fallback failed too"] if self.dropped else []
+        return ", ".join(parts)
+
+
+def ship(
+    directory: str | os.PathLike[str],
+    *,
+    db: str,
+    table: str | None = None,
+    once: bool = False,
+    stop: threading.Event | None = None,
+) -> Shipped:
+    """Deliver what other processes have spooled in a directory for the tables of a database, exactly once.
+
+    Args:
+        directory: the spool.
+        db: the database, as for `Tracker`; those who write must name the same host and database.
+        table: the only table to deliver for, default all of that database.
+        once: whether to return when everything that is there is delivered, default False.
+        stop: ends it after the batch under way, once it is set.
+
+    Raises:
+        ConfigurationError: the directory or an argument cannot be used.
+    """
+    return Shipper(directory, db=db, table=table).run(once=once, stop=stop)
+
+
+class _PatientTable:
+    """A table that is waited for if it is missing."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.interrupt = writer.interrupt
+        self.close = writer.close
+
+    def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
+        outcome = self._writer.write(batch, store, deadline=deadline, one_by_one=one_by_one)
+        if len(outcome.refused) == len(batch.rows) and (why := outcome.refused[0][1]).sqlstate in _MENDED_LATER:
+            return Outcome(retry=why) if why.line is None else outcome
+        return outcome
+
+
+class _Notes(Nowhere):
+    """Notes in the segments how far their delivery has come."""
+
+    def __init__(self, fallback: Fallback) -> None:
+        self._fallback = fallback
+
+    def resending(self, batch: Batch) -> None:
+        """Note the delivery."""
+        try:
+            note_delivery(batch, batch.origin)
+        except OSError as error:
+            self._warn(error)
+
+    def refusing(self, batch: Batch) -> None:
+        """Note what it leaves out; OSError if there is no room."""
+        note_refused(batch, batch.origin)
+
+    def settled(self, batch: Batch) -> None:
+        """Note that it is done."""
+        try:
+            note_settled(batch.origin)
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
+
+
+@dataclass
+class _Destination:
+    """One table, and what is known about the next attempt at it."""
+
+    carrier: Carrier
+    backoff: Backoff = field(default_factory=Backoff)
+    due: float = 0.0
+    away_since: float | None = None
+    #: the batch that failed; as long as there is one, no other is read
+    waiting: Batch | None = None
+
+
+class Shipper:
+    """One run of `ship`.
+
+    Args:
+        directory, db, table: as for `ship`.
+        fallback_file: file for rows that the table refuses; default: the logger ``pawprint_logging.fallback``.
+        tell: gets the lines of statistics; default: the logger ``pawprint_logging.ship``.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        db: str,
+        table: str | None = None,
+        fallback_file: str | os.PathLike[str] | None = None,
+        tell: Callable[[str], object] = _logger.info,
+    ) -> None:
+        if not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory):
+            raise ConfigurationError(f"ship: the directory must be a path, not {directory!r}")
+        self._directory = Path(directory).expanduser().absolute()
+        if not self._directory.is_dir():
+            raise ConfigurationError(f"ship: there is no directory {str(directory)!r}; it is the handlers' spool=")
+        if not os.access(self._directory, os.R_OK | os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"ship: the directory {str(directory)!r} is not writable: run it as the user who spools there"
+            )
+        if db is None:
+            raise ConfigurationError('ship needs a database: pass db="postgresql://…"')
+        self._db = db
+        tracker = Tracker(db=db, table=table)
+        self._database = tracker.address
+        self._table = None if table is None else tracker.layout.sql
+        self._session: Session = tracker.session()
+        self._session.belong_to_real_thread()
+        self._fallback_file = None if fallback_file is None else str(Path(fallback_file).absolute())
+        self._tell = tell
+        self._account = Account(())
+        self._fallback = self._fallback_of(tracker)
+        self._notes = _Notes(self._fallback)
+        self._destinations: dict[str, _Destination] = {}
+        self._followed: dict[Path, Leftover] = {}
+        self._has_said: set[str] = set()
+
+    def run(self, *, once: bool = False, stop: threading.Event | None = None) -> Shipped:
+        """Deliver until the end; see `ship`."""
+        stop = threading.Event() if stop is None else stop
+        next_line = time.monotonic() + _STATISTICS_INTERVAL
+        told = result = self._result()
+        try:
+            while not stop.is_set():
+                self._look_around()
+                has_moved = self._round(stop)
+                if once and not has_moved and self._is_done():
+                    break
+                result = self._result()
+                if time.monotonic() >= next_line:
+                    next_line = time.monotonic() + _STATISTICS_INTERVAL
+                    if result != told:
+                        told = result
+                        self._tell(str(result))
+                if not has_moved:
+                    _pause(stop)
+        finally:
+            is_complete = all(each.waiting is None for each in self._destinations.values())
+            for leftover in self._followed.values():
+                leftover.segment.release()
+            self._followed.clear()
+            self._session.close()
+        result = self._result(is_complete=is_complete)
+        self._tell(str(result))
+        return result
+
+    def _result(self, *, is_complete: bool = True) -> Shipped:
+        stats = self._account.stats
+        return Shipped(stats.written, stats.duplicates, stats.diverted, stats.dropped, is_complete)
+
+    def _is_done(self) -> bool:
+        """Return whether a single run has nothing more to wait for."""
+        now = time.monotonic()
+        return all(
+            each.waiting is None or (each.away_since is not None and now - each.away_since >= _PATIENCE)
+            for each in self._destinations.values()
+        )
+
+    def _look_around(self) -> None:
+        """Follow the segments that are new."""
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            if path not in self._followed:
+                segment = Segment.take_over(path, self._is_wanted, report=self._report, and_living=True)
+                if segment is not None:
+                    self._followed[path] = Leftover(segment, self._report)
+        for path in self._directory.glob(f"*{BESIDE}"):
+            if path.with_suffix(SUFFIX) not in self._followed:
+                remove_orphan(path)
+
+    def _is_wanted(self, head: Head) -> bool:
+        return head.database == self._database and self._table in (None, head.table)
+
+    def _round(self, stop: threading.Event) -> bool:
+        """Carry one batch of each segment that has one; return whether anything was delivered or deleted."""
+        has_moved = False
+        for leftover in list(self._followed.values()):
+            if stop.is_set():
+                break
+            has_moved |= self._advance(leftover)
+        return has_moved
+
+    def _advance(self, leftover: Leftover) -> bool:
+        segment = leftover.segment
+        destination = self._destination(segment.head)
+        batch = destination.waiting
+        if batch is not None:
+            origin: Origin = batch.origin
+            if origin.segment is not segment or time.monotonic() < destination.due:
+                return False
+        else:
+            has_died = segment.has_died()  # before it is read, so that nothing comes after that
+            try:
+                batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
+            except OSError as error:
+                leftover.must_stay = True
+                self._report(segment.path, f"it cannot be read to its end ({error.strerror})")
+            if batch is None:
+                return has_died and self._finish(leftover)
+            self._account.adopt(batch)
+            self._notes.resending(batch)
+        return self._carry(destination, batch)
+
+    def _carry(self, destination: _Destination, batch: Batch) -> bool:
+        why = destination.carrier.attempt(batch, self._notes)
+        if why is None:
+            destination.waiting = None
+            destination.away_since = None
+            destination.backoff.reset()
+            return True
+        self._wait(destination, batch, why)
+        return False
+
+    def _wait(self, destination: _Destination, batch: Batch, why: Failure) -> None:
+        now = time.monotonic()
+        destination.waiting = batch
+        destination.away_since = destination.away_since or now
+        destination.due = now + destination.backoff.next(why)
+        self._account.count_retry()
+
+    def _finish(self, leftover: Leftover) -> bool:
+        """Delete a dead segment that is delivered; return whether it is gone."""
+        segment = leftover.segment
+        is_gone = False
+        if not leftover.must_stay:
+            try:
+                segment.remove()
+                is_gone = True
+            except OSError as error:
+                self._report(segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
+        if is_gone:
+            del self._followed[segment.path]
+        return is_gone
+
+    def _destination(self, head: Head) -> _Destination:
+        found = self._destinations.get(head.table)
+        if found is None:
+            # names hold no quotes
+            tracker = Tracker(db=self._db, table=head.table.replace('"', ""))
+            fallback = self._fallback_of(tracker)
+            writer = Writer(
+                tracker,
+                fallback,
+                write_timeout=_WRITE_TIMEOUT,
+                create_table=False,
+                session=self._session,
+                keeps_rows=True,
+            )
+            found = _Destination(Carrier(_PatientTable(writer), fallback, self._account))
+            self._destinations[head.table] = found
+        return found
+
+    def _fallback_of(self, tracker: Tracker) -> Fallback:
+        return Fallback(
+            logging.getLogger("pawprint_logging.fallback"),
+            file=self._fallback_file,
+            on_error=None,
+            table=tracker.table,
+            kinds=tracker.layout.fields.kinds,
+        )
+
+    def _report(self, path: Path, why: str) -> None:
+        if (what := path.name + why) not in self._has_said:
+            self._has_said.add(what)
+            self._fallback.notice(f"the spool file {path.name}: {why}")
+
+
+def _pause(stop: threading.Event) -> None:
+    """Wait a little, or until told to stop.
+
+    Not by `Event.wait`, which holds a lock: a signal handler in the same thread could wait for it for ever in `set`.
+    """
+    until = time.monotonic() + _INTERVAL
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(_STEP, left))

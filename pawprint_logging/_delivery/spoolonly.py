@@ -1,0 +1,133 @@
+"""What stands in the place of the worker with `deliver=False`: rows go into the spool, and that is all.
+
+No thread, no connection, no queue, and nothing to wait for. A row in the spool counts as written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import deque
+
+from .._capture.row import Entry, whole
+from .._database.table.ledger import event_delivery, new_delivery
+from .._failure import Failure
+from ..errors import QueueFullError
+from . import process
+from .account import Account, Stats
+from .protocols import Fallback
+from .settings import Settings
+from .spool import Spool
+
+SPOOL_FULL = Failure("table", "the spool is full", error=QueueFullError("the spool is full"))
+
+#: seconds between two looks for room
+_LOOK = 0.02
+
+
+class _Door:
+    """Counts the rows that came into the spool; nothing takes them from here."""
+
+    def __init__(self) -> None:
+        self.rows: deque[Entry] = deque(maxlen=0)
+        self.rows_in = 0
+        self.bytes_in = 0
+
+    def add(self, row: Entry) -> None:  # noqa: ARG002 - what a queue does
+        self.rows_in += 1
+
+
+class SpoolOnly:
+    """Writes rows to a spool that another process delivers.
+
+    Args:
+        settings: the user's options.
+        fallback: where rows go for which the spool has no room.
+        spool: the spool.
+        keyed: the spool of rows with dedupe keys, if there can be such rows.
+    """
+
+    def __init__(self, settings: Settings, fallback: Fallback, spool: Spool, keyed: Spool | None = None) -> None:
+        self._settings = settings
+        self._fallback = fallback
+        self._spools = [spool] if keyed is None else [spool, keyed]
+        self._begin()
+        process.register(self)
+
+    def _begin(self) -> None:
+        self.account = Account(())
+        self._doors = [_Door() for _ in self._spools]
+        self._append, self._door = self._spools[0].append, self._doors[0]
+        self._pid = os.getpid()
+
+    def put(self, row: Entry) -> None:
+        """Accept a row."""
+        if not self._append(row, self._door):
+            self._overflow(row, 0)
+
+    def put_keyed(self, row: Entry) -> None:
+        """Accept a row with a dedupe key."""
+        if not self._spools[-1].append(row, self._doors[-1]):
+            self._overflow(row, -1)
+
+    def put_after_fork(self, row: Entry) -> None:
+        """Accept a row, in a process that may have been forked without Python's hooks."""
+        if os.getpid() != self._pid:
+            process.notice_fork()
+        (self.put_keyed if len(row) == 3 else self.put)(row)
+
+    def divert(self, row: Entry, why: Failure) -> None:
+        """Put a row on the fallback."""
+        columns, arrived = self._fallback.put(whole(row), why, event_delivery(new_delivery(), 0))
+        self.account.count(diverted=arrived, dropped=1 - arrived)
+        self._fallback.report(why, [columns])
+
+    def flush(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as for the worker
+        """Return True: what was accepted is in the spool, or diverted."""
+        return True
+
+    def close(self) -> None:
+        """Leave the spool to whoever delivers it; a later row opens it again. Idempotent."""
+        for spool in self._spools:
+            spool.close()
+
+    def retire(self) -> None:
+        """Do nothing: the end of the process leaves the spool as well, and what comes until then still goes there."""
+
+    def abandon(self) -> None:
+        """Close, since nobody holds the owner any more."""
+        self.close()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew. Takes no lock, logs nothing."""
+        for spool in self._spools:
+            spool.after_fork_in_child()
+        self._begin()
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of the counters."""
+        while True:
+            others = self.account.stats
+            came_in = sum(door.rows_in for door in self._doors)
+            written = sum(spool.rows for spool in self._spools)
+            # rows are put without a lock
+            if came_in == sum(door.rows_in for door in self._doors):
+                return dataclasses.replace(others, accepted=others.accepted + came_in, written=written)
+
+    def _overflow(self, row: Entry, lane: int) -> None:
+        policy = self._settings.overflow
+        if policy == "drop":
+            self.account.count(dropped=1)
+        elif policy == "fallback" or not self._wait_for_room(row, lane):
+            self.divert(row, SPOOL_FULL)
+
+    def _wait_for_room(self, row: Entry, lane: int) -> bool:
+        """Accept a row as soon as there is room, within `close_timeout`; return whether there was."""
+        deadline = time.monotonic() + self._settings.close_timeout
+        while time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            if self._spools[lane].append(row, self._doors[lane]):
+                return True
+        return False
