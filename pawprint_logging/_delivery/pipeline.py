@@ -151,8 +151,7 @@ class Pipeline:
             logger,
             file=_path("fallback_file", fallback_file),
             on_error=on_error,
-            table=tracker.table,
-            kinds=self._kinds,
+            layout=layout,
         )
         opened = None
         directory = _path("spool", spool)

@@ -3,6 +3,9 @@
 After a lost connection nobody can say from the outside whether a COMMIT arrived, and `pg_xact_status` is not sound
 after a crash or a failover. So the transaction that copies a batch also inserts the batch's UUID here; to insert it
 again tells, and waits for a transaction that is still under way.
+
+Beside the deliveries, which are UUIDs of version 4 or 5, the ledger holds the dedupe keys of events, which are of
+version 8 (`substr(delivery::text, 15, 1) = '8'`), for as long as a repeat of them is to be left out: KEEP_DAYS.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg2
-
 from .schema import Table
 
 #: days after which nobody asks for a delivery any more; fallback lines are replayed within that time
 KEEP_DAYS = 35
+
+#: rows of the ledger that `prune` looks at in one call
+PRUNED_AT_ONCE = 10_000
+#: where `prune` begins, and what it returns at the end
+START = uuid.UUID(int=0)
 
 _INDEX_BITS = 32
 
@@ -61,52 +67,32 @@ def claim_sql(table: Table, delivery: uuid.UUID) -> str:
     return f"INSERT INTO {table.ledger} (delivery) VALUES ('{delivery}') ON CONFLICT DO NOTHING"
 
 
-def prune(cursor: Any, table: Table) -> None:
-    """Delete what is too old to be asked for; replayed lines have 'infinity' and stay."""
-    cursor.execute(f"DELETE FROM {table.ledger} WHERE written_at < CURRENT_TIMESTAMP - INTERVAL '{KEEP_DAYS} days'")
+def forget_sql(table: Table, deliveries: Sequence[uuid.UUID]) -> str:
+    """Return the statement that takes deliveries out of the ledger which nobody can ask for any more."""
+    return f"DELETE FROM {table.ledger} WHERE delivery IN ({', '.join(repr(str(each)) for each in deliveries)})"
 
 
-def claim_each(cursor: Any, table: Table, deliveries: Sequence[uuid.UUID], *, keep: bool) -> set[uuid.UUID]:
-    """Enter deliveries into the ledger inside the open transaction; return those that were not there yet.
+def prune(cursor: Any, table: Table, after: uuid.UUID = START, at_most: int = PRUNED_AT_ONCE) -> uuid.UUID:
+    """Delete, of the next so many rows, those that are too old to be asked for; return where to go on.
+
+    Bounded, whatever the ledger's size: it follows the primary key. Keys of events go with the rest; replayed lines
+    have 'infinity' and stay.
 
     Args:
-        cursor: in an open transaction.
+        cursor: in an open transaction; the role needs SELECT and DELETE.
         table: whose ledger.
-        deliveries: what to enter, each once.
-        keep: whether they are never to be pruned.
+        after: what the last call returned, default the beginning.
+        at_most: rows to look at.
+
+    Returns:
+        The last row that was looked at; `START` if that was the end.
     """
-    if not deliveries:
-        return set()
-    moment = "'infinity'" if keep else "CURRENT_TIMESTAMP"
-    insert = f"INSERT INTO {table.ledger} (delivery, written_at) VALUES "
-    values = ", ".join(f"('{each}', {moment})" for each in deliveries)
-    all_of_them = f"{insert}{values} ON CONFLICT DO NOTHING"
-    cursor.execute("SAVEPOINT claim")
-    try:
-        cursor.execute(f"{all_of_them} RETURNING delivery")
-        new = {uuid.UUID(row[0]) for row in cursor.fetchall()}
-    except psycopg2.errors.InsufficientPrivilege:  # no SELECT: the number of rows tells as well, if more slowly
-        cursor.execute("ROLLBACK TO SAVEPOINT claim")
-        cursor.execute(all_of_them)
-        new = set(deliveries)
-        if cursor.rowcount != len(deliveries):
-            cursor.execute("ROLLBACK TO SAVEPOINT claim")
-            new = set()
-            for each in deliveries:
-                cursor.execute(f"{insert}('{each}', {moment}) ON CONFLICT DO NOTHING")
-                if cursor.rowcount:
-                    new.add(each)
-    cursor.execute("RELEASE SAVEPOINT claim")
-    return new
-
-
-def arrived(cursor: Any, table: Table, deliveries: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Return the deliveries that are in the table; waits for those that are under way.
-
-    They are entered and taken back: that tells, with no other right than INSERT, and no other transaction can commit
-        them in between.
-    """
-    cursor.execute("SAVEPOINT question")
-    new = claim_each(cursor, table, deliveries, keep=False)
-    cursor.execute("ROLLBACK TO SAVEPOINT question; RELEASE SAVEPOINT question")
-    return set(deliveries) - new
+    cursor.execute(
+        f"WITH seen AS MATERIALIZED (SELECT delivery, written_at FROM {table.ledger} WHERE delivery > '{after}' "
+        f"ORDER BY delivery LIMIT {at_most}), "
+        f"gone AS (DELETE FROM {table.ledger} l USING seen WHERE l.delivery = seen.delivery "
+        f"AND seen.written_at < CURRENT_TIMESTAMP - INTERVAL '{KEEP_DAYS} days') "
+        f"SELECT delivery::text FROM seen ORDER BY delivery OFFSET {at_most - 1}"
+    )
+    last = cursor.fetchone()
+    return START if last is None else uuid.UUID(last[0])

@@ -1,0 +1,226 @@
+"""Claims: UUIDs entered in the ledger inside an open transaction, and rows that are written only if theirs is new.
+
+A claim is an insert into a unique column. It waits for a transaction under way that has the same UUID, and two
+transactions that claim in different orders may wait for each other; so all claims are made in the order of the UUIDs.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import psycopg2
+
+from ..._capture.dedupe import as_key
+from ..._failure import Failure
+from ..session.connection import is_lost
+from ..session.sqlstate import failure
+from ..table.schema import Table
+from .copy import copy_rows
+from .dialogue import Answer, Dialogue, Statement, StatementError, run
+from .isolation import copy_isolating
+
+#: UUIDs in one statement, of 40 bytes each
+_IN_ONE = 10_000
+#: 42501: no SELECT on the ledger, so that RETURNING is refused. 40001: one of them was committed after the snapshot of
+#: a REPEATABLE READ transaction; a statement of its own tells which
+_ONE_BY_ONE = ("42501", "40001")
+
+
+def claiming(table: Table, claims: Iterable[uuid.UUID], *, keep: bool = False) -> Dialogue[set[uuid.UUID]]:
+    """Enter UUIDs into the ledger inside the open transaction; return those that were not there yet.
+
+    Args:
+        table: whose ledger.
+        claims: what to enter.
+        keep: whether they are never to be pruned, default False.
+    """
+    ordered = sorted(set(claims))
+    new: set[uuid.UUID] = set()
+    for start in range(0, len(ordered), _IN_ONE):
+        new |= yield from _claiming(table, ordered[start : start + _IN_ONE], "'infinity'" if keep else "DEFAULT")
+    return new
+
+
+def _claiming(table: Table, claims: list[uuid.UUID], moment: str) -> Dialogue[set[uuid.UUID]]:
+    insert = _insert(table, claims, moment)
+    yield Statement("SAVEPOINT pawprint_claim")
+    try:
+        answer = yield Statement(f"{insert} RETURNING delivery::text")
+        new = {uuid.UUID(text) for (text,) in answer.rows}
+    except StatementError as error:
+        if error.sqlstate not in _ONE_BY_ONE:
+            raise
+        yield Statement("ROLLBACK TO SAVEPOINT pawprint_claim")
+        new = yield from _claiming_one_by_one(table, claims, moment)
+    yield Statement("RELEASE SAVEPOINT pawprint_claim")
+    return new
+
+
+def _claiming_one_by_one(table: Table, claims: list[uuid.UUID], moment: str) -> Dialogue[set[uuid.UUID]]:
+    new = set()
+    for claim in claims:
+        yield Statement("SAVEPOINT pawprint_one")
+        try:
+            if (yield Statement(_insert(table, [claim], moment))).count:
+                new.add(claim)
+        except StatementError as error:
+            if error.sqlstate != "40001":
+                raise
+            yield Statement("ROLLBACK TO SAVEPOINT pawprint_one")  # it is there, and only our snapshot has not got it
+        yield Statement("RELEASE SAVEPOINT pawprint_one")
+    return new
+
+
+def _insert(table: Table, claims: list[uuid.UUID], moment: str) -> str:
+    # without a conflict target it needs no other right than INSERT
+    values = ", ".join(f"('{claim}', {moment})" for claim in claims)
+    return f"INSERT INTO {table.ledger} (delivery, written_at) VALUES {values} ON CONFLICT DO NOTHING"
+
+
+def claiming_keys(table: Table, keys: Iterable[uuid.UUID]) -> Dialogue[set[uuid.UUID]]:
+    """Claim dedupe keys; return those that were not taken yet."""
+    marked = {as_key(key): key for key in keys}
+    new = yield from claiming(table, marked)
+    return {marked[key] for key in new}
+
+
+def claim(cursor: Any, table: Table, claims: Iterable[uuid.UUID], *, keep: bool) -> set[uuid.UUID]:
+    """Do as `claiming` does, over a psycopg2 cursor in an open transaction.
+
+    Raises:
+        psycopg2.Error: the ledger cannot be written; the transaction has failed then.
+    """
+    return _on(cursor, claiming(table, claims, keep=keep))
+
+
+def claim_keys(cursor: Any, table: Table, keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Claim dedupe keys inside the open transaction; return those that were not taken yet.
+
+    One statement if the role may SELECT from the ledger, one for each key if not.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: whose ledger.
+        keys: what to claim, in any order; repeats count once.
+
+    Raises:
+        psycopg2.Error: the ledger cannot be written, or a key is held by a transaction under way for longer than
+            lock_timeout; the transaction has failed then.
+    """
+    return _on(cursor, claiming_keys(table, keys))
+
+
+def _on(cursor: Any, dialogue: Dialogue[set[uuid.UUID]]) -> set[uuid.UUID]:
+    def execute(statement: Statement) -> Answer:
+        try:
+            cursor.execute(statement.head)
+        except psycopg2.Error as error:
+            raise StatementError(error.pgcode, error, lost=is_lost(cursor.connection)) from error
+        rows = cursor.fetchall() if cursor.description is not None else []
+        return Answer(rows, cursor.rowcount)
+
+    try:
+        return run(dialogue, execute)
+    except StatementError as error:
+        raise error.error from None
+
+
+#: rows that were written; the places of those that were refused, and why; rows whose key was taken
+Keyed = tuple[int, list[tuple[int, Failure]], int]
+
+
+def copy_keyed(
+    cursor: Any,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    limit: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Keyed:
+    """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
+
+    A row that is refused does not take its key along: another one with that key is written in its place. Of rows here
+    with the same key the first that can be written is.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: where to.
+        rows: (columns, line, key).
+        limit: makes what bounds the wait for each answer.
+
+    Raises:
+        psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
+            row's fault; the transaction has failed then.
+    """
+    first: dict[uuid.UUID, int] = {}
+    repeats: dict[uuid.UUID, list[int]] = {}
+    for place, row in enumerate(rows):
+        if first.setdefault(row[2], place) != place:
+            repeats.setdefault(row[2], []).append(place)
+    refused: dict[int, Failure] = {}
+    is_isolating = False
+    with limit():
+        cursor.execute("SAVEPOINT pawprint_keyed")
+    while True:
+        candidates = {key: place for key, place in first.items() if place not in refused}
+        with limit():
+            places = sorted(candidates[key] for key in claim_keys(cursor, table, candidates))
+        events = [rows[place][:2] for place in places]
+        if is_isolating:
+            found = copy_isolating(cursor, table, events, limit)
+            if not found:
+                break
+            refused.update({places[index]: why for index, why in found})
+        else:
+            try:
+                with limit():
+                    copy_rows(cursor, table, events)
+                break
+            except psycopg2.Error as error:
+                if failure(error, lost=is_lost(cursor.connection)).meaning != "row":
+                    raise
+                is_isolating = True
+        with limit():
+            cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
+    written = len(places)
+    for key in sorted({rows[place][2] for place in refused} & set(repeats)):
+        written += _copy_one_of(cursor, table, rows, repeats[key], refused, limit)
+    with limit():
+        cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
+    return written, sorted(refused.items()), len(rows) - written - len(refused)
+
+
+def _copy_one_of(
+    cursor: Any,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    places: list[int],
+    refused: dict[int, Failure],
+    limit: Callable[[], AbstractContextManager[None]],
+) -> int:
+    """Copy the first of some rows with the same key that is not refused; return how many that was, 0 or 1."""
+    for place in places:
+        with limit():
+            cursor.execute("SAVEPOINT pawprint_one_of")
+            is_new = claim_keys(cursor, table, [rows[place][2]])
+        found = copy_isolating(cursor, table, [rows[place][:2]], limit) if is_new else []
+        with limit():
+            cursor.execute(f"{'ROLLBACK TO' if found else 'RELEASE'} SAVEPOINT pawprint_one_of")
+        if not found:
+            return len(is_new)
+        refused[place] = found[0][1]
+    return 0
+
+
+def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Return the deliveries that are in the table; waits for those that are under way.
+
+    They are entered and taken back: that tells, with no other right than INSERT, and no other transaction can commit
+    them in between.
+    """
+    asked = set(deliveries)
+    cursor.execute("SAVEPOINT question")
+    new = claim(cursor, table, asked, keep=False)
+    cursor.execute("ROLLBACK TO SAVEPOINT question; RELEASE SAVEPOINT question")
+    return asked - new
