@@ -109,8 +109,7 @@ class Fallback:
         # made here, since making a handler takes logging's module lock, which a thread that waits for the worker may
         # hold
         self._standard_error = _StandardError()
-        #: by kind, the time before which no other warning is logged
-        self._next_warning: dict[str, float] = {}
+        self._next_warning = 0.0
         #: whether the last event did not arrive for want of a descriptor: it may wait, and be put here again
         self.is_out_of_descriptors = False
         if file is not None:
@@ -190,16 +189,13 @@ class Fallback:
                     self.warn(f"on_error raised {type(error).__name__}")
         if why.meaning == "row" and why.sqlstate is not None:
             mend = mend_row(why, self._layout)
-            self._warn("refused", f"an event was refused by table {self._layout.name}: {why.reason}{mend}")
+            self.warn(f"an event was refused by table {self._layout.name}: {why.reason}{mend}")
 
     def warn(self, message: str) -> None:
         """Log a warning, unless there was one within the last minute. Raises nothing."""
-        self._warn("", message)
-
-    def _warn(self, kind: str, message: str) -> None:
         now = time.monotonic()
-        if now >= self._next_warning.get(kind, 0.0):
-            self._next_warning[kind] = now + WARNING_INTERVAL
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_INTERVAL
             self.notice(message)
 
     def notice(self, message: str) -> None:
