@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ._capture.capture import decode
+from ._capture.dedupe import key_of
 from ._capture.encoder import column_text
-from ._capture.row import Columns, Row
+from ._capture.row import Columns
 from ._capture.rowline import RowEncoder
 from ._capture.tap import show, taps
 from ._database.session.connection import Session
@@ -20,6 +22,7 @@ from ._database.session.dsn import Dsn
 from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ._database.table import ddl
 from ._database.table.schema import Table
+from ._database.writing.claim import copy_stream_keyed
 from ._database.writing.copy import copy_stream
 from ._database.writing.insert import insert
 from ._explicit import notes_arguments
@@ -228,18 +231,22 @@ class Tracker(Reading):
             self._report(error)
             raise
 
-    def write_many(self, rows: Iterable[Mapping[str, Any]]) -> int:
+    def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
         """Write many rows over COPY, all or nothing in one transaction.
 
         Args:
             rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
                 column that a row leaves out gets its default.
+            dedupe_key: a column, or an entry of the JSON column. Of the events that carry the same value of it, text or
+                a whole number, within 35 days, one becomes a row, whoever writes them. Default: every row is written.
+                Their keys are held in memory meanwhile, and the rows in a temporary file if they are many.
 
         Returns:
             How many rows were written; 0 in debug mode.
 
         Raises:
-            ValueError, TypeError: a row has no field, or is no mapping. Nothing is written then.
+            ValueError, TypeError: a row has no field, is no mapping, or its dedupe key is of another type. Nothing is
+                written then.
             psycopg2.Error: the database refused one of them or could not be reached. Nothing is written then.
         """
         if taps:
@@ -249,7 +256,9 @@ class Tracker(Reading):
         self.layout.require_name()
         try:
             with self._session.transaction() as cursor:
-                return copy_stream(cursor, self.layout, self._events(rows))
+                if dedupe_key is None:
+                    return copy_stream(cursor, self.layout, self._events(rows))
+                return copy_stream_keyed(cursor, self.layout, self._events(rows, dedupe_key))
         except DatabaseError as error:
             self._report(error)
             raise
@@ -261,14 +270,23 @@ class Tracker(Reading):
             show(decode(event, self.layout.fields.kinds))
         return count
 
-    def _events(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
         encode = RowEncoder(self.layout.fields.kinds, self.timestamp_field if self._auto_timestamp else None).encode
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
             if not row:
                 raise ValueError(f"row {number} has no column; write at least one")
-            yield encode(row)
+            key = None if dedupe_key is None else self._key(row, number, dedupe_key)
+            yield encode(row) if key is None else (*encode(row), key)
+
+    def _key(self, row: Mapping[str, Any], number: int, dedupe_key: str) -> uuid.UUID | None:
+        document = row.get(self.json_field)
+        value = row.get(dedupe_key, document.get(dedupe_key) if isinstance(document, Mapping) else None)
+        try:
+            return None if value is None else key_of(self.table or "", value)
+        except TypeError as error:
+            raise TypeError(f"row {number}: {error} ({dedupe_key!r})") from None
 
     def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
         kinds = self.layout.fields.kinds

@@ -6,24 +6,29 @@ transactions that claim in different orders may wait for each other; so all clai
 
 from __future__ import annotations
 
+import pickle
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import psycopg2
 
 from ..._capture.dedupe import as_key
+from ..._capture.row import Row
 from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.sqlstate import failure
 from ..table.schema import Table
-from .copy import copy_rows
+from .copy import copy_rows, copy_stream
 from .dialogue import Answer, Dialogue, Statement, StatementError, run
 from .isolation import copy_isolating
 
-#: UUIDs in one statement, of 40 bytes each
+#: UUIDs in one statement, of 50 bytes each
 _IN_ONE = 10_000
+#: bytes of rows that wait for their keys in memory, before it is in a file
+_IN_MEMORY = 8 * 2**20
 #: 42501: no SELECT on the ledger, so that RETURNING is refused. 40001: one of them was committed after the snapshot of
 #: a REPEATABLE READ transaction; a statement of its own tells which
 _ONE_BY_ONE = ("42501", "40001")
@@ -224,3 +229,35 @@ def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[u
     new = claim(cursor, table, asked, keep=False)
     cursor.execute("ROLLBACK TO SAVEPOINT question; RELEASE SAVEPOINT question")
     return asked - new
+
+
+def copy_stream_keyed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> int:
+    """Copy rows, of those with a dedupe key the ones whose key is new, inside the open transaction; return how many.
+
+    The rows wait in a temporary file until all keys are known: claims in the order in which rows come would be a
+    deadlock for two of these at once.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: where to.
+        rows: (columns, line), or (columns, line, key).
+    """
+    keys: set[uuid.UUID] = set()
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        for row in rows:
+            keys.update(row[2:])
+            pickle.dump(row, file, pickle.HIGHEST_PROTOCOL)
+        end = file.tell()
+        file.seek(0)
+        new = claim_keys(cursor, table, keys)
+
+        def wanted() -> Iterator[Row]:
+            while file.tell() < end:
+                row = pickle.load(file)  # noqa: S301 - what was written a moment ago, in a file without a name
+                if len(row) == 2:
+                    yield row
+                elif row[2] in new:
+                    new.remove(row[2])
+                    yield row[:2]
+
+        return copy_stream(cursor, table, wanted())
