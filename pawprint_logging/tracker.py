@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ._capture.capture import decode
-from ._capture.dedupe import key_of
 from ._capture.encoder import column_text
+from ._capture.key import dedupe_key_of
 from ._capture.row import Columns
 from ._capture.rowline import RowEncoder
 from ._capture.tap import show, taps
@@ -284,9 +284,9 @@ class Tracker(Reading):
         document = row.get(self.json_field)
         value = row.get(dedupe_key, document.get(dedupe_key) if isinstance(document, Mapping) else None)
         try:
-            return None if value is None else key_of(self.table or "", value)
+            return dedupe_key_of(self.table or "", value)
         except TypeError as error:
-            raise TypeError(f"row {number}: {error} ({dedupe_key!r})") from None
+            raise TypeError(f"row {number}: the dedupe key {dedupe_key!r} {error}") from None
 
     def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
         kinds = self.layout.fields.kinds

@@ -22,7 +22,7 @@ from pythonjsonlogger.json import JsonFormatter
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
 from pawprint_logging import ConfigurationError, FallbackFormatter, PawprintError, PawprintHandler, Tracker
-from pawprint_logging._capture.dedupe import key_of
+from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table.mend import RESERVED, plain
 from pawprint_logging._delivery import fallback as module
 from pawprint_logging._failure import Failure

@@ -17,7 +17,7 @@ import pytest
 from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Tracker
-from pawprint_logging._capture.dedupe import key_of
+from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import event_delivery, new_delivery
 from pawprint_logging._database.writing.claim import claim_keys

@@ -25,6 +25,9 @@ PRUNED_AT_ONCE = 10_000
 START = uuid.UUID(int=0)
 
 _INDEX_BITS = 32
+#: the bits of a UUID's version and variant, and what they are in a key: version 8, "custom" (RFC 9562)
+_MARKED = (0xF << 76) | (0x3 << 62)
+_MARK = (0x8 << 76) | (0x2 << 62)
 
 
 def new_delivery() -> uuid.UUID:
@@ -56,6 +59,11 @@ def event_delivery(delivery: uuid.UUID, index: int) -> uuid.UUID:
 def delivery_of(event: uuid.UUID) -> uuid.UUID:
     """Return the delivery that an event's UUID belongs to."""
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)
+
+
+def entry_of(key: uuid.UUID) -> uuid.UUID:
+    """Return what a dedupe key is entered as: of version 8, which no delivery has."""
+    return uuid.UUID(int=key.int & ~_MARKED | _MARK)
 
 
 def claim_sql(table: Table, delivery: uuid.UUID) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg2
 
-from ..._capture.dedupe import as_key
 from ..._capture.row import Row
 from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.sqlstate import failure
+from ..table.ledger import entry_of
 from ..table.schema import Table
 from .copy import copy_rows, copy_stream
 from .dialogue import Answer, Dialogue, Statement, StatementError, run
@@ -87,7 +87,7 @@ def _insert(table: Table, claims: list[uuid.UUID], moment: str) -> str:
 
 def claiming_keys(table: Table, keys: Iterable[uuid.UUID]) -> Dialogue[set[uuid.UUID]]:
     """Claim dedupe keys; return those that were not taken yet."""
-    marked = {as_key(key): key for key in keys}
+    marked = {entry_of(key): key for key in keys}
     new = yield from claiming(table, marked)
     return {marked[key] for key in new}
 
