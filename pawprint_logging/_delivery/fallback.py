@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,8 +26,7 @@ from .._database.table.mend import mend_row
 from .._database.table.schema import Table
 from .._failure import Failure
 from ..errors import ConfigurationError, DeliveryError
-
-OnError = Callable[[BaseException, list[dict[str, Any]]], object]
+from .settings import OnError
 
 #: seconds between two warnings
 WARNING_INTERVAL = 60.0
@@ -135,54 +134,51 @@ class Fallback:
                 they belong to none.
         """
         tried = [
-            self._try(event, why, event_delivery(delivery, index), requires) for index, event in enumerate(events, first)
+            self.put(event, why, event_delivery(delivery, index), requires=requires)
+            for index, event in enumerate(events, first)
         ]
-        self.report(why, [columns for columns, _ in tried if columns is not None])
+        self.report(why, [columns for columns, _ in tried])
         return sum(has_arrived for _, has_arrived in tried)
 
     def put(
-        self, event: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID | None = None
-    ) -> dict[str, Any] | None:
-        """Divert one event under the UUID of its line; return its columns, or None if it did not arrive.
+        self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID | None = None
+    ) -> tuple[dict[str, Any], bool]:
+        """Divert one row; return its columns, and whether it arrived. Raises nothing.
 
-        Raises nothing. `is_out_of_descriptors` says afterwards whether it is worth while to try again.
+        Args:
+            row: the row.
+            why: why it was not written.
+            line: the UUID by which `replay` knows it.
+            requires: see `send`.
         """
-        columns, has_arrived = self._try(event, why, line, requires)
-        return columns if has_arrived else None
-
-    def _try(
-        self, event: tuple[Any, ...], why: Failure, line: uuid.UUID, requires: uuid.UUID | None
-    ) -> tuple[dict[str, Any] | None, bool]:
-        """Divert one event; return its columns, if they could be read, and whether it arrived."""
-        columns = None
-        has_arrived = False
+        columns: dict[str, Any] = {}
         with silenced():
             try:
-                columns = decode(event[:2], self._kinds)
+                columns = decode(row[:2], self._kinds)
                 extra = {
                     "table": self._layout.name,
                     "reason": why.reason,
                     "sqlstate": why.sqlstate,
                     "delivery": str(line),
-                    **({"key": str(event[2])} if len(event) > 2 else {}),
+                    **({"key": str(row[2])} if len(row) > 2 else {}),
                     **({"requires": str(requires)} if requires is not None else {}),
                     "event": columns,
                 }
-                has_arrived = self._put(extra)
+                return columns, self._put(extra)
             except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
                 if not ends_here(error):
                     raise
-        return columns, has_arrived
+        return columns, False
 
-    def report(self, why: Failure, events: list[dict[str, Any]]) -> None:
-        """Tell `on_error` of events that were not written, and the user of the statement that mends the table.
+    def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
+        """Tell `on_error` of rows that were not written, and the user of the statement that mends the table.
 
         Raises nothing.
         """
         if self._on_error is not None:
             with silenced():
                 try:
-                    self._on_error(why.error or DeliveryError(why.reason), events)
+                    self._on_error(why.error or DeliveryError(why.reason), list(rows))
                 except BaseException as error:
                     if not ends_here(error):
                         raise
