@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
+    from ._delivery.replay import replay
     from .errors import ConfigurationError, PawprintError
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
+    from .scope import flush, get_handler, within
     from .statistics import Statistics
     from .tracker import Tracker
 
@@ -23,6 +25,10 @@ __all__ = [
     "PawprintProcessor",
     "Statistics",
     "Tracker",
+    "flush",
+    "get_handler",
+    "replay",
+    "within",
 ]
 
 #: where each public name is at home
@@ -34,6 +40,10 @@ _HOMES = {
     "PawprintProcessor": ".processor",
     "Statistics": ".statistics",
     "Tracker": ".tracker",
+    "flush": ".scope",
+    "get_handler": ".scope",
+    "replay": "._delivery.replay",
+    "within": ".scope",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

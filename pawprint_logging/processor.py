@@ -11,6 +11,7 @@ from ._delivery.pipeline import build
 from ._explicit import notes_arguments
 from .errors import ConfigurationError
 from .handler import PawprintHandler
+from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class PawprintProcessor:
         options = {name: value for name, value in self._given.items() if name != "handler"}
         if handler is None:
             self._pipeline = build(type(self).__name__, tracker, options)
+            register(self)
             return
         if tracker is not None or options.keys() - {"level"}:
             raise ConfigurationError(
@@ -113,6 +115,10 @@ class PawprintProcessor:
             pipeline.take_event_dict(event_dict, attributes)
         pipeline.capture.without_marker(event_dict)
         return event_dict
+
+    def within(self, connection: Any) -> Within:
+        """Write what this processor is given in a block in the transaction of a connection; see `within`."""
+        return Within(connection, [self._pipeline])
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,13 @@ from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
+from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
 from . import process
 from .account import Stats
+from .blocks import defer, open_blocks, take
 from .fallback import Fallback
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
@@ -83,7 +86,9 @@ class Pipeline:
         self._worker = Worker(settings, open_table, fallback, [store])
         # a pipeline that nobody holds any more must not keep its thread
         weakref.finalize(self, self._worker.abandon).atexit = False
-        self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
+        self._fallback = fallback
+        self._put_now = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
+        self._put = self._put_now if settings.after_commit is None else self._put_after_commit
         self._of_record = self.capture.of_record
 
     def take_record(self, record: logging.LogRecord) -> None:
@@ -96,7 +101,7 @@ class Pipeline:
         else:
             if event is None:
                 return
-            if event is DROPPED or taps:
+            if event is DROPPED or taps or open_blocks:
                 self._set_aside(event)
             else:
                 put = self._put
@@ -116,17 +121,35 @@ class Pipeline:
         else:
             if event is None:
                 return
-            if event is DROPPED or taps:
+            if event is DROPPED or taps or open_blocks:
                 self._set_aside(event)
             else:
                 self._put(event)
 
     def _set_aside(self, event: Entry) -> None:
-        """Do with an event that is not to be written what is to be done: count it, or show it to a test."""
+        """Do with an event that may not be put into the queue what is to be done.
+
+        Count it, show it to a test, or hold it for the transaction of the caller's.
+        """
         if event is DROPPED:
             self._worker.account.count(dropped=1)
-        else:
-            show(decode(whole(event), self._kinds))
+        elif taps:
+            show(decode(whole(event)[:2], self._kinds))
+        elif not take(self, event):
+            self._put(event)
+
+    def _put_after_commit(self, event: Entry) -> None:
+        assert self.settings.after_commit is not None
+        defer(self.settings.after_commit, partial(self._put_now, event), self._fallback.warn)
+
+    def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
+        """Count rows that came in and are settled with that."""
+        self._worker.account.count(written=written, duplicates=duplicates, dropped=dropped)
+
+    def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
+        """Put rows on the fallback that came in and are settled with that, and whose transaction may not be committed."""
+        arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
+        self._worker.account.count(diverted=arrived, dropped=len(rows) - arrived)
 
     def _uncaptured(self, error: Exception, message: object) -> None:
         if isinstance(error, CaptureError):
@@ -136,7 +159,13 @@ class Pipeline:
                 encode({self._event_field: text_of(message)}, self._kinds),
                 f"the record could not be read ({type(error).__name__})",
             )
-        self._worker.divert(event, Failure("row", reason, error=error.__cause__ or error))
+        why = Failure("row", reason, error=error.__cause__ or error)
+        if open_blocks and take(self, event, why):
+            return
+        if self.settings.after_commit is None:
+            self._worker.divert(event, why)
+        else:
+            defer(self.settings.after_commit, partial(self._worker.divert, event, why), self._fallback.warn)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted; return whether it is."""
