@@ -94,7 +94,7 @@ class Psycopg(Psycopg2):
 
         with psycopg.Cursor(self.connection, row_factory=psycopg.rows.tuple_row) as cursor:
             cursor.execute(text)
-            return _first(cursor.fetchone()) if cursor.description is not None else None
+            return _first(cursor.fetchone()) if text.startswith("SELECT") else None
 
 
 class PsycopgPipeline(Psycopg):
@@ -108,6 +108,11 @@ class PsycopgPipeline(Psycopg):
             self.connection.execute(text)  # its answer is not waited for
             return None
         return await super().sql(text)
+
+    async def commit(self) -> None:
+        self.connection.commit()
+        with self.connection.pipeline() as pipeline:
+            pipeline.sync()
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -125,7 +130,7 @@ class AsyncPsycopg(Driver):
 
     async def sql(self, text: str) -> Any:
         cursor = await self.connection.execute(text)
-        return _first(await cursor.fetchone()) if cursor.description is not None else None
+        return _first(await cursor.fetchone()) if text.startswith("SELECT") else None
 
     async def commit(self) -> None:
         await self.connection.commit()
@@ -148,6 +153,11 @@ class AsyncPsycopgPipeline(AsyncPsycopg):
             await self.connection.execute(text)
             return None
         return await super().sql(text)
+
+    async def commit(self) -> None:
+        await self.connection.commit()
+        async with self.connection.pipeline() as pipeline:
+            await pipeline.sync()
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):

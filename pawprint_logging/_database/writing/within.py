@@ -33,8 +33,11 @@ _PATIENCE = 5.0
 _AT_ONCE = 0.02
 #: rows in one INSERT
 _IN_ONE = 1000
-#: what is no row's fault: no right, no table, a read-only transaction, a lock that is not to be had, another transaction
-_EVERYTHING = ("25", "28", "3D", "3F", "40", "42501", "42P01", "0A", "53", "55P03", "57014")
+#: what is no row's fault: a read-only transaction, no table, a lock that is not to be had, another transaction
+_EVERYTHING = ("25", "28", "3D", "3F", "40", "42P01", "0A", "53", "55P03", "57014")
+#: rows that are refused for want of a right, or for a column, before it is taken to be nobody's fault; row level
+#: security refuses single rows so
+_ENOUGH = 3
 
 # What the INSERT casts its texts to, without the length, which a cast would cut to; and the constraints that wait for
 # the COMMIT.
@@ -226,7 +229,8 @@ def _isolating(part: Part, insert: _Insert, rows: Sequence[AnyRow], end: float) 
         else:
             why = _failure(error, part.table)
             part.refuse(piece, why)
-            if _is_everything(error):
+            has_enough = not part.written and len(part.refused) >= _ENOUGH and why.sqlstate in ("42501", "42703")
+            if _is_everything(error) or has_enough:
                 for rest in pieces:
                     part.refuse(rest, why)
                 return
