@@ -94,8 +94,8 @@ def within(connection: Any, *names: str) -> Within:
     its own there.
 
     Args:
-        connection: a connection of psycopg2 or psycopg 3, a SQLAlchemy ``Connection`` or ``Session`` (flushed at the end
-            of the block), or Django's ``connection``. With ``async with``, psycopg's ``AsyncConnection``, or
+        connection: a connection of psycopg2 or psycopg 3, a SQLAlchemy ``Connection`` or ``Session`` (flushed at the
+            end of the block), or Django's ``connection``. With ``async with``, psycopg's ``AsyncConnection``, or
             SQLAlchemy's ``AsyncConnection`` or ``AsyncSession``.
         *names: the `dictConfig` names of the handlers whose events these are; default: every handler and processor that
             has a database.
@@ -204,7 +204,9 @@ class Within:
 
     def _async(self) -> AsyncCaller:
         if isinstance(self._caller, Caller):
-            raise ConfigurationError('within() got a connection that is not asynchronous: write "with within(connection)"')
+            raise ConfigurationError(
+                'within() got a connection that is not asynchronous: write "with within(connection)"'
+            )
         return self._caller
 
     def _begin(self) -> Block:

@@ -13,8 +13,8 @@ import pytest
 
 from pawprint_logging import Tracker
 from pawprint_logging._database.table import ledger
-from pawprint_logging._database.writing import claim
 from pawprint_logging._database.table.ledger import delivery_of, event_delivery, new_delivery, refused_delivery
+from pawprint_logging._database.writing import claim
 
 
 @pytest.fixture

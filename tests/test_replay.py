@@ -272,9 +272,7 @@ def test_replay_goes_past_lines_that_the_table_refuses(tracker: Tracker, connect
     assert (again.written, again.present, again.rejected) == (0, 5, 2)
 
 
-def test_a_table_that_may_not_be_written_to_refuses_everything(
-    tracker: Tracker, connection: Any, lines: Lines
-) -> None:
+def test_a_table_that_may_not_be_written_to_refuses_everything(tracker: Tracker, connection: Any, lines: Lines) -> None:
     with connection.cursor() as cursor:
         cursor.execute("REVOKE INSERT ON events FROM current_user")
     path = lines(2)
@@ -289,7 +287,9 @@ def test_a_table_that_may_not_be_written_to_refuses_everything(
 def with_key(path: Path, *values: str) -> None:
     """Give the file's lines, in order, the keys of these values."""
     texts = path.read_text().splitlines()
-    keyed = [json.dumps({**json.loads(text), "key": str(key_of("events", value))}) for text, value in zip(texts, values)]
+    keyed = [
+        json.dumps({**json.loads(text), "key": str(key_of("events", value))}) for text, value in zip(texts, values)
+    ]
     path.write_text("\n".join([*keyed, *texts[len(values) :]]) + "\n")
 
 
@@ -335,9 +335,7 @@ def requiring(path: Path, delivery: uuid.UUID) -> None:
     path.write_text("\n".join(texts) + "\n")
 
 
-def test_a_line_of_a_transaction_that_was_committed_is_written(
-    tracker: Tracker, connection: Any, lines: Lines
-) -> None:
+def test_a_line_of_a_transaction_that_was_committed_is_written(tracker: Tracker, connection: Any, lines: Lines) -> None:
     delivery = new_delivery()
     with connection.cursor() as cursor:
         cursor.execute(ledger.claim_sql(tracker.layout, delivery))

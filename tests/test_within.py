@@ -94,7 +94,9 @@ def test_what_is_committed_is_there(shop: Shop, kind: type[Driver], connection: 
     assert events(connection) == ["paid", "bare"]
     user, _, document = stored(connection)[0]
     assert (user, document) == ("alice", {"text": 'ü "q" \\ \t 🦊 %s $1', "order": {"lines": [1, None]}})
-    assert value(connection, "SELECT abs(extract(epoch FROM now() AT TIME ZONE 'UTC' - max(timestamp))) FROM events") < 60
+    assert (
+        value(connection, "SELECT abs(extract(epoch FROM now() AT TIME ZONE 'UTC' - max(timestamp))) FROM events") < 60
+    )
     assert value(connection, "SELECT count(*) FROM orders") == 1
 
 
@@ -365,9 +367,7 @@ def test_a_deferred_constraint_of_the_events_table_does_not_fail_the_commit(
     # Given one on the events table, and one of the caller's own that is not met yet
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE events ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
-        cursor.execute(
-            "CREATE TABLE items (o INT REFERENCES orders DEFERRABLE INITIALLY DEFERRED)"
-        )
+        cursor.execute("CREATE TABLE items (o INT REFERENCES orders DEFERRABLE INITIALLY DEFERRED)")
 
     async def scenario(driver: Driver) -> None:
         await driver.sql("INSERT INTO items VALUES (1)")

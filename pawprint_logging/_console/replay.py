@@ -27,7 +27,7 @@ from .program import State, command
 @click.option(
     "--uncommitted",
     is_flag=True,
-    help="Also lines of transactions that are not known to have been committed; what they tell of may not have happened.",
+    help="Also lines of transactions that are not known to be committed; what they tell of may not have happened.",
 )
 def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: bool) -> int:
     """Put what could not be written back into the table.
@@ -79,4 +79,5 @@ def _summary(result: Replayed) -> str:
     why = ", ".join(
         f"{number} {reason}" for reason, number in sorted(result.reasons.items(), key=lambda item: -item[1])
     )
-    return f"{result.written} written, {result.present} already there, {result.rejected} rejected{f' ({why})' if why else ''}"
+    reasons = f" ({why})" if why else ""
+    return f"{result.written} written, {result.present} already there, {result.rejected} rejected{reasons}"

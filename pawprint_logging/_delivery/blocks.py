@@ -34,7 +34,7 @@ class Pipeline(Protocol):
         """Count rows that came in and are settled with that."""
 
     def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Put rows on the fallback that came in and are settled with that, and whose transaction may not be committed."""
+        """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
 
 
 class Block:

@@ -44,9 +44,9 @@ class FallbackFormatter(JsonFormatter):
     Any other record as the first four keys of it.
 
     The keys are ``timestamp`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, ``table``, ``reason``, ``sqlstate``,
-    ``delivery`` and ``event``; before the last, ``key`` if the event has a dedupe key, and ``requires`` if it belongs to
-    a transaction that may not have been committed. The line is ASCII, and ends where the handler's terminator does. The
-    traceback of another record follows as ``exc_info``.
+    ``delivery`` and ``event``; before the last, ``key`` if the event has a dedupe key, and ``requires`` if it belongs
+    to a transaction that may not have been committed. The line is ASCII, and ends where the handler's terminator does.
+    The traceback of another record follows as ``exc_info``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -245,7 +245,7 @@ class Fallback:
 
 
 def _require_ours(path: str) -> None:
-    """Raise ConfigurationError if a file or pipe with this name belongs to another user, who could read or lose events."""
+    """Raise ConfigurationError if a file or pipe of this name belongs to another user, who could read or lose events."""
     try:
         found = os.lstat(path)
     except OSError:

@@ -147,7 +147,7 @@ class Pipeline:
         self._worker.account.count(written=written, duplicates=duplicates, dropped=dropped)
 
     def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Put rows on the fallback that came in and are settled with that, and whose transaction may not be committed."""
+        """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
         arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
         self._worker.account.count(diverted=arrived, dropped=len(rows) - arrived)
 

@@ -98,8 +98,9 @@ def replay(
     A line says which delivery its event was part of. If the ledger has that, the original arrived after all; if it has
     the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction,
     together with the event's dedupe key, if it has one. A line of a transaction that was the application's (`within`)
-    requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they are; lines that are torn, foreign, or refused again are added to a file with ``.rejected`` at
-    the end of its name, unless they are there already.
+    requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they
+    are; lines that are torn, foreign, or refused again are added to a file with ``.rejected`` at the end of its name,
+    unless they are there already.
 
     Args:
         tracker: the table; lines of other tables are rejected.
@@ -133,7 +134,8 @@ def _require_ledger(session: Session, tracker: Tracker, table_name: str) -> None
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (tracker.layout.ledger,))
         if not cursor.fetchone()[0]:
             raise ConfigurationError(
-                f"replay needs the ledger of {table_name}, to write nothing twice: create it with Tracker.create_table(if_not_exists=True)"
+                f"replay needs the ledger of {table_name}, to write nothing twice: "
+                "create it with Tracker.create_table(if_not_exists=True)"
             )
 
 

@@ -321,5 +321,3 @@ DRIVERS: dict[str, type[Driver]] = {
     "sqlalchemy async session psycopg": SqlAlchemyAsyncSessionPsycopg,
     "django": Django,
 }
-
-

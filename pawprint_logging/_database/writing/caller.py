@@ -48,7 +48,7 @@ class Caller(ABC):
             StatementError: it failed.
         """
 
-    def synchronise(self) -> None:
+    def synchronise(self) -> None:  # noqa: B027 - most drivers have had all answers
         """Wait for the answers to what the caller has sent; an error is the caller's own."""
 
     def settle(self) -> None:
@@ -73,7 +73,7 @@ class AsyncCaller(ABC):
     def is_autocommit(self) -> bool:
         """Whether a statement in no transaction commits itself, as far as the driver knows."""
 
-    async def synchronise(self) -> None:
+    async def synchronise(self) -> None:  # noqa: B027 - most drivers have had all answers
         """Wait for the answers to what the caller has sent; an error is the caller's own."""
 
     async def settle(self) -> None:
@@ -195,6 +195,11 @@ class _SqlAlchemy(Caller):
 
     def __init__(self, connection: Any) -> None:
         self._given = connection
+        if (dialect := self._dialect()) not in ("postgresql", None):
+            raise _not_postgresql(dialect)
+
+    def _dialect(self) -> str | None:
+        return str(self._given.dialect.name)
 
     @property
     def _connection(self) -> Any:
@@ -220,9 +225,7 @@ class _SqlAlchemy(Caller):
             if statement.parameter is None:
                 result = connection.exec_driver_sql(statement.head, execution_options={"no_parameters": True})
             elif connection.dialect.paramstyle == "numeric_dollar":
-                result = connection.exec_driver_sql(
-                    f"{statement.head}$1{statement.tail}", (statement.parameter,)
-                )
+                result = connection.exec_driver_sql(f"{statement.head}$1{statement.tail}", (statement.parameter,))
             else:
                 result = connection.exec_driver_sql(*_with_percent(statement))
             rows = [tuple(row) for row in result] if result.returns_rows else []
@@ -237,6 +240,9 @@ class _SqlAlchemy(Caller):
 
 class _Session(_SqlAlchemy):
     """A session of SQLAlchemy's ORM."""
+
+    def _dialect(self) -> str | None:
+        return None if self._given.bind is None else str(self._given.bind.dialect.name)
 
     @property
     def _connection(self) -> Any:
@@ -319,6 +325,10 @@ class _Django(Caller):
         return self._open().execute(statement)
 
 
+def _not_postgresql(name: str) -> ConfigurationError:
+    return ConfigurationError(f"within() needs a connection to PostgreSQL, and this one is to {name}")
+
+
 def _with_percent(statement: Statement) -> tuple[Any, ...]:
     """Return a statement and its arguments, for drivers whose sign for a place is %s."""
     if statement.parameter is None:
@@ -382,7 +392,7 @@ def _of_django(connection: Any) -> Any:
     if not isinstance(connection, (base.BaseDatabaseWrapper, type(django.connection))):
         return None
     if connection.vendor != "postgresql":
-        raise ConfigurationError(f"within() needs a connection to PostgreSQL, and this one is to {connection.vendor}")
+        raise _not_postgresql(connection.vendor)
     return _Django(connection)
 
 

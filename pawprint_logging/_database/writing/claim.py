@@ -190,7 +190,7 @@ def copy_keyed(
             cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
     written = len(places)
     for key in sorted({rows[place][2] for place in refused} & set(repeats)):
-        written += _copy_one_of(cursor, table, rows, repeats[key], refused, limit)
+        written += _copy_one_of(cursor, table, rows, repeats[key], refused, limit=limit)
     with limit():
         cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)
@@ -202,6 +202,7 @@ def _copy_one_of(
     rows: Sequence[tuple[Any, ...]],
     places: list[int],
     refused: dict[int, Failure],
+    *,
     limit: Callable[[], AbstractContextManager[None]],
 ) -> int:
     """Copy the first of some rows with the same key that is not refused; return how many that was, 0 or 1."""

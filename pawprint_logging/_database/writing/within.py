@@ -41,16 +41,16 @@ _ENOUGH = 3
 
 # What the INSERT casts its texts to, without the length, which a cast would cut to; and the constraints that wait for
 # the COMMIT.
-_LAYOUT = (
-    "WITH it AS (SELECT CAST(",
-    " AS pg_catalog.text)::pg_catalog.regclass AS oid) "
-    "SELECT a.attname::pg_catalog.text, pg_catalog.format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END"
-    ", -1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN it ON it.oid = a.attrelid "
-    "WHERE a.attnum > 0 AND NOT a.attisdropped UNION ALL "
-    "SELECT NULL, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.conname) "
-    "FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace "
-    "JOIN it ON it.oid = c.conrelid WHERE c.condeferrable",
-)
+_LAYOUT_HEAD = "WITH it AS (SELECT CAST("
+_LAYOUT_TAIL = """ AS pg_catalog.text)::pg_catalog.regclass AS oid)
+SELECT a.attname::pg_catalog.text,
+    pg_catalog.format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1)
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN it ON it.oid = a.attrelid
+WHERE a.attnum > 0 AND NOT a.attisdropped
+UNION ALL
+SELECT NULL, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.conname)
+FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+JOIN it ON it.oid = c.conrelid WHERE c.condeferrable"""
 _SAVED = ("timezone", "lock_timeout", "statement_timeout")
 
 AnyRow = tuple[Any, ...]
@@ -104,7 +104,8 @@ def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[Result]
 
     Args:
         parts: the rows; `requires` is entered for those of which some are refused.
-        setting, token: what `marking` was given.
+        setting: what `marking` was given.
+        token: likewise.
     """
     try:
         settings = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _SAVED)
@@ -174,7 +175,7 @@ def _writing_part(part: Part) -> Dialogue[None]:
 
 
 def _layout(table: Table) -> Dialogue[tuple[dict[str, str], list[str]]]:
-    answer = yield Statement(_LAYOUT[0], table.sql, _LAYOUT[1])
+    answer = yield Statement(_LAYOUT_HEAD, table.sql, _LAYOUT_TAIL)
     types = {name: type_name for name, type_name in answer.rows if name is not None}
     return types, [constraint for name, constraint in answer.rows if name is None]
 
