@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 import weakref
@@ -127,6 +128,7 @@ class Within:
         self._setting = ""
         self._token = ""
         self._was_failed = False
+        self._pid = os.getpid()
 
     def __enter__(self) -> None:
         caller = self._sync()
@@ -149,19 +151,16 @@ class Within:
         parts = self._end()
         result: Result = "failed"
         try:
-            if kind is None and not self._was_failed:
-                state = caller.state
-                if state == "open":
+            if kind is None and not self._was_failed and self._pid == os.getpid():
+                if caller.state == "open":
                     caller.settle()
-                    state = caller.state
-                result = _told_by(state) or self._result(caller, parts)
+                told = _told_by(caller.state)
+                if told is not None:
+                    result = told
+                elif parts:
+                    result = caller.talk(writing([part for _, part in parts], self._setting, self._token))
         finally:
             settle(parts, result)
-
-    def _result(self, caller: Caller, parts: list[tuple[Pipeline, Part]]) -> Result:
-        if not parts:
-            return "written"
-        return caller.talk(writing([part for _, part in parts], self._setting, self._token))
 
     async def __aenter__(self) -> None:
         caller = self._async()
@@ -184,12 +183,10 @@ class Within:
         parts = self._end()
         result: Result = "failed"
         try:
-            if kind is None and not self._was_failed:
-                state = caller.state
-                if state == "open":
+            if kind is None and not self._was_failed and self._pid == os.getpid():
+                if caller.state == "open":
                     await caller.settle()
-                    state = caller.state
-                told = _told_by(state)
+                told = _told_by(caller.state)
                 if told is not None:
                     result = told
                 elif parts:

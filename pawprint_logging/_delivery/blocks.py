@@ -7,6 +7,7 @@ the block inherits that, but is another task, and may outlive the block.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +16,7 @@ from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
 from .. import _native as native
-from .._capture.guard import ends_here
+from .._capture.guard import ends_here, silenced
 from .._capture.row import Entry, whole
 from .._database.table.ledger import new_delivery
 from .._database.writing.within import Part, Result
@@ -84,6 +85,8 @@ class Block:
     def parts(self) -> list[tuple[Pipeline, Part]]:
         """Return the rows, by pipeline."""
         rows, self._rows = self._rows, []
+        if self._owner[0] != os.getpid():  # forked inside the block: they are the parent's, which still has them
+            return []
         pipelines = {id(pipeline): pipeline for pipeline, _, _ in rows}
         return [
             (
@@ -141,14 +144,14 @@ def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:
             pipeline.divert(rows, reasons[0], requires=part.requires)
 
 
-def _who() -> tuple[int, Any]:
-    """Return the thread and the task that this runs in."""
+def _who() -> tuple[int, int, Any]:
+    """Return the process, the thread and the task that this runs in."""
     asyncio: Any = sys.modules.get("asyncio")
     task = None
     if asyncio is not None:
         with suppress(RuntimeError):  # no event loop runs here
             task = asyncio.current_task()
-    return native.get_ident(), task
+    return os.getpid(), native.get_ident(), task
 
 
 def defer(
@@ -169,7 +172,8 @@ def defer(
             accept()
 
     try:
-        after_commit(once)
+        with silenced():  # what it logs itself would wait for it too
+            after_commit(once)
     except BaseException as error:
         if not ends_here(error):
             raise

@@ -68,8 +68,8 @@ def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
         while True:
             try:
                 answer = execute(statement)
-            except StatementError as error:
-                statement = dialogue.throw(error)
+            except Exception as error:
+                statement = dialogue.throw(_as_ours(error))
             else:
                 statement = dialogue.send(answer)
     except StopIteration as end:
@@ -83,9 +83,14 @@ async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaita
         while True:
             try:
                 answer = await execute(statement)
-            except StatementError as error:
-                statement = dialogue.throw(error)
+            except Exception as error:
+                statement = dialogue.throw(_as_ours(error))
             else:
                 statement = dialogue.send(answer)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def _as_ours(error: Exception) -> StatementError:
+    """Return what a driver, or what somebody has hung into it, raised, as an error that dialogues know."""
+    return error if isinstance(error, StatementError) else StatementError(None, error, lost=False)

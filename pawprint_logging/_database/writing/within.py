@@ -40,9 +40,9 @@ _EVERYTHING = ("25", "28", "3D", "3F", "40", "42P01", "0A", "53", "55P03", "5701
 _ENOUGH = 3
 
 # What the INSERT casts its texts to, without the length, which a cast would cut to; and the constraints that wait for
-# the COMMIT.
-_LAYOUT_HEAD = "WITH it AS (SELECT CAST("
-_LAYOUT_TAIL = """ AS pg_catalog.text)::pg_catalog.regclass AS oid)
+# the COMMIT. Of a table that is not there it says nothing: the INSERT will.
+_LAYOUT_HEAD = "WITH it AS (SELECT pg_catalog.to_regclass(CAST("
+_LAYOUT_TAIL = """ AS pg_catalog.text))::pg_catalog.oid AS oid)
 SELECT a.attname::pg_catalog.text,
     pg_catalog.format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN it ON it.oid = a.attrelid
@@ -118,13 +118,14 @@ def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[Result]
         return "failed"
     try:
         yield from _bounded(_writing_all(parts, saved))
-    except StatementError as error:
-        if error.lost:
+    except Exception as error:  # a mistake of ours too: the transaction is not ours to spoil
+        known = error if isinstance(error, StatementError) else StatementError(None, error, lost=False)
+        if known.lost:
             return "failed"
         for part in parts:
             part.written = part.duplicates = 0
             part.refused.clear()
-            part.refuse(part.rows, _failure(error, part.table))
+            part.refuse(part.rows, _failure(known, part.table))
         try:
             yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
             yield Statement("RELEASE SAVEPOINT pawprint_within")
@@ -156,11 +157,7 @@ def _settings(*values: str) -> Statement:
 
 
 def _writing_part(part: Part) -> Dialogue[None]:
-    layout = yield from _attempt(_layout(part.table))
-    if isinstance(layout, StatementError):
-        part.refuse(part.rows, _failure(layout, part.table))
-        return
-    insert = _Insert(part.table, *layout)
+    insert = _Insert(part.table, *(yield from _layout(part.table)))
     end = time.monotonic() + _PATIENCE
     keyed = [row for row in part.rows if len(row) > 2]
     by_columns: dict[Columns, list[AnyRow]] = {}
