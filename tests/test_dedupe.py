@@ -271,7 +271,10 @@ PROGRAM = """
     while waiting:
         batch, waiting = waiting[:per_batch], waiting[per_batch:]
         # one in fifty is refused; it comes again in a form that the table takes
-        rows = [(("user_id", "event"), f"{'u' * 40 if dice.random() < 0.02 else 'u'}\\t{n}\\n".encode(), key_of("events", n)) for n in batch]
+        users = ["u" * (40 if dice.random() < 0.02 else 1) for _ in batch]
+        rows = [
+            (("user_id", "event"), f"{user}\\t{n}\\n".encode(), key_of("events", n)) for user, n in zip(users, batch)
+        ]
         while True:
             try:
                 with session.transaction() as cursor:

@@ -99,7 +99,8 @@ def test_old_deliveries_are_pruned_and_replayed_ones_kept(tracker: Tracker, conn
     old, young, replayed = (new_delivery() for _ in range(3))
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO events__deliveries VALUES (%s, now() - interval '36 days'), (%s, now() - interval '34 days'), (%s, 'infinity')",
+            "INSERT INTO events__deliveries VALUES "
+            "(%s, now() - interval '36 days'), (%s, now() - interval '34 days'), (%s, 'infinity')",
             [str(old), str(young), str(replayed)],
         )
         ledger.prune(cursor, tracker.layout)

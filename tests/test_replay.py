@@ -288,7 +288,7 @@ def with_key(path: Path, *values: str) -> None:
     """Give the file's lines, in order, the keys of these values."""
     texts = path.read_text().splitlines()
     keyed = [
-        json.dumps({**json.loads(text), "key": str(key_of("events", value))}) for text, value in zip(texts, values)
+        json.dumps({**json.loads(text), "key": str(key_of("events", value))}) for text, value in zip(texts, values, strict=False)
     ]
     path.write_text("\n".join([*keyed, *texts[len(values) :]]) + "\n")
 

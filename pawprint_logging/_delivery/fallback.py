@@ -245,7 +245,7 @@ class Fallback:
 
 
 def _require_ours(path: str) -> None:
-    """Raise ConfigurationError if a file or pipe of this name belongs to another user, who could read or lose events."""
+    """Raise ConfigurationError if a file or pipe of this name is another user's, who could read events or lose them."""
     try:
         found = os.lstat(path)
     except OSError:
