@@ -804,3 +804,35 @@ def test_the_sums_agree_at_any_moment(make: Make) -> None:
     assert worker.flush(60)
     assert worker.stats.accepted == 1500
     assert worker.stats.pending == 0
+
+
+def test_rows_wait_in_memory_while_no_descriptor_is_left_for_the_fallback(make: Make) -> None:
+    class Full(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            if self.is_out_of_descriptors:
+                return {}, False
+            return super().put(row, why, line)
+
+    sink = Full(lambda batch: Outcome(refused=[(place, BAD) for place in range(len(batch.rows))]))
+    sink.is_out_of_descriptors = True
+    worker = make(sink)
+    worker.put(event(1))
+    assert not worker.flush(0.2)
+    assert (worker.stats.pending, worker.stats.dropped) == (1, 0)
+    sink.is_out_of_descriptors = False
+    assert worker.flush(60)
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+
+
+def test_rows_that_wait_for_a_descriptor_at_the_end_are_counted_as_dropped(make: Make) -> None:
+    class Full(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            return {}, False
+
+    sink = Full(lambda batch: Outcome(refused=[(place, BAD) for place in range(len(batch.rows))]))
+    sink.is_out_of_descriptors = True
+    worker = make(sink)
+    worker.put(event(1))
+    assert not worker.flush(0.1)
+    worker.close()
+    assert (worker.stats.pending, worker.stats.dropped) == (0, 1)

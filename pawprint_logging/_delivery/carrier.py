@@ -22,6 +22,8 @@ from .store import Store
 
 #: rows that go on the fallback before those who wait are told that it goes on
 _DIVERTED_AT_ONCE = 500
+#: seconds after which rows that wait for a descriptor are put on the fallback again
+_NO_DESCRIPTORS = 1.0
 #: attempts that fail while rows flow, for a reason that may pass, before the rows at fault are looked for
 _TROUBLES = 3
 
@@ -40,8 +42,17 @@ class Carrier:
         self._fallback = fallback
         self._account = account
 
-    def attempt(self, batch: Batch, store: Store, *, deadline: float | None = None) -> Failure | None:
-        """Try to write a batch, and settle it if that decides about it; return why it is still open, else None."""
+    def attempt(
+        self, batch: Batch, store: Store, *, deadline: float | None = None, may_wait: bool = False
+    ) -> Failure | None:
+        """Try to write a batch, and settle it if that decides about it; return why it is still open, else None.
+
+        Args:
+            batch: an open batch.
+            store: where its rows are kept.
+            deadline: monotonic time after which no answer is waited for, default None.
+            may_wait: as for `settle`.
+        """
         if batch.verdict is None:
             try:
                 outcome = self._write(batch, store, deadline)
@@ -57,7 +68,7 @@ class Carrier:
                     batch.failed_since = time.monotonic()
                 return outcome.retry
             self._account.decide(batch, Verdict(outcome.refused, outcome.duplicates))
-        self.settle(batch, store)
+        self.settle(batch, store, may_wait=may_wait)
         return None
 
     def _write(self, batch: Batch, store: Store, deadline: float | None) -> Outcome:
@@ -69,7 +80,15 @@ class Carrier:
             store.resending(batch)
         return self.table.write(batch, store, deadline=deadline, one_by_one=batch.troubles >= _TROUBLES)
 
-    def give_up(self, batch: Batch, store: Store, why: Failure, then: Callable[[], None] | None = None) -> None:
+    def give_up(
+        self,
+        batch: Batch,
+        store: Store,
+        why: Failure,
+        then: Callable[[], None] | None = None,
+        *,
+        may_wait: bool = False,
+    ) -> None:
         """Put a batch on the fallback, unless another thread has decided about it.
 
         Args:
@@ -77,32 +96,42 @@ class Carrier:
             store: where its rows are kept.
             why: why.
             then: called between the decision, after which no COMMIT is sent, and the diversion.
+            may_wait: as for `settle`.
         """
         if self._account.decide(batch, Verdict(given_up=why)):
             if then is not None:
                 then()
-            self.settle(batch, store)
+            self.settle(batch, store, may_wait=may_wait)
 
-    def settle(self, batch: Batch, store: Store) -> None:
-        """Carry out a batch's verdict, from where it stopped if it was interrupted; whoever is at it already does it."""
+    def settle(self, batch: Batch, store: Store, *, may_wait: bool = False) -> None:
+        """Carry out a batch's verdict, from where it stopped if it was interrupted; whoever is at it already does it.
+
+        Args:
+            batch: a batch that is decided.
+            store: where its rows are kept.
+            may_wait: whether rows wait in memory while the process has no descriptor left, default False.
+        """
         me = native.get_ident()
         if batch.diverter is not None:
             return
         try:
             if self._account.begin(batch, me):
-                self._divert(batch, store)
+                if not self._divert(batch, store, may_wait=may_wait):
+                    batch.due = time.monotonic() + _NO_DESCRIPTORS
+                    return
                 store.settled(batch)
                 self._account.settle(batch)
         finally:
             if batch.diverter == me:
                 batch.diverter = None
 
-    def _divert(self, batch: Batch, store: Store) -> None:
+    def _divert(self, batch: Batch, store: Store, *, may_wait: bool) -> bool:
+        """Put what the verdict says on the fallback; return False if the rest has to wait."""
         if batch.diversion is None:
             batch.diversion = _diversion(batch)
         diversion = batch.diversion
         if not diversion.places:
-            return
+            return True
         if batch.delivery != diversion.delivery and batch.cursor == 0:
             # noted before the first line carries it: whoever resends what a killed process left under the same
             # delivery tells `replay` so that the lines are in the table
@@ -118,12 +147,15 @@ class Carrier:
                 told = []
             why = reason
             columns, arrived = self._fallback.put(batch.rows[place], reason, _line(diversion, place))
+            if may_wait and not arrived and self._fallback.is_out_of_descriptors:
+                return False
             # no call between these two
             batch.arrived += arrived
             batch.cursor += 1
             told.append(columns)
         if why is not None:
             self._tell(why, told)
+        return True
 
     def _tell(self, why: Failure, rows: list[dict[str, object]]) -> None:
         self._fallback.report(why, rows)

@@ -33,7 +33,13 @@ class Table(Protocol):
 
 
 class Fallback(Protocol):
-    """Where rows go that are not written. Nothing of it raises."""
+    """Where rows go that are not written. Nothing of it raises.
+
+    Args:
+        is_out_of_descriptors: whether the last row did not arrive since the process has no descriptor left (EMFILE).
+    """
+
+    is_out_of_descriptors: bool
 
     def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
         """Put one row there under the UUID of its line; return its columns, and whether it arrived."""

@@ -36,7 +36,7 @@ from .carrier import Carrier
 from .protocols import Fallback, Table
 from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, make_queue
 from .settings import Settings
-from .store import Store
+from .store import Nowhere, Store
 
 #: the part of close_timeout that is spent on writing; the rest is for diverting what is left
 _WRITING_SHARE = 0.9
@@ -84,6 +84,8 @@ class Lane:
     def __init__(self, queue: Queue, store: Store) -> None:
         self.queue = queue
         self.store = store
+        #: whether what is not settled at the end is left to the next process
+        self.is_kept = not isinstance(store, Nowhere)
         self.backoff = Backoff()
         #: when the first of those that wait was seen, if one was
         self.waits_since: float | None = None
@@ -161,6 +163,8 @@ class Worker:
         #: what those who write themselves use, and who of them does just now
         self._own: Carrier | None = None
         self._writer: int | None = None
+        #: the thread that decides about what is left at the end
+        self._finisher: int | None = None
         #: monotonic time until which is written when it ends; what is left then is diverted, or stays in the spool
         self._write_until: float | None = None
         self._is_abandoned = False
@@ -197,7 +201,7 @@ class Worker:
         elif state is State.INLINE:
             self._write_here()
         elif state is State.ENDING:
-            if self._run is None and self._writer is None:  # whoever wound it down was interrupted
+            if self._run is None and self._writer is None and self._finisher is None:  # the end was interrupted
                 self._finish()
         else:
             self._start()
@@ -290,9 +294,10 @@ class Worker:
         """
         now = time.monotonic()
         for batch in list(self.account.open):
-            if batch.diverter is None and (batch.verdict is not None or is_due or batch.due <= now):
+            is_decided = batch.verdict is not None
+            if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
                 return self._lane_of(batch), batch
-        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None}
+        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None or batch.diverter is None}
         for lane in self.lanes:
             if lane.stays or id(lane) in held:
                 continue
@@ -303,6 +308,9 @@ class Worker:
             if lane.has_leftovers and (found := self._recovered(lane)) is not None:
                 return lane, found
         return None
+
+    def _is_ending(self) -> bool:
+        return self._state is State.ENDING or self._write_until is not None
 
     def _lane_of(self, batch: Batch) -> Lane:
         lane = batch.lane
@@ -393,7 +401,7 @@ class Worker:
         if not self._prepare(lane, batch):
             self._stay(lane, batch)
             return None
-        why = carrier.attempt(batch, lane.store, deadline=deadline)
+        why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
         if why is None and batch.verdict is not None and batch.verdict.given_up is None:
             lane.backoff.reset()
         return why
@@ -414,10 +422,13 @@ class Worker:
     def _give_up(
         self, carrier: Carrier, lane: Lane, batch: Batch, why: Failure, then: Callable[[], None] | None = None
     ) -> None:
-        if self._write_until is not None and batch.origin is not None:
+        if not batch.is_filled:
+            with self.account.lock:
+                lane.queue.note_taken(batch)
+        if self._write_until is not None and lane.is_kept:
             self._stay(lane, batch)
         else:
-            carrier.give_up(batch, lane.store, why, then)
+            carrier.give_up(batch, lane.store, why, then, may_wait=not self._is_ending())
 
     def _stay(self, lane: Lane, batch: Batch) -> None:
         """Leave a batch, and all that follows it, in the spool for the next process; it counts as pending."""
@@ -483,7 +494,7 @@ class Worker:
             now = time.monotonic()
             until = now + _IDLE
             for batch in self.account.open:
-                if batch.verdict is None:
+                if batch.diverter is None:
                     until = min(until, batch.due)
             for lane in self.lanes:
                 until = min(until, self._listen(lane, now, run.last_end))
@@ -497,7 +508,7 @@ class Worker:
     def _listen(self, lane: Lane, now: float, last_end: float) -> float:
         """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
         queue, settings = lane.queue, self._settings
-        if lane.stays or any(batch.lane is lane and batch.verdict is None for batch in self.account.open):
+        if lane.stays or any(batch.lane is lane and batch.diverter is None for batch in self.account.open):
             return now + _IDLE
         paced = last_end + _PACE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
@@ -560,8 +571,10 @@ class Worker:
                 self._give_up(self._own, lane, batch, NO_ANSWER)
             elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
                 # a caller must not wait for a database that was away a moment ago
-                self._prepare(lane, batch)
-                self._give_up(self._own, lane, batch, lane.backoff.cause)
+                if self._prepare(lane, batch):
+                    self._give_up(self._own, lane, batch, lane.backoff.cause)
+                else:
+                    self._stay(lane, batch)
             else:
                 self._carry_here(self._own, lane, batch, end, attempts)
 
@@ -633,7 +646,7 @@ class Worker:
         if not is_done():
             if self._state is State.INLINE:
                 self._write_here(end)
-            elif self._run is None:
+            elif self._run is None and (self.account.open or any(lane.queue.rows for lane in self.lanes)):
                 self._start_at = 0.0
                 self._attend()
                 if self._run is None and self._state is not State.ENDING:  # no thread can start
@@ -698,9 +711,27 @@ class Worker:
         self._finish()
 
     def _finish(self) -> None:
-        """Decide about what is left, and take the state that follows; may be called again by whoever finds it undone."""
-        with self.account.lock:
-            run, self._run = self._run, None  # a thread that comes back finds that it is not meant any more
+        """Decide about what is left, and take the state that follows; goes on where an interrupted call stopped."""
+        me = native.get_ident()
+        is_mine = False
+        try:
+            with self.account.lock:
+                if self._state is State.ENDING and self._finisher is None:
+                    self._finisher = me
+                    is_mine = True
+            if is_mine:
+                self._decide_about_the_rest()
+        finally:
+            if self._finisher == me:
+                self._finisher = None
+        if not is_mine:
+            self.account.wait_until(lambda: self._state is not State.ENDING, self._settings.close_timeout)
+        elif any(lane.queue.rows and not lane.stays for lane in self.lanes):
+            self._start_at = 0.0
+            self._attend()  # rows that came meanwhile
+
+    def _decide_about_the_rest(self) -> None:
+        run, self._run = self._run, None  # a thread that comes back finds that it is not meant any more
         carrier = run.carrier if run is not None else self._own
         if carrier is None:
             carrier = self._own = Carrier(self._open_table(), self._fallback, self.account)
@@ -709,29 +740,22 @@ class Worker:
             if batch.verdict is not None:
                 carrier.settle(batch, lane.store)
             else:
-                self._prepare(lane, batch)
                 self._give_up(carrier, lane, batch, NO_ANSWER, carrier.table.interrupt)
         self._divert_queues(carrier)
-        with self.account.lock:
-            is_last = self._state is State.ENDING
-            if is_last:
-                self._turn_to(self._then)
+        self._wait_for_others()
         for lane in self.lanes:
             lane.store.tidy()
             lane.store.close()
         if self._writer is None or self._writer == native.get_ident():
             carrier.table.close()
+        with self.account.lock:
+            self._turn_to(self._then)
         self.account.notify()
-        self._wait_for_others()
-        if is_last and any(lane.queue.rows and not lane.stays for lane in self.lanes):
-            self._start_at = 0.0
-            self._attend()  # rows that came meanwhile
 
     def _divert_queues(self, carrier: Carrier) -> None:
         """Settle what is still in the queues from before the end."""
         for lane in self.lanes:
             while lane.queue.taken < lane.end_at and (batch := self._take(lane)) is not None:
-                self._prepare(lane, batch)
                 self._give_up(carrier, lane, batch, NO_ANSWER)
 
     def _wait_for_others(self) -> None:

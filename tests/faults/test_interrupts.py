@@ -19,7 +19,7 @@ from pawprint_logging._delivery.store import Nowhere, Store
 from pawprint_logging._delivery.worker import Worker
 
 #: raising signals in each of the combinations below: more than 20,000 in all
-SIGNALS = 3000
+SIGNALS = int(__import__("os").environ.get("SIGNALS", "3000"))
 
 
 class AlarmError(BaseException):

@@ -37,11 +37,10 @@ class Memory:
         self.warnings: list[str] = []
         self.threads: set[int] = set()
         self.closed = 0
+        self.is_out_of_descriptors = False
         self.interrupted = threading.Event()
 
-    def write(
-        self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False
-    ) -> Outcome:
+    def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         self.threads.add(threading.get_ident())
         self.batches.append(list(batch.rows))
         self.deliveries.append(batch.delivery)
@@ -94,9 +93,7 @@ class Doubtful(Memory):
         #: delivery → the rows that it brought into the table
         self.committed: dict[uuid.UUID, list[Row]] = {}
 
-    def write(
-        self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False
-    ) -> Outcome:
+    def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         if batch.in_doubt and batch.delivery in self.committed:
             return Outcome(refused=batch.refused)
         chance = self._dice.random() / self.trouble
