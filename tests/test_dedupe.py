@@ -195,6 +195,28 @@ def test_pruning_looks_at_so_many_rows_and_says_where_to_go_on(db: str, connecti
     assert value(connection, "SELECT count(*) FROM events__deliveries") == 25
 
 
+def test_what_a_trigger_raises_for_a_row_is_that_rows_fault_whatever_the_code(
+    tracker: Tracker, connection: Any
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN IF NEW.event = 'bad' THEN RAISE 'no' USING ERRCODE = '42P01'; END IF; RETURN NEW; END $$"
+        )
+        cursor.execute("CREATE TRIGGER raises BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION raises()")
+    assert write(tracker, [keyed("a"), keyed("b", event="bad"), keyed("c"), keyed("b")]) == (3, [1], 0)
+
+
+def test_under_row_level_security_keyed_rows_go_by_insert(tracker: Tracker, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
+    with tracker.session().transaction() as cursor:
+        rows = [keyed("a"), keyed("b", "v"), keyed("a")]
+        written, refused, duplicates = copy_keyed(cursor, tracker.layout, rows, uses_insert=True)
+    assert (written, [place for place, _ in refused], duplicates) == (1, [1], 1)
+
+
 # ---- write_many
 
 

@@ -288,7 +288,8 @@ def with_key(path: Path, *values: str) -> None:
     """Give the file's lines, in order, the keys of these values."""
     texts = path.read_text().splitlines()
     keyed = [
-        json.dumps({**json.loads(text), "key": str(key_of("events", value))}) for text, value in zip(texts, values, strict=False)
+        json.dumps({**json.loads(text), "key": str(key_of("events", value))})
+        for text, value in zip(texts, values, strict=False)
     ]
     path.write_text("\n".join([*keyed, *texts[len(values) :]]) + "\n")
 
@@ -367,3 +368,12 @@ def test_a_transaction_under_way_is_waited_for(tracker: Tracker, db: str, lines:
         timer.start()
         assert replay(tracker, path).written == 1
         timer.join()
+
+
+def test_under_row_level_security_lines_go_by_insert(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
+    lines(2)
+    result = replay(tracker, lines(1, user_id="v"))
+    assert (result.written, result.rejected) == (2, 1)

@@ -16,7 +16,7 @@ from .._capture.capture import encode
 from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ledger
+from .._database.table import ledger, usable
 from .._database.table.mend import mend_row
 from .._database.writing.claim import arrived, claim, claim_keys
 from .._database.writing.isolation import copy_isolating
@@ -281,7 +281,8 @@ def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, di
             absent = _one_for_each_key(cursor, rules, [line for line in absent if line.delivery in new])
             # else the row at fault is found at COMMIT, and not which one it is
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            refused = copy_isolating(cursor, table, [line.event for line in absent])
+            needs_insert = usable.ask(cursor, table).needs_insert
+            refused = copy_isolating(cursor, table, [line.event for line in absent], uses_insert=needs_insert)
             if refused:
                 raise _RefusedError({absent[place].delivery: why for place, why in refused})
     except _RefusedError as error:

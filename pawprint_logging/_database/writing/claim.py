@@ -21,7 +21,7 @@ from ..session.connection import is_lost
 from ..session.sqlstate import failure
 from ..table.ledger import entry_of
 from ..table.schema import Table
-from .copy import copy_rows, copy_stream
+from .copy import Flow, copy_rows, copy_stream
 from .dialogue import Answer, Dialogue, Statement, StatementError, run
 from .isolation import copy_isolating
 
@@ -142,6 +142,9 @@ def copy_keyed(
     table: Table,
     rows: Sequence[tuple[Any, ...]],
     limit: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    one_by_one: bool = False,
+    uses_insert: bool = False,
 ) -> Keyed:
     """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
 
@@ -153,6 +156,8 @@ def copy_keyed(
         table: where to.
         rows: (columns, line, key).
         limit: makes what bounds the wait for each answer.
+        one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
+        uses_insert: whether rows go by INSERT, default False.
 
     Raises:
         psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
@@ -164,7 +169,7 @@ def copy_keyed(
         if first.setdefault(row[2], place) != place:
             repeats.setdefault(row[2], []).append(place)
     refused: dict[int, Failure] = {}
-    is_isolating = False
+    is_isolating = one_by_one
     with limit():
         cursor.execute("SAVEPOINT pawprint_keyed")
     while True:
@@ -173,24 +178,27 @@ def copy_keyed(
             places = sorted(candidates[key] for key in claim_keys(cursor, table, candidates))
         events = [rows[place][:2] for place in places]
         if is_isolating:
-            found = copy_isolating(cursor, table, events, limit)
+            found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
             if not found:
                 break
             refused.update({places[index]: why for index, why in found})
         else:
+            flow = Flow(uses_insert=uses_insert)
             try:
                 with limit():
-                    copy_rows(cursor, table, events)
+                    copy_rows(cursor, table, events, flow)
                 break
             except psycopg2.Error as error:
-                if failure(error, lost=is_lost(cursor.connection)).meaning != "row":
+                why = failure(error, lost=is_lost(cursor.connection))
+                # once rows flow, what is no passing reason belongs to one of them
+                if why.meaning == "transient" or not (why.meaning == "row" or flow.has_begun or uses_insert):
                     raise
                 is_isolating = True
         with limit():
             cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
     written = len(places)
     for key in sorted({rows[place][2] for place in refused} & set(repeats)):
-        written += _copy_one_of(cursor, table, rows, repeats[key], refused, limit=limit)
+        written += _copy_one_of(cursor, table, rows, repeats[key], refused, limit=limit, uses_insert=uses_insert)
     with limit():
         cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)
@@ -204,13 +212,14 @@ def _copy_one_of(
     refused: dict[int, Failure],
     *,
     limit: Callable[[], AbstractContextManager[None]],
+    uses_insert: bool,
 ) -> int:
     """Copy the first of some rows with the same key that is not refused; return how many that was, 0 or 1."""
     for place in places:
         with limit():
             cursor.execute("SAVEPOINT pawprint_one_of")
             is_new = claim_keys(cursor, table, [rows[place][2]])
-        found = copy_isolating(cursor, table, [rows[place][:2]], limit) if is_new else []
+        found = copy_isolating(cursor, table, [rows[place][:2]], limit, uses_insert=uses_insert) if is_new else []
         with limit():
             cursor.execute(f"{'ROLLBACK TO' if found else 'RELEASE'} SAVEPOINT pawprint_one_of")
         if not found:
