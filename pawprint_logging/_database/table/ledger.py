@@ -25,9 +25,8 @@ PRUNED_AT_ONCE = 10_000
 START = uuid.UUID(int=0)
 
 _INDEX_BITS = 32
-#: the bits of a UUID's version and variant, and what they are in a key: version 8, "custom" (RFC 9562)
-_MARKED = (0xF << 76) | (0x3 << 62)
-_MARK = (0x8 << 76) | (0x2 << 62)
+#: a digit of a UUID, and the same with the bits of its variant in it
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_delivery() -> uuid.UUID:
@@ -61,9 +60,13 @@ def delivery_of(event: uuid.UUID) -> uuid.UUID:
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)
 
 
-def entry_of(key: uuid.UUID) -> uuid.UUID:
-    """Return what a dedupe key is entered as: of version 8, which no delivery has."""
-    return uuid.UUID(int=key.int & ~_MARKED | _MARK)
+def entry_of(key: uuid.UUID) -> str:
+    """Return what a dedupe key is entered as: the text of a UUID of version 8 ("custom"), which no delivery has.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
+    """
+    text = str(key)
+    return f"{text[:14]}8{text[15:19]}{_VARIANT[text[19]]}{text[20:]}"
 
 
 def claim_sql(table: Table, delivery: uuid.UUID) -> str:
