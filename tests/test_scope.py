@@ -32,12 +32,19 @@ from pawprint_logging import (
     flush,
     get_handler,
     replay,
+    scope,
     within,
 )
 from pawprint_logging._delivery import blocks
 from pawprint_logging._delivery.blocks import Block, settle, take
 from pawprint_logging._failure import Failure
 from pawprint_logging.testing import capture_events
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the handlers that other tests have made, and somebody still holds."""
+    monkeypatch.setattr(scope, "_living", [])
 
 
 @pytest.fixture
