@@ -593,10 +593,13 @@ def test_an_error_that_a_pipeline_has_not_told_of_yet_is_the_callers(shop: Shop,
 
     async def scenario(driver: Driver) -> None:
         await driver.sql("SELECT 1")
-        with pytest.raises(psycopg.errors.UndefinedTable):
+        async def block() -> None:
             async with driver.block():
                 shop.event("paid")
                 await driver.sql("INSERT INTO nowhere VALUES (1)")  # its answer is not waited for
+
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await block()
 
     shop.run(DRIVERS[driver], scenario)
     assert shop.counts() == {"dropped": 1}
