@@ -18,6 +18,7 @@ from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
 from .._database.table import ledger, usable
 from .._database.table.mend import mend_row
+from .._database.table.partitions import is_missing_partition, make_missing
 from .._database.writing.claim import arrived, claim, claim_keys
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
@@ -224,6 +225,7 @@ def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tup
     backoff = Backoff()
     deadline = time.monotonic() + PATIENCE
     refused: dict[uuid.UUID, Failure] = {}
+    has_made = False
     while remaining := [line for line in lines if line.delivery not in refused]:
         try:
             written, found = _write(session, rules, remaining)
@@ -245,6 +247,11 @@ def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tup
         else:
             if not found:
                 return written, refused
+            homeless = {delivery for delivery, why in found.items() if is_missing_partition(why.error)}
+            events = [line.event for line in remaining if line.delivery in homeless]
+            if events and not has_made and make_missing(session, rules.tracker.layout, events):
+                has_made = True
+                continue
             refused.update(found)  # nothing was written: once more, without them
     return 0, refused
 

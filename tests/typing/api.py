@@ -76,6 +76,16 @@ def read(tracker: Tracker) -> None:
     frame = tracker.average("metadata__amount", user_id=None)
     frame = tracker.minimum("metadata__amount")
     frame = tracker.maximum("metadata__amount", resolution="month")
+    frame = tracker.count(
+        by="metadata__plan", limit=5, fill=True, tz="Europe/Berlin", start="7d", end=timedelta(days=1)
+    )
+    frame = tracker.sum("metadata__amount", by="event", tz=timezone.utc)
+    frame = tracker.top()
+    frame = tracker.top("metadata__plan", limit=3, start="4w", event="signup")
+    frame = tracker.catalogue(start="30d")
+    views: list[str] = tracker.create_views(prefix="v_")
+    gone: int = tracker.erase_user("alice")
+    print([row["event"] for row in tracker.export_user("alice")], views, gone)
     frame = tracker.query("SELECT %s", ["a"])
     frame = tracker.query("SELECT %(a)s", {"a": 1})
     rows: Iterator[dict[str, Any]] = tracker.iter_rows("event", user_id__isnull=True)
@@ -180,5 +190,6 @@ def mistakes(tracker: Tracker) -> None:
     PawprintHandler(overflow="wait")  # type: ignore[arg-type]
     PawprintHandler(batchsize=5)  # type: ignore[call-arg]
     PawprintHandler(before_send=alarm)  # type: ignore[arg-type]
+    tracker.count("*", "week")  # type: ignore[call-arg]
     tracker.write("signup")  # type: ignore[call-arg]
     tracker.write_many([1])  # type: ignore[list-item]

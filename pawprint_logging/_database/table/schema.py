@@ -155,7 +155,8 @@ def _checked_schema(schema: Any, json_field: str) -> OrderedDict[str, str]:
             raise ConfigurationError(f'schema: the type of column {name!r} must be text such as "TEXT NOT NULL"')
     if json_field in schema and kind_of(schema[json_field]) != "json":
         raise ConfigurationError(
-            f"schema: column {json_field!r} is the json_field, so its type must be JSON or JSONB; change it, or name another json_field"
+            f"schema: column {json_field!r} is the json_field, so its type must be JSON or JSONB; "
+            "change it, or name another json_field"
         )
     return OrderedDict(schema)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..session.connection import is_lost
 from ..session.sqlstate import failure
 from ..table.ledger import entry_of
 from ..table.schema import Table
-from .copy import Flow, copy_rows, copy_stream
+from .copy import Flow, copy_rows
 from .dialogue import Answer, Dialogue, Statement, StatementError, T, run
 from .isolation import copy_isolating
 
@@ -249,15 +249,16 @@ def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[u
     return asked - new
 
 
-def copy_stream_keyed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> int:
-    """Copy rows, of those with a dedupe key the ones whose key is new, inside the open transaction; return how many.
+@contextmanager
+def claimed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[Row]]:
+    """Yield rows without a dedupe key, and of the others those whose key is new, claimed in the open transaction.
 
     The rows wait in a temporary file until all keys are known: claims in the order in which rows come would be a
     deadlock for two of these at once.
 
     Args:
         cursor: a psycopg2 cursor in an open transaction.
-        table: where to.
+        table: whose ledger.
         rows: (columns, line), or (columns, line, key).
     """
     keys: set[uuid.UUID] = set()
@@ -278,4 +279,4 @@ def copy_stream_keyed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]
                     new.remove(row[2])
                     yield row[:2]
 
-        return copy_stream(cursor, table, wanted())
+        yield wanted()
