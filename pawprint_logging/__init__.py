@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
     from ._delivery.replay import replay
     from .errors import ConfigurationError, PawprintError
+    from .event import Event, declared_events, register_event
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
     from .scope import flush, get_handler, within
@@ -19,14 +20,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
+    "Event",
     "FallbackFormatter",
     "PawprintError",
     "PawprintHandler",
     "PawprintProcessor",
     "Statistics",
     "Tracker",
+    "declared_events",
     "flush",
     "get_handler",
+    "register_event",
     "replay",
     "within",
 ]
@@ -34,14 +38,17 @@ __all__ = [
 #: where each public name is at home
 _HOMES = {
     "ConfigurationError": ".errors",
+    "Event": ".event",
     "FallbackFormatter": "._delivery.fallback",
     "PawprintError": ".errors",
     "PawprintHandler": ".handler",
     "PawprintProcessor": ".processor",
     "Statistics": ".statistics",
     "Tracker": ".tracker",
+    "declared_events": ".event",
     "flush": ".scope",
     "get_handler": ".scope",
+    "register_event": ".event",
     "replay": "._delivery.replay",
     "within": ".scope",
 }

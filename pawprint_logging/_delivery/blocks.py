@@ -93,8 +93,8 @@ class Block:
                 pipeline,
                 Part(
                     pipeline.tracker.layout,
-                    [_line(row) for each, row, why in rows if each is pipeline and why is None],
-                    [(_line(row), why) for each, row, why in rows if each is pipeline and why is not None],
+                    [whole(row) for each, row, why in rows if each is pipeline and why is None],
+                    [(whole(row), why) for each, row, why in rows if each is pipeline and why is not None],
                     requires=new_delivery(),
                 ),
             )
@@ -179,8 +179,3 @@ def defer(
             raise
         warn(f"after_commit raised {type(error).__name__}: the event was accepted without waiting for a transaction")
         once()
-
-
-def _line(row: Entry) -> tuple[Any, ...]:
-    """Return a row as a line; one that has a key has been made one already."""
-    return row if len(row) == 3 else whole(row)

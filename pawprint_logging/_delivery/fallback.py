@@ -19,8 +19,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from .._capture.capture import FALLBACK_EXTRA, decode
+from .._capture.capture import decode
 from .._capture.guard import ends_here, silenced
+from .._capture.record import FALLBACK_EXTRA
 from .._database.table.ledger import event_delivery
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table

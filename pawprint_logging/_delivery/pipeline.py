@@ -76,7 +76,10 @@ class Pipeline:
             event_key=settings.event_key,
             record_fields=settings.record_fields,
             contextvars=settings.contextvars,
+            common=settings.common,
             before_send=settings.before_send,
+            dedupe_key=settings.dedupe_key,
+            table=tracker.table,
             own_logger=settings.fallback.name,
             leaves_lines=settings.background and isinstance(store, Nowhere),
         )
@@ -90,6 +93,7 @@ class Pipeline:
         self._put_now = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
         self._put = self._put_now if settings.after_commit is None else self._put_after_commit
         self._of_record = self.capture.of_record
+        self._of_event_dict = self.capture.of_event_dict
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
@@ -107,15 +111,17 @@ class Pipeline:
                 put = self._put
                 put(event)
 
-    def take_event_dict(self, event_dict: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    def take_event_dict(self, event_dict: Mapping[str, Any], logger: Any, method: str) -> None:
         """Accept the event of a structlog event dict that carries the marker. Raises nothing.
 
         Args:
             event_dict: structlog's event dict; it is not changed.
-            attributes: what `record_fields` may ask for.
+            logger: the logger that structlog wraps.
+            method: which of its methods was called.
         """
+        of_event_dict = self._of_event_dict
         try:
-            event = self.capture.of_event_dict(event_dict, attributes=attributes)
+            event = of_event_dict(event_dict, logger, method)
         except Exception as error:
             self._uncaptured(error, event_dict.get("event"))
         else:

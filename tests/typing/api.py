@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -14,12 +15,15 @@ import structlog
 
 from pawprint_logging import (
     ConfigurationError,
+    Event,
     FallbackFormatter,
     PawprintError,
     PawprintHandler,
     PawprintProcessor,
     Statistics,
     Tracker,
+    declared_events,
+    register_event,
 )
 from pawprint_logging.testing import capture_events
 
@@ -126,6 +130,7 @@ def handlers(tracker: Tracker) -> bool:
         event_key="event",
         record_fields={"logger": "name"},
         contextvars=False,
+        common={"release": "1.2"},
         before_send=without_email,
         background=True,
         batch_size=500,
@@ -165,6 +170,43 @@ def processors(handler: PawprintHandler, tracker: Tracker) -> None:
     print(PawprintProcessor(db=None).flush(), processor.stats.accepted)
 
 
+class Person(Event, name=None):
+    """A base that hands its fields down."""
+
+    user_id: str
+
+
+class Purchase(Person, name="purchase"):
+    """An event with a type, and with field names that logging refuses for extras."""
+
+    amount: Decimal
+    name: str | None = None
+    keys: list[str] = field(default_factory=list)
+    card: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A class of somebody else."""
+
+    user_id: str
+
+
+def typed_events() -> Decimal:
+    """Every way to log an event with a type."""
+    logger = logging.getLogger("shop")
+    purchase = Purchase(user_id="alice", amount=Decimal(5), name="Alice", keys=["a"])
+    logger.info(purchase)
+    logger.info(Event("signup", user_id="alice", name="Alice", self=1))
+    logger.info("new user", extra={"track": purchase})
+    log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    log.info("new user", track=purchase)
+    logger.info(register_event(Login, name="login")(user_id="alice"))
+    classes: Mapping[str, type] = declared_events()
+    print(classes, purchase.card, purchase.user_id)
+    return purchase.amount
+
+
 def tests() -> None:
     """What a user's tests see."""
     with capture_events() as events:
@@ -193,3 +235,14 @@ def mistakes(tracker: Tracker) -> None:
     tracker.count("*", "week")  # type: ignore[call-arg]
     tracker.write("signup")  # type: ignore[call-arg]
     tracker.write_many([1])  # type: ignore[list-item]
+    Purchase(user_id="alice")  # type: ignore[call-arg]
+    Purchase(user_id=5, amount=Decimal(5))  # type: ignore[arg-type]
+    Purchase(user_id="alice", amount=Decimal(5), price=1)  # type: ignore[call-arg]
+    Purchase("alice", Decimal(5))  # type: ignore[call-arg]
+    Purchase(user_id="alice", amount=Decimal(5)).amount = Decimal(6)  # type: ignore[misc]
+    Event(user_id="alice")  # type: ignore[call-arg]
+
+    class Nameless(Event):  # type: ignore[call-arg]
+        pass
+
+    print(Nameless)
