@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
+    from ._delivery.replay import replay
     from ._delivery.ship import ship
     from .errors import ConfigurationError, PawprintError
     from .event import Event, declared_events, register_event
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
+    from .scope import flush, get_handler, within
     from .statistics import Statistics
     from .tracker import Tracker
 
@@ -27,8 +29,12 @@ __all__ = [
     "Statistics",
     "Tracker",
     "declared_events",
+    "flush",
+    "get_handler",
     "register_event",
+    "replay",
     "ship",
+    "within",
 ]
 
 #: where each public name is at home
@@ -42,8 +48,12 @@ _HOMES = {
     "Statistics": ".statistics",
     "Tracker": ".tracker",
     "declared_events": ".event",
+    "flush": ".scope",
+    "get_handler": ".scope",
     "register_event": ".event",
+    "replay": "._delivery.replay",
     "ship": "._delivery.ship",
+    "within": ".scope",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

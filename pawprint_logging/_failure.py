@@ -21,6 +21,7 @@ class Failure:
         error: the exception itself; it may hold values, so it goes to `on_error` only.
         line: which row of a COPY it is about, from 0, if the server said so.
         lost: whether the connection is gone, so that nobody knows what became of the statement.
+        column: which column it is about, if the server said so.
     """
 
     meaning: Meaning
@@ -29,3 +30,4 @@ class Failure:
     error: BaseException | None = field(default=None, compare=False, repr=False)
     line: int | None = None
     lost: bool = False
+    column: str | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._delivery.account import Stats
 from ._delivery.pipeline import build
 from ._explicit import notes_arguments
+from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class PawprintHandler(logging.Handler):
     ) -> None:
         self.pipeline = build(type(self).__name__, tracker, self._given)
         super().__init__(level)
+        register(self)
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
             self.emit = self.pipeline.take_record  # type: ignore[method-assign]
 
@@ -94,6 +96,10 @@ class PawprintHandler(logging.Handler):
     def tracker(self) -> Tracker:
         """The tracker of the table that it writes to, for reading back."""
         return self.pipeline.tracker
+
+    def within(self, connection: Any) -> Within:
+        """Write what this handler is given in a block in the transaction of a connection; see `within`."""
+        return Within(connection, [self.pipeline])
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take the record if it is an event. Raises nothing."""

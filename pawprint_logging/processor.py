@@ -12,6 +12,7 @@ from ._delivery.pipeline import build
 from ._explicit import notes_arguments
 from .errors import ConfigurationError
 from .handler import PawprintHandler
+from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class PawprintProcessor:
         options = {name: value for name, value in self._given.items() if name != "handler"}
         if handler is None:
             self._pipeline = build(type(self).__name__, tracker, options)
+            register(self)
         else:
             if tracker is not None or options.keys() - {"level"}:
                 raise ConfigurationError(
@@ -95,6 +97,10 @@ class PawprintProcessor:
         if not self._level or LEVELS.get(name, logging.INFO) >= self._level:
             self._pipeline.take_event_dict(event_dict, logger, name)
         return self._passed_on(event_dict)
+
+    def within(self, connection: Any) -> Within:
+        """Write what this processor is given in a block in the transaction of a connection; see `within`."""
+        return Within(connection, [self._pipeline])
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -14,6 +15,7 @@ from typing import Any
 from ._capture import copyline
 from ._capture.capture import decode
 from ._capture.encoder import column_text
+from ._capture.key import dedupe_key_of
 from ._capture.row import Columns, Row
 from ._capture.rowline import RowEncoder
 from ._capture.tap import show, taps
@@ -23,6 +25,7 @@ from ._database.session.dsn import Dsn
 from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ._database.table import ddl, maintain, partitions
 from ._database.table.schema import Table
+from ._database.writing.claim import claimed
 from ._database.writing.copy import copy_stream
 from ._database.writing.insert import insert
 from ._explicit import notes_arguments
@@ -290,18 +293,22 @@ class Tracker(Reading):
             self._report(error)
             raise
 
-    def write_many(self, rows: Iterable[Mapping[str, Any]]) -> int:
+    def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
         """Write many rows over COPY, all or nothing in one transaction.
 
         Args:
             rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
                 column that a row leaves out gets its default.
+            dedupe_key: a column, or an entry of the JSON column. Of the events that carry the same value of it, text or
+                a whole number, within 35 days, one becomes a row, whoever writes them. Default: every row is written.
+                Their keys are held in memory meanwhile, and the rows in a temporary file if they are many.
 
         Returns:
             How many rows were written; 0 in debug mode.
 
         Raises:
-            ValueError, TypeError: a row has no field, or is no mapping. Nothing is written then.
+            ValueError, TypeError: a row has no field, is no mapping, or its dedupe key is of another type. Nothing is
+                written then.
             psycopg2.Error: the database refused one of them or could not be reached. Nothing is written then.
         """
         if taps:
@@ -311,7 +318,10 @@ class Tracker(Reading):
         self.layout.require_name()
         try:
             with self._session.transaction() as cursor:
-                return self._copy(cursor, self._events(rows))
+                if dedupe_key is None:
+                    return self._copy(cursor, self._events(rows))
+                with claimed(cursor, self.layout, self._events(rows, dedupe_key)) as new:
+                    return self._copy(cursor, new)
         except DatabaseError as error:
             self._report(error)
             raise
@@ -337,14 +347,23 @@ class Tracker(Reading):
             show(decode(event, self.layout.fields.kinds))
         return count
 
-    def _events(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
         encode = RowEncoder(self.layout.fields.kinds, self.timestamp_field if self._auto_timestamp else None).encode
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
             if not row:
                 raise ValueError(f"row {number} has no column; write at least one")
-            yield encode(row)
+            key = None if dedupe_key is None else self._key(row, number, dedupe_key)
+            yield encode(row) if key is None else (*encode(row), key)
+
+    def _key(self, row: Mapping[str, Any], number: int, dedupe_key: str) -> uuid.UUID | None:
+        document = row.get(self.json_field)
+        value = row.get(dedupe_key, document.get(dedupe_key) if isinstance(document, Mapping) else None)
+        try:
+            return dedupe_key_of(self.table or "", value)
+        except TypeError as error:
+            raise TypeError(f"row {number}: the dedupe key {dedupe_key!r} {error}") from None
 
     def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
         kinds = self.layout.fields.kinds

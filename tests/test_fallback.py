@@ -7,9 +7,11 @@ import logging
 import logging.config
 import os
 import re
+import resource
 import stat
 import sys
 import uuid
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ import pytest
 from pythonjsonlogger.json import JsonFormatter
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
-from pawprint_logging import FallbackFormatter, PawprintError, PawprintHandler
+from pawprint_logging import ConfigurationError, FallbackFormatter, PawprintError, PawprintHandler, Tracker
+from pawprint_logging._capture.key import dedupe_key_of as key_of
+from pawprint_logging._database.table.mend import RESERVED, plain
 from pawprint_logging._delivery import fallback as module
+from pawprint_logging._failure import Failure
 
 KEYS = ["timestamp", "level", "logger", "message", "table", "reason", "sqlstate", "delivery", "event"]
 TOO_LONG = "u" * 40
@@ -126,7 +131,7 @@ def test_a_formatter_in_a_config_prints_such_lines(db: str, tmp_path: Path) -> N
     }
     logging.config.dictConfig(config)
     refuse(db, 3)
-    assert [list(line) for line in read(path)] == [KEYS] * 3
+    assert [list(line) for line in read(path) if line["level"] == "ERROR"] == [KEYS] * 3
 
 
 def test_any_other_record_is_the_first_four_keys() -> None:
@@ -152,7 +157,7 @@ def test_the_traceback_of_another_record_is_kept() -> None:
 def test_by_default_lines_are_printed_on_standard_error(db: str, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(db, 2)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["event"]["event"] for line in lines] == ["e0", "e1"]
+    assert [line["event"]["event"] for line in lines if line["level"] == "ERROR"] == ["e0", "e1"]
     assert list(lines[0]) == KEYS
 
 
@@ -293,13 +298,21 @@ def test_on_error_is_called_as_well_with_exception_and_columns(db: str) -> None:
     assert event == diverted.events[0]["event"]
 
 
-def test_on_error_gets_an_exception_of_ours_where_the_database_gave_none(db: str) -> None:
-    calls: list[Any] = []
+def test_on_error_gets_an_exception_of_ours_where_the_database_gave_none() -> None:
+    calls: list[BaseException] = []
     fallback()
-    handler = handler_on(db, on_error=lambda error, events: calls.append(error))
+    handler = PawprintHandler(
+        db="postgresql://u@127.0.0.1:1/x",
+        table="events",
+        max_queue_size=1,
+        close_timeout=0.1,
+        on_error=lambda error, _: calls.append(error),
+    )
+    log = logger_with(handler)
+    for _ in range(5):
+        log.info("x", extra={"event": "more than may wait"})
     handler.close()
-    logger_with(handler).info("x", extra={"event": "late"})
-    assert isinstance(calls[0], PawprintError)
+    assert any(isinstance(error, PawprintError) for error in calls)
 
 
 def test_on_error_that_raises_is_warned_of_and_the_event_diverted_all_the_same(db: str) -> None:
@@ -387,3 +400,173 @@ def test_without_a_ledger_events_are_written_and_a_warning_says_so_once(db: str,
     (warning,) = diverted.warnings
     assert "bare__deliveries" in warning
     assert "create_table" in warning
+
+
+# ---- what mends the table
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "extras", "mend"),
+    [
+        ("", "", {"user_id": TOO_LONG}, "ALTER TABLE events ALTER COLUMN user_id TYPE TEXT"),
+        ("", "", {"event": "e" * 70}, "ALTER TABLE events ALTER COLUMN event TYPE TEXT"),
+        ('"select" SMALLINT', "select", {"select": 70_000}, 'ALTER TABLE events ALTER COLUMN "select" TYPE NUMERIC'),
+        ("plan TEXT NOT NULL", "plan", {"plan": None}, "ALTER TABLE events ALTER COLUMN plan DROP NOT NULL"),
+    ],
+)
+def test_a_refused_row_is_warned_of_once_with_the_statement_that_mends_it(
+    db: str, connection: Any, columns: str, column: str, extras: dict[str, Any], mend: str
+) -> None:
+    schema = dict(Tracker(db=db, table="events").layout.columns)
+    if column:
+        schema[column] = columns.split(maxsplit=1)[1]
+    diverted = fallback()
+    handler = handler_on(db, schema=schema)
+    log = logger_with(handler)
+    for _ in range(3):
+        log.info("x", extra={"event": "e", **extras})
+        assert handler.flush(60)
+    (warning,) = diverted.warnings
+    assert mend in warning
+
+    # When its statement is run
+    with connection.cursor() as cursor:
+        cursor.execute(mend)
+    log.info("x", extra={"event": "e", **extras})
+    assert handler.flush(60)
+    assert value(connection, "SELECT count(*) FROM events") == 1
+
+
+def test_names_are_quoted_in_a_mend_where_postgresql_must_have_it(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")
+        reserved = {word for (word,) in cursor.fetchall()}
+    assert reserved <= RESERVED
+    assert plain("shop", "Events", "user", "user_id") == 'shop."Events"."user".user_id'
+
+
+# ---- a file that something is wrong with
+
+
+def test_a_line_that_another_process_left_torn_does_not_take_ours_along(db: str, tmp_path: Path) -> None:
+    path = tmp_path / "lost.jsonl"
+    path.write_bytes(b'{"timestamp": "2026-')
+    refuse(db, 2, fallback_file=path)
+    torn, *lines = path.read_text("ascii").splitlines()
+    assert torn == '{"timestamp": "2026-'
+    assert [json.loads(line)["event"]["event"] for line in lines] == ["e0", "e1"]
+
+
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every file be somebody else's."""
+    me = os.geteuid()
+    monkeypatch.setattr(module.os, "geteuid", lambda: me + 1)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_a_fallback_file_of_somebody_else_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "lost.jsonl"
+    path.touch() if kind == "file" else os.mkfifo(path)
+    foreign(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"lost\.jsonl.*another user.*name another file"):
+        PawprintHandler(fallback_file=path)
+
+
+def test_a_fallback_file_that_somebody_else_makes_later_is_not_written_to(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lost.jsonl"
+    collector = fallback()
+    handler = handler_on(db, fallback_file=path)
+    path.touch()
+    foreign(monkeypatch)
+    logger_with(handler).info("x", extra={"event": "e", "user_id": TOO_LONG})
+    handler.close()
+    assert (handler.stats.diverted, handler.stats.dropped, path.read_bytes()) == (0, 1, b"")
+    assert "another user" in collector.warnings[0]
+
+
+def test_a_pipe_of_ones_own_that_is_read_gets_the_lines(db: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        handler = refuse(db, 2, fallback_file=path)
+        lines = os.read(reader, 65536).splitlines()
+    finally:
+        os.close(reader)
+    assert handler.stats.diverted == 2
+    assert [json.loads(line)["event"]["event"] for line in lines] == ["e0", "e1"]
+
+
+def test_a_pipe_that_nobody_reads_takes_nothing(db: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    handler = refuse(db, 2, fallback_file=tmp_path / "pipe")
+    assert (handler.stats.diverted, handler.stats.dropped) == (0, 2)
+
+
+def test_without_a_descriptor_left_an_event_may_be_put_there_again(db: str, tmp_path: Path) -> None:
+    # Given a process that can open nothing more
+    path = tmp_path / "lost.jsonl"
+    diverted = fallback()
+    logger = logging.getLogger("pawprint_logging.fallback")
+    made = module.Fallback(logger, file=str(path), on_error=None, layout=Tracker(table="events").layout)
+    row, why, line = (("event",), b"e0\n"), Failure("row", "no reason"), uuid.uuid4()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        refused = made.put(row, why, line)
+        may_wait = made.is_out_of_descriptors
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (refused, may_wait) == (({"event": "e0"}, False), True)
+    assert "RLIMIT_NOFILE" in diverted.warnings[0]
+
+    # When there is one again
+    assert made.put(row, why, line) == ({"event": "e0"}, True)
+    assert not made.is_out_of_descriptors
+    assert [each["event"] for each in read(path)] == [{"event": "e0"}]
+
+
+# ---- standard error that takes nothing
+
+
+@pytest.mark.parametrize("how", ["closed", "full", "none"])
+def test_standard_error_that_takes_nothing_counts_as_dropped(
+    db: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    stream = open("/dev/full", "w")
+    if how == "closed":
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", None if how == "none" else stream)
+    handler = refuse(db, 3)
+    assert (handler.stats.diverted, handler.stats.dropped, handler.stats.pending) == (0, 3, 0)
+    with suppress(OSError):
+        stream.close()
+
+
+def test_handlers_of_loggers_above_get_what_standard_error_did_not_take(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = Collector("pawprint_logging")
+    monkeypatch.setattr(sys, "stderr", None)
+    refuse(db, 2)
+    assert [event["event"]["event"] for event in above.events] == ["e0", "e1"]
+
+
+# ---- keys, and transactions
+
+
+def test_a_line_has_the_key_and_what_it_requires_before_the_event() -> None:
+    diverted = fallback()
+    logger = logging.getLogger("pawprint_logging.fallback")
+    made = module.Fallback(logger, file=None, on_error=None, layout=Tracker(table="events").layout)
+    key, delivery, requires = key_of("events", "a"), uuid.uuid4(), uuid.uuid4()
+    assert made.send([(("event",), b"e0\n", key)], Failure("row", "r"), delivery, 3, requires=requires) == 1
+    line = json.loads(FallbackFormatter().format(diverted.records[0]))
+    assert list(line) == [*KEYS[:-1], "key", "requires", "event"]
+    assert (line["key"], line["requires"], line["event"]) == (str(key), str(requires), {"event": "e0"})

@@ -14,6 +14,7 @@ import pytest
 from pawprint_logging import Tracker
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import delivery_of, event_delivery, new_delivery, refused_delivery
+from pawprint_logging._database.writing import claim
 
 
 @pytest.fixture
@@ -56,12 +57,12 @@ def test_claiming_many_tells_which_are_new(tracker: Tracker, db: str, connection
         if not may_select:
             cursor.execute("REVOKE SELECT ON events__deliveries FROM current_user")
     with tracker.session().transaction() as cursor:
-        assert ledger.claim_each(cursor, tracker.layout, deliveries, keep=True) == set(deliveries[1::2])
+        assert claim.claim(cursor, tracker.layout, deliveries, keep=True) == set(deliveries[1::2])
 
 
 def test_claiming_nothing_is_nothing(tracker: Tracker) -> None:
     with tracker.session().transaction() as cursor:
-        assert ledger.claim_each(cursor, tracker.layout, [], keep=True) == set()
+        assert claim.claim(cursor, tracker.layout, [], keep=True) == set()
 
 
 def test_asking_leaves_no_trace(tracker: Tracker, connection: Any) -> None:
@@ -69,7 +70,7 @@ def test_asking_leaves_no_trace(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(ledger.claim_sql(tracker.layout, there))
         with tracker.session().transaction() as asking:
-            assert ledger.arrived(asking, tracker.layout, [there, missing]) == {there}
+            assert claim.arrived(asking, tracker.layout, [there, missing]) == {there}
         cursor.execute("SELECT count(*) FROM events__deliveries")
         assert cursor.fetchone() == (1,)
 
@@ -81,7 +82,7 @@ def test_asking_waits_for_a_transaction_under_way(tracker: Tracker, db: str, com
 
     def ask() -> None:
         with tracker.session().transaction() as cursor:
-            answers.append(ledger.arrived(cursor, tracker.layout, [delivery]))
+            answers.append(claim.arrived(cursor, tracker.layout, [delivery]))
 
     with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
         cursor.execute(ledger.claim_sql(tracker.layout, delivery))
@@ -98,7 +99,8 @@ def test_old_deliveries_are_pruned_and_replayed_ones_kept(tracker: Tracker, conn
     old, young, replayed = (new_delivery() for _ in range(3))
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO events__deliveries VALUES (%s, now() - interval '36 days'), (%s, now() - interval '34 days'), (%s, 'infinity')",
+            "INSERT INTO events__deliveries VALUES "
+            "(%s, now() - interval '36 days'), (%s, now() - interval '34 days'), (%s, 'infinity')",
             [str(old), str(young), str(replayed)],
         )
         ledger.prune(cursor, tracker.layout)

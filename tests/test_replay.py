@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -16,8 +17,10 @@ import pytest
 from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import event_delivery, new_delivery
+from pawprint_logging._database.writing.claim import claim_keys
 from pawprint_logging._delivery import replay as module
 from pawprint_logging._delivery.replay import replay
 
@@ -229,3 +232,148 @@ def test_without_a_ledger_it_refuses(tracker: Tracker, connection: Any, lines: L
 def test_in_debug_mode_it_refuses(lines: Lines) -> None:
     with pytest.raises(ConfigurationError, match="debug mode"):
         replay(Tracker(), lines(1))
+
+
+# ---- lines that are torn, or that the table refuses as a whole
+
+
+def test_a_line_behind_a_torn_one_is_found(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(3)
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:60] + third)
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (2, 1)
+    assert numbers(connection) == [0, 2]
+    assert rejected(path) == [second[:60]]
+
+
+def test_a_line_inside_an_event_is_not_taken_for_one(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(1)
+    inner = json.loads(path.read_bytes())
+    path = lines(1, metadata={"n": 7, "inner": inner, "text": json.dumps(inner)})
+    assert replay(tracker, path).written == 2
+    path.write_bytes(path.read_bytes().splitlines()[1][:-5] + b"\n")
+    assert replay(tracker, path).reasons == {"torn or foreign": 1}
+    assert numbers(connection) == [0, 7]
+
+
+def test_replay_goes_past_lines_that_the_table_refuses(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    # Given lines with a column that the table has not got, between others, and a value that it cannot take
+    lines(2)
+    lines(1, colour="red")
+    lines(2)
+    lines(1, user_id="u" * 40)
+    path = lines(1)
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (5, 2)
+    assert len(rejected(path)) == 2
+    assert any("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT" in reason for reason in result.reasons)
+    again = replay(tracker, path)
+    assert (again.written, again.present, again.rejected) == (0, 5, 2)
+
+
+def test_a_table_that_may_not_be_written_to_refuses_everything(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("REVOKE INSERT ON events FROM current_user")
+    path = lines(2)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        replay(tracker, path)
+    assert not path.with_name(path.name + ".rejected").exists()
+
+
+# ---- dedupe keys
+
+
+def with_key(path: Path, *values: str) -> None:
+    """Give the file's lines, in order, the keys of these values."""
+    texts = path.read_text().splitlines()
+    keyed = [
+        json.dumps({**json.loads(text), "key": str(key_of("events", value))})
+        for text, value in zip(texts, values, strict=False)
+    ]
+    path.write_text("\n".join([*keyed, *texts[len(values) :]]) + "\n")
+
+
+def test_of_lines_with_the_same_key_one_is_written(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(5)
+    with_key(path, "a", "b", "a", "a")
+    result = replay(tracker, path)
+    assert (result.written, result.present, result.rejected) == (3, 2, 0)
+    assert numbers(connection) == [0, 1, 4]
+    assert replay(tracker, path).present == 5
+
+
+def test_a_line_whose_key_is_taken_is_present(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with tracker.session().transaction() as cursor:
+        claim_keys(cursor, tracker.layout, [key_of("events", "a")])
+    path = lines(2)
+    with_key(path, "a", "b")
+    result = replay(tracker, path)
+    assert (result.written, result.present) == (1, 1)
+
+
+def test_a_refused_line_leaves_its_key_to_the_next(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    lines(1, user_id="u" * 40)
+    path = lines(1)
+    with_key(path, "a", "a")
+    result = replay(tracker, path)
+    assert (result.written, result.present, result.rejected) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("key", [1, "nonsense", None])
+def test_a_key_that_is_none_makes_a_line_foreign(tracker: Tracker, lines: Lines, key: Any) -> None:
+    path = lines(1)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "key": key}) + "\n")
+    assert replay(tracker, path).reasons == {"torn or foreign": 1}
+
+
+# ---- transactions of the application
+
+
+def requiring(path: Path, delivery: uuid.UUID) -> None:
+    """Have every line of the file require a delivery."""
+    texts = [json.dumps({**json.loads(text), "requires": str(delivery)}) for text in path.read_text().splitlines()]
+    path.write_text("\n".join(texts) + "\n")
+
+
+def test_a_line_of_a_transaction_that_was_committed_is_written(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    delivery = new_delivery()
+    with connection.cursor() as cursor:
+        cursor.execute(ledger.claim_sql(tracker.layout, delivery))
+    path = lines(2)
+    requiring(path, delivery)
+    assert replay(tracker, path).written == 2
+    assert replay(tracker, path).present == 2
+
+
+def test_a_line_of_a_transaction_that_was_not_committed_is_rejected_unless_wanted(
+    tracker: Tracker, connection: Any, lines: Lines
+) -> None:
+    path = lines(2)
+    requiring(path, new_delivery())
+    lines(1)
+    result = replay(tracker, path)
+    assert (result.written, result.rejected) == (1, 2)
+    assert list(result.reasons) == ["of a transaction that was not committed, or is not known to be"]
+    assert replay(tracker, path, uncommitted=True).written == 2
+
+
+def test_a_transaction_under_way_is_waited_for(tracker: Tracker, db: str, lines: Lines) -> None:
+    delivery = new_delivery()
+    path = lines(1)
+    requiring(path, delivery)
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute(ledger.claim_sql(tracker.layout, delivery))
+        timer = threading.Timer(0.5, other.commit)
+        timer.start()
+        assert replay(tracker, path).written == 1
+        timer.join()
+
+
+def test_under_row_level_security_lines_go_by_insert(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
+    lines(2)
+    result = replay(tracker, lines(1, user_id="v"))
+    assert (result.written, result.rejected) == (2, 1)

@@ -30,7 +30,7 @@ def make(db: str) -> Iterator[Make]:
         if exists:
             Tracker(db=db, table=table).create_table(if_not_exists=True)
         logger = logging.getLogger("tests.fallback")
-        fallback = Fallback(logger, file=None, on_error=None, table=table, kinds=tracker.layout.fields.kinds)
+        fallback = Fallback(logger, file=None, on_error=None, layout=tracker.layout)
         writers.append(Writer(tracker, fallback, **{"write_timeout": 5.0, "create_table": False, **options}))
         return writers[-1]
 

@@ -24,7 +24,12 @@ from .program import State, command
     is_flag=True,
     help="Also lines that are older than the ledger remembers; one that had arrived after all is doubled then.",
 )
-def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
+@click.option(
+    "--uncommitted",
+    is_flag=True,
+    help="Also lines of transactions that are not known to be committed; what they tell of may not have happened.",
+)
+def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: bool) -> int:
     """Put what could not be written back into the table.
 
     Each line of the fallback exactly once, however often this is run or stopped. The files stay as they are.
@@ -46,7 +51,7 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
                 f"the ledger of {tracker.table} is missing, without which lines could be written twice: "
                 "make it with pawprint-logging create-table --if-not-exists"
             )
-    result = _with_progress(tracker, files, even_old=even_old)
+    result = _with_progress(tracker, files, even_old=even_old, uncommitted=uncommitted)
     click.echo(_summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
@@ -54,18 +59,25 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool) -> int:
     return 1 if result.rejected else 0
 
 
-def _with_progress(tracker: Tracker, files: tuple[Path, ...], *, even_old: bool) -> Replayed:
+def _with_progress(tracker: Tracker, files: tuple[Path, ...], *, even_old: bool, uncommitted: bool) -> Replayed:
     err = console(err=True)
     if not err.is_terminal:
-        return put_back(tracker, *files, even_old=even_old)
+        return put_back(tracker, *files, even_old=even_old, uncommitted=uncommitted)
     columns = (TextColumn("replay"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("replay", total=sum(path.stat().st_size for path in files))
-        return put_back(tracker, *files, even_old=even_old, progress=lambda size: progress.advance(task, size))
+        return put_back(
+            tracker,
+            *files,
+            even_old=even_old,
+            uncommitted=uncommitted,
+            progress=lambda size: progress.advance(task, size),
+        )
 
 
 def _summary(result: Replayed) -> str:
     why = ", ".join(
         f"{number} {reason}" for reason, number in sorted(result.reasons.items(), key=lambda item: -item[1])
     )
-    return f"{result.written} written, {result.present} already there, {result.rejected} rejected{f' ({why})' if why else ''}"
+    reasons = f" ({why})" if why else ""
+    return f"{result.written} written, {result.present} already there, {result.rejected} rejected{reasons}"

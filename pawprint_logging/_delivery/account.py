@@ -12,7 +12,7 @@ the lock held for ever.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,14 @@ class Account:
             self._dropped += diverted - batch.arrived
             del self.open[batch]
         self.notify()
+
+    def part(self, batch: Batch, parts: Sequence[Batch]) -> None:
+        """Put several batches in the place of one that is open and undecided."""
+        with self.lock:
+            if batch in self.open and batch.verdict is None:
+                for part in parts:
+                    self.open[part] = None
+                del self.open[batch]
 
     def leave(self, batch: Batch) -> None:
         """Leave a batch in the spool, to whoever opens it next."""

@@ -63,8 +63,10 @@ class Batch:
         "diversion",
         "diverter",
         "due",
+        "duplicates",
         "failed_since",
         "in_doubt",
+        "is_busy",
         "is_filled",
         "is_inherited",
         "lane",
@@ -82,6 +84,8 @@ class Batch:
         self.in_doubt = in_doubt
         #: what the last attempt left out before its COMMIT was sent; if the ledger has the delivery, these are missing
         self.refused: Refused = []
+        #: how many rows the last attempt left out since the table had their dedupe keys
+        self.duplicates = 0
         #: the queue that it is filled from, and the number there of its first row
         self.lane: Any = None
         self.start = 0
@@ -93,6 +97,8 @@ class Batch:
         #: monotonic time at which its first attempt failed, and before which it is not tried again
         self.failed_since: float | None = None
         self.due = 0.0
+        #: whether another transaction held one of its dedupe keys at the last attempt
+        self.is_busy = False
         #: attempts that failed for a reason that may pass, while rows were flowing
         self.troubles = 0
         self.verdict: Verdict | None = None
@@ -102,6 +108,13 @@ class Batch:
         self.diversion: Diversion | None = None
         self.cursor = 0
         self.arrived = 0
+
+    def of(self, rows: Sequence[Entry]) -> Batch:
+        """Return a batch of some of the rows, which goes on as this one would."""
+        part = Batch(rows)
+        part.lane, part.start = self.lane, self.start
+        part.failed_since, part.is_busy = self.failed_since, self.is_busy
+        return part
 
     def renew(self) -> None:
         """Take another delivery, since nothing can come of the one before."""
@@ -113,6 +126,11 @@ class Batch:
         self.verdict = Verdict()
         self.diverter = -1
         self.is_filled = True
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether its rows have dedupe keys."""
+        return bool(self.rows) and len(self.rows[0]) == 3
 
     @property
     def is_withdrawn(self) -> bool:

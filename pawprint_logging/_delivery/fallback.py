@@ -1,7 +1,7 @@
 """Where events go that could not be written: a logger, or a file of JSON lines; and the warnings that say why.
 
 Nothing here can come back as an event: the records carry an extra that no handler takes for one, and are made under the
-    guard.
+guard.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import IO, TYPE_CHECKING, Any
 from pythonjsonlogger.json import JsonFormatter
 
 from .._capture.capture import decode
-from .._capture.encoder import Kind
 from .._capture.guard import ends_here, silenced
 from .._capture.record import FALLBACK_EXTRA
-from .._capture.row import Row
+from .._database.table.ledger import event_delivery
+from .._database.table.mend import mend_row
+from .._database.table.schema import Table
 from .._failure import Failure
-from ..errors import DeliveryError
+from ..errors import ConfigurationError, DeliveryError
 from .settings import OnError
 
 #: seconds between two warnings
@@ -44,8 +45,9 @@ class FallbackFormatter(JsonFormatter):
     Any other record as the first four keys of it.
 
     The keys are ``timestamp`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, ``table``, ``reason``, ``sqlstate``,
-    ``delivery`` and ``event``. The line is ASCII, and ends where the handler's terminator does. The traceback of
-    another record follows as ``exc_info``.
+    ``delivery`` and ``event``; before the last, ``key`` if the event has a dedupe key, and ``requires`` if it belongs
+    to a transaction that may not have been committed. The line is ASCII, and ends where the handler's terminator does.
+    The traceback of another record follows as ``exc_info``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -63,6 +65,10 @@ class FallbackFormatter(JsonFormatter):
         return self.serialize_log_record(data)
 
 
+#: set on a record that did not get out
+_LOST = "pawprint_lost"
+
+
 class _StandardError(_StreamHandler):
     """Prints on what sys.stderr is at that moment, which test runners and daemons change."""
 
@@ -75,70 +81,112 @@ class _StandardError(_StreamHandler):
         """The stream of now."""
         return sys.stderr
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Note that the record did not get out: the stream is closed, or what is behind it is full."""
+        setattr(record, _LOST, True)
+
 
 class Fallback:
     """Diverts events.
 
     Args:
-        logger: where to, or its name.
+        logger: where to.
         file: path of a file to append to instead.
         on_error: called as well, with the exception and the events as dicts.
-        table: the table's name.
-        kinds: the table's columns.
+        layout: the table, whose name and columns the lines have.
+
+    Raises:
+        ConfigurationError: the file belongs to somebody else.
     """
 
-    def __init__(
-        self,
-        logger: logging.Logger,
-        *,
-        file: str | None,
-        on_error: OnError | None,
-        table: str | None,
-        kinds: Mapping[str, Kind],
-    ) -> None:
+    def __init__(self, logger: logging.Logger, *, file: str | None, on_error: OnError | None, layout: Table) -> None:
         self.logger = logger
         self._file = file
         self._on_error = on_error
-        self._table = table
-        self._kinds = kinds
+        self._layout = layout
+        self._kinds = layout.fields.kinds
         self._formatter = FallbackFormatter()
         # made here, since making a handler takes logging's module lock, which a thread that waits for the worker may
         # hold
         self._standard_error = _StandardError()
         self._next_warning = 0.0
-        self._is_torn = False
-        #: whether the last row did not arrive since the process has no descriptor left
+        #: whether the last event did not arrive for want of a descriptor: it may wait, and be put here again
         self.is_out_of_descriptors = False
+        if file is not None:
+            _require_ours(file)
 
-    def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
+    def send(
+        self,
+        events: Sequence[tuple[Any, ...]],
+        why: Failure,
+        delivery: uuid.UUID,
+        first: int = 0,
+        *,
+        requires: uuid.UUID | None = None,
+    ) -> int:
+        """Divert events; return how many arrived. Raises nothing.
+
+        Args:
+            events: the events of one batch, in order.
+            why: why they were not written.
+            delivery: the batch's delivery, from which each event's own follows.
+            first: the number of the first of them in it, default 0.
+            requires: the delivery that is in the ledger if the transaction which they belong to was committed; default:
+                they belong to none.
+        """
+        tried = [
+            self.put(event, why, event_delivery(delivery, index), requires=requires)
+            for index, event in enumerate(events, first)
+        ]
+        self.report(why, [columns for columns, _ in tried])
+        return sum(has_arrived for _, has_arrived in tried)
+
+    def put(
+        self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID | None = None
+    ) -> tuple[dict[str, Any], bool]:
         """Divert one row; return its columns, and whether it arrived. Raises nothing.
 
         Args:
             row: the row.
             why: why it was not written.
             line: the UUID by which `replay` knows it.
+            requires: see `send`.
         """
         columns: dict[str, Any] = {}
         with silenced():
             try:
-                columns = decode(row, self._kinds)
-                return columns, self._put(columns, why, line)
+                columns = decode(row[:2], self._kinds)
+                extra = {
+                    "table": self._layout.name,
+                    "reason": why.reason,
+                    "sqlstate": why.sqlstate,
+                    "delivery": str(line),
+                    **({"key": str(row[2])} if len(row) > 2 else {}),
+                    **({"requires": str(requires)} if requires is not None else {}),
+                    "event": columns,
+                }
+                return columns, self._put(extra)
             except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
                 if not ends_here(error):
                     raise
         return columns, False
 
     def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
-        """Tell `on_error` of rows that were diverted. Raises nothing."""
-        if self._on_error is None:
-            return
-        with silenced():
-            try:
-                self._on_error(why.error or DeliveryError(why.reason), list(rows))
-            except BaseException as error:
-                if not ends_here(error):
-                    raise
-                self.warn(f"on_error raised {type(error).__name__}")
+        """Tell `on_error` of rows that were not written, and the user of the statement that mends the table.
+
+        Raises nothing.
+        """
+        if self._on_error is not None:
+            with silenced():
+                try:
+                    self._on_error(why.error or DeliveryError(why.reason), list(rows))
+                except BaseException as error:
+                    if not ends_here(error):
+                        raise
+                    self.warn(f"on_error raised {type(error).__name__}")
+        if why.meaning == "row" and why.sqlstate is not None:
+            mend = mend_row(why, self._layout)
+            self.warn(f"an event was refused by table {self._layout.name}: {why.reason}{mend}")
 
     def warn(self, message: str) -> None:
         """Log a warning, unless there was one within the last minute. Raises nothing."""
@@ -156,26 +204,17 @@ class Fallback:
                 if not ends_here(error):
                     raise
 
-    def _put(self, columns: dict[str, Any], why: Failure, delivery: uuid.UUID) -> bool:
-        extra = {
-            "table": self._table,
-            "reason": why.reason,
-            "sqlstate": why.sqlstate,
-            "delivery": str(delivery),
-            "event": columns,
-        }
-        message = f"event not written to table {self._table}: {why.reason}"
+    def _put(self, extra: dict[str, Any]) -> bool:
+        message = f"event not written to table {extra['table']}: {extra['reason']}"
         if self._file is None:
-            self._log(logging.ERROR, message, extra)
-            return True
+            return self._log(logging.ERROR, message, extra)
         line = self._formatter.format(self._record(logging.ERROR, message, extra)) + "\n"
+        self.is_out_of_descriptors = False
         try:
-            self._append(self._file, line.encode("ascii"))
+            _append(self._file, line.encode("ascii"))
         except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, "OSError")
-            self.warn(
-                f"the fallback file could not be written ({name}): events are lost; make room, or name another file"
-            )
+            self.is_out_of_descriptors = error.errno in (errno.EMFILE, errno.ENFILE)
+            self.warn(f"the fallback file could not be written ({_why_not(error)}): {_what_then(error)}")
             return False
         return True
 
@@ -191,8 +230,8 @@ class Fallback:
             extra=None if extra is None else {FALLBACK_EXTRA: extra},
         )
 
-    def _log(self, level: int, message: str, extra: dict[str, Any] | None) -> None:
-        """Give a record to the logger's handlers.
+    def _log(self, level: int, message: str, extra: dict[str, Any] | None) -> bool:
+        """Give a record to the logger's handlers; return False if standard error did not take it.
 
         Not by `Logger.error`: dictConfig disables the loggers that it does not know, and `isEnabledFor` and
         `addHandler` take logging's module lock, which a thread that waits for the worker may hold.
@@ -203,26 +242,68 @@ class Fallback:
         record = self._record(level, message, extra)
         if logger.filter(record):
             logger.callHandlers(record)
+        return not hasattr(record, _LOST)
 
-    def _append(self, path: str, line: bytes) -> None:
-        """Append one line by one write, which O_APPEND keeps apart from other processes' lines.
 
-        Raises:
-            OSError: it could not be written whole; what was written of it is ended by the next line's own line feed.
-        """
-        # a link in its place may lead anywhere, and a pipe that nobody reads would hold us up for ever
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-            os.fchmod(descriptor, 0o600)  # the umask may have taken more away
-        except FileExistsError:
-            descriptor = os.open(path, flags)
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode) and self._is_torn:
-                line = b"\n" + line
-            written = os.write(descriptor, line)
-            self._is_torn = 0 < written < len(line)
-            if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(descriptor)
+def _require_ours(path: str) -> None:
+    """Raise ConfigurationError if a file or pipe of this name is another user's, who could read events or lose them."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return  # not there yet, or not to be reached: that shows when it is used
+    if _is_foreign(found):
+        raise ConfigurationError(
+            f"fallback_file {path!r} belongs to another user of this machine: name another file, or have it deleted"
+        )
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    return (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)) and found.st_uid != os.geteuid()
+
+
+def _append(path: str, line: bytes) -> None:
+    """Append one line by one write, which O_APPEND keeps apart from other processes' lines.
+
+    A line that another write left torn, of whichever process, is ended first.
+
+    Raises:
+        OSError: it could not be written whole.
+    """
+    # a link in its place may lead anywhere, and a pipe that nobody reads would hold us up for ever
+    flags = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(descriptor, 0o600)  # the umask may have taken more away
+    except FileExistsError:
+        # a pipe that is opened for reading too would swallow the line
+        is_file = stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.R_OK)
+        descriptor = os.open(path, flags | (os.O_RDWR if is_file else os.O_WRONLY))
+    try:
+        found = os.fstat(descriptor)
+        if _is_foreign(found):
+            raise PermissionError(errno.EPERM, "it belongs to another user")
+        if stat.S_ISREG(found.st_mode) and _is_torn(descriptor, found.st_size):
+            line = b"\n" + line
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
+
+
+def _is_torn(descriptor: int, size: int) -> bool:
+    try:
+        return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    except OSError:  # it may only be written to
+        return False
+
+
+def _why_not(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "OSError")
+
+
+def _what_then(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "the process has no descriptor left; raise RLIMIT_NOFILE"
+    if error.errno == errno.EPERM:
+        return "events are lost; it belongs to another user, so name another file"
+    return "events are lost; make room, or name another file"

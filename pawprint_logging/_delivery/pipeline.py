@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
+from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
 from . import process
 from .account import Stats
+from .blocks import defer, open_blocks, take
 from .fallback import Fallback
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
@@ -65,12 +68,13 @@ class Pipeline:
             settings.fallback,
             file=None if settings.fallback_file is None else str(settings.fallback_file),
             on_error=settings.on_error,
-            table=tracker.table,
-            kinds=self._kinds,
+            layout=layout,
         )
-        store: Store = Nowhere()
-        if settings.spool is not None and not tracker.is_debug:
-            store = _spool(settings, tracker, fallback.notice)
+        is_keyed = (False,) if settings.dedupe_key is None else (False, True)
+        is_spooled = settings.spool is not None and not tracker.is_debug
+        stores = [
+            _spool(settings, tracker, fallback.notice, keyed=keyed) if is_spooled else Nowhere() for keyed in is_keyed
+        ]
         self.capture = Capture(
             layout.fields,
             marker=settings.marker,
@@ -82,19 +86,25 @@ class Pipeline:
             dedupe_key=settings.dedupe_key,
             table=tracker.table,
             own_logger=settings.fallback.name,
-            leaves_lines=settings.background and isinstance(store, Nowhere),
+            leaves_lines=settings.background and not is_spooled,
         )
         open_table = partial(
             Writer, tracker, fallback, write_timeout=settings.write_timeout, create_table=settings.create_table
         )
         self._worker: Worker | SpoolOnly = (
-            Worker(settings, open_table, fallback, [store])
-            if settings.deliver or isinstance(store, Nowhere)
-            else _spool_only(settings, fallback, store)
+            Worker(settings, open_table, fallback, stores)
+            if settings.deliver or not is_spooled
+            else _spool_only(settings, fallback, stores)
         )
         # a pipeline that nobody holds any more must not keep its thread
         weakref.finalize(self, self._worker.abandon).atexit = False
-        self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
+        self._fallback = fallback
+        self._put_now: Callable[[Entry], None] = self._worker.put
+        if process.forks_unseen():
+            self._put_now = self._worker.put_after_fork
+        elif settings.dedupe_key is not None:
+            self._put_now = self._put_either
+        self._put = self._put_now if settings.after_commit is None else self._put_after_commit
         self._of_record = self.capture.of_record
         self._of_event_dict = self.capture.of_event_dict
 
@@ -108,7 +118,7 @@ class Pipeline:
         else:
             if event is None:
                 return
-            if event is DROPPED or taps:
+            if event is DROPPED or taps or open_blocks:
                 self._set_aside(event)
             else:
                 put = self._put
@@ -130,17 +140,42 @@ class Pipeline:
         else:
             if event is None:
                 return
-            if event is DROPPED or taps:
+            if event is DROPPED or taps or open_blocks:
                 self._set_aside(event)
             else:
                 self._put(event)
 
     def _set_aside(self, event: Entry) -> None:
-        """Do with an event that is not to be written what is to be done: count it, or show it to a test."""
+        """Do with an event that may not be put into the queue what is to be done.
+
+        Count it, show it to a test, or hold it for the transaction of the caller's.
+        """
         if event is DROPPED:
             self._worker.account.count(dropped=1)
+        elif taps:
+            show(decode(whole(event)[:2], self._kinds))
+        elif not take(self, event):
+            self._put(event)
+
+    def _put_either(self, event: Entry) -> None:
+        """Accept a row that may have a dedupe key."""
+        if len(event) == 3:
+            self._worker.put_keyed(event)
         else:
-            show(decode(whole(event), self._kinds))
+            self._worker.put(event)
+
+    def _put_after_commit(self, event: Entry) -> None:
+        assert self.settings.after_commit is not None
+        defer(self.settings.after_commit, partial(self._put_now, event), self._fallback.warn)
+
+    def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
+        """Count rows that came in and are settled with that."""
+        self._worker.account.count(written=written, duplicates=duplicates, dropped=dropped)
+
+    def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
+        """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
+        arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
+        self._worker.account.count(diverted=arrived, dropped=len(rows) - arrived)
 
     def _uncaptured(self, error: Exception, message: object) -> None:
         if isinstance(error, CaptureError):
@@ -150,7 +185,13 @@ class Pipeline:
                 encode({self._event_field: text_of(message)}, self._kinds),
                 f"the record could not be read ({type(error).__name__})",
             )
-        self._worker.divert(event, Failure("row", reason, error=error.__cause__ or error))
+        why = Failure("row", reason, error=error.__cause__ or error)
+        if open_blocks and take(self, event, why):
+            return
+        if self.settings.after_commit is None:
+            self._worker.divert(event, why)
+        else:
+            defer(self.settings.after_commit, partial(self._worker.divert, event, why), self._fallback.warn)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted; return whether it is."""
@@ -166,7 +207,7 @@ class Pipeline:
         return self._worker.stats
 
 
-def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None]) -> Store:
+def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:
     try:
         from .spool import Spool
     except ImportError as error:  # Windows has no fcntl
@@ -182,12 +223,13 @@ def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None]) ->
         with_fsync=settings.spool_fsync,
         warn=warn,
         deliver=settings.deliver,
+        keyed=keyed,
     )
 
 
-def _spool_only(settings: Settings, fallback: Fallback, store: Store) -> SpoolOnly:
+def _spool_only(settings: Settings, fallback: Fallback, stores: Sequence[Store]) -> SpoolOnly:
     from .spool import Spool  # Windows has no fcntl
     from .spoolonly import SpoolOnly
 
-    assert isinstance(store, Spool)
-    return SpoolOnly(settings, fallback, store)
+    spools = [store for store in stores if isinstance(store, Spool)]
+    return SpoolOnly(settings, fallback, *spools)

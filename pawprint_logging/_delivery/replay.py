@@ -6,17 +6,20 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from .._capture.capture import encode
 from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ledger
+from .._database.table import ledger, usable
+from .._database.table.mend import mend_row
 from .._database.table.partitions import is_missing_partition, make_missing
+from .._database.writing.claim import arrived, claim, claim_keys
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
 from ..errors import ConfigurationError
@@ -32,6 +35,13 @@ _TIMEOUT = 30.0
 PATIENCE = 60.0
 #: what a warning of FallbackFormatter has; such a line is no event, and nothing is lost with it
 _NOTE = frozenset({"timestamp", "level", "logger", "message"})
+#: how every line of FallbackFormatter begins
+_BEGINNING = b'{"timestamp": '
+#: the table is missing or may not be written to: no line would fare better than another
+_EVERYTHING = ("42501", "42P01", "3F000", "3D000")
+
+_TORN = "torn or foreign"
+_UNCOMMITTED = "of a transaction that was not committed, or is not known to be"
 
 
 @dataclass
@@ -40,7 +50,7 @@ class Replayed:
 
     Args:
         written: lines whose events are in the table now, and were not before.
-        present: lines whose events were in the table already.
+        present: lines whose events were in the table already, themselves or under the same dedupe key.
         rejected: lines that could not be replayed; they are in the ``.rejected`` files.
         reasons: why, with how many lines each.
     """
@@ -56,26 +66,49 @@ class _Line:
     raw: bytes
     delivery: uuid.UUID
     event: Row
+    #: its dedupe key, if it has one
+    key: uuid.UUID | None
+    #: what must be in the ledger, if anything must
+    requires: uuid.UUID | None
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Which lines are put back.
+
+    Args:
+        tracker: the table.
+        oldest: the time before which a line is too old; None for no bound.
+        uncommitted: whether what a line requires may be missing.
+    """
+
+    tracker: Tracker
+    oldest: datetime | None
+    uncommitted: bool
 
 
 def replay(
     tracker: Tracker,
     *paths: str | os.PathLike[str],
     even_old: bool = False,
+    uncommitted: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Replayed:
     """Put fallback lines back into the table, exactly once, however often it is run or killed.
 
     A line says which delivery its event was part of. If the ledger has that, the original arrived after all; if it has
-    the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction.
-    The files stay as they are; lines that are torn, foreign, or refused again are added to a file with ``.rejected`` at
-    the end of its name, unless they are there already.
+    the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction,
+    together with the event's dedupe key, if it has one. A line of a transaction that was the application's (`within`)
+    requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they
+    are; lines that are torn, foreign, or refused again are added to a file with ``.rejected`` at the end of its name,
+    unless they are there already.
 
     Args:
         tracker: the table; lines of other tables are rejected.
         *paths: fallback files.
         even_old: whether to replay lines that are older than the ledger's memory of `ledger.KEEP_DAYS` days, default
             False. The event of such a line may have arrived when its connection was lost, and be doubled.
+        uncommitted: whether to replay lines whose transaction is not known to have been committed, default False.
         progress: called with the number of bytes done, after each transaction.
 
     Raises:
@@ -85,11 +118,13 @@ def replay(
     """
     result = Replayed()
     session = tracker.session()
+    oldest = None if even_old else datetime.now(timezone.utc) - timedelta(days=ledger.KEEP_DAYS)
+    rules = _Rules(tracker, oldest, uncommitted)
     table_name = tracker.layout.sql  # asked for here, so that a missing one is reported before anything is read
     try:
         _require_ledger(session, tracker, table_name)
         for path in paths:
-            _replay_file(session, tracker, Path(path), result, even_old=even_old, progress=progress)
+            _replay_file(session, rules, Path(path), result, progress)
     finally:
         session.close()
     return result
@@ -100,36 +135,31 @@ def _require_ledger(session: Session, tracker: Tracker, table_name: str) -> None
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (tracker.layout.ledger,))
         if not cursor.fetchone()[0]:
             raise ConfigurationError(
-                f"replay needs the ledger of {table_name}, to write nothing twice: create it with Tracker.create_table(if_not_exists=True)"
+                f"replay needs the ledger of {table_name}, to write nothing twice: "
+                "create it with Tracker.create_table(if_not_exists=True)"
             )
 
 
 def _replay_file(
-    session: Session,
-    tracker: Tracker,
-    path: Path,
-    result: Replayed,
-    *,
-    even_old: bool,
-    progress: Callable[[int], object] | None,
+    session: Session, rules: _Rules, path: Path, result: Replayed, progress: Callable[[int], object] | None
 ) -> None:
     rejects = _Rejects(path, result)
-    oldest = None if even_old else datetime.now(timezone.utc) - timedelta(days=ledger.KEEP_DAYS)
     for size, raw_lines in _chunks(path):
         lines: dict[uuid.UUID, _Line] = {}
         for raw in raw_lines:
-            parsed = _parse(raw, tracker, oldest)
-            if isinstance(parsed, str):
-                rejects.add(raw, parsed)
-            elif parsed is not None:
-                result.present += parsed.delivery in lines
-                lines.setdefault(parsed.delivery, parsed)
+            for part in _parts(raw):
+                parsed = _parse(part, rules)
+                if isinstance(parsed, str):
+                    rejects.add(part, parsed)
+                elif parsed is not None:
+                    result.present += parsed.delivery in lines
+                    lines.setdefault(parsed.delivery, parsed)
         if lines:
-            written, refused = _write_patiently(session, tracker, lines)
+            written, refused = _write_patiently(session, rules, list(lines.values()))
             result.written += written
             result.present += len(lines) - written - len(refused)
             for delivery, why in refused.items():
-                rejects.add(lines[delivery].raw, why.reason)
+                rejects.add(lines[delivery].raw, f"{why.reason}{mend_row(why, rules.tracker.layout)}")
         rejects.save()
         if progress is not None:
             progress(size)
@@ -147,7 +177,25 @@ def _chunks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             yield sum(map(len, lines)), lines
 
 
-def _parse(raw: bytes, tracker: Tracker, oldest: datetime | None) -> _Line | str | None:
+def _parts(raw: bytes) -> Sequence[bytes]:
+    """Return a line; or two, if a process wrote it behind what another had left torn.
+
+    A JSON text inside an event cannot be taken for one: more follows it than its end.
+    """
+    start = raw.rfind(_BEGINNING)
+    while start > 0 and not _is_json(raw[start:]):
+        start = raw.rfind(_BEGINNING, 0, start)
+    return (raw,) if start <= 0 else (raw[:start] + b"\n", raw[start:])
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
     """Return the line, why it is none, or None for a line that carries no event by design."""
     if not raw.strip():
         return None
@@ -156,22 +204,21 @@ def _parse(raw: bytes, tracker: Tracker, oldest: datetime | None) -> _Line | str
         if isinstance(data, dict) and set(data) == _NOTE:
             return None
         delivery, columns, table = uuid.UUID(data["delivery"]), data["event"], data["table"]
-        written_at = datetime.fromisoformat(data["timestamp"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "torn or foreign"
+        written_at = datetime.fromisoformat(data["timestamp"]).astimezone(timezone.utc)
+        key, requires = (uuid.UUID(data[name]) if name in data else None for name in ("key", "requires"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return _TORN
     if not raw.endswith(b"\n") or not isinstance(columns, dict) or not columns:
-        return "torn or foreign"
-    if table != tracker.table:
+        return _TORN
+    if table != rules.tracker.table:
         return "of another table"
-    if oldest is not None and written_at.astimezone(timezone.utc) < oldest:
+    if rules.oldest is not None and written_at < rules.oldest:
         return f"older than {ledger.KEEP_DAYS} days, which is as long as the ledger remembers"
-    return _Line(raw, delivery, encode(columns, tracker.layout.fields.kinds))
+    return _Line(raw, delivery, encode(columns, rules.tracker.layout.fields.kinds), key, requires)
 
 
-def _write_patiently(
-    session: Session, tracker: Tracker, lines: dict[uuid.UUID, _Line]
-) -> tuple[int, dict[uuid.UUID, Failure]]:
-    """Write lines, again and again while the database is away.
+def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
+    """Write lines, again and again while the database is away; return how many, and which are refused.
 
     What a lost COMMIT did, the ledger tells the next attempt.
     """
@@ -179,50 +226,85 @@ def _write_patiently(
     deadline = time.monotonic() + PATIENCE
     refused: dict[uuid.UUID, Failure] = {}
     has_made = False
-    while True:
-        remaining = [line for delivery, line in lines.items() if delivery not in refused]
+    while remaining := [line for line in lines if line.delivery not in refused]:
         try:
-            written, found = _write(session, tracker, remaining)
+            written, found = _write(session, rules, remaining)
         except DatabaseError as error:
             lost = session.is_lost
             why = connect_failure(error) if lost and error.pgcode is None else failure(error, lost=lost)
             session.discard()
-            delay = backoff.next(why)
-            if why.meaning != "transient" or time.monotonic() + delay > deadline:
+            if why.meaning == "transient":
+                delay = backoff.next(why)
+                if time.monotonic() + delay > deadline:
+                    raise
+                time.sleep(delay)
+            elif why.sqlstate in _EVERYTHING:
                 raise
-            time.sleep(delay)
+            elif len(remaining) == 1:  # a column that the table has not got, and the like
+                refused[remaining[0].delivery] = why
+            else:
+                return _write_in_halves(session, rules, remaining, refused)
         else:
             if not found:
                 return written, refused
-            homeless = [lines[delivery].event for delivery, why in found.items() if is_missing_partition(why.error)]
-            if homeless and not has_made and make_missing(session, tracker.layout, homeless):
+            homeless = {delivery for delivery, why in found.items() if is_missing_partition(why.error)}
+            events = [line.event for line in remaining if line.delivery in homeless]
+            if events and not has_made and make_missing(session, rules.tracker.layout, events):
                 has_made = True
                 continue
             refused.update(found)  # nothing was written: once more, without them
+    return 0, refused
 
 
-def _write(session: Session, tracker: Tracker, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
+def _write_in_halves(
+    session: Session, rules: _Rules, lines: list[_Line], refused: dict[uuid.UUID, Failure]
+) -> tuple[int, dict[uuid.UUID, Failure]]:
+    written = 0
+    middle = len(lines) // 2
+    for half in (lines[:middle], lines[middle:]):
+        number, found = _write_patiently(session, rules, half)
+        written += number
+        refused.update(found)
+    return written, refused
+
+
+def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
     """Write in one transaction the lines that are not in the table.
 
     Return how many. If some are refused, write none and return those.
     """
-    table = tracker.layout
+    table = rules.tracker.layout
     try:
         with session.limit(2 * _TIMEOUT), session.transaction(begin_within(_TIMEOUT)) as cursor:
-            originals = {ledger.delivery_of(line.delivery) for line in lines}
-            arrived = ledger.arrived(cursor, table, sorted(originals))
-            missing = [line for line in lines if ledger.delivery_of(line.delivery) not in arrived]
-            new = ledger.claim_each(cursor, table, [line.delivery for line in missing], keep=True)
-            missing = [line for line in missing if line.delivery in new]
-            cursor.execute(
-                "SET CONSTRAINTS ALL IMMEDIATE"
-            )  # else the row at fault is found at COMMIT, and not which one it is
-            refused = copy_isolating(cursor, table, [line.event for line in missing])
+            required = {line.requires for line in lines if line.requires is not None}
+            if required and not rules.uncommitted:
+                committed = arrived(cursor, table, required)
+                why = Failure("row", _UNCOMMITTED)
+                if missing := {line.delivery: why for line in lines if line.requires not in {None, *committed}}:
+                    raise _RefusedError(missing)
+            there = arrived(cursor, table, {ledger.delivery_of(line.delivery) for line in lines})
+            absent = [line for line in lines if ledger.delivery_of(line.delivery) not in there]
+            new = claim(cursor, table, [line.delivery for line in absent], keep=True)
+            absent = _one_for_each_key(cursor, rules, [line for line in absent if line.delivery in new])
+            # else the row at fault is found at COMMIT, and not which one it is
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            needs_insert = usable.ask(cursor, table).needs_insert
+            refused = copy_isolating(cursor, table, [line.event for line in absent], uses_insert=needs_insert)
             if refused:
-                raise _RefusedError({missing[place].delivery: why for place, why in refused})
+                raise _RefusedError({absent[place].delivery: why for place, why in refused})
     except _RefusedError as error:
         return 0, error.refused
-    return len(missing), {}
+    return len(absent), {}
+
+
+def _one_for_each_key(cursor: Any, rules: _Rules, lines: list[_Line]) -> list[_Line]:
+    """Claim the dedupe keys of lines; return those that have none, and the first of those whose key was not taken."""
+    first: dict[uuid.UUID, _Line] = {}
+    for line in lines:
+        if line.key is not None:
+            first.setdefault(line.key, line)
+    new = claim_keys(cursor, rules.tracker.layout, first)
+    return [line for line in lines if line.key is None or (line.key in new and first[line.key] is line)]
 
 
 class _RefusedError(Exception):

@@ -333,8 +333,7 @@ class Shipper:
             logging.getLogger("pawprint_logging.fallback"),
             file=self._fallback_file,
             on_error=None,
-            table=tracker.table,
-            kinds=tracker.layout.fields.kinds,
+            layout=tracker.layout,
         )
 
     def _report(self, path: Path, why: str) -> None:

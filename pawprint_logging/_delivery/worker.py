@@ -52,6 +52,10 @@ _START_AGAIN = 0.05
 _AFTER_MISTAKE = 0.1
 #: attempts of a caller at a batch whose COMMIT may have arrived: the second asks the ledger
 _ATTEMPTS_IN_DOUBT = 3
+#: what an attempt answers when another transaction holds a dedupe key: lock_not_available, deadlock_detected
+_BUSY = ("55P03", "40P01")
+#: seconds after which a row whose dedupe key is held is tried again, and how many such rows may wait
+_BUSY_DELAY, _ASIDE = 0.1, 100
 #: no number of waiting rows calls
 _NEVER = sys.maxsize
 
@@ -300,9 +304,8 @@ class Worker:
             is_decided = batch.verdict is not None
             if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
                 return self._lane_of(batch), batch
-        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None or batch.diverter is None}
         for lane in self.lanes:
-            if lane.stays or id(lane) in held:
+            if lane.stays or self._is_held(lane):
                 continue
             if self._is_ready(lane, now, last_end) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
                 taken = self._take(lane)
@@ -314,6 +317,20 @@ class Worker:
             if lane.has_leftovers and (found := self._recovered(lane)) is not None:
                 return lane, found
         return None
+
+    def _is_held(self, lane: Lane) -> bool:
+        """Return whether nothing is to be taken from a lane, since what was taken before is not settled.
+
+        A row whose dedupe key another transaction holds waits aside, where no spool keeps the order.
+        """
+        aside = [
+            batch
+            for batch in list(self.account.open)
+            if batch.lane is lane and (batch.verdict is None or batch.diverter is None)
+        ]
+        return bool(aside) and (
+            lane.is_kept or len(aside) > _ASIDE or not all(batch.is_busy and len(batch.rows) == 1 for batch in aside)
+        )
 
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
@@ -401,7 +418,14 @@ class Worker:
         if why is None:
             return
         now = time.monotonic()
-        batch.due = now + lane.backoff.next(why)
+        batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost
+        if batch.is_busy:
+            batch.due = now + _BUSY_DELAY
+            if len(batch.rows) > 1 and not lane.is_kept:
+                self._part(batch)
+                return
+        else:
+            batch.due = now + lane.backoff.next(why)
         if batch.due >= self._give_up_at(batch, now):
             self._give_up(carrier, lane, batch, why)
         else:
@@ -428,6 +452,12 @@ class Worker:
         if not batch.is_filled:
             with self.account.lock:
                 lane.queue.note_taken(batch)
+
+    def _part(self, batch: Batch) -> None:
+        """Halve a batch, until a row whose key another transaction holds is alone."""
+        middle = len(batch.rows) // 2
+        parts = [batch.of(batch.rows[:middle]), batch.of(batch.rows[middle:])]
+        self.account.part(batch, parts)
 
     def _give_up_at(self, batch: Batch, now: float) -> float:
         since = now if batch.failed_since is None else batch.failed_since
@@ -521,7 +551,7 @@ class Worker:
     def _listen(self, lane: Lane, now: float, last_end: float) -> float:
         """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
         queue, settings = lane.queue, self._settings
-        if lane.stays or any(batch.lane is lane and batch.diverter is None for batch in self.account.open):
+        if lane.stays or self._is_held(lane):
             return now + _IDLE
         paced = last_end + _PACE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()

@@ -16,6 +16,7 @@ from .._database.session.sqlstate import DatabaseError, connect_failure, failure
 from .._database.table import ddl, ledger, partitions, pruning, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
+from .._database.writing.claim import copy_keyed
 from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
@@ -31,6 +32,8 @@ from .store import Store
 LOCK_TIMEOUT = 10.0
 #: one batch in so many is followed by a look for ledger rows that nobody asks for any more, for so many seconds
 PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
+#: milliseconds for which a dedupe key that another transaction holds is waited for, at each attempt
+KEY_TIMEOUT = 100
 #: seconds for an answer at the least, however little time is left
 _LEAST = 0.05
 
@@ -214,12 +217,11 @@ class Writer:
                         with self._limit(session):
                             cursor.execute("ROLLBACK")
                         self._note_committed(batch)
-                        return Outcome(refused=batch.refused)
+                        return Outcome(batch.refused, batch.duplicates)
                     batch.in_doubt = False
                 else:
                     flow.before += f"{claim}; "
-            refused = self._copy(session, cursor, batch, flow, one_by_one=one_by_one)
-            batch.refused = refused
+            batch.refused, batch.duplicates = self._copy(session, cursor, batch, flow, one_by_one=one_by_one)
             store.refusing(batch)
             batch.in_doubt = (
                 True  # before the look at is_withdrawn, which whoever withdraws sets before he looks at this
@@ -235,21 +237,35 @@ class Writer:
                 raise
         self._note_committed(batch)
         self._look_after_ledger(session)
-        return Outcome(refused=refused)
+        return Outcome(batch.refused, batch.duplicates)
 
-    def _copy(self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool) -> Refused:
+    def _copy(
+        self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool
+    ) -> tuple[Refused, int]:
+        """Bring the rows into the table; return which are refused, and how many are there already, by their keys."""
+        if batch.is_keyed and self._usable.ledger_problem is None:
+            with self._limit(session):  # a key that another transaction holds must not keep the thread from other rows
+                cursor.execute(f"{flow.before}SET LOCAL lock_timeout = {KEY_TIMEOUT}")
+            _, refused, duplicates = copy_keyed(
+                cursor,
+                self._table,
+                batch.rows,
+                partial(self._limit, session),
+                one_by_one=one_by_one,
+                uses_insert=flow.uses_insert,
+            )
+            return refused, duplicates
         if not one_by_one:
             with self._limit(session):
                 copy_rows(cursor, self._table, batch.rows, flow)
-            return []
+            return [], 0
         with self._limit(session):
             # deferred constraints are checked with each COPY then, and the row at fault is found
             cursor.execute(f"{flow.before}SET CONSTRAINTS ALL IMMEDIATE")
         refused = copy_isolating(
             cursor, self._table, batch.rows, partial(self._limit, session), uses_insert=flow.uses_insert
         )
-        flow.has_begun = True
-        return refused
+        return refused, 0
 
     def _again(self, why: Failure) -> Outcome:
         hint = mend(why.sqlstate, self._table)

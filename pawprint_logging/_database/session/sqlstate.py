@@ -107,7 +107,7 @@ def failure(error: Exception, *, lost: bool = False) -> Failure:
     meaning: Meaning = (
         "transient" if lost or code.startswith(_TRANSIENT) else "table" if code.startswith(_TABLE) else "row"
     )
-    return Failure(meaning, describe(sqlstate, column), sqlstate, error, line, lost)
+    return Failure(meaning, describe(sqlstate, column), sqlstate, error, line, lost, column)
 
 
 def describe(sqlstate: str | None, column: str | None = None) -> str:

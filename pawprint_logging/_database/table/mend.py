@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
+from ..._failure import Failure
 from .schema import Table, identifier
+
+#: what PostgreSQL reads as something else than a name where it is not quoted (`pg_get_keywords()`, catcode R and T)
+_WORDS = """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
+localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
+returning right select session_user similar some symmetric system_user table tablesample then to trailing true union
+unique user using variadic verbose when where window with
+"""
+RESERVED = frozenset(_WORDS.split())
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def plain(*names: str) -> str:
+    """Return names, joined by dots, as a person would write them: quoted only where they must be."""
+    return ".".join(name if _PLAIN.fullmatch(name) and name not in RESERVED else identifier(name) for name in names)
 
 
 def mend(sqlstate: str | None, table: Table, *, creating: bool = False) -> str:
@@ -29,3 +50,16 @@ def mend(sqlstate: str | None, table: Table, *, creating: bool = False) -> str:
         "57014": "; somebody cancels our statements on the server: pg_cancel_backend, or a monitor that uses it",
     }
     return hints.get(sqlstate or "", "")
+
+
+def mend_row(why: Failure, table: Table) -> str:
+    """Return the statement that has the table take a row like the one that it refused, to be added to its reason."""
+    if why.column is None:
+        return ""
+    alter = f"ALTER TABLE {plain(*table.path)} ALTER COLUMN {plain(why.column)}"
+    hints = {
+        "22001": f"; {alter} TYPE TEXT",
+        "22003": f"; {alter} TYPE NUMERIC",
+        "23502": f"; {alter} DROP NOT NULL",
+    }
+    return hints.get(why.sqlstate or "", "")

@@ -19,7 +19,8 @@ from .engine import engine_named
 from .ledger import KEEP_DAYS
 from .schema import Table
 
-#: UUID version of the deliveries of a series, which no random (4) and no derived (5) one has:
+#: UUID version of the deliveries of a series, which no random (4) and no derived (5) one has; dedupe keys have it too,
+#: with other last bits:
 #: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
 _VERSION = 8
 #: the last 32 bits of a delivery are zero, for its events
@@ -33,7 +34,7 @@ BLOCKS = 512
 # Two steps, each of bounded cost: whichever the size of the ledger, a statement reads so many blocks of it, and looks
 # into the primary key once for each row of a series. A row of 'infinity' belongs to a replayed line.
 _SETTLED = """
-substr(l.delivery::text, 15, 1) = '8' AND isfinite(l.written_at) AND EXISTS (
+substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) = '00000000' AND isfinite(l.written_at) AND EXISTS (
   SELECT FROM {ledger} later WHERE later.delivery > l.delivery
   AND later.delivery <= (substr(l.delivery::text, 1, 18) || '-ffff-ffffffffffff')::uuid)
 """
@@ -74,7 +75,7 @@ class Series:
 
 def is_of_series(delivery: uuid.UUID) -> bool:
     """Return whether a delivery was drawn from a `Series`."""
-    return (delivery.int >> 76) & 0xF == _VERSION
+    return (delivery.int >> 76) & 0xF == _VERSION and not delivery.int & (2**_INDEX_BITS - 1)
 
 
 def may_delete(cursor: Any, table: Table) -> bool:

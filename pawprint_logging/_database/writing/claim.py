@@ -1,0 +1,282 @@
+"""Claims: UUIDs entered in the ledger inside an open transaction, and rows that are written only if theirs is new.
+
+A claim is an insert into a unique column. It waits for a transaction under way that has the same UUID, and two
+transactions that claim in different orders may wait for each other; so all claims are made in the order of the UUIDs.
+"""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+import psycopg2
+
+from ..._capture.row import Row
+from ..._failure import Failure
+from ..session.connection import is_lost
+from ..session.sqlstate import failure
+from ..table.ledger import entry_of
+from ..table.schema import Table
+from .copy import Flow, copy_rows
+from .dialogue import Answer, Dialogue, Statement, StatementError, T, run
+from .isolation import copy_isolating
+
+#: UUIDs in one statement, of 50 bytes each
+_IN_ONE = 10_000
+#: bytes of rows that wait for their keys in memory, before it is in a file
+_IN_MEMORY = 8 * 2**20
+#: 42501: no SELECT on the ledger, so that RETURNING is refused. 40001: one of them was committed after the snapshot of
+#: a REPEATABLE READ transaction; a statement of its own tells which
+_ONE_BY_ONE = ("42501", "40001")
+
+
+def claiming(table: Table, claims: Iterable[uuid.UUID], *, keep: bool = False) -> Dialogue[set[uuid.UUID]]:
+    """Enter UUIDs into the ledger inside the open transaction; return those that were not there yet.
+
+    Args:
+        table: whose ledger.
+        claims: what to enter.
+        keep: whether they are never to be pruned, default False.
+    """
+    by_text = {str(claim): claim for claim in claims}
+    new = yield from _claiming(table, by_text, keep=keep)
+    return {by_text[text] for text in new}
+
+
+def claiming_keys(table: Table, keys: Iterable[uuid.UUID]) -> Dialogue[set[uuid.UUID]]:
+    """Claim dedupe keys; return those that were not taken yet."""
+    by_text = {entry_of(key): key for key in keys}
+    new = yield from _claiming(table, by_text)
+    return {by_text[text] for text in new}
+
+
+def _claiming(table: Table, texts: Iterable[str], *, keep: bool = False) -> Dialogue[set[str]]:
+    """Do as `claiming` does, with UUIDs as the texts that PostgreSQL prints: they sort and compare much quicker."""
+    ordered = sorted(texts)
+    new: set[str] = set()
+    for start in range(0, len(ordered), _IN_ONE):
+        new |= yield from _claiming_some(table, ordered[start : start + _IN_ONE], keep=keep)
+    return new
+
+
+def _claiming_some(table: Table, texts: list[str], *, keep: bool) -> Dialogue[set[str]]:
+    yield Statement("SAVEPOINT pawprint_claim")
+    try:
+        answer = yield Statement(f"{_insert(table, texts, keep=keep)} RETURNING delivery::text")
+        new = {text for (text,) in answer.rows}
+    except StatementError as error:
+        if error.sqlstate not in _ONE_BY_ONE:
+            raise
+        yield Statement("ROLLBACK TO SAVEPOINT pawprint_claim")
+        new = yield from _claiming_one_by_one(table, texts, keep=keep)
+    yield Statement("RELEASE SAVEPOINT pawprint_claim")
+    return new
+
+
+def _claiming_one_by_one(table: Table, texts: list[str], *, keep: bool) -> Dialogue[set[str]]:
+    new = set()
+    for text in texts:
+        yield Statement("SAVEPOINT pawprint_one")
+        try:
+            if (yield Statement(_insert(table, [text], keep=keep))).count:
+                new.add(text)
+        except StatementError as error:
+            if error.sqlstate != "40001":
+                raise
+            yield Statement("ROLLBACK TO SAVEPOINT pawprint_one")  # it is there, and only our snapshot has not got it
+        yield Statement("RELEASE SAVEPOINT pawprint_one")
+    return new
+
+
+def _insert(table: Table, texts: list[str], *, keep: bool) -> str:
+    # without a conflict target it needs no other right than INSERT; an array is read quicker than so many VALUES
+    columns, moment = ("delivery, written_at", ", 'infinity'") if keep else ("delivery", "")
+    array = f"'{{{','.join(texts)}}}'::pg_catalog.uuid[]"
+    return f"INSERT INTO {table.ledger} ({columns}) SELECT pg_catalog.unnest({array}){moment} ON CONFLICT DO NOTHING"
+
+
+def claim(cursor: Any, table: Table, claims: Iterable[uuid.UUID], *, keep: bool) -> set[uuid.UUID]:
+    """Do as `claiming` does, over a psycopg2 cursor in an open transaction.
+
+    Raises:
+        psycopg2.Error: the ledger cannot be written; the transaction has failed then.
+    """
+    return _on(cursor, claiming(table, claims, keep=keep))
+
+
+def claim_keys(cursor: Any, table: Table, keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Claim dedupe keys inside the open transaction; return those that were not taken yet.
+
+    One statement if the role may SELECT from the ledger, one for each key if not.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: whose ledger.
+        keys: what to claim, in any order; repeats count once.
+
+    Raises:
+        psycopg2.Error: the ledger cannot be written, or a key is held by a transaction under way for longer than
+            lock_timeout; the transaction has failed then.
+    """
+    return _on(cursor, claiming_keys(table, keys))
+
+
+def _on(cursor: Any, dialogue: Dialogue[set[T]]) -> set[T]:
+    def execute(statement: Statement) -> Answer:
+        try:
+            cursor.execute(statement.head)
+        except psycopg2.Error as error:
+            raise StatementError(error.pgcode, error, lost=is_lost(cursor.connection)) from error
+        rows = cursor.fetchall() if cursor.description is not None else []
+        return Answer(rows, cursor.rowcount)
+
+    try:
+        return run(dialogue, execute)
+    except StatementError as error:
+        raise error.error from None
+
+
+#: rows that were written; the places of those that were refused, and why; rows whose key was taken
+Keyed = tuple[int, list[tuple[int, Failure]], int]
+
+
+def copy_keyed(
+    cursor: Any,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    limit: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    one_by_one: bool = False,
+    uses_insert: bool = False,
+) -> Keyed:
+    """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
+
+    A row that is refused does not take its key along: another one with that key is written in its place. Of rows here
+    with the same key the first that can be written is.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: where to.
+        rows: (columns, line, key).
+        limit: makes what bounds the wait for each answer.
+        one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
+        uses_insert: whether rows go by INSERT, default False.
+
+    Raises:
+        psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
+            row's fault; the transaction has failed then.
+    """
+    texts = [entry_of(row[2]) for row in rows]
+    first: dict[str, int] = {}
+    repeats: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        if first.setdefault(text, place) != place:
+            repeats.setdefault(text, []).append(place)
+    refused: dict[int, Failure] = {}
+    is_isolating = one_by_one
+    with limit():
+        cursor.execute("SAVEPOINT pawprint_keyed")
+    while True:
+        candidates = [text for text, place in first.items() if place not in refused]
+        with limit():
+            places = sorted(first[text] for text in _on(cursor, _claiming(table, candidates)))
+        events = [rows[place][:2] for place in places]
+        if is_isolating:
+            found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
+            if not found:
+                break
+            refused.update({places[index]: why for index, why in found})
+        else:
+            flow = Flow(uses_insert=uses_insert)
+            try:
+                with limit():
+                    copy_rows(cursor, table, events, flow)
+                break
+            except psycopg2.Error as error:
+                why = failure(error, lost=is_lost(cursor.connection))
+                # once rows flow, what is no passing reason belongs to one of them
+                if why.meaning == "transient" or not (why.meaning == "row" or flow.has_begun or uses_insert):
+                    raise
+                is_isolating = True
+        with limit():
+            cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
+    written = len(places)
+    for text in sorted({texts[place] for place in refused} & set(repeats)):
+        written += _copy_one_of(cursor, table, rows, repeats[text], refused, limit=limit, uses_insert=uses_insert)
+    with limit():
+        cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
+    return written, sorted(refused.items()), len(rows) - written - len(refused)
+
+
+def _copy_one_of(
+    cursor: Any,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    places: list[int],
+    refused: dict[int, Failure],
+    *,
+    limit: Callable[[], AbstractContextManager[None]],
+    uses_insert: bool,
+) -> int:
+    """Copy the first of some rows with the same key that is not refused; return how many that was, 0 or 1."""
+    for place in places:
+        with limit():
+            cursor.execute("SAVEPOINT pawprint_one_of")
+            is_new = claim_keys(cursor, table, [rows[place][2]])
+        found = copy_isolating(cursor, table, [rows[place][:2]], limit, uses_insert=uses_insert) if is_new else []
+        with limit():
+            cursor.execute(f"{'ROLLBACK TO' if found else 'RELEASE'} SAVEPOINT pawprint_one_of")
+        if not found:
+            return len(is_new)
+        refused[place] = found[0][1]
+    return 0
+
+
+def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Return the deliveries that are in the table; waits for those that are under way.
+
+    They are entered and taken back: that tells, with no other right than INSERT, and no other transaction can commit
+    them in between.
+    """
+    asked = set(deliveries)
+    cursor.execute("SAVEPOINT question")
+    new = claim(cursor, table, asked, keep=False)
+    cursor.execute("ROLLBACK TO SAVEPOINT question; RELEASE SAVEPOINT question")
+    return asked - new
+
+
+@contextmanager
+def claimed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[Row]]:
+    """Yield rows without a dedupe key, and of the others those whose key is new, claimed in the open transaction.
+
+    The rows wait in a temporary file until all keys are known: claims in the order in which rows come would be a
+    deadlock for two of these at once.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: whose ledger.
+        rows: (columns, line), or (columns, line, key).
+    """
+    keys: set[uuid.UUID] = set()
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        for row in rows:
+            keys.update(row[2:])
+            pickle.dump(row, file, pickle.HIGHEST_PROTOCOL)
+        end = file.tell()
+        file.seek(0)
+        new = claim_keys(cursor, table, keys)
+
+        def wanted() -> Iterator[Row]:
+            while file.tell() < end:
+                row = pickle.load(file)  # noqa: S301 - what was written a moment ago, in a file without a name
+                if len(row) == 2:
+                    yield row
+                elif row[2] in new:
+                    new.remove(row[2])
+                    yield row[:2]
+
+        yield wanted()

@@ -1,0 +1,606 @@
+"""Events in the caller's transaction: over every driver, with everything that may happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from support.drivers import DRIVERS, Driver
+from support.proxy import Proxy
+from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
+
+from pawprint_logging import PawprintHandler, Tracker, replay
+from pawprint_logging._capture.key import dedupe_key_of
+from pawprint_logging._database.writing.claim import claim_keys
+
+Scenario = Callable[[Driver], Awaitable[None]]
+BAD = "u" * 40
+
+
+@pytest.fixture(params=list(DRIVERS))
+def kind(request: pytest.FixtureRequest) -> type[Driver]:
+    return DRIVERS[request.param]
+
+
+class Shop:
+    """An application with a table of its own, whose events go on a file if they cannot be written."""
+
+    def __init__(self, db: str, path: Path, **options: Any) -> None:
+        self.db = db
+        self.path = path
+        self.tracker: Tracker = tracker_on(db)
+        self.handler: PawprintHandler = handler_on(db, fallback_file=path, **options)
+        self.log: logging.Logger = logger_with(self.handler)
+        self.warnings: Collector = fallback()
+        with closing(psycopg2.connect(db)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE orders (id INT PRIMARY KEY)")
+
+    def event(self, name: str, **extra: Any) -> None:
+        self.log.info("x", extra={"event": name, **extra})
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def run(self, kind: type[Driver], scenario: Scenario, dsn: str | None = None) -> None:
+        async def main() -> None:
+            driver = kind(dsn or self.db)
+            await driver.open()
+            try:
+                await scenario(driver)
+            finally:
+                with suppress(Exception):
+                    await driver.close()
+
+        asyncio.run(main())
+
+    def counts(self) -> dict[str, int]:
+        stats = self.handler.stats
+        assert stats.accepted == stats.written + stats.duplicates + stats.pending + stats.diverted + stats.dropped
+        return {name: number for name, number in vars(stats).items() if number and name != "accepted"}
+
+
+@pytest.fixture
+def shop(db: str, tmp_path: Path) -> Shop:
+    return Shop(db, tmp_path / "lost.jsonl")
+
+
+def events(connection: Any) -> list[str]:
+    return [name for (name,) in stored(connection, "event")]
+
+
+# ---- committed, or not
+
+
+def test_what_is_committed_is_there(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            shop.event("paid", user_id="alice", text='ü "q" \\ \t 🦊 %s $1', order={"lines": [1, None]})
+            shop.event("bare")
+        assert events(connection) == []  # nobody else sees it before
+        assert shop.counts() == {"written": 2}
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["paid", "bare"]
+    user, _, document = stored(connection)[0]
+    assert (user, document) == ("alice", {"text": 'ü "q" \\ \t 🦊 %s $1', "order": {"lines": [1, None]}})
+    assert (
+        value(connection, "SELECT abs(extract(epoch FROM now() AT TIME ZONE 'UTC' - max(timestamp))) FROM events") < 60
+    )
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_what_is_rolled_back_is_not_there_nor_by_replay(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("paid")
+            shop.event("refused", user_id=BAD)
+        await driver.rollback()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 1, "diverted": 1}
+    result = replay(shop.tracker, shop.path)
+    assert (result.written, result.rejected) == (0, 1)
+    assert events(connection) == []
+
+
+def test_a_block_that_raises_drops_what_was_logged_in_it(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        with suppress(ZeroDivisionError):
+            async with driver.block():
+                shop.event("paid")
+                raise ZeroDivisionError
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"dropped": 1}
+    assert (events(connection), shop.lines) == ([], [])
+
+
+def test_a_transaction_that_has_failed_drops_what_was_logged_in_it(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        with suppress(Exception):  # a pipeline tells of it at the end of the block
+            async with driver.block():
+                shop.event("paid")
+                with suppress(Exception):
+                    await driver.sql("INSERT INTO nowhere VALUES (1)")
+                shop.event("later")
+        await driver.rollback()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"dropped": 2}
+    assert (events(connection), shop.lines) == ([], [])
+
+
+def test_a_commit_inside_the_block_puts_the_events_on_the_fallback(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            shop.event("paid")
+            await driver.commit()
+            await driver.sql("INSERT INTO orders VALUES (2)")
+            shop.event("later")
+        await driver.rollback()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"diverted": 2}
+    assert [line["reason"] for line in shop.lines] == ["the transaction ended inside within()"] * 2
+    assert replay(shop.tracker, shop.path).written == 0
+    assert replay(shop.tracker, shop.path, uncommitted=True).written == 2
+
+
+def test_a_commit_at_the_end_of_the_block_is_noticed_too(shop: Shop, kind: type[Driver]) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("paid")
+            await driver.commit()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"diverted": 1}
+
+
+@pytest.mark.parametrize("when", ["in the block", "after it"])
+def test_a_connection_that_is_lost_before_the_commit_leaves_nothing(
+    shop: Shop, kind: type[Driver], connection: Any, when: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        pid = await driver.sql("SELECT pg_backend_pid()")
+        with suppress(Exception):
+            async with driver.block():
+                shop.event("paid")
+                shop.event("refused", user_id=BAD)
+                if when == "in the block":
+                    kill(connection, pid)
+        if when == "after it":
+            kill(connection, pid)
+        with suppress(Exception):  # each driver has its own
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            await driver.commit()
+            pytest.fail("the commit must not succeed")
+
+    shop.run(kind, scenario)
+    assert shop.counts() == ({"dropped": 2} if when == "in the block" else {"written": 1, "diverted": 1})
+    if shop.lines:
+        assert replay(shop.tracker, shop.path).written == 0
+    assert events(connection) == []
+
+
+def kill(connection: Any, pid: int) -> None:
+    assert value(connection, "SELECT pg_terminate_backend(%s, 5000)", pid)
+
+
+# The proxy sees simple queries, which is how every driver commits but in a pipeline.
+@pytest.mark.parametrize("driver", [name for name in DRIVERS if "pipeline" not in name])
+@pytest.mark.parametrize("how", ["cut_before", "cut_after"])
+def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
+    shop: Shop, connection: Any, proxy: Proxy, how: str, driver: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            shop.event("paid")
+            shop.event("refused", user_id=BAD)
+        getattr(proxy, how)("COMMIT")
+        with suppress(Exception):  # each driver has its own
+            await driver.commit()
+            pytest.fail("the commit must not succeed")
+
+    shop.run(DRIVERS[driver], scenario, proxy.through(shop.db))
+    wait_until(connection, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
+    replayed = replay(shop.tracker, shop.path)
+    orders = value(connection, "SELECT count(*) FROM orders")
+    assert orders == (how == "cut_after")
+    assert replayed.written == orders
+    assert proxy.fired == 1
+    assert events(connection) == (["paid", "refused"] if orders else [])
+
+
+def wait_until(connection: Any, sql: str) -> None:
+    end = time.monotonic() + 60
+    while not value(connection, sql):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# ---- what PostgreSQL refuses
+
+
+def test_a_refused_row_costs_the_transaction_nothing(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SET LOCAL lock_timeout = '7s'")
+        await driver.sql("SET LOCAL statement_timeout = '8s'")
+        await driver.sql("SET LOCAL timezone = 'Europe/Berlin'")
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            for number in range(20):
+                shop.event(f"e{number}", user_id=BAD if number == 7 else "u")
+        for name, setting in (("lock_timeout", "7s"), ("statement_timeout", "8s"), ("timezone", "Europe/Berlin")):
+            assert await driver.sql(f"SELECT current_setting('{name}')") == setting
+        await driver.sql("INSERT INTO orders VALUES (2)")
+        await driver.commit()
+        assert await driver.sql("SELECT current_setting('lock_timeout')") == "0"
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 19, "diverted": 1}
+    assert events(connection) == [f"e{number}" for number in range(20) if number != 7]
+    assert value(connection, "SELECT count(*) FROM orders") == 2
+    (line,) = shop.lines
+    assert (line["event"]["event"], line["sqlstate"]) == ("e7", "22001")
+
+    # When the table takes it, replay writes it: the transaction was committed
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
+    assert replay(shop.tracker, shop.path).written == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "sqlstate"),
+    [
+        ("DROP TABLE events", "42P01"),
+        ("REVOKE INSERT ON events FROM current_user", "42501"),
+        ("ALTER TABLE events DROP COLUMN metadata", "42703"),
+    ],
+)
+def test_a_table_that_takes_nothing_costs_the_transaction_nothing(
+    shop: Shop, kind: type[Driver], connection: Any, given: str, sqlstate: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(given)
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            shop.event("a")
+            shop.event("b")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert [line["sqlstate"] for line in shop.lines] == [sqlstate] * 2
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_a_locked_table_costs_a_second_at_most(shop: Shop, kind: type[Driver], db: str, connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            await driver.sql("INSERT INTO orders VALUES (1)")
+            for number in range(10):
+                shop.event(str(number))
+            nonlocal started
+            started = time.monotonic()
+        nonlocal took
+        took = time.monotonic() - started
+        await driver.commit()
+
+    started = took = 0.0
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        shop.run(kind, scenario)
+    assert 0.9 < took < 2.5
+    assert shop.counts() == {"diverted": 10}
+    assert {line["sqlstate"] for line in shop.lines} == {"55P03"}
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+    assert replay(shop.tracker, shop.path).written == 10
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_every_isolation_level(shop: Shop, kind: type[Driver], connection: Any, level: str) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        await driver.sql("SELECT 1")
+        async with driver.block():
+            shop.event("a")
+            shop.event("b", user_id=BAD)
+        assert await driver.sql("SELECT current_setting('transaction_isolation')") == level.lower()
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["a"]
+
+
+def test_a_read_only_transaction_puts_them_on_the_fallback(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SET TRANSACTION READ ONLY")
+        async with driver.block():
+            shop.event("a")
+        assert await driver.sql("SELECT 1") == 1
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert [line["sqlstate"] for line in shop.lines] == ["25006"]
+    assert replay(shop.tracker, shop.path).written == 0
+    assert replay(shop.tracker, shop.path, uncommitted=True).written == 1
+
+
+def test_row_level_security(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY")
+        cursor.execute("ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'alice')")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("a", user_id="alice")
+            shop.event("b", user_id="bob")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["a"]
+    assert [line["event"]["event"] for line in shop.lines] == ["b"]
+
+
+def test_a_deferred_constraint_of_the_events_table_does_not_fail_the_commit(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    # Given one on the events table, and one of the caller's own that is not met yet
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
+        cursor.execute("CREATE TABLE items (o INT REFERENCES orders DEFERRABLE INITIALLY DEFERRED)")
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO items VALUES (1)")
+        async with driver.block():
+            shop.event("a", user_id="alice")
+            shop.event("b", user_id="alice")
+            shop.event("c", user_id="bob")
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert events(connection) == ["a", "c"]
+    assert value(connection, "SELECT count(*) FROM items") == 1
+
+
+# ---- savepoints and blocks inside each other
+
+
+def test_savepoints_of_the_callers_own(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SAVEPOINT a")
+        async with driver.block():
+            shop.event("one")
+            await driver.sql("SAVEPOINT b")
+            await driver.sql("RELEASE SAVEPOINT b")
+        await driver.sql("SAVEPOINT c")
+        async with driver.block():
+            shop.event("two")
+        await driver.sql("ROLLBACK TO SAVEPOINT c")
+        await driver.sql("RELEASE SAVEPOINT a")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["one"]
+
+
+def test_blocks_inside_each_other(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("outer")
+            with suppress(ZeroDivisionError):
+                async with driver.block():
+                    shop.event("dropped")
+                    raise ZeroDivisionError
+            async with driver.block():
+                shop.event("inner")
+            shop.event("outer again")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["inner", "outer", "outer again"]
+    assert shop.counts() == {"written": 3, "dropped": 1}
+
+
+def test_a_rollback_to_a_savepoint_before_the_block_leaves_nothing(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SAVEPOINT a")
+        async with driver.block():
+            shop.event("undone")
+            await driver.sql("ROLLBACK TO SAVEPOINT a")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"diverted": 1}
+    assert replay(shop.tracker, shop.path).written == 0
+    assert events(connection) == []
+
+
+# ---- dedupe keys
+
+
+@pytest.fixture
+def keyed(db: str, tmp_path: Path) -> Shop:
+    return Shop(db, tmp_path / "lost.jsonl")
+
+
+def log_keyed(shop: Shop, key: str, user: str = "u") -> None:
+    """Put an event with a key where capture would put it."""
+    row = (("user_id", "event"), f"{user}\t{key}\n".encode(), dedupe_key_of("events", key))
+    from pawprint_logging._delivery import blocks
+
+    assert blocks.take(shop.handler.pipeline, row)
+
+
+def test_keyed_events(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            log_keyed(shop, "a")
+            log_keyed(shop, "b", BAD)
+            log_keyed(shop, "a")
+            log_keyed(shop, "b")
+            log_keyed(shop, "c", BAD)
+            shop.event("without")
+        await driver.commit()
+        async with driver.block():
+            for key in "abc":
+                log_keyed(shop, key)
+        await driver.rollback()
+        async with driver.block():
+            for key in "cab":
+                log_keyed(shop, key)
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert sorted(events(connection)) == ["a", "b", "c", "without"]
+    assert shop.counts() == {"written": 3 + 1 + 1, "duplicates": 1 + 2 + 2, "diverted": 2}
+    assert [line["key"] for line in shop.lines] == [str(dedupe_key_of("events", key)) for key in "bc"]
+
+
+def test_a_key_that_was_taken_after_the_snapshot_is_a_duplicate(
+    shop: Shop, kind: type[Driver], connection: Any, db: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await driver.sql("SELECT 1")
+        with closing(psycopg2.connect(db)) as other, other, other.cursor() as cursor:
+            key = dedupe_key_of("events", "a")
+            assert key is not None
+            claim_keys(cursor, shop.tracker.layout, [key])
+        async with driver.block():
+            log_keyed(shop, "a")
+            log_keyed(shop, "b")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["b"]
+    assert shop.counts() == {"written": 1, "duplicates": 1}
+
+
+def test_a_key_that_another_transaction_holds_costs_a_second_and_only_its_own_event(
+    shop: Shop, kind: type[Driver], connection: Any, db: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        nonlocal took
+        async with driver.block():
+            log_keyed(shop, "a")
+            log_keyed(shop, "b")
+            shop.event("without")
+            started = time.monotonic()
+        took = time.monotonic() - started
+        await driver.commit()
+
+    took = 0.0
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        key = dedupe_key_of("events", "a")
+        assert key is not None
+        claim_keys(cursor, shop.tracker.layout, [key])
+        shop.run(kind, scenario)
+        assert 0.9 < took < 2.5
+    assert sorted(events(connection)) == ["b", "without"]
+    assert [line["sqlstate"] for line in shop.lines] == ["55P03"]
+
+
+# ---- what cannot be written at all
+
+
+def test_an_event_that_could_not_be_made_requires_the_commit_too(
+    db: str, tmp_path: Path, kind: type[Driver], connection: Any
+) -> None:
+    def before_send(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "bad":
+            raise LookupError
+        return event
+
+    shop = Shop(db, tmp_path / "lost.jsonl", before_send=before_send)
+
+    async def scenario(driver: Driver) -> None:
+        for end in (driver.rollback, driver.commit):
+            async with driver.block():
+                shop.event("good")
+                shop.event("bad")
+            await end()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 2, "diverted": 2}
+    result = replay(shop.tracker, shop.path)
+    assert (result.written, result.rejected) == (1, 1)
+    assert events(connection) == ["good", "bad"]
+
+
+def test_without_a_ledger_a_line_can_only_be_replayed_as_uncommitted(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events__deliveries")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("a")
+            shop.event("b", user_id=BAD)
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["a"]
+    shop.tracker.create_table(if_not_exists=True)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
+    assert replay(shop.tracker, shop.path).written == 0
+    assert replay(shop.tracker, shop.path, uncommitted=True).written == 1
+
+
+def test_the_ledger_row_of_a_refusal_is_one_of_a_delivery(shop: Shop, connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("b", user_id=BAD)
+        await driver.commit()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    (line,) = shop.lines
+    assert value(connection, "SELECT delivery::text FROM events__deliveries") == line["requires"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg pipeline", "async psycopg pipeline"])
+def test_an_error_that_a_pipeline_has_not_told_of_yet_is_the_callers(shop: Shop, driver: str) -> None:
+    import psycopg
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("SELECT 1")
+
+        async def block() -> None:
+            async with driver.block():
+                shop.event("paid")
+                await driver.sql("INSERT INTO nowhere VALUES (1)")  # its answer is not waited for
+
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await block()
+
+    shop.run(DRIVERS[driver], scenario)
+    assert shop.counts() == {"dropped": 1}
