@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from . import demo, read, replay, statistics, table, tail  # noqa: F401 - they add their commands
+from . import demo, read, replay, serve, statistics, table, tail  # noqa: F401 - they add their commands
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 

@@ -302,7 +302,9 @@ class Pages:
             )
             if isinstance(found, Problem):
                 return found
-            return min(max((len(numbers) for _, numbers in found), default=0), _MOST_PERIODS), found
+            shares = [each / numbers[0] for _, numbers in found if numbers[0] for each in numbers[1:] if each]
+            width = max((len(numbers) for _, numbers in found), default=0)
+            return min(width, _MOST_PERIODS), found, max(shares, default=1.0)
 
         return self._stream(
             page, "retention.html", period=period, periods=_PERIODS, found=asyncio.ensure_future(cohorts())

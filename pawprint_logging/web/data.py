@@ -262,13 +262,15 @@ def by_event(view: View, chosen: Filter, span: Span) -> ByEvent:
             SELECT {view.column("timestamp")} >= %s AS is_now, {cut.text} AS moment, {event} AS event, count(*) AS number
             FROM {view.source.sql}{where.text} GROUP BY 1, 2, 3
         ), frequent AS (
-            SELECT event, row_number() OVER (ORDER BY sum(number) FILTER (WHERE is_now) DESC NULLS LAST, event) AS place,
-                count(*) FILTER (WHERE bool_or(is_now)) OVER () AS names
+            SELECT coalesce(event, '') AS name, event IS NULL AS is_none, row_number() OVER (
+                ORDER BY sum(number) FILTER (WHERE is_now) DESC NULLS LAST, event) AS place
             FROM counted GROUP BY event
         )
         SELECT least(f.place, {MOST_NAMES + 1}), CASE WHEN f.place <= {MOST_NAMES} THEN c.event END, c.is_now,
-            CASE WHEN c.is_now THEN c.moment END, sum(c.number)::bigint, max(f.names)
-        FROM counted c JOIN frequent f ON f.event IS NOT DISTINCT FROM c.event GROUP BY 1, 2, 3, 4 ORDER BY 1
+            CASE WHEN c.is_now THEN c.moment END, sum(c.number)::bigint,
+            (SELECT count(DISTINCT coalesce(event, '')) FROM counted WHERE is_now)
+        FROM counted c JOIN frequent f ON f.name = coalesce(c.event, '') AND f.is_none = (c.event IS NULL)
+        GROUP BY 1, 2, 3, 4 ORDER BY 1
         """,
         (span.start, *cut.params, *where.params),
     )
@@ -379,8 +381,11 @@ def _entries(document: str | None) -> list[tuple[str, str]]:
         return [("", document[:_LONGEST])]
     entries = []
     for name, value in loaded.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        entries.append((name[:_LONGEST], text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
+        inner = value.items() if isinstance(value, dict) and value else [(None, value)]
+        for step, each in inner:
+            text = each if isinstance(each, str) else json.dumps(each, ensure_ascii=False)
+            path = name if step is None else f"{name}.{step}"
+            entries.append((path[:_LONGEST], text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
     return entries
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -117,12 +118,14 @@ class Guard:
         return None if self._token is None else await self._sign_in(request)
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
+        server = (scope.get("server") or ("",))[0].lower()
+        # A number is nobody's domain, which could be made to lead here.
+        if (host == server and _is_address(host)) or (server in _LOOPBACK and host in _LOOPBACK):
+            return True
         if self._hosts is not None:
             return host in self._hosts
-        server = (scope.get("server") or ("",))[0].lower()
-        if scope.get("root_path") or not server:  # mounted: the application around it knows its hosts
-            return True
-        return host == server or (server in _LOOPBACK and host in _LOOPBACK)
+        # Mounted: the application around it knows its hosts.
+        return bool(scope.get("root_path")) or not server or host == server
 
     def _is_sign_in(self, request: Request) -> bool:
         return self._token is not None and request.method == "POST" and _path(request.scope) == "/sign-in"
@@ -181,6 +184,14 @@ def _host_of(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0]
     return header.partition(":")[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _same(given: str, token: str) -> bool:
