@@ -4,42 +4,50 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from ._database.reading import reader
-from ._database.reading.query import Span
+from ._database.reading import reader, series
+from ._database.reading.query import Span, Split
 from ._database.session.connection import Session
 from ._database.table.indexes import requested_ddl
 from ._database.table.schema import Table
+from ._former import explains_former_calls
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Moment = datetime | date | str
+Moment = datetime | date | timedelta | str
 
 
 class Reading(ABC):
     """What a tracker reads with; its methods but `iter_rows` need pandas, the extra ``[pandas]``.
 
     **Fields** are columns, or paths into the JSON column whose steps are joined by double underscores:
-    ``metadata__browser__name``; a number is an array's index, from 0. ``DISTINCT(user_id)`` asks for the different values.
+    ``metadata__browser__name``; a number is an array's index, from 0. ``DISTINCT(user_id)`` asks for the different
+    values.
 
     **Conditions** are fields with the value that they must have, all of them: ``user_id="alice"``,
     ``metadata__amount=5``. None is NULL, a JSON null, or a key that is not there. On a path a number or bool compares
     as that JSON type, a string with the value's text. Modifiers come after one more double underscore:
 
-    =================================  =====================================================================================
-    ``gt`` ``gte`` ``lt`` ``lte``      order; on a path, a string that is a JSON number compares as that number
-    ``ne``, ``not_in``                 exactly the rows for which equality, or ``in``, does not hold: those with NULL too
-    ``in``                             any iterable; an empty one matches nothing, a None in it matches NULL
-    ``contains``                       it occurs in the text, is an item of the array, a key of the JSON object
-    ``startswith``                     text columns and paths
-    ``isnull``                         True or False
-    =================================  =====================================================================================
+    ===============================  ===============================================================================
+    ``gt`` ``gte`` ``lt`` ``lte``    order; on a path, a string that is a JSON number compares as that number
+    ``ne``, ``not_in``               exactly the rows for which equality, or ``in``, does not hold: those with NULL too
+    ``in``                           any iterable; an empty one matches nothing, a None in it matches NULL
+    ``contains``                     it occurs in the text, is an item of the array, a key of the JSON object
+    ``startswith``                   text columns and paths
+    ``isnull``                       True or False
+    ``eq``                           what no modifier means
+    ===============================  ===============================================================================
 
-    A last step that is a modifier's name is the modifier: a JSON key called ``in`` is asked for as ``metadata__in__in=["…"]``. A column
-    whose name is an argument's, such as ``start``, is asked for with a modifier: ``start__in=[…]``.
+    A last step that is a modifier's name is the modifier: a JSON key called ``in`` is asked for as
+    ``metadata__in__eq="…"``. So is a column that has an argument's name, such as ``start``: ``start__eq="…"``.
+
+    **Times**, such as `start` and `end`, are datetimes (naive: UTC), dates (their midnight), ISO 8601 text, or so long
+    ago: a timedelta, ``"7d"``, ``"12h"``, ``"4w"``.
+
+    What comes back says what it is in ``attrs["kind"]``, and draws itself: ``frame.pawprint.plot()``.
     """
 
     layout: Table
@@ -58,8 +66,9 @@ class Reading(ABC):
 
         Returns:
             A DataFrame: integers as int64 (Int64 with NULLs), NUMERIC as Decimal, timestamps as datetime64[us] in UTC,
-                JSON and paths as
-            Python objects, arrays as lists, UUIDs as uuid.UUID, dates as datetime.date.
+            JSON as Python objects, arrays as lists, UUIDs as uuid.UUID, dates as datetime.date. A path is Int64 if all
+            its values are whole numbers of 64 bits, Float64 if all are numbers, with NA for NULL and what is not there;
+            else it is of Python objects.
 
         Raises:
             ConfigurationError: an unknown column or modifier, a path on another column than the JSON column, a value
@@ -94,6 +103,7 @@ class Reading(ABC):
         self.layout.require_name()
         return reader.rows(session, self.layout, fields, conditions)
 
+    @explains_former_calls("count_field")
     def count(
         self,
         /,
@@ -102,6 +112,10 @@ class Reading(ABC):
         resolution: str = "day",
         start: Moment | None = None,
         end: Moment | None = None,
+        by: str | None = None,
+        limit: int = series.LIMIT,
+        fill: bool = False,
+        tz: str | tzinfo = "UTC",
         **conditions: Any,
     ) -> pd.DataFrame:
         """Count rows in each stretch of time.
@@ -109,24 +123,35 @@ class Reading(ABC):
         Args:
             field: ``"*"``, the default, counts rows; a field counts those in which it is not NULL; ``DISTINCT(field)``
                 its different values.
-            resolution: second, minute, hour, day (the default), week (from Monday), month, quarter or year; in UTC.
-            start: the first moment that counts, included: a datetime (naive: UTC), ISO 8601 text, or a date, which is
-                its midnight.
-            end: the last moment that counts, included; a date is its midnight here too.
+            resolution: second, minute, hour, day (the default), week (from Monday), month, quarter or year.
+            start: the first moment that counts, included, such as ``"7d"``; a date is its midnight in `tz`. Default:
+                all there is.
+            end: the last moment that counts, included; a date is its midnight here too. Default: all there is.
+            by: a field: a row for each stretch of time and value, in a column of that name. Default None.
+            limit: values of `by` that are told apart, the most frequent ones, default 10; NULL stands for all others,
+                and for NULL.
+            fill: whether stretches without events are there too, between the first and the last, or `start` and `end`,
+                default False.
+            tz: the zone by whose midnights and Mondays time is cut, daylight saving included, such as
+                ``"Europe/Berlin"``; default ``"UTC"``.
             **conditions: what a row must meet; see `Reading`.
 
         Returns:
-            A DataFrame with the columns ``datetime`` and ``count``, one row for each stretch in which there is
-            something, in order.
+            A DataFrame with the columns ``datetime``, `by` if there is one, and ``count``, in order of time: one row
+            for each stretch in which there is something. ``datetime`` is the beginning of the stretch: in UTC, as
+            `read` has it, and aware of its zone where `tz` is another.
 
         Raises:
-            ConfigurationError: an unknown resolution, field or modifier, a value that does not compare, a table without
-                time, or debug mode.
+            ConfigurationError: an unknown resolution, field, modifier or zone, a value that does not compare, a `by`
+                that is named like a column of the result, a `fill` of more than a million rows, a table without time,
+                or debug mode.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no such table.
         """
-        return reader.count(self._reading(), self.layout, field, Span(resolution, start, end), conditions)
+        span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
+        return series.count(self._reading(), self.layout, field, span, conditions)
 
+    @explains_former_calls("sum_field")
     def sum(
         self,
         /,
@@ -135,6 +160,10 @@ class Reading(ABC):
         resolution: str = "day",
         start: Moment | None = None,
         end: Moment | None = None,
+        by: str | None = None,
+        limit: int = series.LIMIT,
+        fill: bool = False,
+        tz: str | tzinfo = "UTC",
         **conditions: Any,
     ) -> pd.DataFrame:
         """Add up a field in each stretch of time.
@@ -148,18 +177,24 @@ class Reading(ABC):
             resolution: as for `count`, default ``"day"``.
             start: the first moment that counts, as for `count`.
             end: the last moment that counts, as for `count`.
+            by: a field to split by, as for `count`.
+            limit: values of `by` that are told apart, as for `count`, default 10.
+            fill: as for `count`, default False; a stretch without events holds a missing value.
+            tz: the zone by which time is cut, as for `count`, default ``"UTC"``.
             **conditions: what a row must meet; see `Reading`.
 
         Returns:
-            A DataFrame with the columns ``datetime`` and ``sum``.
+            A DataFrame with the columns ``datetime``, `by` if there is one, and ``sum``.
 
         Raises:
             ConfigurationError: as for `count`, and for a field that holds no number.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no such table.
         """
-        return self._aggregate("sum", field, Span(resolution, start, end), conditions)
+        span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
+        return self._aggregate("sum", field, span, conditions)
 
+    @explains_former_calls("avg_field")
     def average(
         self,
         /,
@@ -168,15 +203,21 @@ class Reading(ABC):
         resolution: str = "day",
         start: Moment | None = None,
         end: Moment | None = None,
+        by: str | None = None,
+        limit: int = series.LIMIT,
+        fill: bool = False,
+        tz: str | tzinfo = "UTC",
         **conditions: Any,
     ) -> pd.DataFrame:
         """Average a field in each stretch of time; arguments and errors as for `sum`.
 
         Returns:
-            A DataFrame with the columns ``datetime`` and ``avg``.
+            A DataFrame with the columns ``datetime``, `by` if there is one, and ``avg``.
         """
-        return self._aggregate("avg", field, Span(resolution, start, end), conditions)
+        span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
+        return self._aggregate("avg", field, span, conditions)
 
+    @explains_former_calls("min_field")
     def minimum(
         self,
         /,
@@ -185,6 +226,10 @@ class Reading(ABC):
         resolution: str = "day",
         start: Moment | None = None,
         end: Moment | None = None,
+        by: str | None = None,
+        limit: int = series.LIMIT,
+        fill: bool = False,
+        tz: str | tzinfo = "UTC",
         **conditions: Any,
     ) -> pd.DataFrame:
         """Return a field's least value in each stretch of time; arguments and errors as for `sum`.
@@ -192,10 +237,12 @@ class Reading(ABC):
         Columns of times and texts will do too.
 
         Returns:
-            A DataFrame with the columns ``datetime`` and ``min``.
+            A DataFrame with the columns ``datetime``, `by` if there is one, and ``min``.
         """
-        return self._aggregate("min", field, Span(resolution, start, end), conditions)
+        span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
+        return self._aggregate("min", field, span, conditions)
 
+    @explains_former_calls("max_field")
     def maximum(
         self,
         /,
@@ -204,14 +251,21 @@ class Reading(ABC):
         resolution: str = "day",
         start: Moment | None = None,
         end: Moment | None = None,
+        by: str | None = None,
+        limit: int = series.LIMIT,
+        fill: bool = False,
+        tz: str | tzinfo = "UTC",
         **conditions: Any,
     ) -> pd.DataFrame:
         """Return a field's greatest value in each stretch of time; arguments and errors as for `minimum`.
 
+        Columns of times and texts will do too.
+
         Returns:
-            A DataFrame with the columns ``datetime`` and ``max``.
+            A DataFrame with the columns ``datetime``, `by` if there is one, and ``max``.
         """
-        return self._aggregate("max", field, Span(resolution, start, end), conditions)
+        span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
+        return self._aggregate("max", field, span, conditions)
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Run any SQL, and return its rows; what it changes is committed.
@@ -235,7 +289,7 @@ class Reading(ABC):
         """Create an index for the questions that are asked often; `create_table` makes one on time and event.
 
         Writing waits while it is built, and costs more from then on: with an index on user and time 1.7 times as much,
-            measured.
+        measured.
 
         Args:
             *columns: the columns of a B-tree index, in order; the JSON column alone gets a GIN index, which serves
@@ -255,7 +309,7 @@ class Reading(ABC):
         """Whether there is no database, so that writes do nothing."""
 
     def _aggregate(self, function: str, field: str, span: Span, conditions: Mapping[str, Any]) -> pd.DataFrame:
-        return reader.aggregate(self._reading(), self.layout, field, span, conditions, function=function)
+        return series.aggregate(self._reading(), self.layout, field, span, conditions, function=function)
 
     def _reading(self) -> Session:
         """Return the session for reading: not the one for writing, which a long read would hold up."""

@@ -13,7 +13,7 @@ import pytest
 
 from pawprint_logging._database.reading import query
 from pawprint_logging._database.reading.conditions import between, conditions
-from pawprint_logging._database.reading.query import Source, Sql, all_of
+from pawprint_logging._database.reading.query import Source, Span, Sql, all_of
 from pawprint_logging._database.table.columns import Column
 from pawprint_logging.errors import ConfigurationError
 
@@ -302,7 +302,7 @@ def test_paths_need_a_json_column_to_be_json() -> None:
 def test_counting_is_this_sql(field: str, value: str, params: tuple[Any, ...]) -> None:
     where = all_of(conditions(SOURCE, {"event": "x"}) + between(SOURCE, "2026-01-01", date(2026, 2, 1)))
 
-    assert query.count(SOURCE, field, "week", where) == (
+    assert query.count(SOURCE, field, Span("week"), where) == (
         (
             f'SELECT date_trunc(%s, "timestamp"), {value} FROM "events" '
             'WHERE "event" = %s AND "timestamp" >= %s::timestamp AND "timestamp" <= %s::timestamp GROUP BY 1 ORDER BY 1'
@@ -312,7 +312,7 @@ def test_counting_is_this_sql(field: str, value: str, params: tuple[Any, ...]) -
 
 
 def test_an_aggregate_of_a_column_is_this_sql() -> None:
-    statement, field = query.aggregate(SOURCE, "avg", "price", "day", Sql(""))
+    statement, field = query.aggregate(SOURCE, "avg", "price", Span("day"), Sql(""))
 
     assert statement == (
         'SELECT date_trunc(%s, "timestamp"), AVG("price") FROM "events" GROUP BY 1 ORDER BY 1',
@@ -322,7 +322,7 @@ def test_an_aggregate_of_a_column_is_this_sql() -> None:
 
 
 def test_an_aggregate_of_a_path_counts_what_is_no_number() -> None:
-    statement, _ = query.aggregate(SOURCE, "sum", "metadata__a", "day", Sql(""))
+    statement, _ = query.aggregate(SOURCE, "sum", "metadata__a", Span("day"), Sql(""))
 
     value = '("metadata" #> %s)'
     assert statement == (
@@ -340,12 +340,12 @@ def test_what_is_no_number_has_no_sum(function: str, field: str) -> None:
     with pytest.raises(
         ConfigurationError, match=f"'{field}': column '{field}' is of type .*; {function} needs a number: a column"
     ):
-        query.aggregate(SOURCE, function, field, "day", Sql(""))
+        query.aggregate(SOURCE, function, field, Span("day"), Sql(""))
 
 
 @pytest.mark.parametrize("field", ["event", "timestamp", "day", "id", "mood"])
 def test_what_has_an_order_has_a_minimum(field: str) -> None:
-    assert query.aggregate(SOURCE, "min", field, "day", Sql(""))[0].text.startswith(
+    assert query.aggregate(SOURCE, "min", field, Span("day"), Sql(""))[0].text.startswith(
         f'SELECT date_trunc(%s, "timestamp"), MIN("{field}")'
     )
 
@@ -353,25 +353,25 @@ def test_what_has_an_order_has_a_minimum(field: str) -> None:
 @pytest.mark.parametrize("field", ["ok", "key", "tags"])
 def test_what_has_no_order_has_no_minimum(field: str) -> None:
     with pytest.raises(ConfigurationError, match="min needs a number, a time or a text"):
-        query.aggregate(SOURCE, "min", field, "day", Sql(""))
+        query.aggregate(SOURCE, "min", field, Span("day"), Sql(""))
 
 
 def test_a_sum_of_distinct_values_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"DISTINCT\(…\) is for read and count"):
-        query.aggregate(SOURCE, "sum", "DISTINCT(id)", "day", Sql(""))
+        query.aggregate(SOURCE, "sum", "DISTINCT(id)", Span("day"), Sql(""))
 
 
-@pytest.mark.parametrize("resolution", ["fortnight", "Day", "day'; --", None, 5])
+@pytest.mark.parametrize("resolution", ["fortnight", "dayss", "", "day'; --", None, 5])
 def test_an_unknown_resolution_is_refused_with_the_known_ones(resolution: Any) -> None:
     with pytest.raises(ConfigurationError, match="take one of second, minute, hour, day, week, month, quarter, year"):
-        query.count(SOURCE, "*", resolution, Sql(""))
+        query.count(SOURCE, "*", Span(resolution), Sql(""))
 
 
 def test_a_table_without_time_has_no_series() -> None:
     for column in ({}, {"timestamp": TEXT}):
         source = Source('"t"', {"id": INTEGER, **column}, "metadata", "timestamp")
         with pytest.raises(ConfigurationError, match="the timestamp_field 'timestamp' of \"t\" is no time"):
-            query.count(source, "*", "day", Sql(""))
+            query.count(source, "*", Span("day"), Sql(""))
         with pytest.raises(ConfigurationError, match="timestamp"):
             between(source, "2026-01-01", None)
 
@@ -379,7 +379,7 @@ def test_a_table_without_time_has_no_series() -> None:
 def test_a_day_is_truncated_without_a_time_zone() -> None:
     source = Source('"t"', {"timestamp": COLUMNS["day"]}, "metadata", "timestamp")
 
-    assert query.trunc(source, "week") == ('date_trunc(%s, "timestamp"::timestamp)', ("week",))
+    assert query.trunc(source, Span("week")) == ('date_trunc(%s, "timestamp"::timestamp)', ("week",))
 
 
 def test_a_table_name_with_a_percent_sign_is_no_placeholder() -> None:

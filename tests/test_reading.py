@@ -368,7 +368,7 @@ def test_none_is_null_a_json_null_and_a_missing_key(tracker: Tracker) -> None:
     assert ids(tracker, metadata__v__ne=None) == ids(tracker, metadata__v__isnull=False) == [4]
     assert ids(tracker, metadata__v__in=[None, 1]) == [1, 2, 3, 5]
     assert ids(tracker, metadata=None) == [3]
-    assert tracker.read("metadata__v")["metadata__v"].tolist() == [None, None, None, 0, None]
+    assert tracker.read("metadata__v")["metadata__v"].tolist() == [pd.NA, pd.NA, pd.NA, 0, pd.NA]
 
 
 def test_a_number_in_a_path_is_an_index_of_an_array_and_a_key_of_an_object(tracker: Tracker) -> None:
@@ -635,9 +635,7 @@ def test_start_and_end_are_included(logins: Tracker) -> None:
     assert logins.count(end="2026-01-31T23:59:59.999999Z")["count"].tolist() == [3, 1]
     assert logins.count(end="2026-01-01T13:39:59+01:00")["count"].tolist() == [1]
     assert logins.count(start="2027-01-01")["count"].tolist() == []
-    with pytest.raises(
-        ConfigurationError, match="'start': column 'timestamp' is of type timestamp without time zone; it compares with"
-    ):
+    with pytest.raises(ConfigurationError, match="start must be a datetime"):
         logins.count(start="soon")
 
 
@@ -669,7 +667,7 @@ def test_the_four_aggregates_name_their_column(logins: Tracker) -> None:
         assert list(frame.columns) == ["datetime", name]
         assert frame[name].tolist() == expected[name]
         assert frame.dtypes[name] == "float64"
-        assert frame.attrs == {}
+        assert "left_out" not in frame.attrs
 
 
 def test_whole_numbers_stay_whole(logins: Tracker) -> None:
@@ -700,8 +698,8 @@ def test_a_value_that_is_no_number_is_left_out_with_a_word(logins: Tracker) -> N
 
     assert caught[0].filename == __file__
     assert frame["sum"].tolist()[:2] == [4, 4]
-    assert frame.attrs == {"left_out": 1}
-    assert logins.sum("metadata__mixed", user_id__ne="bob").attrs == {}
+    assert frame.attrs["left_out"] == 1
+    assert "left_out" not in logins.sum("metadata__mixed", user_id__ne="bob").attrs
 
 
 def test_a_path_that_holds_no_number_has_no_sum(tracker: Tracker) -> None:

@@ -1,8 +1,7 @@
 """One condition, such as ``metadata__plan__ne="pro"`` → SQL with bound parameters; pure, like `query`.
 
 Equality knows NULL: None is it, a key that is missing is it, and so is JSON's null. `ne` and `not_in` hold for exactly
-    the rows for which
-equality and `in` do not, NULLs included, as in pandas.
+the rows for which equality and `in` do not, NULLs included, as in pandas.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -21,6 +21,7 @@ from ..._capture.encoder import column_text, json_text
 from ..._capture.storable import clean, is_writable
 from ...errors import ConfigurationError
 from .query import INTEGERS, NUMBERS, TIMES, Field, Source, Sql
+from .times import moment_of
 
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 #: https://www.rfc-editor.org/rfc/rfc8259#section-6
@@ -61,22 +62,52 @@ def conditions(source: Source, given: Mapping[str, Any]) -> list[Sql]:
     return [_condition(*source.condition(name), value) for name, value in given.items()]
 
 
-def between(source: Source, start: Any, end: Any) -> list[Sql]:
+def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[Sql]:
     """Return the conditions for a range of time: from `start` to `end`, both included; None leaves that end open.
+
+    Args:
+        source: the table.
+        start: the first moment, as `ends` takes it.
+        end: the last moment, likewise.
+        zone: the zone whose midnight a date stands for.
 
     Raises:
         ConfigurationError: one of them is no time, or the table has none.
     """
     pieces = []
-    for name, operator, value in (("start", ">=", start), ("end", "<=", end)):
-        if (value := _plain(value)) is not None:
+    for name, operator, value in zip(("start", "end"), (">=", "<="), ends(source, start, end, zone=zone), strict=True):
+        if value is not None:
+            pieces.append(_compare(source.field(source.timestamp)._replace(name=name), operator, value))
+    return pieces
+
+
+def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[datetime | str | None]:
+    """Return the first and the last moment of a range of time as moments in UTC; None leaves that end open.
+
+    Args:
+        source: the table.
+        start: a time as `moment_of` knows them, or a word that PostgreSQL reads as one, such as ``now``, which stays
+            what it is.
+        end: likewise.
+        zone: the zone whose midnight a date stands for.
+
+    Raises:
+        ConfigurationError: one of them is no time, or the table has none.
+    """
+    now = datetime.now(timezone.utc)
+    found: list[datetime | str | None] = []
+    for name, given in (("start", start), ("end", end)):
+        if (value := _plain(given)) is not None:
             field = source.field(source.timestamp)._replace(name=name)
             if field.type.type not in TIMES:
                 raise _refuse(
                     field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
                 )
-            pieces.append(_compare(field, operator, value))
-    return pieces
+            if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
+                # a DATE is of no zone
+                value = moment_of(value, now, name=name, zone="UTC" if field.type.type == "date" else zone)
+        found.append(value)
+    return found
 
 
 def _condition(field: Field, modifier: str | None, value: Any) -> Sql:
@@ -88,7 +119,7 @@ def _condition(field: Field, modifier: str | None, value: Any) -> Sql:
         found = _any_of(field, _items(field, value))
         return found if modifier == "in" else _not(found)
     value = _plain(value)
-    if modifier is None:
+    if modifier in (None, "eq"):
         return _equal(field, value)
     if modifier == "ne":
         return _not(_equal(field, value))
@@ -98,7 +129,7 @@ def _condition(field: Field, modifier: str | None, value: Any) -> Sql:
         return _contains(field, value)
     if modifier == "startswith":
         return _starts(field, value)
-    return _compare(field, _ORDER[modifier], value)
+    return _compare(field, _ORDER[str(modifier)], value)
 
 
 def _items(field: Field, value: Any) -> list[Any]:

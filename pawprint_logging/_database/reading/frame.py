@@ -8,6 +8,7 @@
 | boolean | bool, or boolean where a NULL is among them |
 | timestamp | datetime64[us]; with time zone: datetime64[us, UTC] |
 | json, jsonb | object: what json.loads makes of it, None for NULL |
+| a path into it | Int64 or Float64 where nothing but such numbers is there, else as above |
 | text and the like | what pandas makes of a list of str |
 | any other | object of what psycopg2 makes of it; uuid.UUID, bytes, lists for arrays |
 """
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,7 @@ def frame(outputs: Sequence[Output], columns: Sequence[Any]) -> pd.DataFrame:
     """
     pd = import_pandas()
     built = {
-        place: series(values, output.column)
+        place: series(values, output.column) if not output.is_path else path_series(values)
         for place, (output, values) in enumerate(zip(outputs, columns, strict=True))
     }
     data = pd.DataFrame(built, columns=range(len(built)), copy=False)
@@ -68,6 +70,24 @@ def series(values: Any, column: Column) -> pd.Series[Any]:
     if column.category in "SE" and values:
         return pd.Series(values)  # type: ignore[no-any-return]
     return pd.Series(values, dtype=object)  # type: ignore[no-any-return]
+
+
+def path_series(values: list[Any]) -> pd.Series[Any]:
+    """Return the values of a JSON path as a Series: of numbers where nothing else is there, with NA for what is not."""
+    pd = import_pandas()
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
+        return pd.Series(values, dtype="Int64")  # type: ignore[no-any-return]
+    if kinds and kinds <= {int, float}:
+        with suppress(OverflowError):
+            return pd.Series([None if value is None else float(value) for value in values], dtype="Float64")  # type: ignore[no-any-return]
+    return pd.Series(values, dtype=object)  # type: ignore[no-any-return]
+
+
+def described(frame: pd.DataFrame, kind: str, **facts: Any) -> pd.DataFrame:
+    """Return a frame that knows what it is: its `attrs`, JSON values only, have the kind and what else is known."""
+    frame.attrs.update(kind=kind, **facts)
+    return frame
 
 
 def _integers(pd: Any, values: list[int | None]) -> Any:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..._capture.storable import clean
+from ..._nearest import did_you_mean
 from ...errors import ConfigurationError
 from ..table.columns import JSONB, Column
 from ..table.schema import identifier
 
 #: what date_trunc takes: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
 RESOLUTIONS = ("second", "minute", "hour", "day", "week", "month", "quarter", "year")
-MODIFIERS = ("gt", "gte", "lt", "lte", "contains", "in", "ne", "not_in", "startswith", "isnull")
+#: what it takes besides, for those who ask for it
+_RARE_RESOLUTIONS = ("microsecond", "millisecond", "decade", "century", "millennium")
+_PLURALS = {"centuries": "century", "millennia": "millennium"}
+MODIFIERS = ("gt", "gte", "lt", "lte", "contains", "in", "ne", "not_in", "startswith", "isnull", "eq")
 INTEGERS = ("smallint", "integer", "bigint", "oid")
 NUMBERS = (*INTEGERS, "numeric", "real", "double precision")
 TIMES = ("timestamp without time zone", "timestamp with time zone", "date")
 
 _DISTINCT = re.compile(r"\s*DISTINCT\s*\((.*)\)\s*", re.IGNORECASE | re.DOTALL)
+#: as QCaudron/pawprint handed it on to PostgreSQL, which called the column by the field's name alone
+_BARE_DISTINCT = re.compile(r"\s*DISTINCT\s+(.*)", re.IGNORECASE | re.DOTALL)
 _MODIFIER = re.compile(rf"(?:(.*)__)?({'|'.join(MODIFIERS)})", re.DOTALL)
 _AGGREGATES = {"sum": "SUM", "avg": "AVG", "min": "MIN", "max": "MAX"}
 
@@ -34,19 +41,39 @@ class Sql(NamedTuple):
     params: tuple[Any, ...] = ()
 
 
+class Split(NamedTuple):
+    """What each stretch of time is split by: a field, and how many of its values are told apart."""
+
+    by: str
+    limit: int
+
+
 class Span(NamedTuple):
-    """A range of time, both ends included and None where it is open, and the resolution in which it is looked at."""
+    """A range of time, and how it is looked at.
+
+    Args:
+        resolution: what `resolution_of` takes.
+        start: the first moment, None where it is open.
+        end: the last moment, None where it is open.
+        zone: the zone by whose midnights and Mondays time is cut; its name, once `zone_of` has looked at it.
+        fill: whether stretches without events are there too.
+        split: what to split each stretch by, if by anything.
+    """
 
     resolution: str
     start: Any = None
     end: Any = None
+    zone: Any = "UTC"
+    fill: bool = False
+    split: Split | None = None
 
 
 class Output(NamedTuple):
-    """A column of a result: its name and type."""
+    """A column of a result: its name and type, and whether it is a path, which may hold numbers alone."""
 
     name: str
     column: Column
+    is_path: bool = False
 
 
 class Field(NamedTuple):
@@ -174,12 +201,13 @@ def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list
         ConfigurationError: a field is unknown.
     """
     names = list(fields)
-    distinct = [_distinct(source, name) for name in names]
+    distinct = [distinct_of(source, name) for name in names]
     if len(names) == 1 and distinct[0] is not None:
         field = source.field(distinct[0])
-        value = _comparable(field)
+        value = comparable(field)
         query = f"SELECT DISTINCT {value.text} FROM {source.sql}{where.text} ORDER BY 1"
-        return Sql(query, _params(value, where)), [Output(names[0], _type_of(field))]
+        name = names[0] if _DISTINCT.fullmatch(names[0]) else field.name
+        return Sql(query, _params(value, where)), [output_of(field)._replace(name=name)]
     for name, inner in zip(names, distinct, strict=True):
         if inner is not None:
             raise ConfigurationError(f"{name!r}: DISTINCT(…) must be the only field; leave out the others")
@@ -187,43 +215,45 @@ def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list
     values = [field.sql for field in chosen]
     order = f" ORDER BY {quoted(source.timestamp)}" if source.timestamp in source.columns else ""
     query = f"SELECT {', '.join(value.text for value in values)} FROM {source.sql}{where.text}{order}"
-    return Sql(query, _params(*values, where)), [Output(field.name, _type_of(field)) for field in chosen]
+    return Sql(query, _params(*values, where)), [output_of(field) for field in chosen]
 
 
-def count(source: Source, name: str, resolution: str, where: Sql) -> Sql:
+def count(source: Source, name: str, span: Span, where: Sql) -> Sql:
     """Return the query for the number of rows in each stretch of time.
+
+    Of a span that is split, the second and the third column are the value and how frequent it is, from 1.
 
     Args:
         source: the table.
         name: ``"*"`` for rows, a field for rows in which it is not NULL, ``DISTINCT(field)`` for its different values.
-        resolution: one of RESOLUTIONS.
+        span: resolution, zone and split; its ends are in `where`.
         where: what `all_of` returned.
 
     Raises:
         ConfigurationError: the field or the resolution is unknown, or the table has no time.
     """
-    inner = _distinct(source, name)
+    inner = distinct_of(source, name)
     if name == "*":
         value = Sql("*")
     elif inner is not None:
-        value = _comparable(source.field(inner))
+        value = comparable(source.field(inner))
         value = Sql(f"DISTINCT {value.text}", value.params)
     else:
         field = source.field(name)
         value = field.sql if field.path is None else field.text
-    return _grouped(source, resolution, [Sql(f"COUNT({value.text})", value.params)], where)
+    return _grouped(source, span, [Sql(f"COUNT({value.text})", value.params)], where)
 
 
-def aggregate(source: Source, function: str, name: str, resolution: str, where: Sql) -> tuple[Sql, Field]:
+def aggregate(source: Source, function: str, name: str, span: Span, where: Sql) -> tuple[Sql, Field]:
     """Return the query for a sum, avg, min or max in each stretch of time, and the field that it is of.
 
-    Of a JSON path only JSON numbers count; a third column says how many other values there were, null aside.
+    Of a JSON path only JSON numbers count; a last column says how many other values there were, null aside.
 
     Raises:
         ConfigurationError: the field or the resolution is unknown, the field has no such value, or the table has no
             time.
     """
-    if _distinct(source, name) is not None:
+    if distinct_of(source, name) is not None:
         raise ConfigurationError(f"{name!r}: DISTINCT(…) is for read and count; pass the field itself")
     field = source.field(name)
     if field.path is not None:
@@ -232,7 +262,8 @@ def aggregate(source: Source, function: str, name: str, resolution: str, where: 
             f"{_AGGREGATES[function]}(CASE WHEN jsonb_typeof({value.text}) = 'number' THEN {value.text}::numeric END)"
         )
         others = f"COUNT(*) FILTER (WHERE jsonb_typeof({value.text}) NOT IN ('number', 'null'))"
-        return _grouped(source, resolution, [Sql(number, value.params * 2), Sql(others, value.params)], where), field
+        values = [Sql(number, value.params * 2), Sql(others, value.params)]
+        return _grouped(source, span, values, where), field
     ordered = field.type.type in TIMES or field.type.category in "SET"
     if field.type.type not in NUMBERS and not (function in ("min", "max") and ordered):
         wanted = "a number, a time or a text" if function in ("min", "max") else "a number"
@@ -240,7 +271,7 @@ def aggregate(source: Source, function: str, name: str, resolution: str, where: 
             f"{name!r}: column {field.column!r} is of type {field.type.type}; {function} needs {wanted}: "
             f"a column of such a type, or a path in {source.json!r}"
         )
-    return _grouped(source, resolution, [Sql(f"{_AGGREGATES[function]}({field.sql.text})")], where), field
+    return _grouped(source, span, [Sql(f"{_AGGREGATES[function]}({field.sql.text})")], where), field
 
 
 def json_types(source: Source, field: Field, where: Sql) -> Sql:
@@ -252,41 +283,143 @@ def json_types(source: Source, field: Field, where: Sql) -> Sql:
     )
 
 
-def trunc(source: Source, resolution: str) -> Sql:
-    """Return the expression for the stretch of time that a row is in.
+def resolution_of(given: Any) -> str:
+    """Return the name of a stretch of time, whatever its case and number: ``"Weeks"`` is week.
+
+    Raises:
+        ConfigurationError: there is no such one.
+    """
+    name = given.strip().lower() if isinstance(given, str) else ""
+    name = _PLURALS.get(name, name.removesuffix("s"))
+    if name not in RESOLUTIONS and name not in _RARE_RESOLUTIONS:
+        raise ConfigurationError(
+            f"resolution {given!r} is not known; take one of {', '.join(RESOLUTIONS)}{did_you_mean(name, RESOLUTIONS)}"
+        )
+    return name
+
+
+def trunc(source: Source, span: Span) -> Sql:
+    """Return the expression for the stretch of time that a row is in: a TIMESTAMPTZ unless the zone is UTC.
 
     Raises:
         ConfigurationError: the resolution is unknown, or the table has no time.
     """
-    if resolution not in RESOLUTIONS:
-        raise ConfigurationError(f"resolution {resolution!r} is not known; take one of {', '.join(RESOLUTIONS)}")
+    field = _date_trunc_field(span.resolution)
     column = source.columns.get(source.timestamp)
     if column is None or column.type not in TIMES:
         what = "there is no such column" if column is None else f"it is of type {column.type}"
         raise ConfigurationError(
             f"the timestamp_field {source.timestamp!r} of {source.table} is no time: {what}; name one that is"
         )
-    # date_trunc would take a date for a TIMESTAMPTZ
-    cast = "::timestamp" if column.type == "date" else ""
-    return Sql(f"date_trunc(%s, {quoted(source.timestamp)}{cast})", (resolution,))
+    name = quoted(source.timestamp)
+    if column.type == "date":  # date_trunc would take it for a TIMESTAMPTZ
+        name += "::timestamp"
+    if span.zone == "UTC":
+        return Sql(f"date_trunc(%s, {name})", (field,))
+    if column.type == "timestamp with time zone":
+        return Sql(f"date_trunc(%s, {name}, %s)", (field, span.zone))
+    # a date is a day of the calendar, whatever the zone; a TIMESTAMP is UTC
+    zone = span.zone if column.type == "date" else "UTC"
+    return Sql(f"date_trunc(%s, {name} AT TIME ZONE %s, %s)", (field, zone, span.zone))
 
 
-def _grouped(source: Source, resolution: str, values: list[Sql], where: Sql) -> Sql:
-    moment = trunc(source, resolution)
-    selected = ", ".join(value.text for value in (moment, *values))
-    query = f"SELECT {selected} FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 1"
-    return Sql(query, _params(moment, *values, where))
+#: resolution → how far it is to the next stretch, in the calendar
+_STEPS = {
+    "microsecond": "1 microsecond",
+    "millisecond": "1 millisecond",
+    "quarter": "3 months",
+    "century": "100 years",
+    "millennium": "1000 years",
+}
+_IN_THE_CALENDAR = ("day", "week", "month", "quarter", "year", "decade", "century", "millennium")
 
 
-def _distinct(source: Source, name: Any) -> str | None:
-    match = _DISTINCT.fullmatch(name) if isinstance(name, str) and name not in source.columns else None
+def stretches(span: Span, first: datetime, last: datetime) -> Sql:
+    """Return the query for every stretch of time from the one of a moment to the one of another.
+
+    It yields what `trunc` does: summer time's long and short days, and hours that come twice, are what they are there.
+
+    Args:
+        span: resolution and zone.
+        first: a moment, of the type that `trunc` yields.
+        last: a moment, of that type.
+    """
+    resolution = resolution_of(span.resolution)
+    field, step = _date_trunc_field(resolution), _STEPS.get(resolution, f"1 {resolution}")
+    column = "timestamp" if first.tzinfo is None else "timestamptz"
+    if span.zone == "UTC":
+        series = f"generate_series(date_trunc(%s, %s::{column}), %s::{column}, %s::interval)"
+        return Sql(f"SELECT {series}", (field, first, last, step))
+    if resolution in _IN_THE_CALENDAR:
+        local = "%s::timestamptz AT TIME ZONE %s"
+        series = f"generate_series(date_trunc(%s, {local}), {local}, %s::interval)"
+        # a day that a zone has skipped is the next one
+        query = f"SELECT DISTINCT stretch AT TIME ZONE %s FROM {series} AS stretch ORDER BY 1"
+        return Sql(query, (span.zone, field, first, span.zone, last, span.zone, step))
+    # the clocks of Lord Howe are set by half an hour: quarters of hours are whole everywhere
+    step = "15 minutes" if resolution == "hour" else step
+    series = "generate_series(date_trunc(%s, %s::timestamptz, %s), %s::timestamptz, %s::interval)"
+    query = f"SELECT DISTINCT date_trunc(%s, moment, %s) FROM {series} AS moment ORDER BY 1"
+    return Sql(query, (field, span.zone, field, first, span.zone, last, step))
+
+
+def _date_trunc_field(resolution: Any) -> str:
+    name = resolution_of(resolution)
+    return name + "s" if name in ("microsecond", "millisecond") else name
+
+
+def frequent(source: Source, field: Field, where: Sql, limit: int) -> Sql:
+    """Return the query for a field's most frequent values but NULL, and the place of each; for use as a subquery."""
+    value = comparable(field)
+    return Sql(
+        f'SELECT value AS "pawprint value", row_number() OVER (ORDER BY rows DESC, value) AS "pawprint place" FROM ('
+        f"SELECT {value.text} AS value, COUNT(*) AS rows FROM {source.sql}{where.text} GROUP BY 1"
+        f") AS counted WHERE value IS NOT NULL ORDER BY 2 LIMIT %s",
+        (*_params(value, where), limit),
+    )
+
+
+def _grouped(source: Source, span: Span, values: list[Sql], where: Sql) -> Sql:
+    moment, split = trunc(source, span), span.split
+    if split is None:
+        selected = ", ".join(value.text for value in (moment, *values))
+        query = f"SELECT {selected} FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 1"
+        return Sql(query, _params(moment, *values, where))
+    field = split_field(source, split.by)
+    places = frequent(source, field, where, split.limit)
+    wanted = comparable(field)
+    selected = ", ".join((moment.text, '"pawprint value", "pawprint place"', *(value.text for value in values)))
+    return Sql(
+        f"WITH frequent AS MATERIALIZED ({places.text}) SELECT {selected} FROM {source.sql}"
+        f' LEFT JOIN frequent ON "pawprint value" = {wanted.text}{where.text}'
+        f" GROUP BY 1, 2, 3 ORDER BY 1, 3",
+        _params(places, moment, *values, wanted, where),
+    )
+
+
+def split_field(source: Source, name: Any) -> Field:
+    """Return the field that something is split by.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    if distinct_of(source, name) is not None:
+        raise ConfigurationError(f"{name!r}: DISTINCT(…) is for read and count; pass the field itself")
+    return source.field(name)
+
+
+def distinct_of(source: Source, name: Any) -> str | None:
+    """Return the field of a ``DISTINCT(field)``, None for anything else."""
+    if not isinstance(name, str) or name in source.columns:
+        return None
+    match = _DISTINCT.fullmatch(name) or _BARE_DISTINCT.fullmatch(name)
     if match is None:
         return None
     # around a column's name spaces mean nothing; at the end of a path they are a part of the key
     return next((inner for inner in (match[1], match[1].strip()) if inner in source.columns), match[1].lstrip())
 
 
-def _comparable(field: Field) -> Sql:
+def comparable(field: Field) -> Sql:
     """Return the value in a form that has an equality; JSON's null and a missing key are the same nothing."""
     if field.path is None:
         return field.sql
@@ -294,8 +427,9 @@ def _comparable(field: Field) -> Sql:
     return Sql(f"NULLIF({value.text}, 'null'::jsonb)", value.params)
 
 
-def _type_of(field: Field) -> Column:
-    return JSONB if field.path else field.type
+def output_of(field: Field) -> Output:
+    """Return the column of a result that a field is."""
+    return Output(field.name, JSONB, is_path=True) if field.path else Output(field.name, field.type)
 
 
 def _params(*pieces: Sql) -> tuple[Any, ...]:

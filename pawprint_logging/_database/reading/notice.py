@@ -1,0 +1,38 @@
+"""Warnings about an answer, at the line of the user's that asked."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .query import Source
+
+#: where code is that is not the user's
+_OURS = (str(Path(__file__).parents[2]) + "/", str(sys.modules[contextmanager.__module__].__file__))
+
+
+def warn(message: str) -> None:
+    """Warn at the first line outside of this package, however deep the call is inside it."""
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - as warnings itself does it
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def warn_of_columns(source: Source, arguments: Mapping[str, Any]) -> None:
+    """Warn where an argument was given, and the table has a column of its name that may have been meant.
+
+    Args:
+        source: the table.
+        arguments: name → value, None or False for those that were not given.
+    """
+    for name, value in arguments.items():
+        if value is not None and value is not False and name in source.columns:
+            warn(
+                f"{name}= is an argument here, and {source.table} has a column of that name; "
+                f"for a condition on the column write {name}__eq="
+            )

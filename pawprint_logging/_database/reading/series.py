@@ -1,0 +1,232 @@
+"""Series of time: counts, sums, averages, minima and maxima of each stretch, split by a field, and without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import MAXYEAR, MINYEAR, datetime
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ConfigurationError
+from ..session.connection import Session
+from ..table.columns import Column
+from ..table.schema import Table
+from . import query
+from .conditions import between, conditions, ends
+from .frame import described, frame, import_pandas
+from .notice import warn, warn_of_columns
+from .query import INTEGERS, Field, Output, Source, Span, Sql, all_of
+from .reader import BEGIN_READ, blaming, retried, source_of
+from .times import zone_of
+from .values import register
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: values that are told apart, unless the user says otherwise
+LIMIT = 10
+#: rows up to which a series is filled: beyond, a second's resolution over years was a mistake
+MAX_ROWS = 1_000_000
+
+_COUNT = Column("bigint", "N", 20)
+_FLOAT = Column("double precision", "N", 701)
+
+#: how long a stretch is at least, in seconds: enough to know beforehand that there are too many
+_SECONDS = {
+    "microsecond": 1e-6,
+    "millisecond": 1e-3,
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 82_800.0,
+    "week": 601_200.0,
+}
+_LONG = 2_415_600.0
+
+Rows = list[tuple[Any, ...]]
+
+
+@retried
+def count(session: Session, table: Table, name: str, span: Span, given: Mapping[str, Any]) -> pd.DataFrame:
+    """Return how many rows there are in each stretch of time."""
+    import_pandas()
+    span = _checked(span, "count")
+    with session.transaction(BEGIN_READ) as cursor, blaming(given):
+        source = source_of(cursor, table)
+        span = _looked_at(source, span)
+        where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
+        statement = query.count(source, name, span, where)
+        found = _fetched(cursor, statement)
+        found = _filled(cursor, source, span, found, 0)
+    return _result(source, span, Output("count", _COUNT), found, field=name)
+
+
+@retried
+def aggregate(
+    session: Session,
+    table: Table,
+    name: str,
+    span: Span,
+    given: Mapping[str, Any],
+    *,
+    function: str,
+) -> pd.DataFrame:
+    """Return a sum, avg, min or max in each stretch of time."""
+    import_pandas()
+    span = _checked(span, function)
+    with session.transaction(BEGIN_READ) as cursor, blaming(given):
+        source = source_of(cursor, table)
+        span = _looked_at(source, span)
+        where = all_of(conditions(source, given) + between(source, span.start, span.end, zone=span.zone))
+        statement, field = query.aggregate(source, function, name, span, where)
+        found = _fetched(cursor, statement)
+        left_out = sum(row[-1] for row in found) if field.path is not None else 0
+        if left_out:
+            _report_left_out(cursor, source, field, where, function=function, left_out=left_out)
+        found = _filled(cursor, source, span, found, None)
+    column = _type_of_aggregate(function, field, [row[1 if span.split is None else 3] for row in found])
+    result = _result(source, span, Output(function, column), found, field=name)
+    if left_out:
+        result.attrs["left_out"] = left_out
+    return result
+
+
+def _checked(span: Span, name: str) -> Span:
+    """Return the span as it is used: resolution and zone by their names.
+
+    Raises:
+        ConfigurationError: one of the arguments cannot be used.
+    """
+    if not isinstance(span.fill, bool):
+        raise ConfigurationError(f"fill must be True or False, not {span.fill!r}")
+    zone = zone_of(span.zone)
+    if span.split is not None:
+        check_limit(span.split.limit)
+        if span.split.by in ("datetime", name):
+            raise ConfigurationError(
+                f"by {span.split.by!r} is the name of a column of the result; such a field can be read with query()"
+            )
+    return span._replace(resolution=query.resolution_of(span.resolution), zone=zone)
+
+
+def check_limit(limit: Any) -> None:
+    """Raise ConfigurationError unless it is a number of values."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < 2**31:
+        raise ConfigurationError(f"limit must be a whole number from 1, not {limit!r}")
+
+
+def _looked_at(source: Source, span: Span) -> Span:
+    """Return the span with the moments that its ends are now; warn where a column may have been meant."""
+    split = span.split
+    limit = None if split is None or split.limit == LIMIT else split.limit
+    zone = None if span.zone == "UTC" else span.zone
+    by = None if split is None else split.by
+    given = {"start": span.start, "end": span.end, "by": by, "limit": limit, "fill": span.fill, "tz": zone}
+    warn_of_columns(source, given)
+    start, end = ends(source, span.start, span.end, zone=span.zone)
+    return span._replace(start=start, end=end)
+
+
+def _fetched(cursor: Any, statement: Sql) -> Rows:
+    register(cursor)
+    cursor.execute(statement.text, statement.params)
+    return cursor.fetchall()  # type: ignore[no-any-return]
+
+
+def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int | None) -> Rows:
+    """Return the rows with those of the stretches in which there was nothing, which hold a 0 or a NULL.
+
+    Raises:
+        ConfigurationError: they would be too many.
+    """
+    if not span.fill:
+        return found
+    # infinity, as psycopg2 has it, bounds nothing
+    known = [row[0] for row in found if row[0] is not None and MINYEAR < row[0].year < MAXYEAR]
+    first, last = (
+        _bound(source, span, given, known[place] if known else None)
+        for given, place in ((span.start, 0), (span.end, -1))
+    )
+    if first is None or last is None:
+        return found
+    # the most frequent value first, NULL for the rest last
+    values = {row[2]: row[1] for row in found} if span.split is not None else {}
+    places: list[Any] = sorted(values, key=lambda place: (place is None, place)) if span.split is not None else [None]
+    if (last - first).total_seconds() / _SECONDS.get(span.resolution, _LONG) * len(places) > MAX_ROWS:
+        raise ConfigurationError(
+            f"fill would make more than {MAX_ROWS:,} rows with resolution {span.resolution!r}; "
+            "take a coarser one, or start and end closer together"
+        )
+    statement = query.stretches(span, first, last)
+    cursor.execute(statement.text, statement.params)
+    moments = sorted({row[0] for row in cursor.fetchall()} | {row[0] for row in found if row[0] is not None})
+    rows = {(row[0], row[2] if span.split is not None else None): row for row in found}
+    filled = [
+        rows.get(
+            (moment, place), (moment, values[place], place, nothing) if span.split is not None else (moment, nothing)
+        )
+        for moment in moments
+        for place in places
+    ]
+    return filled + [row for row in found if row[0] is None]
+
+
+def _bound(source: Source, span: Span, given: Any, otherwise: datetime | None) -> datetime | None:
+    """Return where filling begins or ends, aware or naive as the series is; words for times bound nothing."""
+    if not isinstance(given, datetime):
+        return otherwise
+    is_aware = span.zone != "UTC" or source.columns[source.timestamp].type == "timestamp with time zone"
+    return given if is_aware else given.replace(tzinfo=None)
+
+
+def _result(source: Source, span: Span, output: Output, found: Rows, *, field: str) -> pd.DataFrame:
+    moment = source.columns[source.timestamp]
+    if span.zone != "UTC":
+        moment = Column("timestamp with time zone", "D", 1184)
+    elif moment.type == "date":
+        moment = Column("timestamp without time zone", "D", 1114)
+    place = 1 if span.split is None else 3
+    values: list[Any] = [row[place] for row in found]
+    if output.column is _FLOAT:
+        values = [None if value is None else float(value) for value in values]
+    elif output.column.type in INTEGERS:
+        values = [None if value is None else int(value) for value in values]
+    outputs = [Output("datetime", moment), output]
+    columns: list[Any] = [[row[0] for row in found], values]
+    if (split := span.split) is not None:
+        outputs.insert(1, query.output_of(query.split_field(source, split.by))._replace(name=split.by))
+        columns.insert(1, [row[1] for row in found])
+    result = frame(outputs, columns)
+    if span.zone != "UTC":
+        result["datetime"] = result["datetime"].dt.tz_convert(span.zone)
+    facts = {"field": field, "resolution": span.resolution, "fill": span.fill, "tz": span.zone}
+    return described(result, "series", **facts, by=None if split is None else split.by)
+
+
+def _type_of_aggregate(function: str, field: Field, values: list[Any]) -> Column:
+    """Return int64 for whole numbers of an integer column, float64 for all other numbers."""
+    if field.path is None and field.type.type in INTEGERS and function != "avg":
+        return _COUNT if all(value is None or abs(value) < 2**63 for value in values) else _FLOAT
+    if field.path is None and field.type.category != "N":
+        return field.type
+    return _FLOAT
+
+
+def _report_left_out(cursor: Any, source: Source, field: Field, where: Sql, *, function: str, left_out: int) -> None:
+    """Warn of values that are no numbers, and how many of which type there are.
+
+    Raises:
+        ConfigurationError: there is nothing else.
+    """
+    statement = query.json_types(source, field, where)
+    cursor.execute(statement.text, statement.params)
+    types = {name: number for name, number in cursor.fetchall() if name not in (None, "null")}
+    held = ", ".join(f"{number} of type {name}" for name, number in types.items() if name != "number")
+    if not types.get("number"):
+        raise ConfigurationError(
+            f"{field.name!r}: {function} needs JSON numbers, and there is none among its values: {held}; "
+            "name a path that holds numbers"
+        )
+    warn(
+        f"{function} of {field.name!r} left out {left_out} of {left_out + types['number']} values, "
+        f"which are no JSON numbers: {held}"
+    )

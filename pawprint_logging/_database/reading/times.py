@@ -1,0 +1,95 @@
+"""Times as people give them, ``"7d"`` ago included, and the zones by whose midnights time is cut."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from typing import Any
+
+from ..._capture import moment
+from ..._nearest import did_you_mean
+from ...errors import ConfigurationError
+
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO = re.compile(rf"\s*(\d{{1,8}})\s*({'|'.join(_UNITS)})\s*", re.IGNORECASE | re.ASCII)
+_DAY = re.compile(r"\s*\d{4}-\d\d-\d\d\s*", re.ASCII)
+_TIMES = 'a datetime, a date, ISO 8601 text such as "2026-01-31T12:00:00Z", or how long ago, such as "7d", "12h", "4w"'
+
+
+def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", zone: str = "UTC") -> datetime:
+    """Return the moment that a value names, in UTC.
+
+    Args:
+        value: a datetime (naive: UTC), a date or the text of one (its midnight in `zone`), ISO 8601 text (without an
+            offset: UTC), a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``, ``"90min"``, ``"30s"``: so long
+            before now.
+        now: the present, aware; default: the clock.
+        name: the argument, for the message of an error.
+        zone: the zone whose midnight a date stands for.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    if (ago := duration_of(value)) is not None:
+        if ago < timedelta():
+            raise ConfigurationError(f"{name} is how long ago, and must not be negative, not {value!r}")
+        try:
+            return (now or datetime.now(timezone.utc)) - ago
+        except OverflowError:
+            raise ConfigurationError(f"{name} {value!r} is longer ago than there are years") from None
+    found = None if isinstance(value, (int, float)) else moment.parse(value)
+    if found is None:
+        given = repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+        raise ConfigurationError(f"{name} must be {_TIMES}, not {given}")
+    is_day = isinstance(value, str) and _DAY.fullmatch(value)
+    if is_day or (isinstance(value, date) and not isinstance(value, datetime)):
+        midnight = datetime.combine(found.date(), time(), _rules(zone))
+        return midnight.astimezone(timezone.utc)
+    return found
+
+
+def duration_of(value: Any) -> timedelta | None:
+    """Return the length of time that a timedelta or text such as ``"7d"`` is, None for anything else."""
+    if isinstance(value, timedelta):
+        return None if value != value else value
+    match = _AGO.fullmatch(value) if isinstance(value, str) else None
+    return timedelta(**{_UNITS[match[2].lower()]: int(match[1])}) if match else None
+
+
+def zone_of(value: Any, *, name: str = "tz") -> str:
+    """Return the name of a zone, as PostgreSQL and zoneinfo know it.
+
+    Args:
+        value: a name of the IANA database, such as ``"Europe/Berlin"``, a ZoneInfo, or ``timezone.utc``.
+        name: the argument, for the message of an error.
+
+    Raises:
+        ConfigurationError: there is no such zone; names that are like it are in the message.
+    """
+    if isinstance(value, tzinfo):
+        value = getattr(value, "key", None) or ("UTC" if value is timezone.utc else value)
+    if not isinstance(value, str):
+        raise ConfigurationError(
+            f'{name} must be the name of a time zone, such as "Europe/Berlin",'
+            f" not a value of type {type(value).__name__}"
+        )
+    try:
+        return str(zoneinfo.ZoneInfo(value).key)
+    except Exception:  # besides its own KeyError it raises ValueError and OSError for names that are no file's
+        known = zoneinfo.available_timezones()
+    if not known and value.isascii() and value.isprintable():
+        return value  # a system without the database: the server has one of its own, and the last word
+    raise ConfigurationError(
+        f"{name} {value!r} is no time zone that is known; take a name of the IANA database, such as"
+        f' "Europe/Berlin" or "UTC"{did_you_mean(value, known, 3)}'
+    )
+
+
+def _rules(zone: str) -> tzinfo:
+    try:
+        return timezone.utc if zone == "UTC" else zoneinfo.ZoneInfo(zone)
+    except zoneinfo.ZoneInfoNotFoundError:
+        raise ConfigurationError(
+            f"the rules of {zone!r} are not on this system: pip install tzdata, or give a time instead of a date"
+        ) from None
