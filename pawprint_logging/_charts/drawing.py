@@ -133,9 +133,9 @@ def kind_of(frame: pd.DataFrame, kind: str | None = None) -> str:
 
 def _missing(frame: pd.DataFrame, chart: _Chart) -> list[str]:
     names = [str(name) for name in frame.columns]
-    if chart.index is not None:
+    if chart.first is not None:
         lacks_numbers = not all(isinstance(name, int) or str(name).isdecimal() for name in frame.columns)
-        return [chart.index] * (frame.index.name != chart.index) + ["0"] * (lacks_numbers or "0" not in names)
+        return [chart.first] * (frame.index.name != chart.first) + ["0"] * (lacks_numbers or "0" not in names)
     lacking = [name for name in chart.columns if name not in names]
     if not lacking and chart.needs_number and not _number_columns(frame):
         return ["of numbers beside " + chart.columns[0]]
@@ -262,9 +262,9 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool) -
         axes.set_ylim(0, max(high, 1.0) if is_count else high)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=is_count))
     axes.yaxis.set_major_formatter(FuncFormatter(whole))
-    locator = AutoDateLocator(maxticks=9)
+    locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(visible=True, axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -342,9 +342,7 @@ def _top(frame: pd.DataFrame, axes: Axes) -> None:
 
 def _catalogue(frame: pd.DataFrame, axes: Axes) -> None:
     shown = frame.dropna(subset=["share"]).head(_MOST_BARS)
-    names = [
-        f"{short(event)} · {short(field)}" for event, field in zip(shown["event"], shown["field"], strict=True)
-    ]
+    names = [f"{short(event)} · {short(field)}" for event, field in zip(shown["event"], shown["field"], strict=True)]
     shares = [float(value) * 100 for value in shown["share"]]
     _bars(axes, names, shares, [f"{share:.0f} %" for share in shares], "% of the events that have the field")
 
@@ -358,7 +356,9 @@ def _funnel(frame: pd.DataFrame, axes: Axes) -> None:
         name = short(step[0] if isinstance(step, (tuple, list)) else step)
         names.append(" · ".join([name, *(short(row[other]) for other in others)]))
         conversion = row["conversion"]
-        share = "" if conversion is None or conversion != conversion else f"  ·  {float(conversion):.0%} of the first step"
+        share = (
+            "" if conversion is None or conversion != conversion else f"  ·  {float(conversion):.0%} of the first step"
+        )
         labels.append(f"{whole(float(row['users']))}{share}")
     values = [float(value) for value in shown["users"]]
     _bars(axes, names, values, labels, str(frame.attrs.get("unit") or "users"))
@@ -414,15 +414,13 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
 
 
 def _paths(frame: pd.DataFrame, axes: Axes) -> None:
-    """Draw each step as a column of events, and between two columns a band for the users who went from one to the other."""
+    """Draw each step as a column of events, and between two of them a band for the users who went on."""
     from matplotlib.patches import Rectangle
 
     steps = sorted(int(step) for step in frame["step"].unique())
     nodes: dict[tuple[int, str], float] = {}
     flows: list[tuple[int, str, str, float]] = []
-    for step, event, following, users in zip(
-        frame["step"], frame["event"], frame["next"], frame["users"], strict=True
-    ):
+    for step, event, following, users in zip(frame["step"], frame["event"], frame["next"], frame["users"], strict=True):
         flows.append((int(step), short(event), _next_name(following), float(users)))
     for column in [*steps, steps[-1] + 1]:
         leaving: dict[str, float] = {}
@@ -497,13 +495,13 @@ class _Chart(NamedTuple):
         draw: draws a frame that is not empty on axes.
         columns: which must be there.
         needs_number: whether one more is needed, of numbers.
-        index: the name of the index, for cohorts, whose columns are numbers.
+        first: the name of the index, for cohorts, whose columns are numbers.
     """
 
     draw: Callable[[Any, Any], None]
     columns: tuple[str, ...] = ()
     needs_number: bool = False
-    index: str | None = None
+    first: str | None = None
 
 
 #: where nothing says what a frame is, the first that its columns fit
@@ -511,7 +509,7 @@ _CHARTS: dict[str, _Chart] = {
     "series": _Chart(_series, ("datetime",), needs_number=True),
     "funnel": _Chart(_funnel, ("step", "users", "conversion")),
     "paths": _Chart(_paths, ("step", "event", "next", "users")),
-    "retention": _Chart(_retention, index="cohort"),
+    "retention": _Chart(_retention, first="cohort"),
     "engagement": _Chart(_engagement, ("timestamp", "dau", "wau", "mau")),
     "sessions": _Chart(_sessions, ("timestamp", "duration", "total_events")),
     "catalogue": _Chart(_catalogue, ("event", "field", "share")),

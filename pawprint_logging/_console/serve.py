@@ -16,7 +16,12 @@ _TOKEN = "PAWPRINT_TOKEN"  # noqa: S105 - the variable's name
 @command("serve")
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", metavar="PORT", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free."
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="0: any that is free.",
 )
 @click.option(
     "--allow-host",
@@ -36,8 +41,8 @@ _TOKEN = "PAWPRINT_TOKEN"  # noqa: S105 - the variable's name
 def serve(state: State, *, host: str, port: int, allowed: tuple[str, ...], time_limit: float) -> None:
     """Show the events in a browser, until Ctrl-C.
 
-    The page only reads, and loads nothing from elsewhere. It listens on this machine alone; on another address it asks for
-    a token, which is printed at the start, or taken from the variable PAWPRINT_TOKEN.
+    The page only reads, and loads nothing from elsewhere. It listens on this machine alone; on another address it asks
+    for a token, which is printed at the start, or taken from the variable PAWPRINT_TOKEN.
     """
     tracker = state.connect("read")
     try:
@@ -45,9 +50,7 @@ def serve(state: State, *, host: str, port: int, allowed: tuple[str, ...], time_
 
         from ..web import app
     except ImportError as error:
-        raise ImportError(
-            f'serve needs {error.name}: pip install "pawprint-logging[web]"', name=error.name
-        ) from error
+        raise ImportError(f'serve needs {error.name}: pip install "pawprint-logging[web]"', name=error.name) from error
     from ..web import server
 
     token = os.environ.get(_TOKEN) or None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from .._database.reading.times import duration_of, moment_of
 from ..errors import ConfigurationError
 
 #: stretches of time to choose from, and what they are called
@@ -23,8 +23,6 @@ CHOICES = {
 DEFAULT = "30d"
 #: the resolution of a chart: the first whose number of days is not exceeded
 _RESOLUTIONS = ((2.1, "hour"), (100.0, "day"), (800.0, "week"), (5000.0, "month"), (float("inf"), "year"))
-_AGO = re.compile(r"(\d{1,6})([hdw])")
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _TRUE = {"true": True, "false": False}
 #: characters of a condition, and conditions, beyond which an address is no work of a hand
 _LONGEST, _MOST = 2000, 20
@@ -54,7 +52,8 @@ class Span:
 
     def stretches(self) -> list[datetime]:
         """Return the beginnings of the stretches of time in the range."""
-        found, moment = [], self.start
+        found: list[datetime] = []
+        moment = self.start
         while moment < self.end and len(found) < 5000:
             found.append(moment)
             moment = following(moment, self.resolution)
@@ -131,9 +130,9 @@ class Filter:
         present = now or datetime.now(timezone.utc).replace(tzinfo=None)
         present = present.replace(microsecond=0) - timedelta(seconds=present.second % _STEP - _STEP)
         end = present if self.until is None else _moment("until", self.until, is_end=True)
-        if match := _AGO.fullmatch(self.since):
+        if (ago := duration_of(self.since)) is not None:
             try:
-                start = end - timedelta(**{_UNITS[match[2]]: int(match[1])})
+                start = end - ago
             except OverflowError:
                 raise BadAddressError(f"since={self.since}: that is longer ago than the calendar goes") from None
         else:
@@ -159,16 +158,14 @@ class Filter:
             name, value = _condition(each)
             if name in given:
                 raise BadAddressError(
-                    f"{name} is there twice, and all conditions must hold; for one of several values write {name}__in=A,B"
+                    f"{name} is there twice, and all conditions must hold; one of several values is {name}__in=A,B"
                 )
             given[name] = value
         if self.event is not None:
-            given[f"{event_field}__in"] = [self.event, *_items(given.pop(f"{event_field}__in", ()))]
+            if f"{event_field}__eq" in given:
+                raise BadAddressError(f"{event_field}__eq is there twice: choose the event in one place")
+            given[f"{event_field}__eq"] = self.event
         return given
-
-
-def _items(value: Any) -> list[str]:
-    return list(value)
 
 
 def _condition(text: str) -> tuple[str, Any]:
@@ -188,14 +185,10 @@ def _condition(text: str) -> tuple[str, Any]:
 
 def _moment(name: str, text: str, *, is_end: bool = False) -> datetime:
     try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
-        if is_end and len(text.strip()) == 10:  # the whole of a day
-            moment += timedelta(days=1)
-    except (ValueError, OverflowError):
+        moment = moment_of(text, name=name).replace(tzinfo=None)
+        return moment + timedelta(days=1) if is_end and len(text.strip()) == 10 else moment  # the whole of a day
+    except (ConfigurationError, OverflowError):
         raise BadAddressError(f"{name}: write a time such as 2026-11-01, or how long ago, such as 7d") from None
-    return moment
 
 
 def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:

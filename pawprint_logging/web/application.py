@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -199,7 +200,7 @@ class Pages:
         )
         self.templates.tests["problem"] = lambda value: isinstance(value, Problem)
 
-    # -- the pages ------------------------------------------------------------------------------------------------------
+    # -- the pages -----------------------------------------------------------------------------------------------
 
     async def overview(self, request: Request) -> Response:
         """Show the numbers of the range against those before, a series by event, top events, and the newest ones."""
@@ -376,7 +377,9 @@ class Pages:
         if isinstance(person, Problem) and person.status != 504:
             return self._problem(page, person)
         if person is None:
-            problem = Problem(404, "Nobody of that name", "There is no event of this user. Names are told apart by case.")
+            problem = Problem(
+                404, "Nobody of that name", "There is no event of this user. Names are told apart by case."
+            )
             return self._problem(page, problem)
         history = page.asking(
             "history", lambda view: data.history(view, name, chosen, moment, _HISTORY + 1), name, chosen, moment
@@ -412,7 +415,9 @@ class Pages:
         try:
             yield "retry: 2000\n\n"
             while time.monotonic() < end:
-                found = await page.ask("newest", lambda view: data.newest(view, chosen, _NEWEST), chosen, keep=_LOOK * 0.9)
+                found = await page.ask(
+                    "newest", lambda view: data.newest(view, chosen, _NEWEST), chosen, keep=_LOOK * 0.9
+                )
                 if isinstance(found, Problem):
                     yield f"event: problem\ndata: {json.dumps(found.headline + '. ' + found.text)}\n\n"
                 else:
@@ -424,7 +429,7 @@ class Pages:
         finally:
             self._live -= 1
 
-    # -- what they share ------------------------------------------------------------------------------------------------
+    # -- what they share -------------------------------------------------------------------------------------------
 
     async def _open(
         self, request: Request, place: str, own: list[tuple[str, str]] | None = None
@@ -558,7 +563,7 @@ async def _wait(answer: asyncio.Future[Answer]) -> Answer:
 
 
 def _moment(moment: datetime | None) -> str:
-    return "–" if moment is None else f"{moment.day} {moment:%b %Y, %H:%M:%S}"
+    return "\N{EN DASH}" if moment is None else f"{moment.day} {moment:%b %Y, %H:%M:%S}"
 
 
 def _iso(moment: datetime | None) -> str:
@@ -567,6 +572,5 @@ def _iso(moment: datetime | None) -> str:
 
 def _names_of_lengths() -> list[str]:
     bounds = [drawing.duration(each) for each in data.LENGTHS]
-    middle = [f"{low} to {high}" for low, high in zip(bounds, bounds[1:], strict=False)]
+    middle = [f"{low} to {high}" for low, high in itertools.pairwise(bounds)]
     return [f"under {bounds[0]}", *middle, f"{bounds[-1]} or more"]
-

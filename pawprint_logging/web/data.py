@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from datetime import time as time_of_day
 from typing import Any, TypeVar, cast
 
 from .._database.analysis import funnel as funnels
 from .._database.analysis import retention as cohorts
+from .._database.reading import query
 from .._database.reading.conditions import conditions
-from .._database.reading.query import TIMES, Source, Sql, all_of, quoted, trunc
+from .._database.reading.query import TIMES, Source, Sql, all_of, quoted
 from .._database.reading.reader import source_of
 from .._database.reading.values import register
 from .._database.session.connection import BEGIN, Session
@@ -122,7 +124,12 @@ class Data:
         self._sessions: list[Session] = []
 
     async def ask(
-        self, key: tuple[Any, ...], question: Callable[[View], Answer], *, keep: float = KEEP, limit: float | None = None
+        self,
+        key: tuple[Any, ...],
+        question: Callable[[View], Answer],
+        *,
+        keep: float = KEEP,
+        limit: float | None = None,
     ) -> Answer:
         """Return the answer to a question.
 
@@ -205,10 +212,10 @@ def plain(moment: Any) -> datetime | None:
     """Return a time as a naive datetime in UTC."""
     if isinstance(moment, datetime):
         return moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
-    return None if moment is None else datetime(moment.year, moment.month, moment.day)
+    return None if moment is None else datetime.combine(moment, time_of_day())
 
 
-# -- questions ----------------------------------------------------------------------------------------------------------
+# -- questions --------------------------------------------------------------------------------------------------------
 
 
 def probe(view: View) -> bool:
@@ -254,12 +261,13 @@ class ByEvent:
 def by_event(view: View, chosen: Filter, span: Span) -> ByEvent:
     """Return how many events there were, by event."""
     where = view.where(chosen, span.before, span.end)
-    cut = trunc(view.source, span.resolution)
+    cut = query.trunc(view.source, query.Span(span.resolution))
     event = f"left({view.column('event')}::text, 500)" if view.has("event") else "NULL::text"
     found = view.rows(
         f"""
         WITH counted AS MATERIALIZED (
-            SELECT {view.column("timestamp")} >= %s AS is_now, {cut.text} AS moment, {event} AS event, count(*) AS number
+            SELECT {view.column("timestamp")} >= %s AS is_now, {cut.text} AS moment, {event} AS event,
+                count(*) AS number
             FROM {view.source.sql}{where.text} GROUP BY 1, 2, 3
         ), frequent AS (
             SELECT coalesce(event, '') AS name, event IS NULL AS is_none, row_number() OVER (
@@ -300,7 +308,7 @@ class Users:
 def users(view: View, chosen: Filter, span: Span) -> Users:
     """Return how many users there were."""
     where = view.where(chosen, span.before, span.end)
-    cut = trunc(view.source, span.resolution)
+    cut = query.trunc(view.source, query.Span(span.resolution))
     user = view.column("user")
     found = view.rows(
         f"""
@@ -308,8 +316,8 @@ def users(view: View, chosen: Filter, span: Span) -> Users:
             SELECT {user} AS member, {view.column("timestamp")} >= %s AS is_now, {cut.text} AS moment
             FROM {view.source.sql}{where.text} GROUP BY 1, 2, 3
         )
-        SELECT is_now, NULL, count(*) FROM (SELECT DISTINCT member, is_now FROM active WHERE member IS NOT NULL) AS member
-        GROUP BY 1
+        SELECT is_now, NULL, count(*)
+        FROM (SELECT DISTINCT member, is_now FROM active WHERE member IS NOT NULL) AS member GROUP BY 1
         UNION ALL SELECT is_now, moment, count(member) FROM active WHERE is_now GROUP BY 1, 2
         """,
         (span.start, *cut.params, *where.params),
@@ -342,9 +350,7 @@ class Row:
 def _texts(view: View) -> str:
     """Return the selected values of a row, all of them short, so that no row is too large."""
     part = view.table.fields
-    others = [
-        name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)
-    ]
+    others = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
     document = f"left({view.column('json')}::text, 20000)" if view.has("json") else "NULL"
     key = "(tableoid, ctid)::text"
     values = [
@@ -361,9 +367,7 @@ def _texts(view: View) -> str:
 def _row(view: View, found: tuple[Any, ...]) -> Row:
     part = view.table.fields
     key, moment, user, event, document, others = found
-    columns = [
-        name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)
-    ]
+    columns = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
     listed = _entries(document) + [
         (name, value) for name, value in zip(columns, others, strict=True) if value is not None and name != "id"
     ]
@@ -488,9 +492,7 @@ def funnel(view: View, steps: Sequence[str], within: float | None, chosen: Filte
     return [Step(name, number) for name, number in zip(steps, numbers, strict=True)]
 
 
-def retention(
-    view: View, period: str, chosen: Filter, span: Span
-) -> list[tuple[datetime, list[int | None]]]:
+def retention(view: View, period: str, chosen: Filter, span: Span) -> list[tuple[datetime, list[int | None]]]:
     """Return for each cohort how many of its users came in each period since; None for one that has not begun."""
     moment = view.table.fields.timestamp
     view.column("timestamp")
@@ -545,7 +547,7 @@ def sessions(view: View, silence: float, chosen: Filter, span: Span) -> Sessions
     """Return the sessions, computed from the events of the range."""
     where = view.where(chosen, span.start, span.end)
     user, moment = view.column("user"), view.column("timestamp")
-    cut = trunc(view.source, span.resolution)
+    cut = query.trunc(view.source, query.Span(span.resolution))
     bounds = ", ".join(str(each) for each in LENGTHS)
     found = view.rows(
         f"""
@@ -588,8 +590,8 @@ def active_users(view: View, chosen: Filter) -> list[tuple[str, datetime | None,
     where = view.where(chosen)
     user, moment = view.column("user"), view.column("timestamp")
     found = view.rows(
-        f"SELECT member, max(moment), count(*) FROM (SELECT left({user}::text, {_LONGEST}) AS member, {moment} AS moment"
-        f" FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000) AS newest WHERE member IS NOT NULL"
+        f"SELECT member, max(moment), count(*) FROM (SELECT left({user}::text, {_LONGEST}) AS member,"
+        f" {moment} AS moment FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000) AS newest WHERE member IS NOT NULL"
         " GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
         where.params,
     )
@@ -644,4 +646,3 @@ def history(view: View, user: str, chosen: Filter, before: datetime | None, numb
 def is_cancelled(error: BaseException) -> bool:
     """Return whether an error says that a query took longer than its limit."""
     return getattr(error, "pgcode", None) in ("57014", "55P03")
-

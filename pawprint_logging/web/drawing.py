@@ -1,4 +1,4 @@
-"""Numbers → the places of lines in an SVG; the words around it are the page's own, so that they can be read at any size."""
+"""Numbers → the places of lines in an SVG; the words around it are the page's own, and can be read at any size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import datetime
 
 #: the drawing's own units, whatever size the page gives it
 WIDTH, HEIGHT = 1000.0, 240.0
+#: where there is no number
+_DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,14 @@ def label(moment: datetime, resolution: str) -> str:
 def number(value: float | None) -> str:
     """Return a number as people write it."""
     if value is None:
-        return "–"
+        return _DASH
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.1f}"
 
 
 def percent(part: float | None, whole: float | None) -> str:
     """Return a share, or a dash where there is nothing to share."""
     if part is None or not whole:
-        return "–"
+        return _DASH
     share = part / whole * 100
     return f"{share:.1f} %" if 0 < share < 10 else f"{share:.0f} %"
 
@@ -144,10 +146,10 @@ def change(now: float | None, before: float | None) -> tuple[str, str] | None:
 def duration(seconds: float | None) -> str:
     """Return a length of time in at most two units."""
     if seconds is None:
-        return "–"
+        return _DASH
     if seconds < 1:
         return "0 s" if seconds < 0.05 else f"{seconds:.1f} s"
-    parts = []
+    parts: list[str] = []
     rest = round(seconds)
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if rest >= size and len(parts) < 2:

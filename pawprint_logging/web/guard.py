@@ -107,7 +107,11 @@ class Guard:
                 "started: hosts=[…] for app(), --allow-host for serve.",
             )
         origin = headers.get("origin")
-        if origin is not None and origin != "null" and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if (
+            origin is not None
+            and origin != "null"
+            and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        ):
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
@@ -131,7 +135,7 @@ class Guard:
         return self._token is not None and request.method == "POST" and _path(request.scope) == "/sign-in"
 
     async def _sign_in(self, request: Request) -> Response | None:
-        """Return a redirection for who brings the token, nothing for who has brought it, else the page that asks for it."""
+        """Return a redirection for who brings the token, nothing for who has brought it, else the page that asks."""
         assert self._token is not None
         root = request.scope.get("root_path", "")
         path = _path(request.scope)
@@ -141,7 +145,9 @@ class Guard:
             given = await _posted_token(request)
             if given is not None and _same(given, self._token):
                 return self._remembering(request, RedirectResponse(url(root, "", ()), 303))
-            return self._refuse(request, 401, "That is not the token", "Copy the whole of it from where the page was started.")
+            return self._refuse(
+                request, 401, "That is not the token", "Copy the whole of it from where the page was started."
+            )
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _same(bearer.strip(), self._token):
             return None
@@ -236,5 +242,3 @@ async def _posted_token(request: Request) -> str | None:
         return parse_qs(body.decode("utf-8", "replace")).get("token", [None])[0]
     except Exception:  # the client has gone, or is slow
         return None
-
-

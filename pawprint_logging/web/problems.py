@@ -45,7 +45,8 @@ def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
         return Problem(
             504,
             "Not done in time",
-            f"This took longer than {limit:g} seconds, and was stopped on the server. Choose a shorter time, or one event.",
+            f"This took longer than {limit:g} seconds, and was stopped on the server. "
+            "Choose a shorter time, or one event.",
         )
     if tracker.is_debug:
         return Problem(503, "No database", "The tracker is in debug mode, in which nothing is written. Give it db=….")
