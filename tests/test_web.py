@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote
 
-import psycopg2
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 from support.server import PASSWORD, Server
 
-from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging import ConfigurationError, Tracker, __version__
 from pawprint_logging.web import app, server
 from pawprint_logging.web.guard import COOKIE
 
@@ -67,6 +67,17 @@ def visit(tracker: Tracker) -> Iterator[TestClient]:
         yield made
 
 
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, as a browser sees them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[tuple[str, str | None]]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, attrs))
+
+
 def client(tracker: Tracker, **options: Any) -> TestClient:
     return TestClient(app(tracker, **options), base_url="http://127.0.0.1:8765", follow_redirects=False)
 
@@ -90,7 +101,7 @@ def test_each_page_of_an_empty_table_says_how_to_log_the_first_event(tracker: Tr
         answer = empty.get(page)
     assert answer.status_code == 200
     assert "Log your first event" in answer.text
-    assert 'PawprintHandler(db=&#34;postgresql://…&#34;, table=&#34;events&#34;)' in answer.text
+    assert 'PawprintHandler(db="postgresql://…", table="events")' in answer.text
 
 
 def test_the_overview_has_the_numbers_of_the_range_against_those_before(visit: TestClient) -> None:
@@ -125,7 +136,7 @@ def test_a_form_with_empty_fields_leads_to_the_short_url(visit: TestClient) -> N
 def test_the_chart_has_its_numbers_as_a_table(visit: TestClient) -> None:
     said = text_of(visit.get("/").text)
     label = f"{ago(days=2).day} {ago(days=2):%b}"
-    assert f"{label} 1 0" in said
+    assert f"{label} 0 1" in said  # purchases, then signups
 
 
 def test_the_funnel_counts_users(visit: TestClient) -> None:
@@ -146,7 +157,7 @@ def test_an_event_shows_its_properties_with_their_values(visit: TestClient) -> N
     page = visit.get("/event?name=signup").text
     assert "metadata__plan string 100 % 2" in text_of(page)
     assert "metadata__from__ad number 50 % 1 7" in text_of(page)
-    assert 'where=metadata__plan%3Dpro' in page
+    assert "where=metadata__plan%3Dpro" in page
 
 
 def test_a_user_has_a_history(visit: TestClient) -> None:
@@ -254,7 +265,8 @@ def test_a_query_over_its_limit_is_cancelled_on_the_server_and_the_rest_is_shown
     with connection.cursor() as cursor:  # a table of which some columns take their time
         cursor.execute("ALTER TABLE events RENAME TO base")
         cursor.execute(
-            "CREATE FUNCTION slow(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN $1; END$$"
+            "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(30); RETURN $1; END$$"
         )
         cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
     with client(tracker, time_limit=0.5) as visit:
@@ -266,7 +278,6 @@ def test_a_query_over_its_limit_is_cancelled_on_the_server_and_the_rest_is_shown
     assert "Events 4 " in said
     assert "Not done in time" in said
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%slow%%' AND pid <> pg_backend_pid()")
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         assert cursor.fetchone() == (0,)
 
@@ -277,7 +288,8 @@ def test_nothing_can_be_written_even_by_a_role_that_may(tracker: Tracker, connec
         cursor.execute("CREATE TABLE seen (n int)")
         cursor.execute("ALTER TABLE events RENAME TO base")
         cursor.execute(
-            "CREATE FUNCTION spy(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN INSERT INTO seen VALUES (1); RETURN $1; END$$"
+            "CREATE FUNCTION spy(text) RETURNS text LANGUAGE plpgsql"
+            " AS $$BEGIN INSERT INTO seen VALUES (1); RETURN $1; END$$"
         )
         cursor.execute('CREATE VIEW events AS SELECT "timestamp", spy(user_id) AS user_id, event, metadata FROM base')
     with client(tracker) as visit:
@@ -312,13 +324,17 @@ def test_hostile_names_and_values_are_text_on_every_page(tracker: Tracker) -> No
     with client(tracker) as visit:
         for page in (*PAGES[:7], "/live", *names, *users):
             answer = visit.get(page)
-            assert answer.status_code == 200 or answer.status_code == 404, page
-            tags = set(re.findall(r"<\s*([a-zA-Z][a-zA-Z0-9]*)", answer.text))
-            assert not tags & {"img", "iframe", "object", "embed", "b"}
-            assert re.findall(r"<script[^>]*>", answer.text) == ['<script src="/static/page.js?v=0.1.0" defer>']
-            assert not re.search(r"<[^>]+\son\w+\s*=", answer.text)
-            assert not re.search(r"""href=["']?\s*javascript:""", answer.text)
-            assert not re.search(r"<[^>]+\sstyle\s*=", answer.text)
+            assert answer.status_code in (200, 404), page
+            tags = Tags()
+            tags.feed(answer.text)
+            assert not {name for name, _ in tags.seen} & {"img", "iframe", "object", "embed", "b"}
+            scripts = [dict(attributes) for name, attributes in tags.seen if name == "script"]
+            assert scripts == [{"src": f"/static/page.js?v={__version__}", "defer": None}]
+            for _, attributes in tags.seen:
+                for name, value in attributes:
+                    assert not name.startswith("on")
+                    assert name != "style"
+                    assert not (name in ("href", "src", "action") and not str(value).startswith(("/", "#")))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -384,7 +400,13 @@ def test_head_answers_without_a_body(visit: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/static/../application.py", "/static/%2e%2e/application.py", "/static/..%2fapplication.py", "/static//etc/passwd"]
+    "path",
+    [
+        "/static/../application.py",
+        "/static/%2e%2e/application.py",
+        "/static/..%2fapplication.py",
+        "/static//etc/passwd",
+    ],
 )
 def test_no_file_beside_the_static_ones_can_be_had(visit: TestClient, path: str) -> None:
     answer = visit.get(path)
@@ -405,7 +427,7 @@ def test_mounted_it_links_below_its_place(tracker: Tracker) -> None:
         assert visit.get("/admin/events/retention").status_code == 200
 
 
-# -- the token ----------------------------------------------------------------------------------------------------------
+# -- the token ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -471,7 +493,7 @@ def test_an_option_that_cannot_be_used_is_an_error(options: dict[str, Any], said
         app(Tracker(), **options)
 
 
-# -- live, and many at once -----------------------------------------------------------------------------------------------
+# -- live, and many at once -----------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -568,12 +590,13 @@ def test_many_readers_of_a_page_are_one_question_to_the_database(tracker: Tracke
         pass  # which ends it
 
 
-def test_the_mean_time_the_first_piece_is_there_before_the_answers(tracker: Tracker, connection: Any) -> None:
+def test_the_first_piece_is_there_before_the_answers(tracker: Tracker, connection: Any) -> None:
     tracker.write_many(EVENTS)
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE events RENAME TO base")
         cursor.execute(
-            "CREATE FUNCTION slow(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.5); RETURN $1; END$$"
+            "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(0.5); RETURN $1; END$$"
         )
         cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
     with serving(app(tracker)) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as opened:
@@ -587,7 +610,7 @@ def test_the_mean_time_the_first_piece_is_there_before_the_answers(tracker: Trac
     assert b"Newest" in received
 
 
-# -- the command --------------------------------------------------------------------------------------------------------
+# -- the command ----------------------------------------------------------------------------------------------------
 
 
 def test_a_port_in_use_is_one_line(tracker: Tracker, db: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -601,14 +624,23 @@ def test_a_port_in_use_is_one_line(tracker: Tracker, db: str, capsys: pytest.Cap
 
 
 def test_a_port_in_use_is_an_error_that_names_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(ConfigurationError, match="in use; pass another --port"):
-            server.listen("127.0.0.1", taken.getsockname()[1])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigurationError, match="in use; pass another --port"),
+    ):
+        server.listen("127.0.0.1", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(
     ("host", "is_ours"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True), ("0.0.0.0", False), ("example.org", False)],
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("127.9.9.9", True),
+        ("0.0.0.0", False),
+        ("example.org", False),
+    ],
 )
 def test_loopback_needs_no_token(host: str, is_ours: bool) -> None:
     assert server.is_loopback(host) is is_ours
@@ -634,6 +666,3 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match=r"pip install \"pawprint-logging\[web\]\""):
         app(Tracker())
-
-
-_ = psycopg2

@@ -591,7 +591,8 @@ def active_users(view: View, chosen: Filter) -> list[tuple[str, datetime | None,
     user, moment = view.column("user"), view.column("timestamp")
     found = view.rows(
         f"SELECT member, max(moment), count(*) FROM (SELECT left({user}::text, {_LONGEST}) AS member,"
-        f" {moment} AS moment FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000) AS newest WHERE member IS NOT NULL"
+        f" {moment} AS moment FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000)"
+        " AS newest WHERE member IS NOT NULL"
         " GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
         where.params,
     )
