@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from ._capture import moment
-from ._database.analysis import engagement, funnel, retention, sessions
+from ._database.analysis import days, engagement, funnel, paths, retention
 from ._database.analysis.derived import Work, work
-from ._database.reading.frame import import_pandas
+from ._database.analysis.selection import Asked, step_of, steps_of
+from ._database.analysis.users import accounts_named
+from ._database.reading.frame import described, import_pandas, path_series, series
+from ._database.reading.reader import BEGIN_SNAPSHOT, blaming
+from ._database.reading.times import zone_of
 from ._database.table.schema import derived_name
 from .errors import ConfigurationError
 from .tracker import Tracker
@@ -19,12 +24,18 @@ from .tracker import Tracker
 if TYPE_CHECKING:
     import pandas as pd
 
+#: what `start` and `end` take
+Since = datetime | date | timedelta | str
+#: the name of an event, a step as `funnel` takes it, or several
+Names = str | tuple[str, Mapping[str, Any]] | Sequence[str | tuple[str, Mapping[str, Any]]]
+
 _SESSION_COLUMNS = {
     "duration": "DOUBLE PRECISION",
     "total_events": "BIGINT",
     "last_timestamp": "TIMESTAMP",
     "events": "TEXT",
 }
+_DAY_COLUMNS = {"day": "DATE", "first_day": "DATE", "next_day": "DATE"}
 _ENGAGEMENT_COLUMNS = {
     "timestamp": "TIMESTAMP",
     "dau": "BIGINT",
@@ -44,9 +55,16 @@ class Statistics:
 
     Args:
         tracker: the tracker on the events table.
+        tz: the time zone by whose midnights `retention` cuts time, and whose midnight a date is; a name such as
+            ``"Europe/Berlin"``, or a ZoneInfo; default UTC. Sessions and engagement are in UTC.
+        week_start: the day on which a week begins, ``"monday"`` (the default) to ``"sunday"``.
+        users: another table of the database with a row for each user, by the column that holds what the events call
+            the user: ``"[schema.]table.column"``, such as ``"accounts_user.id"``; both are compared as text. Its
+            columns are then conditions, ``user__plan="pro"``, and fields for `by`.
 
     Raises:
-        ConfigurationError: the `user_field` has the name of a column of the sessions table.
+        ConfigurationError: the `user_field` has the name of a column of the sessions table, or an option cannot be
+            used.
 
     Example:
         >>> stats = Statistics(tracker)  # doctest: +SKIP
@@ -54,13 +72,24 @@ class Statistics:
         >>> stats["sessions"].average("duration", resolution="week")  # doctest: +SKIP
     """
 
-    def __init__(self, tracker: Tracker) -> None:
-        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS}:
+    def __init__(
+        self, tracker: Tracker, *, tz: str | tzinfo = "UTC", week_start: str = "monday", users: str | None = None
+    ) -> None:
+        if tracker.user_field in {"timestamp", *_SESSION_COLUMNS, *_DAY_COLUMNS}:
+            where = "days" if tracker.user_field in _DAY_COLUMNS else "sessions"
             raise ConfigurationError(
-                f"user_field {tracker.user_field!r} is also a column of the sessions table; choose another name"
+                f"user_field {tracker.user_field!r} is also a column of the {where} table; choose another name"
             )
         self.tracker = tracker
+        #: the zone's name
+        self.tz = zone_of(tz)
+        self.week_start = week_start.strip().lower() if isinstance(week_start, str) else ""
+        if self.week_start not in retention.WEEKDAYS:
+            raise ConfigurationError(f"week_start must be one of {', '.join(retention.WEEKDAYS)}, not {week_start!r}")
+        self.users = users
+        self._accounts = None if users is None else accounts_named(users)
         self._trackers: dict[str, Tracker] = {}
+        self._told: set[str] = set()
 
     def __getitem__(self, name: str) -> Tracker:
         """Return a tracker on the table of a statistic: ``"sessions"`` or ``"engagement"``.
@@ -115,7 +144,8 @@ class Statistics:
         """
         minutes = _minutes("duration", duration)
         with self._work() as job:
-            sessions.update(job, duration=minutes, clean=clean)
+            days.bring_up_to_date(job, duration=minutes, clean=clean)
+        self._tell(job)
 
     def engagement(
         self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3
@@ -146,70 +176,207 @@ class Statistics:
         if start is not None and (first is None or isinstance(start, (int, float))):
             raise ConfigurationError(f"start must be a date, a datetime or ISO 8601 text, not {start!r}")
         with self._work() as job:
-            engagement.compute(job, clean=clean, start=first and first.date(), min_sessions=least)
+            events = days.bring_up_to_date(job, clean_days=clean)
+            engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)
+        self._tell(job)
 
-    def funnel(self, *steps: str, within: float | timedelta | None = None, **conditions: Any) -> pd.DataFrame:
-        """Return how many users went how far through a sequence of events.
+    def funnel(
+        self,
+        *steps: str | tuple[str, Mapping[str, Any]],
+        within: float | timedelta | None = None,
+        start: Since | None = None,
+        end: Since | None = None,
+        by: str | None = None,
+        unit: str | None = None,
+        **conditions: Any,
+    ) -> pd.DataFrame:
+        """Return how many users went how far through a sequence of events, and how long it took them.
 
         A user counts for a step when the steps up to it happened in their order, other events between them or not, and
-        the last of them no later than `within` after the first. Events of the same time are in the order in which they
-        were written.
+        that one no later than `within` after the first. Events of the same time are in the order in which they were
+        written. Who tries more than once counts with the attempt that went furthest, the earliest of several.
 
         Args:
-            *steps: names of events, in order.
-            within: minutes, or a timedelta; default None: any time.
-            **conditions: what an event must meet to be seen, as for `Tracker.read`.
+            *steps: names of events, in order. A pair of a name and conditions, such as
+                ``("signup", {"metadata__plan": "pro"})``, holds for that step alone.
+            within: minutes from the first step, or a timedelta; default None: any time.
+            start: the first moment that is looked at, included: a datetime (naive: UTC), ISO 8601 text, a date (its
+                midnight in `tz`), or how long ago: a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``.
+            end: the last moment that is looked at, likewise.
+            by: a field that the first step is split by; a user is where the first step of the attempt was.
+            unit: a field whose values are counted instead of users, such as ``"metadata__org"``.
+            **conditions: what an event must meet to be seen, whichever step it is, as for `Tracker.read`.
 
         Returns:
-            A DataFrame with the columns ``step``, ``users``, and ``conversion``: the part of the first step's users, 0
-                if there are none.
+            A DataFrame with the columns ``step``, ``users``, ``conversion`` (the part of the first step's users),
+                ``step_conversion`` (the part of those of the step before), both 0 if there are none, and
+                ``median_time`` since the step before. With `by`, a column of that name comes first, and the steps of
+                each value follow each other, the most frequent value first; NULL is one of them.
 
         Raises:
             ConfigurationError: no step, an argument or condition that cannot be used, a table without user, time or
                 event, or debug mode.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no events table.
+
+        Example:
+            >>> stats.funnel("visit", ("purchase", {"metadata__amount__gt": 9}), start="30d")  # doctest: +SKIP
         """
         if not steps:
             raise ConfigurationError('a funnel needs at least one step, as in funnel("signup", "purchase")')
         limit = None if within is None else _minutes("within", within) * 60
+        wanted = [step_of(step) for step in steps]
+        asked = self._asked(conditions, start, end, within=within, by=by, unit=unit)
         pd = import_pandas()
-        with self._work() as job:
-            users = funnel.funnel(job.cursor, job.table, steps, limit, conditions)
-        shares = [number / users[0] if users[0] else 0.0 for number in users]
-        return pd.DataFrame({"step": list(steps), "users": users, "conversion": shares})  # type: ignore[no-any-return]
+        with self._question(asked) as cursor:
+            answer = funnel.funnel(cursor, self.tracker.layout, funnel.Question(wanted, limit, by, unit), asked)
+        names = [step.name for step in wanted]
+        facts = {"steps": names, "within": None if limit is None else limit / 60, "by": by, "unit": unit}
+        frame = pd.concat([_funnel_frame(pd, names, group) for group in answer.groups] or [_funnel_frame(pd, [], None)])
+        frame = frame.reset_index(drop=True)
+        if answer.column is not None:
+            values = [group.value for group in answer.groups for _ in names]
+            column = path_series(values) if answer.is_path else series(values, answer.column)
+            frame.insert(0, by, column)
+        return described(frame, "funnel", **facts, tz=self.tz)
 
-    def retention(self, period: str = "week", **conditions: Any) -> pd.DataFrame:
+    def retention(
+        self,
+        period: str = "week",
+        *,
+        first: Names | None = None,
+        back: Names | None = None,
+        rolling: bool = False,
+        start: Since | None = None,
+        end: Since | None = None,
+        **conditions: Any,
+    ) -> pd.DataFrame:
         """Return how many users came back, by when they first came.
 
         Args:
-            period: hour, day, week (the default, from Monday), month, quarter or year; in UTC.
-            **conditions: what an event must meet to be seen, as for `Tracker.read`; the first such event puts its user
-                in a cohort.
+            period: hour, day, week (the default), month, quarter or year, in the calendar of `tz`.
+            first: the event that puts its user in a cohort, by its name or as a step of a funnel, or a list of such;
+                default: any event.
+            back: the event that counts as coming back, likewise; default: any event.
+            rolling: whether a user counts as back in a period who came then or later; default False.
+            start: the first moment that is looked at, as for `funnel`; who came before is new again.
+            end: the last moment that is looked at, as for `funnel`.
+            **conditions: what an event must meet to be seen, as for `Tracker.read`.
 
         Returns:
             A DataFrame of numbers of users: a row for each cohort, its index the beginning of the period in which they
-                first came; a column
-            for each number of periods since. Column 0 is thus the size of the cohort.
+                first came; a column for each number of periods since. Column 0 is thus the size of the cohort. A period
+                that has not begun, or that is after `end`, is NA.
 
         Raises:
-            ConfigurationError: an unknown period, a condition that cannot be used, a table without user or time, or
+            ConfigurationError: an unknown period, an argument or condition that cannot be used, a table without user
+                or time, or debug mode.
+            ImportError: pandas is not installed.
+            psycopg2.Error: the database could not be reached, or there is no events table.
+        """
+        if not isinstance(rolling, bool):
+            raise ConfigurationError(f"rolling must be True or False, not {rolling!r}")
+        question = retention.Question(
+            period, self.week_start, steps_of(first, "first"), steps_of(back, "back"), rolling
+        )
+        asked = self._asked(
+            conditions, start, end, first=first, back=back, rolling=rolling, period=_given(period, "week")
+        )
+        pd = import_pandas()
+        with self._question(asked) as cursor:
+            answer = retention.retention(cursor, self.tracker.layout, question, asked)
+        cohorts = sorted({cohort for cohort, _ in answer.counts})
+        width = max((place - cohort for cohort, place in answer.counts), default=-1) + 1
+        nothing = [
+            answer.counts.get((cohort, cohort + since), 0 if cohort + since <= answer.present else None)
+            for cohort in cohorts
+            for since in range(width)
+        ]
+        frame = pd.DataFrame(
+            [nothing[place : place + width] for place in range(0, len(nothing), width or 1)],
+            index=_cohort_index(pd, [answer.beginnings[cohort] for cohort in cohorts], self.tz),
+            columns=pd.RangeIndex(width, name="period"),
+            dtype="Int64",
+        )
+        facts = {"first": [step.name for step in question.first], "back": [step.name for step in question.back]}
+        return described(frame, "retention", period=period, **facts, rolling=rolling, tz=self.tz)
+
+    def paths(
+        self,
+        *,
+        after: str | tuple[str, Mapping[str, Any]] | None = None,
+        before: str | tuple[str, Mapping[str, Any]] | None = None,
+        depth: int = 3,
+        limit: int = 20,
+        start: Since | None = None,
+        end: Since | None = None,
+        **conditions: Any,
+    ) -> pd.DataFrame:
+        """Return what users did next, step by step.
+
+        A user has one path. It begins with their first event, or with the first that is `after`; it ends behind their
+        last event, or with the first that is `before`, which comes behind `after` if both are given. With `before`
+        alone, the path is the `depth` events that led there: the last step is the one whose next event is `before`.
+        Events without a name are in no path.
+
+        Args:
+            after: the event that paths start from, by its name or as a step of a funnel; default: the first.
+            before: the event that they lead to, likewise; default: any.
+            depth: steps, default 3.
+            limit: how many of the most frequent rows each step has, default 20.
+            start: the first moment that is looked at, as for `funnel`.
+            end: the last moment that is looked at, as for `funnel`.
+            **conditions: what an event must meet to be seen, as for `Tracker.read`.
+
+        Returns:
+            A DataFrame with the columns ``step`` (from 1), ``event``, ``next`` (NULL: nothing more) and ``users``.
+
+        Raises:
+            ConfigurationError: an argument or condition that cannot be used, a table without user, time or event, or
                 debug mode.
             ImportError: pandas is not installed.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
+        for name, value in (("depth", depth), ("limit", limit)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+                raise ConfigurationError(f"{name} must be a whole number from 1, not {value!r}")
+        begin = None if after is None else step_of(after, "after")
+        finish = None if before is None else step_of(before, "before")
+        question = paths.Question(begin, finish, depth, limit)
+        arguments = {"after": after, "before": before, "depth": _given(depth, 3), "limit": _given(limit, 20)}
+        asked = self._asked(conditions, start, end, **arguments)
         pd = import_pandas()
-        with self._work() as job:
-            found = retention.retention(job.cursor, job.table, period, conditions)
-        cohorts = list(dict.fromkeys(cohort for cohort, _, _ in found))
-        counts = {(cohort, since): number for cohort, since, number in found}
-        width = max((since for _, since, _ in found), default=-1) + 1
-        return pd.DataFrame(  # type: ignore[no-any-return]
-            [[counts.get((cohort, since), 0) for since in range(width)] for cohort in cohorts],
-            index=pd.DatetimeIndex(cohorts, name="cohort", dtype="datetime64[us]"),
-            columns=pd.RangeIndex(width, name="period"),
-            dtype="int64",
+        with self._question(asked) as cursor:
+            found = paths.paths(cursor, self.tracker.layout, question, asked)
+        columns = [list(values) for values in zip(*found, strict=True)] or [[], [], [], []]
+        frame = pd.DataFrame(
+            {
+                "step": pd.Series(columns[0], dtype="int64"),
+                "event": pd.Series(columns[1], dtype=object),
+                "next": pd.Series(columns[2], dtype=object),
+                "users": pd.Series(columns[3], dtype="int64"),
+            }
         )
+        facts = {"after": begin and begin.name, "before": finish and finish.name}
+        return described(frame, "paths", **facts, depth=depth, limit=limit, tz=self.tz)
+
+    def _asked(self, given: Mapping[str, Any], start: Any, end: Any, **arguments: Any) -> Asked:
+        return Asked(given, start, end, self.tz, self._accounts, arguments)
+
+    @contextmanager
+    def _question(self, asked: Asked) -> Iterator[Any]:
+        """Open a transaction that only reads, and waits for nobody who computes."""
+        session = self.tracker.session()
+        self.tracker.layout.require_name()
+        with closing(session), session.transaction(BEGIN_SNAPSHOT) as cursor, blaming(asked.given):
+            yield cursor
+
+    def _tell(self, job: Work) -> None:
+        """Warn the caller of a method, once of each thing."""
+        for note in job.notes:
+            if note not in self._told:
+                self._told.add(note)
+                warnings.warn(note, UserWarning, stacklevel=3)
 
     @contextmanager
     def _work(self) -> Iterator[Work]:
@@ -217,6 +384,38 @@ class Statistics:
         self.tracker.layout.require_name()
         with closing(session), work(session, self.tracker.layout) as job:
             yield job
+
+
+def _funnel_frame(pd: Any, names: list[str], group: funnel.Group | None) -> pd.DataFrame:
+    users, times = ([], []) if group is None else (group.users, group.times)
+    before = users[:1] + users[:-1]
+    return pd.DataFrame(  # type: ignore[no-any-return]
+        {
+            "step": pd.Series(names, dtype=object if not names else None),
+            "users": pd.Series(users, dtype="int64"),
+            "conversion": pd.Series([_share(number, users[0]) for number in users], dtype="float64"),
+            "step_conversion": pd.Series(
+                [_share(number, whole) for number, whole in zip(users, before, strict=True)], dtype="float64"
+            ),
+            "median_time": pd.Series(times, dtype="timedelta64[us]"),
+        }
+    )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return None if value == default else value
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _cohort_index(pd: Any, beginnings: list[datetime], zone: str) -> pd.DatetimeIndex:
+    if beginnings and beginnings[0].tzinfo is None:
+        return pd.DatetimeIndex(beginnings, name="cohort", dtype="datetime64[us]")  # type: ignore[no-any-return]
+    stored = [beginning.replace(tzinfo=None) for beginning in beginnings]
+    index = pd.DatetimeIndex(stored, name="cohort", dtype="datetime64[us]")
+    return index if zone == "UTC" else index.tz_localize("UTC").tz_convert(zone)  # type: ignore[no-any-return]
 
 
 def _minutes(name: str, value: Any) -> float:

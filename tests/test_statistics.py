@@ -17,7 +17,7 @@ from support.models import Happening
 from support.server import Server
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
-from pawprint_logging._database.analysis import watermark
+from pawprint_logging._database.reading import arrivals
 
 START = datetime(2026, 1, 1, 9)  # noqa: DTZ001 - what PostgreSQL stores has no zone
 
@@ -290,12 +290,13 @@ def test_rows_of_a_transaction_that_commits_late_are_not_missed(tracker: Tracker
 def test_missing_numbers_are_forgotten_once_nothing_can_come(
     tracker: Tracker, stats: Statistics, connection: Any, db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "GRACE", 0)
+    monkeypatch.setattr(arrivals, "GRACE", 0)
+    monkeypatch.setattr(arrivals, "KEPT", 0)
 
     def missing() -> list[Any]:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT memory #> '{arrivals,missing}' FROM events__statistics WHERE name = 'sessions'")
-            return [each["ranges"] for each in cursor.fetchone()[0]]
+            cursor.execute("SELECT memory -> 'gaps' FROM events__statistics WHERE name = 'sessions'")
+            return [each[:2] for each in cursor.fetchone()[0][1:-1]]
 
     with closing(psycopg2.connect(db)) as slow, slow.cursor() as cursor:
         cursor.execute("INSERT INTO events (user_id) VALUES ('x')")
@@ -303,9 +304,9 @@ def test_missing_numbers_are_forgotten_once_nothing_can_come(
         tracker.query("SELECT nextval('events_id_seq') FROM generate_series(1, 3)")
         write(tracker, ("a", 1))
         stats.sessions()
-        assert missing() == [[[1, 1], [3, 5]]]
+        assert missing() == [[3, 5]]
         stats.sessions()
-        assert missing() == [[[1, 1], [3, 5]]]
+        assert missing() == [[3, 5]]
         slow.rollback()
 
     write(tracker, ("a", 2))
@@ -317,7 +318,7 @@ def test_missing_numbers_are_forgotten_once_nothing_can_come(
 def test_many_missing_numbers_are_taken_together(
     tracker: Tracker, stats: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "MAX_RANGES", 3)
+    monkeypatch.setattr(arrivals, "MAX_RANGES", 3)
     write(tracker, *[("a", number * 20) for number in range(40)])
     tracker.query("DELETE FROM events WHERE id % 3 = 0")
     stats.sessions()
@@ -662,10 +663,14 @@ def test_a_funnel_counts_users_who_took_the_steps_in_order(tracker: Tracker, sta
 
     frame = stats.funnel("see", "try", "buy")
 
-    assert list(frame.columns) == ["step", "users", "conversion"]
-    assert frame.to_numpy().tolist() == [["see", 3, 1.0], ["try", 2, 2 / 3], ["buy", 1, 1 / 3]]
+    assert list(frame.columns) == ["step", "users", "conversion", "step_conversion", "median_time"]
+    assert frame["step"].tolist() == ["see", "try", "buy"]
+    assert frame["users"].tolist() == [3, 2, 1]
+    assert frame["conversion"].tolist() == [1.0, 2 / 3, 1 / 3]
+    assert frame["step_conversion"].tolist() == [1.0, 2 / 3, 1 / 2]
+    assert frame["median_time"].dt.total_seconds().tolist()[1:] == [3.5 * 60, 7 * 60]
+    assert frame["median_time"].isna().tolist() == [True, False, False]
     assert steps(stats, "see") == [3]
-    assert stats.funnel("nothing", "buy").to_numpy().tolist() == [["nothing", 0, 0.0], ["buy", 0, 0.0]]
 
 
 def test_the_last_step_must_come_within_the_time_of_some_first_step(tracker: Tracker, stats: Statistics) -> None:

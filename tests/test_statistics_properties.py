@@ -109,6 +109,7 @@ def test_extended_engagement_equals_that_of_python_and_a_rebuilt_one(
     assert engagement(stats) == extended
 
 
+@pytest.mark.filterwarnings("ignore:no event")
 @few
 @given(
     rows=st.lists(st.builds(Happening, CLOSE, USERS, NAMES), max_size=40),

@@ -14,6 +14,7 @@ from ..table.ddl import exists
 from ..table.schema import Table
 
 SESSIONS = "__sessions"
+DAYS = "__days"
 ENGAGEMENT = "__engagement"
 _MEMORY = "__statistics"
 
@@ -31,6 +32,8 @@ class Work(NamedTuple):
 
     cursor: Any
     table: Table
+    #: sentences that the user should be warned with
+    notes: list[str]
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> None:
         """Execute a statement with placeholders."""
@@ -53,23 +56,52 @@ class Work(NamedTuple):
         """Return the OID of a table beside the events table."""
         return int(self.one("SELECT %s::regclass::oid", (self.table.beside(suffix),))[0])
 
-    def empty(self, suffix: str, columns: Mapping[str, str]) -> None:
+    def empty(self, suffix: str, columns: Mapping[str, str], distribute_by: str | None = None) -> None:
         """Make an empty table of these columns; one that is there already keeps its grants and indexes.
 
         Args:
             suffix: which table beside the events table.
             columns: quoted name → type.
+            distribute_by: bare name of the column by which Citus is to spread a new one, beside the events.
         """
-        name = self.beside(suffix)
-        if self.has(suffix):
-            there = [quoted(each) for each in columns_of(self.cursor, self.table.beside(suffix))]
-            if there == list(columns):
-                self.run(f"TRUNCATE {name}")
-                return
-            self.run(f"DROP TABLE {name}")
-        self.run(
-            f"CREATE TABLE {name} ({', '.join(f'{column} {column_type}' for column, column_type in columns.items())})"
-        )
+        if self.matches(suffix, columns):
+            self.run(f"TRUNCATE {self.beside(suffix)}")
+            return
+        self.run(f"DROP TABLE IF EXISTS {self.beside(suffix)}")
+        declared = ", ".join(f"{column} {column_type}" for column, column_type in columns.items())
+        self.run(f"CREATE TABLE {self.beside(suffix)} ({declared})")
+        if distribute_by is not None:
+            self.run(*distribution(self.table, suffix, distribute_by))
+
+    def fill(
+        self, suffix: str, columns: Mapping[str, str], query: str, params: Sequence[Any], distribute_by: str | None
+    ) -> None:
+        """Make a table of these columns that holds the rows of a query, and nothing else; otherwise like `empty`.
+
+        PostgreSQL reads in parallel for a CREATE TABLE AS, and not for an INSERT.
+        """
+        name, names = self.beside(suffix), ", ".join(columns)
+        # what a worker hands on costs next to nothing beside the sort that it saves
+        self.run("SET LOCAL parallel_tuple_cost = 0")
+        if self.matches(suffix, columns):  # the query may read what was in it
+            self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}", params)
+            self.run(f"TRUNCATE {name}")
+            self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
+            self.run("DROP TABLE pawprint_filled")
+        elif distribute_by is not None:  # each node for its own users
+            self.empty(suffix, columns, distribute_by)
+            self.run(f"INSERT INTO {name} {query}", params)
+        else:
+            self.run(f"DROP TABLE IF EXISTS {name}")
+            self.run(f"CREATE TABLE {name} ({names}) AS {query}", params)
+            required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
+            self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
+
+    def matches(self, suffix: str, columns: Mapping[str, str]) -> bool:
+        """Return whether there is a table beside the events table that has these columns."""
+        return self.has(suffix) and [
+            quoted(each) for each in columns_of(self.cursor, self.table.beside(suffix))
+        ] == list(columns)
 
     def has_index(self, suffix: str, places: str) -> bool:
         """Return whether a table beside the events table has a plain index on the columns at these places.
@@ -102,6 +134,18 @@ class Work(NamedTuple):
         )
 
 
+def distribution(table: Table, suffix: str, column: str) -> tuple[str, tuple[str, ...]]:
+    """Return the statement, and its parameters, by which Citus spreads a derived table as it does the events.
+
+    Args:
+        table: the events table, which is distributed by the user.
+        suffix: which table beside it.
+        column: bare name of the column of the user.
+    """
+    statement = "SELECT create_distributed_table(%s::regclass, %s, colocate_with => %s)"
+    return statement, (table.beside(suffix), column, table.sql)
+
+
 @contextmanager
 def work(session: Session, table: Table) -> Iterator[Work]:
     """Run the block in one transaction, after every other such block on the same table."""
@@ -110,4 +154,4 @@ def work(session: Session, table: Table) -> Iterator[Work]:
             "SELECT pg_advisory_xact_lock(hashtextextended('pawprint_logging', %s::regclass::oid::bigint))",
             (table.sql,),
         )
-        yield Work(cursor, table)
+        yield Work(cursor, table, [])

@@ -1,62 +1,96 @@
 """Engagement: how many users were active each day, and in the 7 and 30 days that end with it.
 
 A user who is active on a day is among the monthly ones from that day on for 30 days, or until the next day of activity,
-which then counts on; so one pass over each user's days gives steps up and down, and their running sum is the number of
-each day. Days that nothing has changed for are left as they are.
+which then counts on. So each row of the days table is a step up and a step down, and the running sum of the steps is
+the number of each day. What changes for a user is what their days add up to afterwards, less what they did before: the
+table follows the days at a cost in proportion to that, and nothing else is read.
 """
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
 
-from .derived import ENGAGEMENT, SESSIONS, Work
-from .sessions import update
-from .watermark import Events, events_of
+from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
+from .watermark import Events
 
 #: days that count as a week, and as a month
 WEEK, MONTH = 7, 30
+#: days without anybody that have a row, with zeros; a longer silence has no rows beyond these, or a single event of the
+#: year 9999 would make millions of them
+MAX_SILENCE = 366
+
+#: what the memory looks like; another one is not understood
+_FORM = 2
+#: days are remembered by their distance from this one, which any year can be
+_EPOCH = "DATE '2000-01-01'"
 
 _COUNTS = ("dau", "wau", "mau")
 
 
-def compute(work: Work, *, clean: bool, start: date | None, min_sessions: int) -> None:
-    """Bring the engagement table up to date, and the sessions first.
+def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_sessions: int) -> None:
+    """Bring the engagement table up to date; sessions and days are.
 
     Args:
         work: the open computation.
+        events: the events table.
         clean: whether to build it anew.
-        start: the first day of the table; None for what it was, or for the first day with an event.
+        start: the first day of the table; None for what it was, or for the first day of activity.
         min_sessions: sessions from which on a user counts as active, in columns of their own; 0 for no such columns.
     """
-    update(work, duration=None, clean=False)
-    events = events_of(work.cursor, work.table)
-    memory = work.remembered("engagement") if work.has(ENGAGEMENT) else None
-    goes_on = (
-        memory is not None
-        and not clean
-        and memory["min_sessions"] == min_sessions
-        and memory["oid"] == work.oid(ENGAGEMENT)
+    memory = _memory(work)
+    begin = start
+    if memory is not None and not clean:
+        before = date.fromisoformat(memory["start"]) if memory["start"] else None
+        begin = min(start, before) if start is not None and before is not None else before
+        if memory["min_sessions"] == min_sessions and memory["start"] == (begin and begin.isoformat()):
+            if not memory["stale"]:
+                return
+    work.empty(ENGAGEMENT, _columns(min_sessions))
+    work.run("SET LOCAL parallel_tuple_cost = 0")
+    work.run(
+        f"CREATE TEMPORARY TABLE pawprint_stay ON COMMIT DROP AS {_stays(work, events, min_sessions, 1, of_all=True)}"
     )
-    begin = _day(memory["start"]) if memory is not None and not clean else start
-    stale = _day(memory["stale"]) if goes_on and memory is not None else date.min
-    if begin is not None and start is not None and start < begin:
-        begin, stale = start, date.min
-    if not goes_on:
-        work.empty(ENGAGEMENT, _columns(min_sessions))
-    _refresh(work, events, begin, stale, min_sessions)
-    work.remember(
-        "engagement",
-        {
-            "min_sessions": min_sessions,
-            "start": begin and begin.isoformat(),
-            "stale": None,
-            "oid": work.oid(ENGAGEMENT),
-        },
-    )
+    memory = {
+        "form": _FORM,
+        "min_sessions": min_sessions,
+        "start": begin and begin.isoformat(),
+        "stale": False,
+        "oid": work.oid(ENGAGEMENT),
+        "last": None,
+        "ahead": [],
+    }
+    _apply(work, memory)
 
 
-def _day(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
+def outdate(work: Work) -> None:
+    """Have the table built anew by the next `compute`."""
+    memory = work.remembered("engagement")
+    if memory is not None:
+        work.remember("engagement", {**memory, "stale": True})
+
+
+@contextmanager
+def following(work: Work, events: Events) -> Iterator[None]:
+    """Let the table follow what the block does to sessions and days of the users in `pawprint_new`."""
+    memory = _memory(work)
+    if memory is None or memory["stale"]:
+        yield
+        return
+    least = memory["min_sessions"]
+    work.run(f"CREATE TEMPORARY TABLE pawprint_stay ON COMMIT DROP AS {_stays(work, events, least, -1, of_all=False)}")
+    yield
+    work.run(f"INSERT INTO pawprint_stay {_stays(work, events, least, 1, of_all=False)}")
+    _apply(work, memory)
+
+
+def _memory(work: Work) -> dict[str, Any] | None:
+    memory = work.remembered("engagement") if work.has(ENGAGEMENT) and work.has(DAYS) else None
+    if memory is None or memory.get("form") != _FORM or memory["oid"] != work.oid(ENGAGEMENT):
+        return None
+    return memory
 
 
 def _columns(min_sessions: int) -> dict[str, str]:
@@ -67,69 +101,110 @@ def _columns(min_sessions: int) -> dict[str, str]:
     return columns
 
 
-def _refresh(work: Work, events: Events, begin: date | None, stale: date | None, min_sessions: int) -> None:
-    """Compute the days that are missing or out of date, and drop those that are not to be there."""
+def _stays(work: Work, events: Events, min_sessions: int, weight: int, *, of_all: bool) -> str:
+    """Return the query for how often, times `weight`, a day of activity is followed by which other one.
+
+    Of all users or of those in `pawprint_new`: for everybody, and for those who have enough sessions.
+    """
+
+    def chosen(member: str) -> str:
+        return "" if of_all else f" WHERE {member} IN (SELECT member FROM pawprint_new)"
+
+    days = f"{work.beside(DAYS)} AS stay"
+    regulars = "0"
+    if min_sessions:
+        member = f"session.{events.member}"
+        days += (
+            f" LEFT JOIN (SELECT {member} AS member FROM {work.beside(SESSIONS)} AS session{chosen(member)}"
+            f" GROUP BY {member} HAVING count(*) >= {min_sessions:d}) AS regular ON regular.member = stay.{events.member}"
+        )
+        regulars = "count(regular.member)"
+    return (
+        f'SELECT "day", "next_day", {weight:d} * count(*) AS users, {weight:d} * {regulars} AS regulars'
+        f' FROM {days}{chosen(f"stay.{events.member}")} GROUP BY "day", "next_day"'
+    )
+
+
+def _apply(work: Work, memory: dict[str, Any]) -> None:
+    """Add the steps of `pawprint_stay` to the table, and remember what lies ahead of its last day.
+
+    Steps down that are still to come, a month at most, are in no row yet: they make up the next ones.
+    """
     table = work.beside(ENGAGEMENT)
-    ends = [
-        work.one(
-            f"SELECT ({events.moment})::date FROM {events.table} WHERE {events.usable} ORDER BY {events.time} {order} LIMIT 1"
+    kinds = ("", "_active") if memory["min_sessions"] else ("",)
+    names = [f"{name}{kind}" for kind in kinds for name in _COUNTS]
+    weights = {"": "users", "_active": "regulars"}
+    ups = ", ".join(weights[kind] for kind in kinds for _ in _COUNTS)
+    week = ", ".join(column for kind in kinds for column in ("0", f"-{weights[kind]}", "0"))
+    month = ", ".join(column for kind in kinds for column in ("0", "0", f"-{weights[kind]}"))
+    work.run("ANALYZE pawprint_stay")
+    last = work.one(f"SELECT greatest(max(day) - {_EPOCH}, %s) FROM pawprint_stay", (memory["last"],))[0]
+    if last is not None:
+        ahead = [[int(each[place]) for each in memory["ahead"]] for place in range(len(names) + 1)]
+        unnested = ", ".join(["%s::int[]", *["%s::bigint[]"] * len(names)])
+        sums = ", ".join(
+            f"sum({name})::bigint AS {name}" if name.startswith("dau") else f"(sum(sum({name})) OVER (ORDER BY day))::bigint AS {name}"
+            for name in names
         )
-        for order in ("ASC", "DESC")
-    ]
-    if ends[0] is None:
-        work.run(f"DELETE FROM {table}")
-        return
-    (first,), (last,) = ends
-    first = max(first, begin or first)
-    present = work.one(f'SELECT max("timestamp")::date FROM {table}')[0]
-    low = first if present is None else max(first, min(present + timedelta(days=1), stale or date.max))
-    work.run(f'DELETE FROM {table} WHERE "timestamp" < %s OR "timestamp" >= %s', (first, low))
-    if low <= last:
-        _compute_days(work, events, low, last, min_sessions)
-
-
-def _compute_days(work: Work, events: Events, first: date, last: date, min_sessions: int) -> None:
-    # what was active a month ago still counts on the first day
-    before = date.fromordinal(max(first.toordinal() - MONTH + 1, 1))
-    kinds = ("", "_active") if min_sessions else ("",)
-    steps = ", ".join(
-        f"coalesce(sum({name}){' FILTER (WHERE regular)' if kind else ''}, 0)::bigint AS {name}{kind}"
-        for kind in kinds
-        for name in _COUNTS
-    )
-    sums = ", ".join(
-        f"dau{kind}, (sum(wau{kind}) OVER (ORDER BY day))::bigint AS wau{kind}, (sum(mau{kind}) OVER (ORDER BY day))::bigint AS mau{kind}"
-        for kind in kinds
-    )
-    shares = ", ".join(
-        f"dau{kind}, wau{kind}, mau{kind}, CASE WHEN mau{kind} > 0 THEN dau{kind}::float8 / mau{kind} ELSE 0 END"
-        for kind in kinds
-    )
-    work.run(
-        f"""
-        INSERT INTO {work.beside(ENGAGEMENT)}
-        WITH regular AS (
-            SELECT session.{events.member}{events.collation} AS member
-            FROM {work.beside(SESSIONS)} AS session GROUP BY 1 HAVING count(*) >= %s
-        ), activity AS (
-            SELECT DISTINCT {events.group} AS member, ({events.moment})::date AS day
-            FROM {events.table} WHERE {events.usable} AND {events.time} >= %s::timestamp
-        ), stay AS (
-            SELECT activity.day, lead(activity.day) OVER (PARTITION BY activity.member ORDER BY activity.day) AS next,
-                regular.member IS NOT NULL AS regular
-            FROM activity LEFT JOIN regular ON regular.member = activity.member
-        ), step AS (
-            SELECT day, regular, 1 AS dau, 1 AS wau, 1 AS mau FROM stay
-            UNION ALL SELECT least(day + {WEEK}, next), regular, 0, -1, 0 FROM stay
-            UNION ALL SELECT least(day + {MONTH}, next), regular, 0, 0, -1 FROM stay
-        ), calendar AS (
-            SELECT %s::date + number AS day FROM generate_series(0, %s) AS number
-        ), daily AS (
-            SELECT calendar.day, {steps} FROM calendar LEFT JOIN step ON step.day = calendar.day GROUP BY calendar.day
-        ), running AS (
-            SELECT day, {sums} FROM daily
+        work.run(
+            f"""
+            CREATE TEMPORARY TABLE pawprint_engagement ON COMMIT DROP AS
+            WITH step (day, {", ".join(names)}) AS (
+                SELECT day, {ups} FROM pawprint_stay
+                UNION ALL SELECT least(day + {WEEK}, next_day), {week} FROM pawprint_stay
+                UNION ALL SELECT least(day + {MONTH}, next_day), {month} FROM pawprint_stay
+            ), busy (day) AS (
+                SELECT day FROM pawprint_stay UNION SELECT {_EPOCH} + %s::int WHERE %s::int IS NOT NULL
+            ), calendar (day) AS (
+                SELECT day + later FROM (
+                    SELECT day, least(coalesce(lead(day) OVER (ORDER BY day), {_EPOCH} + %s + 1) - day - 1, {MAX_SILENCE}) AS silence
+                    FROM busy
+                ) AS pause, generate_series(0, silence) AS later
+                UNION SELECT {_EPOCH} + %s + later FROM generate_series(1, {MONTH}) AS later
+            ), change AS (
+                SELECT day, {sums}, bool_or(has_row) AS has_row FROM (
+                    SELECT day, {", ".join(names)}, false AS has_row FROM step
+                    UNION ALL SELECT day, {", ".join("0" for _ in names)}, true FROM calendar
+                    UNION ALL SELECT "timestamp"::date, {", ".join("0" for _ in names)}, true FROM {table}
+                ) AS known GROUP BY day
+            ), before (day, {", ".join(names)}) AS (
+                SELECT "timestamp"::date, {", ".join(names)} FROM {table}
+                UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far, {", ".join(names)})
+            )
+            SELECT change.day, {", ".join(f"change.{name} + coalesce(before.{name}, 0) AS {name}" for name in names)},
+                ({", ".join(f"change.{name}" for name in names)}) <> ({", ".join("0" for _ in names)}) AS is_changed
+            FROM change LEFT JOIN before ON before.day = change.day WHERE has_row
+            """,
+            (memory["last"], memory["last"], last, last, *ahead),
         )
-        SELECT day, {shares} FROM running WHERE day >= %s
-        """,
-        (min_sessions or 1, before, before, (last - before).days, first),
-    )
+        shares = {kind: f"CASE WHEN mau{kind} > 0 THEN dau{kind}::float8 / mau{kind} ELSE 0 END" for kind in kinds}
+        values = {
+            f'"{name}"': name if name in names else shares[name.removeprefix("engagement")]
+            for kind in kinds
+            for name in (*(f"{count}{kind}" for count in _COUNTS), f"engagement{kind}")
+        }
+        work.run(
+            f"""
+            UPDATE {table} AS kept SET {", ".join(f"{name} = fresh.{name}" for name in values)}
+            FROM (
+                SELECT day, {", ".join(f"{value} AS {name}" for name, value in values.items())}
+                FROM pawprint_engagement WHERE is_changed
+            ) AS fresh
+            WHERE kept."timestamp" = fresh.day
+            """
+        )
+        work.run(
+            f"""
+            INSERT INTO {table} SELECT day, {", ".join(values.values())} FROM pawprint_engagement AS fresh
+            WHERE day <= {_EPOCH} + %s AND day >= %s::date
+                AND NOT EXISTS (SELECT FROM {table} AS kept WHERE kept."timestamp" = fresh.day)
+            """,
+            (last, memory["start"] or "-infinity"),
+        )
+        work.run(
+            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement WHERE day > {_EPOCH} + %s ORDER BY day", (last,)
+        )
+        memory = {**memory, "last": last, "ahead": work.cursor.fetchall()}
+        work.run("DROP TABLE pawprint_engagement")
+    work.run("DROP TABLE pawprint_stay")
+    work.remember("engagement", memory)

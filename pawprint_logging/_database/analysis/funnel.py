@@ -1,69 +1,180 @@
-"""Funnels: how many users did one thing after the other."""
+"""Funnels: how many users did one thing after the other, and how long it took them.
+
+A user's events that are steps are put in order once, as two arrays: the times, and which step each is. From a first
+step, the next event that is step 2 is found in the sorted positions of step 2, and so on: a search, however many events
+a user has. 10,000,000 events took 0.6 times as long as with a window function for each step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
-from ...errors import ConfigurationError
 from ..reading.conditions import conditions
-from ..reading.query import Sql, all_of
-from ..reading.reader import source_of
+from ..reading.query import Sql, comparable, output_of
+from ..reading.values import register
+from ..table.columns import Column
 from ..table.schema import Table
-from .watermark import events_of
+from .selection import Asked, Selection, Step, either, select, warn_of_unknown
+
+#: columns of the answer
+COLUMNS = ("step", "users", "conversion", "step_conversion", "median_time")
 
 
-def funnel(
-    cursor: Any, table: Table, steps: Sequence[Any], within: float | None, given: Mapping[str, Any]
-) -> list[int]:
+class Question(NamedTuple):
+    """What `funnel` is asked, besides which events it sees.
+
+    Args:
+        steps: at least one.
+        within: seconds from the first step that the last may come after; None for no limit.
+        by: a field of the first step that users are split by, None for all together.
+        unit: a field whose values are counted instead of users, or None.
+    """
+
+    steps: Sequence[Step]
+    within: float | None = None
+    by: Any = None
+    unit: Any = None
+
+
+class Group(NamedTuple):
+    """Those who had a value at their first step: how many came to each step, and half of them in what time.
+
+    The times are from the step before; the first step has none.
+    """
+
+    value: Any
+    users: list[int]
+    times: list[timedelta | None]
+
+
+class Funnel(NamedTuple):
+    """The answer: groups, the largest first; one if nothing splits them, and what type the values are of."""
+
+    groups: list[Group]
+    column: Column | None
+    is_path: bool
+
+
+def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funnel:
     """Return for each step how many users came as far.
 
-    For an event that is step n, the latest first step from which it can be reached is the latest such among the events
-    before it that are step n - 1; no other first step is nearer, so that one decides whether it happened within the
-    time.
+    Of a user's attempts, each of which begins with a first step and goes on with the earliest event that is the next
+    one, the earliest that goes furthest counts.
 
     Args:
         cursor: in a transaction.
         table: the events table.
-        steps: names of events, in order; at least one.
-        within: seconds from the first step that the last may come after; None for no limit.
-        given: conditions that an event must meet.
+        question: the steps, and what is counted how.
+        asked: which events are seen.
     """
-    events = events_of(cursor, table)
-    source = source_of(cursor, table)
-    name = table.fields.event
-    if name not in source.columns:
-        raise ConfigurationError(
-            f"event_field {name!r}: there is no such column in {table.sql}; it has {', '.join(source.columns)}"
+    steps, length, by = question.steps, len(question.steps), question.by
+    selection = select(cursor, table, asked)
+    split = None if by is None else selection.split(by, COLUMNS)
+    value = None if split is None else comparable(split)
+    walks = _walks(selection, steps, value, question.unit)
+    statement = _answer(_attempts(walks, length, question.within, is_split=by is not None), length)
+    register(cursor)
+    cursor.execute(statement.text, statement.params)
+    groups = [Group(row[0], list(row[1 : length + 1]), [None, *row[length + 1 :]]) for row in cursor.fetchall()]
+    if split is None:
+        groups = groups or [Group(None, [0] * length, [None] * length)]
+    reached = [sum(group.users[place] for group in groups) for place in range(length)]
+    warn_of_unknown(cursor, selection, [step for step, users in zip(steps, reached, strict=True) if not users])
+    if split is None:
+        return Funnel(groups, None, is_path=False)
+    output = output_of(split)
+    return Funnel(groups, output.column, output.is_path)
+
+
+def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit: Any) -> Sql:
+    """Return the query for each member's events: their times in order, and at which places each step is."""
+    events = selection.events
+    matches = [selection.named(step) for step in steps]
+    if any(step.given for step in steps):
+        wanted = either(*matches)
+    else:  # in one look at the name
+        wanted = conditions(selection.source, {f"{selection.name.name}__in": [step.name for step in steps]})[0]
+    if unit is None:
+        member, where = Sql(events.group), selection.where(wanted)
+    else:
+        field = selection.field(unit)
+        text = field.sql if field.path is None else field.text
+        member = Sql(
+            f'{text.text} COLLATE "C"' if field.path is not None or field.type.category == "S" else text.text,
+            text.params,
         )
-    chosen = all_of([Sql(events.usable), *conditions(source, {f"{name}__in": list(steps)}), *conditions(source, given)])
-    matches = [conditions(source, {name: step})[0] for step in steps]
-    walk = Sql(
-        f"SELECT {events.group} AS member, {events.moment} AS moment, {events.order} AS place, "
-        + ", ".join(f"{match.text} AS is{number}" for number, match in enumerate(matches, 1))
-        + f", CASE WHEN {matches[0].text} THEN {events.moment} END AS begin1 FROM {events.table}{chosen.text}",
-        tuple(param for match in [*matches, matches[0]] for param in match.params) + chosen.params,
-    )
-    for number in range(2, len(steps) + 1):
-        walk = _next_step(walk, number, within)
-    reached = ", ".join(f"count(begin{number}) > 0 AS reached{number}" for number in range(1, len(steps) + 1))
-    users = ", ".join(f"count(*) FILTER (WHERE reached{number})" for number in range(1, len(steps) + 1))
-    cursor.execute(
-        f"SELECT {users} FROM (SELECT {reached} FROM ({walk.text}) AS walk GROUP BY member) AS member", walk.params
-    )
-    return list(cursor.fetchone())
-
-
-def _next_step(walk: Sql, number: int, within: float | None) -> Sql:
-    """Return the walk with one column more.
-
-    The latest first step from which an event is reached as step `number`, or NULL.
-    """
-    latest = f"max(begin{number - 1}) OVER (PARTITION BY member ORDER BY moment, place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-    before = f"SELECT *, CASE WHEN is{number} THEN {latest} END AS came{number} FROM ({walk.text}) AS walk{number}"
-    if within is None:
-        return Sql(f"SELECT *, came{number} AS begin{number} FROM ({before}) AS step{number}", walk.params)
-    timely = f"CASE WHEN moment - came{number} <= %s::interval THEN came{number} END"
+        where = selection.timed(wanted, Sql(f"{text.text} IS NOT NULL", text.params))
+    value = value or Sql("NULL")
+    pieces = [member, value]
+    if len({step.name for step in steps}) == len(steps):  # an event is one of them at most
+        whens = [Sql(f"WHEN {match.text} THEN {number}", match.params) for number, match in enumerate(matches, 1)]
+        step, lateral = Sql(f"(CASE {' '.join(when.text for when in whens)} END)::int2", _params(whens)), Sql("")
+    else:
+        # an event that is several steps comes once for each, the last one first: none of them is after another
+        cases = [
+            Sql(f"CASE WHEN {match.text} THEN {number} END", match.params) for number, match in enumerate(matches, 1)
+        ]
+        step = Sql("step::int2")
+        lateral = Sql(
+            f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(case.text for case in cases)}]) AS step", _params(cases)
+        )
+        where = Sql(f"{where.text} AND step IS NOT NULL", where.params)
+    order = "ORDER BY moment, place, step DESC" if lateral.text else "ORDER BY moment, place"
+    values = f", array_agg(value {order}) FILTER (WHERE step = 1) AS splits" if value.text != "NULL" else ""
+    places = ", ".join(f"array_positions(steps, {number}::int2) AS at{number}" for number in range(1, len(steps) + 1))
     return Sql(
-        f"SELECT *, {timely} AS begin{number} FROM ({before}) AS step{number}", (f"{within:.6f} seconds", *walk.params)
+        f"SELECT *, {places} FROM ("
+        f"SELECT member, array_agg(moment {order}) AS moments, array_agg(step {order}) AS steps{values} FROM ("
+        f"SELECT {member.text} AS member, {value.text} AS value, {step.text} AS step,"
+        f" {events.moment} AS moment, {events.order} AS place FROM {selection.table}{lateral.text}{where.text}"
+        f") AS event GROUP BY member OFFSET 0) AS walk OFFSET 0",
+        _params([*pieces, step, lateral, where]),
     )
+
+
+def _attempts(walks: Sql, length: int, within: float | None, *, is_split: bool) -> Sql:
+    """Return the query for the attempt that counts, one a member: value, and the moment of each step, NULL if too late.
+
+    `OFFSET 0` keeps the planner from writing an expression out again wherever it is used.
+    """
+    if within is None:  # nobody gets further than from the first of all
+        first = "at1[1] AS p1" + (", splits[1] AS value" if is_split else "")
+    else:
+        first = "unnest(at1) AS p1" + (", unnest(splits) AS value" if is_split else "")
+    walk = f"SELECT *, {first} FROM ({walks.text}) AS walk OFFSET 0"
+    for number in range(2, length + 1):
+        at = f"at{number}[1 + width_bucket(p{number - 1}, at{number})]"
+        walk = f"SELECT *, {at} AS p{number} FROM ({walk}) AS step{number} OFFSET 0"
+    value = "value" if is_split else "NULL AS value"
+    moments = ", ".join(f"moments[p{number}] AS t{number}" for number in range(1, length + 1))
+    attempts = f"SELECT member, {value}, {moments} FROM ({walk}) AS walk WHERE p1 IS NOT NULL"
+    if within is None:
+        return Sql(attempts, walks.params)
+    timely = ", ".join(
+        f"CASE WHEN t{number} - t1 <= %s::interval THEN t{number} END AS t{number}" for number in range(2, length + 1)
+    )
+    columns = ", ".join(("member", "value", "t1", *([timely] if timely else [])))
+    reached = " + ".join(f"(t{number} IS NOT NULL)::int" for number in range(1, length + 1))
+    return Sql(
+        f"SELECT DISTINCT ON (member) * FROM (SELECT {columns} FROM ({attempts} OFFSET 0) AS attempt) AS timely"
+        f" ORDER BY member, {reached} DESC, t1",
+        (*[f"{within:.6f} seconds"] * (length - 1), *walks.params),
+    )
+
+
+def _answer(attempts: Sql, length: int) -> Sql:
+    """Return the query for value, users of each step, and median times, the most frequent value first."""
+    users = ", ".join(f"count(t{number})" for number in range(1, length + 1))
+    medians = "".join(
+        f", percentile_cont(0.5) WITHIN GROUP (ORDER BY t{number} - t{number - 1})" for number in range(2, length + 1)
+    )
+    return Sql(
+        f"SELECT value, {users}{medians} FROM ({attempts.text}) AS attempt GROUP BY value ORDER BY 2 DESC, value",
+        attempts.params,
+    )
+
+
+def _params(pieces: Sequence[Sql]) -> tuple[Any, ...]:
+    return tuple(param for piece in pieces for param in piece.params)

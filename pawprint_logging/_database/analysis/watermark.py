@@ -1,39 +1,14 @@
-"""Which rows have arrived since the last look, late ones included, at a cost in proportion to them.
-
-A watermark on the time would miss late events, and one on the serial number alone would miss rows whose transaction
-commits after that of a higher number. So the numbers that are missing below the watermark are remembered, as ranges,
-and looked at again until every transaction that was under way when they were missing has ended: `pg_snapshot_xmin` of
-now is past `pg_snapshot_xmax` of then. A row may be reported twice, never not at all; who asks must be able to bear
-that.
-"""
+"""The events table, as the SQL that derives something from it sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
+from ..reading.arrivals import Number, number_of
 from ..reading.query import TIMES, quoted
 from ..table.columns import columns_of
 from ..table.schema import Table
-
-#: seconds for which missing numbers are looked at again in any case: one may be drawn before its transaction has an ID
-#: to be known by
-GRACE = 60
-#: ranges of missing numbers that are kept apart; beyond that the older ones are taken together, which reports rows
-#: twice
-MAX_RANGES = 10_000
-
-# A number drawn from a sequence in blocks (CACHE), downwards or in circles says nothing about when its row came.
-_KEY = """
-SELECT a.attname FROM pg_attribute a
-JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
-    AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-JOIN pg_sequence s ON s.seqrelid = d.objid AND s.seqcache = 1 AND s.seqincrement > 0 AND NOT s.seqcycle
-WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '') AND EXISTS (
-    SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid)
-ORDER BY a.attnum LIMIT 1
-"""
 
 _FACTS = """
 SELECT c.oid, pg_relation_filenode(c.oid), c.relkind, EXISTS (
@@ -41,8 +16,15 @@ SELECT c.oid, pg_relation_filenode(c.oid), c.relkind, EXISTS (
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = %s
     WHERE i.indrelid = c.oid AND i.indpred IS NULL AND i.indisvalid),
     (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s),
-    (SELECT typcollation <> 0 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid AND a.attname = %s)
+    (SELECT typcollation <> 0 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid AND a.attname = %s),
+    to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL, to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL
 FROM pg_class c WHERE c.oid = %s::regclass
+"""
+
+#: the column by which Citus spreads a table over its nodes; no row for another table
+_DISTRIBUTION = """
+SELECT column_to_column_name(logicalrelid, partkey) FROM pg_dist_partition
+WHERE logicalrelid = %s::regclass AND partmethod = 'h'
 """
 
 
@@ -56,12 +38,14 @@ class Events(NamedTuple):
         moment: the time, as a TIMESTAMP in UTC.
         time: the column of the time, for conditions that an index serves.
         event: the name of the event, as text.
-        key: the column that numbers rows as they come, None if there is none.
+        number: the column that numbers rows as they come, None if there is none.
         order: what rows of one time are ordered by.
         user_type: the type of the user column, as DDL.
-        collation: what makes sorting users quick, for texts: by a language's rules it takes several times as long.
+        collation: what makes sorting users quick, for texts: by a language's rules it takes several times as long. Not
+            where the user distributes the table: it would keep window functions from Citus' workers.
         is_time_indexed: whether a range of time can be read without reading everything.
-        identity: what changes when the table is another, or was emptied.
+        is_distributed: whether Citus spreads the table over its nodes by the user.
+        identity: what changes when the table is another, or was emptied, or written anew.
     """
 
     table: str
@@ -70,17 +54,22 @@ class Events(NamedTuple):
     moment: str
     time: str
     event: str
-    key: str | None
+    number: Number | None
     order: str
     user_type: str
     collation: str
     is_time_indexed: bool
+    is_distributed: bool
     identity: list[int | None]
 
     @property
     def group(self) -> str:
         """The user, as it is quick to sort by."""
         return self.user + self.collation
+
+    def plain(self, expression: str) -> str:
+        """Return a user as the derived tables have it, without the collation that it was sorted by."""
+        return f"{expression}::{self.user_type}" + (' COLLATE "default"' if self.collation else "")
 
     @property
     def usable(self) -> str:
@@ -107,11 +96,16 @@ def events_of(cursor: Any, table: Table) -> Events:
         raise ConfigurationError(
             f"timestamp_field {fields.timestamp!r}: the column is of type {kind}; it must be a timestamp or a date"
         )
-    cursor.execute(_KEY, (table.sql,))
-    row = cursor.fetchone()
-    key = f"e.{quoted(row[0])}" if row else None
+    number = number_of(cursor, table.sql)
     cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, table.sql))
-    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable = cursor.fetchone()
+    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = cursor.fetchone()
+    distribution = None
+    if has_citus:
+        cursor.execute(_DISTRIBUTION, (table.sql,))
+        distribution = cursor.fetchone()
+    is_distributed = distribution is not None and distribution[0] == fields.user
+    # rows of a partition have places; those of Citus' shards and of TimescaleDB's columnstore do not
+    place = "e.ctid" if relation_kind in "rp" and not (has_citus or has_timescale) else "NULL::int"
     time = f"e.{quoted(fields.timestamp)}"
     user = f"e.{quoted(fields.user)}"
     return Events(
@@ -121,61 +115,11 @@ def events_of(cursor: Any, table: Table) -> Events:
         moment=time if kind == "timestamp without time zone" else f"{time}::timestamp",
         time=time,
         event=f"e.{quoted(fields.event)}::text" if fields.event in columns else "NULL::text",
-        key=key,
-        order=key or ("e.ctid" if relation_kind == "r" else "NULL::int"),
+        number=number,
+        order=place if number is None else number.key,
         user_type=user_type,
-        collation=' COLLATE "C"' if is_collatable else "",
+        collation=' COLLATE "C"' if is_collatable and not is_distributed else "",
         is_time_indexed=is_time_indexed,
+        is_distributed=is_distributed,
         identity=[oid, filenode],
     )
-
-
-class Arrivals(NamedTuple):
-    """What has arrived: ranges of numbers, the new one first, and what to remember for the next look."""
-
-    ranges: list[tuple[int, int]]
-    memory: dict[str, Any]
-
-
-def look(cursor: Any, events: Events, memory: Mapping[str, Any] | None) -> Arrivals:
-    """Return what has arrived since the look that left this memory, or since ever.
-
-    Statements that then ask for these ranges see at least what is meant, since their snapshots are newer.
-
-    Args:
-        cursor: in a transaction of isolation level READ COMMITTED.
-        events: a table with a key.
-        memory: what the last look returned, None at first.
-    """
-    key = events.key
-    cursor.execute(
-        f"SELECT count(*), min({key}), max({key}), pg_snapshot_xmin(pg_current_snapshot())::text::bigint,"
-        f" pg_snapshot_xmax(pg_current_snapshot())::text::bigint, extract(epoch FROM clock_timestamp())::float8"
-        f" FROM {events.table}" + ("" if memory is None else f" WHERE {key} > %s"),
-        () if memory is None else (memory["high"],),
-    )
-    number, lowest, highest, oldest, newest, now = cursor.fetchone()
-    low = memory["high"] if memory is not None else min(0, lowest - 1) if number else 0
-    high = highest if number else low
-    generations = list(memory["missing"]) if memory is not None else []
-    ranges = [(low + 1, high)] + [tuple(each) for generation in generations for each in generation["ranges"]]
-    generations = [each for each in generations if each["until"] > oldest or each["at"] + GRACE > now]
-    if number < high - low:
-        missing = _missing(cursor, events, low, high)
-        if missing:
-            generations.append({"ranges": missing, "until": newest, "at": now})
-    return Arrivals(ranges, {"high": high, "missing": generations})
-
-
-def _missing(cursor: Any, events: Events, low: int, high: int) -> list[list[int]]:
-    cursor.execute(
-        f"SELECT first, last FROM ("
-        f"SELECT coalesce(lag({events.key}) OVER (ORDER BY {events.key}), %s) + 1 AS first, {events.key} - 1 AS last"
-        f" FROM {events.table} WHERE {events.key} > %s AND {events.key} <= %s) AS gap WHERE first <= last ORDER BY 1",
-        (low, low, high),
-    )
-    missing = [list(row) for row in cursor.fetchall()]
-    if len(missing) > MAX_RANGES:
-        older = missing[: len(missing) - MAX_RANGES + 1]
-        missing = [[older[0][0], older[-1][1]], *missing[len(older) :]]
-    return missing

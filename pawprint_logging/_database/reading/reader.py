@@ -31,6 +31,8 @@ _BEGIN = (
     f"{BEGIN}; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL bytea_output = 'hex'"
 )
 BEGIN_READ = _BEGIN.replace("BEGIN", "BEGIN READ ONLY", 1)
+#: for a question that takes several statements: all of them see the same
+BEGIN_SNAPSHOT = _BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 1)
 
 #: refusals that a condition's value or type is to blame for: class 22, and 42883, no such operator
 _REFUSED = ("22", "42883")

@@ -1,0 +1,251 @@
+"""Days: on which days (in UTC) a user was active, one row each, and what keeps all that is derived up to date.
+
+They are kept up together with the sessions, and stay when their events go. Each knows the user's first day, and the
+next one, so that who was active in a month, and who came back, is counted without sorting anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..reading.arrivals import Gap, look
+from ..reading.query import quoted
+from . import engagement, sessions
+from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
+from .watermark import Events, events_of
+
+#: columns of the table beside that of the user
+DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
+
+#: events from which on it matters that a call reads all of them
+_MANY = 1000
+
+#: what the memory of the sessions looks like; another one is not understood
+_FORM = 2
+
+_WHOLE_DAY = 24 * 60
+
+
+def bring_up_to_date(
+    work: Work, *, duration: float | None = None, clean: bool = False, clean_days: bool = False
+) -> Events:
+    """Bring sessions and days up to date, and the engagement where there is one; return the events table.
+
+    Args:
+        work: the open computation.
+        duration: minutes of silence that end a session; None for those of the last time.
+        clean: whether to build everything anew. Sessions are built anew too where they cannot be extended: another
+            duration, another events table, no column that numbers the events; then those stay that are older than the
+            oldest event, and all days.
+        clean_days: whether to build the days anew.
+    """
+    events = events_of(work.cursor, work.table)
+    memory = work.remembered("sessions") if work.has(SESSIONS) else None
+    if duration is None:
+        duration = memory["duration"] if memory is not None else sessions.DURATION
+    silence = f"{duration * 60:.6f} seconds"
+    is_same = memory is not None and _is_same(work, events, memory)
+    extends = (
+        is_same
+        and memory is not None
+        and memory.get("form") == _FORM
+        and not clean
+        and events.number is not None
+        and memory["duration"] == duration
+        and memory["number"] == events.number.column
+        and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
+    )
+    keeps = is_same and not clean
+    if clean:
+        _warn_of_loss(work, events)
+    _warn_of_cost(work, events)
+    gaps, witness = None, None
+    if events.number is not None:
+        known = [Gap(*each) for each in memory["gaps"]] if extends and memory is not None else None
+        arrivals = look(work.cursor, events.table, events.number, known)
+        gaps = arrivals.gaps
+        witness = memory["witness"] if extends and memory is not None and not arrivals.ranges else None
+        if arrivals.ranges:
+            witness = _witness(work, events, max(last for _, last in arrivals.ranges))
+        if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
+            with engagement.following(work, events):
+                sessions.extend(work, events, silence)
+                _extend(work, events)
+    if not extends:
+        sessions.build(work, events, silence, None if gaps is None else max(g.first for g in gaps) - 1, keeps=keeps)
+    if not extends or clean_days:
+        if extends:
+            _warn_of_loss(work, events, DAYS)
+        _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
+        engagement.outdate(work)
+    work.remember(
+        "sessions",
+        {
+            "form": _FORM,
+            "duration": duration,
+            "identity": events.identity,
+            "number": events.number and events.number.column,
+            "gaps": gaps,
+            "witness": witness,
+            "tables": [work.oid(SESSIONS), work.oid(DAYS)],
+        },
+    )
+    return events
+
+
+def erase(work: Work, user: str) -> None:
+    """Delete a user from sessions and days, and take them out of the engagement.
+
+    Args:
+        work: the open computation.
+        user: the user's id, as text.
+    """
+    events = events_of(work.cursor, work.table)
+    work.run(
+        f"CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member", (user,)
+    )
+    with engagement.following(work, events):
+        for suffix in (SESSIONS, DAYS):
+            if work.has(suffix):
+                work.run(
+                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_new"
+                    f" WHERE gone.{events.member} = pawprint_new.member"
+                )
+
+
+def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
+    """Return whether the events table is the one that was looked at, perhaps written anew (VACUUM FULL)."""
+    if memory.get("form") != _FORM:  # 0.1.0
+        return bool(memory["known"][1] == events.identity)
+    if memory["identity"] == events.identity:
+        return True
+    witness = memory["witness"]
+    if memory["identity"][0] != events.identity[0] or witness is None or events.number is None:
+        return False
+    return bool(memory["number"] == events.number.column and _witness(work, events, witness[0]) == witness)
+
+
+def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
+    """Return what tells the row of this number from another one."""
+    assert events.number is not None
+    row = work.one(
+        f"SELECT md5(concat({events.moment}, ' ', {events.user})) FROM {events.table} WHERE {events.number.key} = %s",
+        (number,),
+    )
+    return None if row is None else [number, row[0]]
+
+
+def _warn_of_loss(work: Work, events: Events, *suffixes: str) -> None:
+    """Note how many rows are lost for good when all is built anew: their events are gone."""
+    ends = {SESSIONS: "last_timestamp", DAYS: DAY}
+    first = f"({sessions.oldest(events)})"
+    counts = [
+        (work.one(f"SELECT count(*) FROM {work.beside(suffix)} WHERE {ends[suffix]} < {first}{cast}")[0], suffix[2:])
+        for suffix in suffixes or (SESSIONS, DAYS)
+        for cast in ("::date" if suffix == DAYS else "",)
+        if work.has(suffix)
+    ]
+    if any(number for number, _ in counts):
+        lost = " and ".join(f"{number:,} {what}" for number, what in counts)
+        work.notes.append(
+            f"statistics of {work.table.sql} are built anew: {lost} older than the oldest event are gone for good"
+        )
+
+
+def _warn_of_cost(work: Work, events: Events) -> None:
+    """Note where a call reads the whole table, and the statement that mends it."""
+    table = work.table.sql
+    if events.number is not None and events.number.is_indexed:
+        return
+    if work.one(f"SELECT count(*) FROM (SELECT FROM {events.table} LIMIT {_MANY}) AS first_ones")[0] < _MANY:
+        return
+    if events.number is None:
+        work.notes.append(
+            f"{table} has no column that numbers its rows, so that every call computes all of it anew; mend it with:"
+            f" ALTER TABLE {table} ADD COLUMN id BIGINT GENERATED BY DEFAULT AS IDENTITY; CREATE INDEX ON {table} (id)"
+        )
+    else:
+        column = quoted(events.number.column).replace("%%", "%")
+        work.notes.append(
+            f"no index of {table} begins with {column}, so that every call reads the whole table to find what is new;"
+            f" mend it with: CREATE INDEX ON {table} ({column})"
+        )
+
+
+def _columns(events: Events) -> dict[str, str]:
+    return {
+        DAY: "DATE NOT NULL",
+        events.member: f"{events.user_type} NOT NULL",
+        FIRST: "DATE NOT NULL",
+        NEXT: "DATE",
+    }
+
+
+def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
+    """Build the table anew.
+
+    Args:
+        work: the open computation.
+        events: the events.
+        keeps: whether the days stay that are there.
+        whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
+            events.
+    """
+    member = f"{events.member}{events.collation}"
+    sources = [f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"]
+    if not whole:
+        table = f"FROM {work.beside(SESSIONS)}"
+        sources = [
+            f'SELECT {member} AS member, "timestamp"::date AS day {table}',
+            f'SELECT {member}, "timestamp"::date + later {table}, generate_series(1, last_timestamp::date - "timestamp"::date)'
+            ' AS later WHERE last_timestamp::date > "timestamp"::date',
+        ]
+    if keeps and work.matches(DAYS, _columns(events)):
+        sources.append(f"SELECT {member}, {DAY} FROM {work.beside(DAYS)}")
+    query = f"""
+        SELECT day, {events.plain("member")}, first_value(day) OVER one, lead(day) OVER one
+        FROM (SELECT member, day FROM ({" UNION ALL ".join(sources)}) AS activity GROUP BY member, day) AS active
+        WINDOW one AS (PARTITION BY member ORDER BY day)
+    """
+    distribute_by = events.member if events.is_distributed else None
+    work.fill(DAYS, _columns(events), query, [], distribute_by)
+    if not _has_key(work):
+        work.run(f"ALTER TABLE {work.beside(DAYS)} ADD PRIMARY KEY ({events.member}, {DAY})")
+
+
+def _has_key(work: Work) -> bool:
+    return bool(
+        work.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)", (work.table.beside(DAYS),))[0]
+    )
+
+
+def _extend(work: Work, events: Events) -> None:
+    """Add the days of the events that were put aside."""
+    days = work.beside(DAYS)
+    work.run(
+        f"""
+        INSERT INTO {days} ({DAY}, {events.member}, {FIRST})
+        SELECT DISTINCT moment::date, member, moment::date FROM pawprint_new ON CONFLICT DO NOTHING
+        """
+    )
+    if work.cursor.rowcount:
+        _link(work, events)
+
+
+def _link(work: Work, events: Events) -> None:
+    """Let the days of the users that were put aside know the first, and the next."""
+    days = work.beside(DAYS)
+    work.run(
+        f"""
+        UPDATE {days} AS kept SET {FIRST} = right_one.first_one, {NEXT} = right_one.next_one
+        FROM (
+            SELECT day.{events.member} AS member, day.{DAY} AS that_day,
+                first_value(day.{DAY}) OVER one AS first_one, lead(day.{DAY}) OVER one AS next_one
+            FROM {days} AS day WHERE day.{events.member} IN (SELECT member FROM pawprint_new)
+            WINDOW one AS (PARTITION BY day.{events.member} ORDER BY day.{DAY})
+        ) AS right_one
+        WHERE kept.{events.member} = right_one.member AND kept.{DAY} = right_one.that_day
+            AND (kept.{FIRST}, kept.{NEXT}) IS DISTINCT FROM (right_one.first_one, right_one.next_one)
+        """
+    )

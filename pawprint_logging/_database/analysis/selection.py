@@ -1,0 +1,223 @@
+"""The events that a question is about, with the columns of the users' own table where one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ..._nearest import did_you_mean
+from ...errors import ConfigurationError
+from ..reading.conditions import between, conditions, ends
+from ..reading.notice import warn, warn_of_columns
+from ..reading.query import Field, Source, Sql, all_of, split_field
+from ..reading.reader import source_of
+from ..table.schema import Table
+from .users import PREFIX, Accounts, accounts_of
+from .watermark import Events, events_of
+
+_STEP = 'the name of an event, or a name and its conditions, as in ("signup", {"metadata__plan": "pro"})'
+
+
+class Step(NamedTuple):
+    """The name of an event, and conditions that hold for it alone."""
+
+    name: str
+    given: Mapping[str, Any] = {}
+
+
+class Asked(NamedTuple):
+    """What every question says about the events that it sees.
+
+    Args:
+        given: conditions.
+        start: the first moment, None where it is open.
+        end: the last moment, None where it is open.
+        zone: the zone whose midnight a date stands for, and by whose calendar time is cut.
+        accounts: the column that holds the users of another table, if one is named.
+        arguments: the question's own arguments, None for those that were not given: a column of such a name may have
+            been meant.
+    """
+
+    given: Mapping[str, Any]
+    start: Any = None
+    end: Any = None
+    zone: str = "UTC"
+    accounts: Accounts | None = None
+    arguments: Mapping[str, Any] = {}
+
+
+class Selection(NamedTuple):
+    """The events that a question is about, as SQL.
+
+    Args:
+        events: the events table.
+        event: the column of the event's name.
+        source: the columns of the table, and those of the accounts.
+        table: what stands behind FROM.
+        conditions: what an event must meet.
+        span: those of them that are about time alone.
+        end: the last moment that is looked at, None where it is open.
+        zone: the zone of the calendar.
+    """
+
+    events: Events
+    event: str
+    source: Source
+    table: str
+    conditions: list[Sql]
+    span: list[Sql]
+    end: Any
+    zone: str
+
+    @property
+    def name(self) -> Field:
+        """The field of the event's name.
+
+        Raises:
+            ConfigurationError: the table has none.
+        """
+        if self.event not in self.source.columns:
+            raise ConfigurationError(
+                f"event_field {self.event!r}: there is no such column in {self.source.table}; "
+                f"it has {', '.join(self.source.columns)}"
+            )
+        return self.source.field(self.event)
+
+    @property
+    def is_aware(self) -> bool:
+        """Whether the calendar is a zone's: a DATE is a day of every zone's calendar, and has none."""
+        return self.zone != "UTC" and self.source.columns[self.source.timestamp].type != "date"
+
+    def field(self, name: Any) -> Field:
+        """Return what a field's name stands for.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        _require_accounts(self.source, [name])
+        return split_field(self.source, name)
+
+    def named(self, step: Step) -> Sql:
+        """Return the condition for an event to be this step."""
+        _require_accounts(self.source, step.given)
+        pieces = conditions(self.source, {self.name.name: step.name}) + conditions(self.source, step.given)
+        return both(*pieces)
+
+    def where(self, *more: Sql) -> Sql:
+        """Return the WHERE clause for events of a user and a time that meet the conditions, and these."""
+        return all_of([Sql(self.events.usable), *more, *self.conditions])
+
+    def timed(self, *more: Sql) -> Sql:
+        """Return the WHERE clause for events of a time that meet the conditions, and these."""
+        return all_of([Sql(f"isfinite({self.events.time})"), *more, *self.conditions])
+
+    def split(self, name: Any, taken: Iterable[str]) -> Field:
+        """Return the field that the answer is split by.
+
+        Raises:
+            ConfigurationError: there is none of that name, or the answer has a column called so.
+        """
+        if name in taken:
+            raise ConfigurationError(
+                f"by {name!r} is the name of a column of the result; such a field can be read with query()"
+            )
+        return self.field(name)
+
+
+def select(cursor: Any, table: Table, asked: Asked) -> Selection:
+    """Return the events that a question is about.
+
+    Raises:
+        ConfigurationError: a condition, time or table of accounts cannot be used, or the table has no user or time.
+        psycopg2.errors.UndefinedTable: there is no events table.
+    """
+    events = events_of(cursor, table)
+    source = source_of(cursor, table)
+    warn_of_columns(source, {"start": asked.start, "end": asked.end, **asked.arguments})
+    joined = events.table
+    if asked.accounts is not None:
+        join, columns = accounts_of(cursor, asked.accounts, events.user)
+        joined += join
+        source = source._replace(columns={**source.columns, **columns})
+    _require_accounts(source, asked.given)
+    start, end = ends(source, asked.start, asked.end, zone=asked.zone)
+    span = between(source, start, end)
+    chosen = conditions(source, asked.given) + span
+    return Selection(events, table.fields.event, source, joined, chosen, span, end, asked.zone)
+
+
+def _require_accounts(source: Source, names: Iterable[Any]) -> None:
+    column = PREFIX.removesuffix("__")
+    known = any(name == column or name.startswith(PREFIX) for name in source.columns)
+    if not known and any(isinstance(name, str) and name.startswith(PREFIX) for name in names):
+        raise ConfigurationError(
+            f"{PREFIX}… is a column of the users' own table, which has to be named: "
+            'Statistics(tracker, users="accounts_user.id")'
+        )
+
+
+def both(*pieces: Sql) -> Sql:
+    """Return the condition that all of these are, of which there is at least one."""
+    text = " AND ".join(piece.text for piece in pieces)
+    return Sql(f"({text})" if len(pieces) > 1 else text, tuple(param for piece in pieces for param in piece.params))
+
+
+def either(*pieces: Sql) -> Sql:
+    """Return the condition that one of these is, of which there is at least one."""
+    text = " OR ".join(piece.text for piece in pieces)
+    return Sql(f"({text})" if len(pieces) > 1 else text, tuple(param for piece in pieces for param in piece.params))
+
+
+def step_of(value: Any, what: str = "a step") -> Step:
+    """Return what names an event: a name, or a pair of a name and conditions.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if isinstance(value, str):
+        return Step(value)
+    if (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], Mapping)
+    ):
+        return Step(value[0], dict(value[1]))
+    raise ConfigurationError(f"{what} is {_STEP}, not a value of type {type(value).__name__}")
+
+
+def steps_of(value: Any, what: str) -> list[Step]:
+    """Return what names one event or several: what `step_of` takes, or a list of it; none for None.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if value is None:
+        return []
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[1], Mapping)
+    if isinstance(value, (tuple, list, set, frozenset)) and not is_pair:
+        if not value:
+            raise ConfigurationError(f"{what} names no event; leave it out for any")
+        return [step_of(each, what) for each in value]
+    return [step_of(value, what)]
+
+
+def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) -> None:
+    """Warn of names that occur in no event of the table, with the one that was likely meant.
+
+    Args:
+        cursor: in a transaction.
+        selection: the events; their conditions play no part.
+        steps: those of which nothing was found.
+    """
+    events, name = selection.events, selection.name
+    known: list[str] | None = None
+    for missing in dict.fromkeys(step.name for step in steps):
+        match = selection.named(Step(missing))
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {events.table} WHERE {match.text})", match.params)
+        if cursor.fetchone()[0]:
+            continue
+        if known is None:
+            cursor.execute(f"SELECT DISTINCT {events.event} FROM {events.table} WHERE {name.sql.text} IS NOT NULL", ())
+            known = [row[0] for row in cursor.fetchall()]
+        warn(f"no event {missing!r} in {selection.source.table}{did_you_mean(missing, known)}")
