@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from ._database.reading import reader, series
+from ._capture.declared import declared, declared_fields
+from ._database.analysis import erasure
+from ._database.reading import catalogue, reader, series, top, views
 from ._database.reading.query import Span, Split
 from ._database.session.connection import Session
 from ._database.table.indexes import requested_ddl
@@ -266,6 +268,119 @@ class Reading(ABC):
         """
         span = Span(resolution, start, end, tz, fill, None if by is None else Split(by, limit))
         return self._aggregate("max", field, span, conditions)
+
+    def top(
+        self,
+        /,
+        field: str = "event",
+        *,
+        limit: int = series.LIMIT,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        **conditions: Any,
+    ) -> pd.DataFrame:
+        """Return a field's most frequent values.
+
+        Args:
+            field: a column or path, by default the event's name; NULL is no value.
+            limit: how many values, default 10.
+            start: the first moment that counts, included, such as ``"7d"``. Default: all there is.
+            end: the last moment that counts, included. Default: all there is.
+            **conditions: what a row must meet; see `Reading`.
+
+        Returns:
+            A DataFrame with a column of the field's name, ``count``, and ``users``: of how many different users; the
+            most frequent value first. A table without users has NA for their number.
+
+        Raises:
+            ConfigurationError: an unknown field or modifier, a field that is named like a column of the result, a
+                value that does not compare, or debug mode.
+            ImportError: pandas is not installed.
+            psycopg2.Error: the database could not be reached, or there is no such table.
+        """
+        return top.top(self._reading(), self.layout, field, conditions, limit=limit, start=start, end=end)
+
+    def catalogue(self, *, start: Moment | None = None, end: Moment | None = None) -> pd.DataFrame:
+        """Return what is in the table: events, their fields, of which types these are, and since when.
+
+        Of more than 200,000 rows a sample of about 100,000 is looked at, and the newest ones beside it:
+        ``attrs["sampled"]`` says whether, ``attrs["rows"]`` how many rows were seen, ``attrs["estimated_rows"]`` out of
+        how many. An event that is rarer than one in 100,000 may be missing then, and times are those in the sample.
+
+        Args:
+            start: the first moment that counts, included, such as ``"7d"``. Default: all there is.
+            end: the last moment that counts, included. Default: all there is.
+
+        Returns:
+            A DataFrame with a row for each event and field, and the columns ``event``, ``field`` (a column, or a path
+            as it is asked for), ``type`` (of a column PostgreSQL's; of a path integer, number, boolean, text, array,
+            object, or several of them joined by ``|``), ``share`` (the part of such events that have it), ``first``
+            and ``last`` (when it was seen first and last). An event without any field has a row without one.
+
+        Raises:
+            ConfigurationError: `start` or `end` is no time, or debug mode.
+            ImportError: pandas is not installed.
+            psycopg2.Error: the database could not be reached, or there is no such table.
+        """
+        return catalogue.catalogue(self._reading(), self.layout, start=start, end=end)
+
+    def create_views(self, *, prefix: str | None = None) -> list[str]:
+        """Create a view for each event, with a typed column for each field, for dashboards and those who write SQL.
+
+        The fields are those of the catalogue, and of the class where the event is declared by one. Run again, views
+        follow new fields, and keep the rights that were granted on them; those of events that are gone are dropped.
+        Views that were not made here are left alone. A value that is not of its column's type is NULL there.
+
+        Args:
+            prefix: what comes before the event in a view's name, default: the table's name and an underscore. A name
+                that is too long for PostgreSQL is cut, with a checksum.
+
+        Returns:
+            The names of the views, unquoted, with the schema if the table has one.
+
+        Raises:
+            ConfigurationError: something else has the name of a view, the table has no column for events, or debug
+                mode.
+            psycopg2.errors.DependentObjectsStillExist: a column changed its type, and something depends on the view.
+            psycopg2.Error: the database could not be reached or refused it, or there is no such table.
+        """
+        session = self._reading()
+        fields = {
+            name: {field: each.type for field, each in declared_fields(cls).items()} for name, cls in declared().items()
+        }
+        return views.create(session, self.layout, prefix=prefix, declared=fields)
+
+    def export_user(self, user: Any) -> Iterator[dict[str, Any]]:
+        """Stream all rows of a user, ordered by time, as `iter_rows` does.
+
+        Args:
+            user: the user, as it is in the column of users; not None.
+
+        Yields:
+            Dicts, column → value.
+
+        Raises:
+            ConfigurationError: no user, a value that does not compare, a table without users, or debug mode.
+            psycopg2.Error: the database could not be reached, or there is no such table.
+        """
+        return self.iter_rows(**{f"{self.layout.fields.user}__eq": erasure.checked(user)})
+
+    def erase_user(self, user: Any) -> int:
+        """Delete a user's events, sessions and days of activity, in one transaction, and take them out of engagement.
+
+        What others did is left as it is. Events that are still on their way to the table need a second call.
+
+        Args:
+            user: the user, as it is in the column of users; not None.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            ConfigurationError: no user, a value that does not compare, a table without users, or debug mode.
+            psycopg2.Error: the database could not be reached or refused it, or there is no such table.
+        """
+        return erasure.erase(self._reading(), self.layout, erasure.checked(user))
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Run any SQL, and return its rows; what it changes is committed.

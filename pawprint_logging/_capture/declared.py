@@ -1,0 +1,182 @@
+"""Which classes are events: what each is called, and how the fields of an instance are read.
+
+`Event` and `register_event` enter classes here; capture asks what a value is, and the catalogue which fields there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_type_hints
+
+#: reads the name and the fields of an instance
+Reader = Callable[[Any], "tuple[str, dict[str, Any]]"]
+
+#: types that nearly all marks and messages have, and that are no event for sure
+_PLAIN = frozenset({str, bool, int, float, type(None), dict, list, tuple})
+
+
+class EventText(str):
+    """The text of an event, which is still that event after `logging` has made a message of it.
+
+    `QueueHandler.prepare` and `SocketHandler.makePickle` replace a record's message by its text, without a hook in
+    between; so the text carries the event. Arguments are left out, and what is added, a traceback, is text of the
+    event too.
+    """
+
+    event: Any
+
+    @classmethod
+    def of(cls, text: str, event: Any) -> EventText:
+        """Return the text of an event."""
+        made = cls(text)
+        made.event = event
+        return made
+
+    def __str__(self) -> str:
+        return self
+
+    def __mod__(self, _: object) -> EventText:
+        return self
+
+    def __add__(self, other: str) -> EventText:
+        return EventText.of(str.__add__(self, other), self.event)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EventText.of, (str.__str__(self), self.event)
+
+
+class FieldType(NamedTuple):
+    """A field as its class declares it: its type, resolved where that is possible, and whether it must be given."""
+
+    type: Any
+    is_required: bool
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    read: Reader
+    fields: Callable[[type], dict[str, bool]]
+
+
+_declarations: dict[type, _Declaration] = {}
+_names: dict[str, type] = {}
+
+
+def declare(cls: type, name: str, read: Reader, fields: Callable[[type], dict[str, bool]]) -> None:
+    """Enter a class.
+
+    Args:
+        cls: the class; a class statement that is run again replaces what it made before.
+        name: what its events are called.
+        read: returns name and fields of an instance.
+        fields: returns the names of the fields, and whether they must be given.
+
+    Raises:
+        TypeError: the name is no text, or another class has it.
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f'{cls.__name__}: the name of an event must be text, as in name="purchase"; not {name!r}')
+    other = _names.get(name, cls)
+    # a reloaded module or a notebook's cell defines the same class again
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise TypeError(
+            f"{cls.__name__}: {other.__module__}.{other.__qualname__} is called {name!r} already; "
+            "each class of events needs a name of its own"
+        )
+    read_without_name(cls, read, fields)
+    _names[name] = cls
+
+
+def read_without_name(cls: type, read: Reader, fields: Callable[[type], dict[str, bool]] = lambda _: {}) -> None:
+    """Enter a class whose instances say themselves what they are called."""
+    _declarations[cls] = _Declaration(read, fields)
+
+
+def declared() -> dict[str, type]:
+    """Return the classes by the names of their events."""
+    return dict(_names)
+
+
+def declared_fields(cls: type) -> dict[str, FieldType]:
+    """Return the fields of a declared class, in order; a type that cannot be resolved is left as the text that it is.
+
+    Raises:
+        KeyError: the class is not declared.
+    """
+    fields = _declarations[cls].fields(cls)
+    try:
+        types = get_type_hints(cls)
+    except Exception:  # a name that only a type checker imports
+        types = {}
+        for base in reversed(cls.__mro__):
+            types |= base.__dict__.get("__annotations__", {})
+    return {name: FieldType(types.get(name, Any), is_required) for name, is_required in fields.items()}
+
+
+def event_of(value: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return name and fields of an event, or None if the value is none; the dict is the caller's to change."""
+    cls = type(value)
+    if cls in _PLAIN:
+        return None
+    for base in type.mro(cls) if cls is not type else ():
+        if (declaration := _declarations.get(base)) is not None:
+            return declaration.read(value)
+    return None
+
+
+def reader_of(cls: type, name: str) -> tuple[Reader, Callable[[type], dict[str, bool]]] | None:
+    """Return how instances of a class of a known kind are read, and how its fields are found; None for others."""
+    way = _way_of(cls)
+    if way is None:
+        return None
+    read, fields = way
+    return lambda value: (name, read(value)), fields
+
+
+_Way = tuple[Callable[[Any], dict[str, Any]], Callable[[type], dict[str, bool]]]
+
+
+def _way_of(cls: Any) -> _Way | None:
+    if "pydantic" in sys.modules and hasattr(cls, "model_fields") and hasattr(cls, "model_dump"):
+        return (
+            lambda value: dict(value.model_dump()),
+            lambda of: {name: bool(field.is_required()) for name, field in vars(of)["__pydantic_fields__"].items()},
+        )
+    if hasattr(cls, "__struct_fields__"):  # msgspec
+        return lambda value: {name: getattr(value, name) for name in value.__struct_fields__}, _fields_of_struct
+    if hasattr(cls, "__attrs_attrs__"):
+        return (
+            lambda value: {field.name: getattr(value, field.name) for field in value.__attrs_attrs__},
+            lambda of: {field.name: field.default is _nothing() for field in vars(of)["__attrs_attrs__"]},
+        )
+    if dataclasses.is_dataclass(cls):
+        return fields_of_instance, fields_of_dataclass
+    return None
+
+
+def _fields_of_struct(cls: Any) -> dict[str, bool]:
+    import msgspec
+
+    return {field.name: field.required for field in msgspec.structs.fields(cls)}
+
+
+def _nothing() -> Any:
+    import attrs
+
+    return attrs.NOTHING
+
+
+def fields_of_instance(value: Any) -> dict[str, Any]:
+    """Return the fields of an instance of a dataclass; not `asdict`, which copies deeply."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def fields_of_dataclass(cls: Any) -> dict[str, bool]:
+    """Return the names of a dataclass' fields, and whether they must be given."""
+    missing = dataclasses.MISSING
+    return {
+        field.name: field.default is missing and field.default_factory is missing for field in dataclasses.fields(cls)
+    }

@@ -1,0 +1,254 @@
+"""What is in the table: which events there are, which fields they have, and of which types.
+
+A small table is looked at as a whole. Of a large one a sample of blocks is taken, so that the time does not grow with
+the table, and the newest rows beside it, so that what has just begun is not missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..session.connection import Session
+from ..table.columns import Column
+from ..table.schema import Table
+from .conditions import between
+from .frame import described, frame, import_pandas
+from .notice import warn_of_columns
+from .query import TIMES, Output, Source, Sql, all_of, quoted
+from .reader import BEGIN_READ, retried, source_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: rows up to which all are looked at
+ALL_ROWS = 200_000
+#: rows of a sample: of an event that is one in a thousand there are a hundred
+SAMPLE_ROWS = 100_000
+#: newest rows that are looked at beside a sample
+NEWEST_ROWS = 10_000
+#: keys of an object beyond which they are taken for values, such as ids, and the object for one field
+MAX_KEYS = 50
+#: steps of a path that are followed
+DEPTH = 4
+#: fields, with their types, that are told apart at all: the most frequent ones
+MAX_FIELDS = 20_000
+
+_TEXT = Column("text", "S", 25)
+_SHARE = Column("double precision", "N", 701)
+
+_KIND = """CASE jsonb_typeof(value) WHEN 'string' THEN 'text' WHEN 'number' THEN CASE
+WHEN scale(value::numeric) = 0 AND value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+THEN 'integer' ELSE 'number' END ELSE jsonb_typeof(value) END"""
+
+_RELATION = """
+SELECT c.relkind, EXISTS (
+    SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = %s
+    JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
+    WHERE i.indrelid = c.oid AND i.indpred IS NULL AND i.indisvalid)
+FROM pg_class c WHERE c.oid = %s::regclass
+"""
+
+_NUMBERED = """
+SELECT a.attname FROM pg_attribute a LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+WHERE a.attrelid = %s::regclass AND (a.attidentity <> '' OR pg_get_expr(f.adbin, f.adrelid) LIKE 'nextval(%%')
+"""
+
+
+class Entry(NamedTuple):
+    """A field of an event.
+
+    Args:
+        event: the event's name.
+        field: as it is asked for; None for an event without any.
+        path: its steps in the JSON column, none for a column.
+        types: JSON types that occur, the most frequent first, or the type of the column.
+        share: the part of the events that have it.
+        first: when it was first seen, as text in UTC.
+        last: when it was last seen.
+    """
+
+    event: str | None
+    field: str | None
+    path: tuple[str, ...]
+    types: tuple[str, ...]
+    share: float | None
+    first: str | None
+    last: str | None
+
+
+class Catalogue(NamedTuple):
+    """What was found, whether in a sample, in how many rows, and how many the server believes there are."""
+
+    entries: list[Entry]
+    is_sample: bool
+    rows: int
+    estimate: int
+
+
+@retried
+def catalogue(session: Session, table: Table, *, start: Any, end: Any) -> pd.DataFrame:
+    """Return events, fields, types, shares and times as a DataFrame."""
+    import_pandas()
+    with session.transaction(BEGIN_READ) as cursor:
+        source = source_of(cursor, table)
+        warn_of_columns(source, {"start": start, "end": end})
+        found = look(cursor, source, table, all_of(between(source, start, end)))
+    moment = source.columns.get(source.timestamp, _TEXT)
+    moment = moment if moment.type == "timestamp with time zone" else Column("timestamp without time zone", "D", 1114)
+    outputs = [
+        Output("event", _TEXT),
+        Output("field", _TEXT),
+        Output("type", _TEXT),
+        Output("share", _SHARE),
+        Output("first", moment),
+        Output("last", moment),
+    ]
+    columns: list[list[Any]] = [
+        [each.event for each in found.entries],
+        [each.field for each in found.entries],
+        [" | ".join(each.types) or None for each in found.entries],
+        [each.share for each in found.entries],
+        [each.first for each in found.entries],
+        [each.last for each in found.entries],
+    ]
+    facts = {"sampled": found.is_sample, "rows": found.rows, "estimated_rows": found.estimate}
+    return described(frame(outputs, columns), "catalogue", **facts)
+
+
+def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
+    """Return what is in the table.
+
+    Args:
+        cursor: in an open transaction.
+        source: the table as it is.
+        table: the table as it was described.
+        where: what a row must meet, as `all_of` returns it.
+
+    Raises:
+        psycopg2.Error: the server could not be reached, or refused it.
+    """
+    estimate = estimated_rows(cursor, source, where)
+    names = _columns(cursor, source, table)
+    statement = _statement(names, _rows(cursor, source, _selection(source, table, names), where, estimate))
+    cursor.execute(statement.text, statement.params)
+    found = cursor.fetchall()
+    totals = {row[1]: row[4] for row in found if row[0] == "event"}
+    entries = [*_column_entries(source, found), *_path_entries(source, found)]
+    bare = set(totals) - {entry.event for entry, _ in entries}
+    entries += [
+        (Entry(row[1], None, (), (), None, *row[5:]), 0) for row in found if row[0] == "event" and row[1] in bare
+    ]
+    complete = [
+        entry if entry.field is None else entry._replace(share=number / totals[entry.event])
+        for entry, number in entries
+    ]
+    complete.sort(
+        key=lambda each: (-totals[each.event], each.event or "", bool(each.path), -(each.share or 0), each.field or "")
+    )
+    rows = sum(totals.values())
+    is_sample = estimate > ALL_ROWS
+    return Catalogue(complete, is_sample, rows, estimate if is_sample else rows)
+
+
+def estimated_rows(cursor: Any, source: Source, where: Sql) -> int:
+    """Return how many rows meet conditions, as the server's planner estimates it."""
+    cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {source.sql}{where.text}", where.params)
+    return int(cursor.fetchone()[0][0]["Plan"]["Plan Rows"])
+
+
+def _columns(cursor: Any, source: Source, table: Table) -> list[str]:
+    """Return the columns that count as fields: not those whose value every event has by itself."""
+    cursor.execute(_NUMBERED, (source.table,))
+    apart = {row[0] for row in cursor.fetchall()} | {table.fields.event, source.timestamp, source.json}
+    return [name for name in source.columns if name not in apart]
+
+
+def _selection(source: Source, table: Table, names: list[str]) -> str:
+    """Return what is looked at of each row: event, time, document, and which of the columns are not NULL."""
+    column = source.columns.get(source.timestamp)
+    moment = "NULL::timestamp"
+    if column is not None and column.type in TIMES:
+        moment = quoted(source.timestamp)
+        moment += " AT TIME ZONE 'UTC'" if column.type == "timestamp with time zone" else "::timestamp"
+    event = f"{quoted(table.fields.event)}::text" if table.fields.event in source.columns else "NULL::text"
+    json = source.columns.get(source.json)
+    document = f"{quoted(source.json)}::jsonb" if json is not None and json.is_json else "NULL::jsonb"
+    there = ", ".join(f"{quoted(name)} IS NOT NULL" for name in names)
+    return f"SELECT {event} AS event, {moment} AS moment, {document} AS document, ARRAY[{there}]::bool[] AS there"
+
+
+def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int) -> Sql:
+    """Return the query for the rows that are looked at."""
+    if estimate <= ALL_ROWS:
+        return Sql(f"{selected} FROM {source.sql}{where.text}", where.params)
+    cursor.execute(_RELATION, (source.timestamp, source.table))
+    kind, is_time_indexed = cursor.fetchone()
+    if kind in "rpm":
+        percent = 100 * SAMPLE_ROWS / estimate
+        sample = Sql(f"{selected} FROM {source.sql} TABLESAMPLE SYSTEM (%s){where.text}", (percent, *where.params))
+    else:  # a view or a foreign table cannot be sampled
+        sample = Sql(f"{selected} FROM {source.sql}{where.text} LIMIT %s", (*where.params, SAMPLE_ROWS))
+    if not is_time_indexed:
+        return sample
+    newest = f"{selected} FROM {source.sql}{where.text} ORDER BY {quoted(source.timestamp)} DESC LIMIT %s"
+    return Sql(f"({sample.text}) UNION ALL ({newest})", (*sample.params, *where.params, NEWEST_ROWS))
+
+
+def _statement(names: list[str], rows: Sql) -> Sql:
+    """Return the query for what is in some rows: of events, columns and paths, how often and since when."""
+    objects = "jsonb_each(CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END)"
+    text = f"""
+        WITH RECURSIVE looked AS MATERIALIZED ({rows.text}), inside AS (
+            SELECT event, moment, ARRAY[key] AS path, value FROM looked CROSS JOIN LATERAL {objects.format("document")}
+            UNION ALL
+            SELECT event, moment, path || deeper.key, deeper.value FROM inside
+            CROSS JOIN LATERAL {objects.format("inside.value")} AS deeper WHERE cardinality(path) < {DEPTH}
+        )
+        SELECT 'event' AS what, event, NULL::text[] AS path, NULL AS kind, count(*) AS rows,
+            min(moment)::text, max(moment)::text
+        FROM looked GROUP BY event
+        UNION ALL
+        SELECT 'column', event, ARRAY[name], NULL, count(*), min(moment)::text, max(moment)::text
+        FROM looked CROSS JOIN LATERAL unnest(%s::text[], there) AS field (name, is_there) WHERE is_there
+        GROUP BY event, name
+        UNION ALL (
+            SELECT 'path', event, path, {_KIND}, count(*), min(moment)::text, max(moment)::text
+            FROM inside WHERE jsonb_typeof(value) <> 'null' GROUP BY 2, 3, 4 ORDER BY 5 DESC, 2, 3 LIMIT {MAX_FIELDS}
+        )
+    """
+    return Sql(text, (*rows.params, names))
+
+
+def _column_entries(source: Source, found: Iterable[Any]) -> list[tuple[Entry, int]]:
+    return [
+        (Entry(event, path[0], (), (source.columns[path[0]].type,), None, first, last), number)
+        for what, event, path, _, number, first, last in found
+        if what == "column"
+    ]
+
+
+def _path_entries(source: Source, found: Iterable[Any]) -> list[tuple[Entry, int]]:
+    """Return a field for each path; an object is none, but its keys are, unless they are too many or there are none."""
+    kinds: dict[tuple[str | None, tuple[str, ...]], list[tuple[str, int, str | None, str | None]]] = {}
+    keys: dict[tuple[str | None, tuple[str, ...]], int] = {}
+    for what, event, steps, kind, number, first, last in found:
+        if what == "path":
+            place = (event, tuple(steps))
+            if place not in kinds and len(steps) > 1:
+                keys[event, place[1][:-1]] = keys.get((event, place[1][:-1]), 0) + 1
+            kinds.setdefault(place, []).append((kind, number, first, last))
+    entries = []
+    for (event, path), seen in kinds.items():
+        if any(keys.get((event, path[:depth]), 0) > MAX_KEYS for depth in range(1, len(path))):
+            continue
+        if 0 < keys.get((event, path), 0) <= MAX_KEYS:
+            seen = [each for each in seen if each[0] != "object"]  # noqa: PLW2901
+        if seen:
+            firsts, lasts = [each[2] for each in seen if each[2]], [each[3] for each in seen if each[3]]
+            field = "__".join((source.json, *path))
+            types = tuple(each[0] for each in sorted(seen, key=lambda each: (-each[1], each[0])))
+            number = sum(each[1] for each in seen)
+            entry = Entry(event, field, path, types, None, min(firsts, default=None), max(lasts, default=None))
+            entries.append((entry, number))
+    return entries

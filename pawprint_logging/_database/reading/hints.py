@@ -1,0 +1,144 @@
+"""Why an answer may be empty: the likely mistakes in what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from ..._nearest import nearest
+from ...errors import ConfigurationError
+from ..session.connection import Session
+from ..table.schema import Table
+from .catalogue import Catalogue, look
+from .query import Source, Sql, distinct_of
+from .reader import BEGIN_READ, source_of
+
+#: types that are no text
+_NUMBERS = frozenset({"integer", "number", "boolean"})
+#: events that are named where none is like the one that was asked for
+_MOST_NAMES = 5
+
+
+class Hint(NamedTuple):
+    """A likely mistake.
+
+    Args:
+        kind: no such event, no event that has the path, or a text compared with a path of numbers or bools.
+        asked: what the user asked for: an event, or a path.
+        nearest: what they may have meant, the likeliest first.
+        text: all of it in a sentence, without a full stop.
+    """
+
+    kind: Literal["event", "path", "type"]
+    asked: str
+    nearest: tuple[str, ...]
+    text: str
+
+
+def hints(
+    session: Session,
+    table: Table,
+    conditions: Mapping[str, Any],
+    *,
+    fields: Iterable[str] = (),
+    events: Iterable[str] = (),
+) -> list[Hint]:
+    """Return the likely mistakes in what was asked, for an answer that is empty; none where there is none.
+
+    Args:
+        session: one of its own.
+        table: the table that was asked.
+        conditions: those of the question.
+        fields: fields that were asked for, and what it was split by.
+        events: names of events that were asked for beside the conditions, such as the steps of a funnel.
+
+    Raises:
+        psycopg2.Error: the database could not be reached, or there is no such table.
+    """
+    with session.transaction(BEGIN_READ) as cursor:
+        source = source_of(cursor, table)
+        found = look(cursor, source, table, Sql(""))
+        asked = [*_names(source, table, conditions), *events]
+        names = {name for name in asked if not _occurs(cursor, source, table, found, name)}
+    hinted = [_event_hint(found, name) for name in dict.fromkeys(asked) if name in names]
+    for name in fields:
+        hinted += _path_hints(source, found, name)
+    for name, value in conditions.items():
+        hinted += _path_hints(source, found, name, value, is_condition=True)
+    return list(dict.fromkeys(hinted))
+
+
+def _names(source: Source, table: Table, conditions: Mapping[str, Any]) -> list[str]:
+    """Return the names of events that conditions ask for."""
+    names: list[str] = []
+    for name, value in conditions.items():
+        try:
+            field, modifier = source.condition(name)
+        except ConfigurationError:
+            continue
+        if field.column == table.fields.event and field.path is None and modifier in (None, "eq", "in"):
+            names += [each for each in ([value] if modifier != "in" else value) if isinstance(each, str)]
+    return names
+
+
+def _occurs(cursor: Any, source: Source, table: Table, found: Catalogue, name: str) -> bool:
+    """Return whether there is an event of this name; where only a sample was looked at, the table is asked."""
+    if any(each.event == name for each in found.entries):
+        return True
+    if not found.is_sample or table.fields.event not in source.columns:
+        return False
+    field = source.field(table.fields.event)
+    cursor.execute(f"SELECT EXISTS (SELECT FROM {source.sql} WHERE {field.sql.text}::text = %s)", (name,))
+    return bool(cursor.fetchone()[0])
+
+
+def _event_hint(found: Catalogue, name: str) -> Hint:
+    known = list(dict.fromkeys(each.event for each in found.entries if each.event is not None))
+    likely = tuple(nearest(name, known, 3))
+    if likely:
+        return Hint("event", name, likely, f"no event {name!r}; did you mean {' or '.join(map(repr, likely))}?")
+    if not known:
+        return Hint("event", name, (), f"no event {name!r}; the table is empty")
+    most = ", ".join(repr(each) for each in known[:_MOST_NAMES])
+    return Hint("event", name, (), f"no event {name!r}; there are {most}{', …' if len(known) > _MOST_NAMES else ''}")
+
+
+def _path_hints(
+    source: Source, found: Catalogue, name: str, value: Any = None, *, is_condition: bool = False
+) -> list[Hint]:
+    """Return the hint for a path that no event has, or whose values are all of another type than the text."""
+    try:
+        inner = distinct_of(source, name)
+        field, modifier = source.condition(name) if is_condition else (source.field(inner or name), None)
+    except ConfigurationError:
+        return []
+    if not field.path:
+        return []
+    path = "__".join((field.column, *field.path))
+    having = [each for each in found.entries if each.path[: len(field.path)] == field.path]
+    # arrays are not looked into, nor are objects with too many keys
+    prefixes = [field.path[:depth] for depth in range(1, len(field.path))]
+    inside = [
+        each
+        for each in found.entries
+        if each.path in prefixes
+        and ("array" in each.types or ("object" in each.types and not _has_keys(found, each.path)))
+    ]
+    if not having and not inside and modifier != "isnull" and not (is_condition and value is None):
+        # by their steps alone: what all paths begin with makes them look alike
+        known = dict.fromkeys("__".join(each.path) for each in found.entries if each.path)
+        likely = tuple(f"{field.column}__{each}" for each in nearest("__".join(field.path), known, 3))
+        what = "no event has" if not found.is_sample else "no event of a sample has"
+        meant = f"; did you mean {' or '.join(likely)}?" if likely else ""
+        return [Hint("path", path, likely, f"{what} {path}{meant}")]
+    types = {kind for each in having if each.path == field.path for kind in each.types}
+    texts = [value] if modifier in (None, "eq", "startswith", "gt", "gte", "lt", "lte") else []
+    texts = list(value) if modifier == "in" and not isinstance(value, str) else texts
+    if is_condition and any(isinstance(each, str) for each in texts) and types and not types - _NUMBERS:
+        kind = "true or false" if types == {"boolean"} else "numbers"
+        return [Hint("type", path, (), f"{path} holds {kind}, and is compared with text")]
+    return []
+
+
+def _has_keys(found: Catalogue, path: tuple[str, ...]) -> bool:
+    return any(len(each.path) > len(path) and each.path[: len(path)] == path for each in found.entries)

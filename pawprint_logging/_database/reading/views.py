@@ -1,0 +1,334 @@
+"""One view for each event, with a typed column for each of its fields: for dashboards and for people who write SQL.
+
+A view must never fail because of a row: what is not of its column's type is NULL there. Views that were made here carry
+a comment which says so; no other is ever replaced or dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+import typing
+import uuid
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from ...errors import ConfigurationError
+from ..session.connection import BEGIN, Session
+from ..table.schema import MAX_NAME_BYTES, Table, identifier
+from .catalogue import Entry, look
+from .notice import warn
+from .query import Source, Sql, quoted
+from .reader import source_of
+
+#: views that are made at most: more names of events than that are no names, but messages
+MAX_VIEWS = 1_000
+#: columns of a view at most; PostgreSQL takes 1,600
+MAX_COLUMNS = 1_000
+
+_MADE = "made by pawprint_logging, which replaces it"
+_COMMENT = re.compile(rf"Events named (\".*\"); {re.escape(_MADE)}", re.DOTALL)
+
+_OURS = """
+SELECT c.relname, obj_description(c.oid, 'pg_class') FROM pg_class c
+WHERE c.relkind = 'v' AND c.relnamespace = %(namespace)s AND obj_description(c.oid, 'pg_class') LIKE %(mark)s
+  AND EXISTS (
+    SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+    WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s)
+ORDER BY 1
+"""
+
+_FIELDS = """
+SELECT a.attname, format_type(a.atttypid, NULL), col_description(a.attrelid, a.attnum) FROM pg_attribute a
+WHERE a.attrelid = %s::regclass AND a.attnum > 0 ORDER BY a.attnum
+"""
+
+_GRANTS = """
+SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, a.privilege_type,
+    a.is_grantable
+FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+WHERE c.oid = %s::regclass AND a.grantee <> c.relowner
+"""
+
+_KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "i": "index"}
+
+_NUMBER = "CASE WHEN jsonb_typeof({0}) = 'number' THEN {0}::numeric END"
+_LARGEST = "9223372036854775807"
+# days that there are, leap years included: a text that is no time must not fail
+_DAY = (
+    r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|\d{4}-(0[13-9]|1[0-2])-(29|30)|\d{4}-(0[13578]|1[02])-31"
+    r"|(\d\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
+)
+_TIME = r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?(Z|[+-](0\d|1[0-3]):?[0-5]\d)?)?"
+
+#: type of a column → its value, of the JSON value {0} and of its text {1}; there is no year 0000
+_VALUES = {
+    "text": "{1}",
+    "jsonb": "{0}",
+    "boolean": "CASE WHEN jsonb_typeof({0}) = 'boolean' THEN {0}::boolean END",
+    "numeric": _NUMBER,
+    "bigint": f"(SELECT CASE WHEN n = trunc(n) AND n BETWEEN -{_LARGEST} - 1 AND {_LARGEST} THEN n::bigint END"
+    f" FROM (SELECT {_NUMBER} AS n) AS number)",
+    "double precision": "(SELECT CASE WHEN n = 0 OR abs(n) BETWEEN 1e-300 AND 1e300 THEN n::double precision END"
+    f" FROM (SELECT {_NUMBER} AS n) AS number)",
+    "timestamp with time zone": "CASE WHEN {1} ~ '^" + _DAY + _TIME + "$' AND {1} !~ '^0000' THEN"
+    r" (CASE WHEN {1} ~ '[T ].*(Z|[+-]\d\d:?\d\d)$' THEN {1} ELSE {1} || 'Z' END)::timestamptz END",
+    "date": "CASE WHEN {1} ~ '^" + _DAY + "$' AND {1} !~ '^0000' THEN ({1})::date END",
+    "uuid": "CASE WHEN {1} ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN ({1})::uuid END",
+}
+
+_DECLARED: dict[Any, str] = {
+    bool: "boolean",
+    int: "bigint",
+    float: "double precision",
+    str: "text",
+    Decimal: "numeric",
+    datetime: "timestamp with time zone",
+    date: "date",
+    uuid.UUID: "uuid",
+}
+
+
+class Field(NamedTuple):
+    """A column of a view: its type, and the steps of its path; `field` is how it is asked for."""
+
+    type: str
+    path: tuple[str, ...]
+    field: str
+
+
+def create(
+    session: Session, table: Table, *, prefix: str | None, declared: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Create or replace the views, drop those of ours whose events are gone, and return the names of what is there.
+
+    Args:
+        session: a session of the tracker's.
+        table: the events table.
+        prefix: what a view's name begins with, before the event's; None for the table's name and an underscore.
+        declared: event → field → its type in Python, for events that are declared.
+
+    Raises:
+        ConfigurationError: something that is not ours has the name of a view.
+        psycopg2.errors.DependentObjectsStillExist: something depends on a view whose columns change.
+    """
+    if prefix is not None and (not isinstance(prefix, str) or "\x00" in prefix):
+        raise ConfigurationError('prefix must be text, such as "v_"')
+    with session.transaction(BEGIN) as cursor:
+        # one after the other: two that replace the same view at once fail
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"views of {table.sql}",))
+        return _Views(cursor, source_of(cursor, table), table, declared).create(
+            f"{table.path[-1]}_" if prefix is None else prefix
+        )
+
+
+class _Views:
+    """The views of one table, in an open transaction."""
+
+    def __init__(self, cursor: Any, source: Source, table: Table, declared: Mapping[str, Mapping[str, Any]]) -> None:
+        self._cursor, self._source, self._table, self._declared = cursor, source, table, declared
+        if table.fields.event not in source.columns:
+            raise ConfigurationError(
+                f"event_field {table.fields.event!r}: there is no such column in {source.table}; "
+                f"it has {', '.join(source.columns)}"
+            )
+        cursor.execute(
+            "SELECT c.oid, n.oid, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.oid = %s::regclass",
+            (source.table,),
+        )
+        self._oid, self._namespace, self._schema = cursor.fetchone()
+        values = {"namespace": self._namespace, "mark": f"Events named %{_MADE}", "table": self._oid}
+        cursor.execute(_OURS, values)
+        #: view → event, of those that were made here
+        self._ours = {
+            name: json.loads(match[1])
+            for name, comment in cursor.fetchall()
+            if (match := _COMMENT.fullmatch(comment)) is not None
+        }
+
+    def create(self, prefix: str) -> list[str]:
+        found = look(self._cursor, self._source, self._table, Sql(""))
+        entries: dict[str, list[Entry]] = {}
+        for entry in found.entries:
+            if entry.event is not None:
+                entries.setdefault(entry.event, []).append(entry)
+        if len(entries) > MAX_VIEWS:
+            warn(
+                f"there are {len(entries):,} names of events in {self._source.table}; "
+                f"the {MAX_VIEWS:,} most frequent ones have views"
+            )
+        made: dict[str, str] = {}
+        for event in list(entries)[:MAX_VIEWS]:
+            name = view_name(prefix, event)
+            self._make(name, event, entries[event], keep=found.is_sample)
+            made[name] = event
+        for name, event in self._ours.items():
+            if name not in made and (event in entries or self._occurs(event)):
+                if name.startswith(prefix) and view_name(prefix, event) == name:
+                    made[name] = event  # rarer than the sample: it stays what it is
+            elif name not in made:
+                self._run(f"DROP VIEW {self._quoted(name)}")
+        return [".".join([*self._table.path[:-1], name]) for name in made]
+
+    def _quoted(self, name: str) -> str:
+        return f"{quoted(self._schema)}.{quoted(name)}"
+
+    def _occurs(self, event: str) -> bool:
+        column = quoted(self._table.fields.event)
+        self._cursor.execute(f"SELECT EXISTS (SELECT FROM {self._source.sql} WHERE {column}::text = %s)", (event,))
+        return bool(self._cursor.fetchone()[0])
+
+    def _make(self, name: str, event: str, entries: list[Entry], *, keep: bool) -> None:
+        """Create or replace one view; with `keep`, columns that are there stay although no row with them was seen."""
+        self._cursor.execute(
+            "SELECT relkind FROM pg_class WHERE relname = %s AND relnamespace = %s", (name, self._namespace)
+        )
+        row = self._cursor.fetchone()
+        if row is not None and name not in self._ours:
+            raise ConfigurationError(
+                f"the view {name!r} for event {event!r} cannot be made: there is a {_KINDS.get(row[0], 'relation')} of "
+                'that name which was not made here; pass prefix="…"'
+            )
+        columns = self._columns(event, entries)
+        present: list[tuple[str, str]] = []
+        if row is not None:
+            self._cursor.execute(_FIELDS, (self._regclass(name),))
+            fields = self._cursor.fetchall()
+            present = [(column, column_type) for column, column_type, _ in fields]
+            if keep:
+                for column, column_type, comment in fields:
+                    if column not in columns and comment is not None and column_type in _VALUES:
+                        columns[column] = Field(column_type, _path(comment, self._source.json), comment)
+        wanted = [(column, each if isinstance(each, str) else each.type) for column, each in columns.items()]
+        grants = []
+        if [each for each in present if each not in wanted]:
+            self._cursor.execute(_GRANTS, (self._regclass(name),))
+            grants = self._cursor.fetchall()
+            self._run(f"DROP VIEW {self._quoted(name)}")
+            present = []
+        order = [column for column, _ in present] + [column for column, _ in wanted if (column, _) not in present]
+        self._define(name, event, {column: columns[column] for column in order})
+        for grantee, privilege, is_grantable in grants:
+            option = " WITH GRANT OPTION" if is_grantable else ""
+            self._run(f"GRANT {privilege} ON {self._quoted(name)} TO {grantee.replace('%', '%%')}{option}")
+
+    def _regclass(self, name: str) -> str:
+        return f"{identifier(self._schema)}.{identifier(name)}"
+
+    def _columns(self, event: str, entries: list[Entry]) -> dict[str, str | Field]:
+        """Return the columns of a view: the table's own by their types, and the fields of the event."""
+        apart = (self._table.fields.event, self._source.json)
+        cursor, table = self._cursor, self._source.table
+        columns: dict[str, str | Field] = {
+            name: column_type for name, column_type in _types_of(cursor, table).items() if name not in apart
+        }
+        json_column = self._source.columns.get(self._source.json)
+        if json_column is None or not json_column.is_json:
+            return columns
+        fields: dict[tuple[str, ...], str] = {
+            (name,): type_of_declared(python_type)
+            for name, python_type in self._declared.get(event, {}).items()
+            if name not in self._source.columns
+        }
+        seen = {each.path: type_of_found(each.types) for each in entries if each.path}
+        for path, column_type in seen.items():
+            # an object that is declared as one field is one
+            if not any(path[:depth] in fields for depth in range(1, len(path) + 1)):
+                fields[path] = column_type
+        for path, column_type in list(fields.items())[: MAX_COLUMNS - len(columns)]:
+            field = "__".join((self._source.json, *path))
+            name = shortened("__".join(path))
+            if name in columns or not name:
+                name = shortened(field)
+            if name not in columns:
+                columns[name] = Field(column_type, path, field)
+        return columns
+
+    def _define(self, name: str, event: str, columns: Mapping[str, str | Field]) -> None:
+        source, selected, params = self._source, [], []
+        document = quoted(source.json)
+        if source.json in source.columns and source.columns[source.json].type == "json":
+            document += "::jsonb"
+        value, text = f"({document} #> %s::text[])", f"({document} #>> %s::text[])"
+        for column, each in columns.items():
+            if isinstance(each, str):
+                selected.append(quoted(column))
+                continue
+            expression = _VALUES[each.type].replace("{0}", value).replace("{1}", text)
+            params += [list(each.path)] * expression.count("%s")
+            selected.append(f"{expression} AS {quoted(column)}")
+        view, name_of_event = self._quoted(name), quoted(self._table.fields.event)
+        if source.columns[self._table.fields.event].category != "S":
+            name_of_event += "::text"
+        query = f"SELECT {', '.join(selected)} FROM {source.sql} WHERE {name_of_event} = %s"
+        self._run(f"CREATE OR REPLACE VIEW {view} AS {query}", (*params, event))
+        self._run(f"COMMENT ON VIEW {view} IS %s", (f"Events named {json.dumps(event, ensure_ascii=False)}; {_MADE}",))
+        for column, each in columns.items():
+            if isinstance(each, Field):
+                self._run(f"COMMENT ON COLUMN {view}.{quoted(column)} IS %s", (each.field,))
+
+    def _run(self, sql: str, params: tuple[Any, ...] = ()) -> None:
+        self._cursor.execute(sql, params)
+
+
+def view_name(prefix: str, event: str) -> str:
+    """Return the name of an event's view."""
+    return shortened(prefix + event)
+
+
+def shortened(name: str) -> str:
+    """Return a name; one that PostgreSQL would cut is cut here, with a checksum so that it stays unique."""
+    encoded = name.encode()
+    if len(encoded) <= MAX_NAME_BYTES:
+        return name
+    checksum = f"_{zlib.crc32(encoded):08x}"
+    return encoded[: MAX_NAME_BYTES - len(checksum)].decode(errors="ignore") + checksum
+
+
+def type_of_found(kinds: Iterable[str]) -> str:
+    """Return the type of a column for the JSON types that occur."""
+    found = frozenset(kinds)
+    if found == {"integer"}:
+        return "bigint"
+    if found <= {"integer", "number"}:
+        return "numeric"
+    if found <= {"array", "object"} or found & {"array", "object"}:
+        return "jsonb"
+    return "boolean" if found == {"boolean"} else "text"
+
+
+def type_of_declared(python_type: Any) -> str:
+    """Return the type of a column for the type that a class declares."""
+    python_type = _without_none(python_type)
+    if isinstance(python_type, type):
+        for base in python_type.__mro__:
+            if base in _DECLARED:
+                return _DECLARED[base]
+    literal = typing.get_args(python_type) if typing.get_origin(python_type) is typing.Literal else ()
+    kinds = {_DECLARED.get(type(each), "jsonb") for each in literal}
+    return kinds.pop() if len(kinds) == 1 else "jsonb"
+
+
+def _without_none(python_type: Any) -> Any:
+    if typing.get_origin(python_type) in (typing.Union, types.UnionType):
+        others = [each for each in typing.get_args(python_type) if each is not type(None)]
+        return others[0] if len(others) == 1 else None
+    return python_type
+
+
+def _path(field: str, json_field: str) -> tuple[str, ...]:
+    return tuple(field.removeprefix(f"{json_field}__").split("__"))
+
+
+def _types_of(cursor: Any, table: str) -> dict[str, str]:
+    cursor.execute(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (table,),
+    )
+    return dict(cursor.fetchall())
