@@ -84,23 +84,14 @@ def _shielded(run: Callable[[], None]) -> Callable[[], None]:
     return run_shielded
 
 
-def wait_until(condition: Any, is_so: Callable[[], bool], timeout: float | None) -> bool:
-    """Wait until something is so; return whether it is.
+def pause(waiter: Any, timeout: float) -> None:
+    """Wait until a lock that is held is released, for at most so many seconds; on a green thread, the others go on.
 
     Args:
-        condition: a `threading.Condition` over an `RLock` of ours, notified when it may have become so, and held while
-            it is looked at.
-        is_so: whether it is so.
-        timeout: seconds to wait at most; None for no bound.
+        waiter: a lock from `allocate_lock`.
+        timeout: seconds.
     """
-    if not is_green():
-        with condition:
-            return bool(condition.wait_for(is_so, None if timeout is None else max(0.0, timeout)))
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        with condition:
-            if is_so():
-                return True
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        time.sleep(_GREEN_INTERVAL)  # the patched one, which lets the other green threads run
+    if is_green():
+        time.sleep(min(timeout, _GREEN_INTERVAL))  # the patched one
+    else:
+        waiter.acquire(timeout=timeout)

@@ -4,27 +4,72 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._delivery.inbox import Stats
-from ._delivery.pipeline import Options, build
+from ._delivery.account import Stats
+from ._delivery.pipeline import build
+from ._explicit import notes_arguments
 from .tracker import Tracker
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    import os
+
+    from ._delivery.settings import AfterCommit, BeforeSend, OnError, Overflow, Period
 
 
 class PawprintHandler(logging.Handler):
     """Sends the records whose extras mark them as events to a table, and leaves all others alone."""
 
+    #: the keywords that it was made with
+    _given: dict[str, Any]
     #: logging.shutdown() would else call flush() without a bound before close(), which has one; asked for by Python
     #: 3.12 and later
     flushOnClose = False  # noqa: N815 - logging's name
 
+    @notes_arguments
     def __init__(
-        self, tracker: Tracker | None = None, *, level: int | str = logging.NOTSET, **options: Unpack[Options]
+        self,
+        tracker: Tracker | None = None,
+        *,
+        level: int | str = logging.NOTSET,
+        dotfile: str | os.PathLike[str] | None = None,
+        db: str | None = None,
+        table: str | None = None,
+        schema: Mapping[str, str] | None = None,
+        json_field: str = "metadata",
+        timestamp_field: str = "timestamp",
+        user_field: str = "user_id",
+        event_field: str = "event",
+        auto_timestamp: bool = False,
+        marker: str = "track",
+        event_key: str = "event",
+        record_fields: Sequence[str] | Mapping[str, str] = (),
+        contextvars: bool = True,
+        common: Mapping[str, Any] | None = None,
+        before_send: BeforeSend | None = None,
+        background: bool = True,
+        batch_size: int = 1000,
+        flush_interval: float = 1.0,
+        max_queue_size: int = 100_000,
+        max_queue_bytes: int = 64 * 2**20,
+        overflow: Overflow = "fallback",
+        write_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        spool: str | os.PathLike[str] | None = None,
+        max_spool_bytes: int = 2**30,
+        spool_fsync: bool = False,
+        deliver: bool = True,
+        create_table: bool = False,
+        partition_by: Period | None = None,
+        distribute_by: str | None = None,
+        after_commit: AfterCommit | None = None,
+        dedupe_key: str | None = None,
+        fallback_logger: str | logging.Logger = "pawprint_logging.fallback",
+        fallback_file: str | os.PathLike[str] | None = None,
+        on_error: OnError | None = None,
     ) -> None:
-        self.pipeline = build(type(self).__name__, tracker, options)
+        self.pipeline = build(type(self).__name__, tracker, self._given)
         super().__init__(level)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
@@ -41,6 +86,11 @@ class PawprintHandler(logging.Handler):
                 record = passed
         self.pipeline.take_record(record)
         return True
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker of the table that it writes to, for reading back."""
+        return self.pipeline.tracker
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take the record if it is an event. Raises nothing."""

@@ -6,14 +6,18 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from ._delivery.inbox import Stats
-from ._delivery.pipeline import Options, build
+from ._delivery.account import Stats
+from ._delivery.pipeline import build
+from ._explicit import notes_arguments
 from .errors import ConfigurationError
 from .handler import PawprintHandler
 from .tracker import Tracker
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from ._delivery.settings import AfterCommit, BeforeSend, OnError, Overflow, Period
 
 #: what structlog's loggers call their methods
 _LEVELS = {
@@ -32,23 +36,62 @@ _LEVELS = {
 class PawprintProcessor:
     """A structlog processor that sends the event dicts which carry the marker to a table, and passes everything on."""
 
+    #: the keywords that it was made with
+    _given: dict[str, Any]
+
+    @notes_arguments
     def __init__(
         self,
         tracker: Tracker | None = None,
         *,
         handler: PawprintHandler | None = None,
         level: int | str = logging.NOTSET,
-        **options: Unpack[Options],
+        dotfile: str | os.PathLike[str] | None = None,
+        db: str | None = None,
+        table: str | None = None,
+        schema: Mapping[str, str] | None = None,
+        json_field: str = "metadata",
+        timestamp_field: str = "timestamp",
+        user_field: str = "user_id",
+        event_field: str = "event",
+        auto_timestamp: bool = False,
+        marker: str = "track",
+        event_key: str = "event",
+        record_fields: Sequence[str] | Mapping[str, str] = (),
+        contextvars: bool = True,
+        common: Mapping[str, Any] | None = None,
+        before_send: BeforeSend | None = None,
+        background: bool = True,
+        batch_size: int = 1000,
+        flush_interval: float = 1.0,
+        max_queue_size: int = 100_000,
+        max_queue_bytes: int = 64 * 2**20,
+        overflow: Overflow = "fallback",
+        write_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        spool: str | os.PathLike[str] | None = None,
+        max_spool_bytes: int = 2**30,
+        spool_fsync: bool = False,
+        deliver: bool = True,
+        create_table: bool = False,
+        partition_by: Period | None = None,
+        distribute_by: str | None = None,
+        after_commit: AfterCommit | None = None,
+        dedupe_key: str | None = None,
+        fallback_logger: str | logging.Logger = "pawprint_logging.fallback",
+        fallback_file: str | os.PathLike[str] | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self._level = logging.Handler(level).level  # text or number, checked as logging does
+        options = {name: value for name, value in self._given.items() if name != "handler"}
         if handler is None:
             self._pipeline = build(type(self).__name__, tracker, options)
-        else:
-            if tracker is not None or options:
-                raise ConfigurationError(
-                    "PawprintProcessor() got a handler and other options as well; give those to the handler"
-                )
-            self._pipeline = handler.pipeline
+            return
+        if tracker is not None or options.keys() - {"level"}:
+            raise ConfigurationError(
+                "PawprintProcessor() got a handler and other options as well; give those to the handler"
+            )
+        self._pipeline = handler.pipeline
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.

@@ -27,6 +27,8 @@ from ._reading import Reading
 from .errors import ConfigurationError
 
 _OPTIONS = ("db", "table", "schema", "json_field", "timestamp_field", "user_field", "event_field", "auto_timestamp")
+#: what a handler hands on to the tracker that it makes
+TRACKER_OPTIONS = ("dotfile", *_OPTIONS)
 
 
 class Tracker(Reading):

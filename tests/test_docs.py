@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from pawprint_logging import Tracker
-from pawprint_logging._delivery.pipeline import Options, Pipeline
+from pawprint_logging import PawprintHandler, Tracker
+from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.cli import main
+from pawprint_logging.tracker import TRACKER_OPTIONS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.rst") if ".. code-block:: python" in page.read_text("utf-8"))
@@ -96,12 +97,12 @@ def rows_of_tables(page: str) -> list[list[str]]:
 
 def test_every_option_is_listed_with_its_default() -> None:
     listed = {name: default for name, default, _ in rows_of_tables("reference/options.rst")}
-    assert set(listed) == set(Options.__annotations__) | {"tracker", "level"}
+    assert set(listed) == {*OPTIONS, *TRACKER_OPTIONS, "tracker", "level"}
 
-    for function in (Tracker.__init__, Pipeline.__init__):
+    for function in (Tracker.__init__, PawprintHandler.__init__):
         for name, parameter in inspect.signature(function).parameters.items():
             default = parameter.default
-            if default is not inspect.Parameter.empty and name not in {"logger", "schema", "fallback_logger"}:
+            if default is not inspect.Parameter.empty and name not in {"logger", "schema", "fallback_logger", "level"}:
                 assert listed[name] == (f'"{default}"' if isinstance(default, str) else str(default)), name
             elif name == "fallback_logger":
                 assert f'"{default}"' in (DOCS / "reference" / "options.rst").read_text("utf-8")

@@ -12,6 +12,8 @@ import pytest
 
 import pawprint_logging
 from pawprint_logging import ConfigurationError, PawprintError, PawprintHandler, PawprintProcessor, Tracker
+from pawprint_logging._delivery.settings import OPTIONS
+from pawprint_logging.tracker import TRACKER_OPTIONS
 
 DB = "postgresql://u:sesame@127.0.0.1:1/d"
 MAKERS = [PawprintHandler, PawprintProcessor]
@@ -164,13 +166,7 @@ def test_a_tracker_takes_these_arguments_with_these_defaults() -> None:
 
 
 def test_a_handler_has_these_defaults() -> None:
-    from pawprint_logging._delivery.pipeline import Pipeline
-
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(Pipeline).parameters.items()
-        if name != "tracker"
-    }
+    defaults = {name: parameter.default for name, parameter in inspect.signature(PawprintHandler).parameters.items()}
     assert defaults.items() >= {
         "marker": "track", "event_key": "event", "record_fields": (), "contextvars": True, "before_send": None,
         "background": True, "batch_size": 1000, "flush_interval": 1.0, "max_queue_size": 100_000, "max_queue_bytes": 64 * 2**20,
@@ -182,3 +178,17 @@ def test_a_handler_has_these_defaults() -> None:
 def test_all_is_sorted_and_whole() -> None:
     assert list(pawprint_logging.__all__) == sorted(pawprint_logging.__all__)
     assert all(hasattr(pawprint_logging, name) for name in pawprint_logging.__all__)
+
+
+@pytest.mark.parametrize("owner", [PawprintHandler, PawprintProcessor])
+def test_signatures_repeat_the_settings(owner: type) -> None:
+    parameters = inspect.signature(owner).parameters
+    tracker = inspect.signature(Tracker).parameters
+    for name, each in OPTIONS.items():
+        assert parameters[name].default == each.default, name
+        assert each.metadata["doc"].endswith(".")
+    for name in TRACKER_OPTIONS:
+        assert parameters[name].default == tracker[name].default, name
+    assert set(parameters) == {*OPTIONS, *TRACKER_OPTIONS, "tracker", "level"} | (
+        {"handler"} if owner is PawprintProcessor else set()
+    )

@@ -19,7 +19,8 @@ import pytest
 from support.server import USER, Server
 
 from pawprint_logging import PawprintHandler, Tracker
-from pawprint_logging._delivery.pipeline import Options, Pipeline
+from pawprint_logging._delivery.settings import OPTIONS
+from pawprint_logging.tracker import TRACKER_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 #: how the README writes defaults that are counts
@@ -167,12 +168,12 @@ def test_what_it_says_that_a_call_costs_was_measured(readme: docutils.nodes.docu
 def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document) -> None:
     (options,) = (table for table in tables(readme) if table[0][0] == "option")
     listed = {name: default for name, default, _ in options[1:]}
-    assert set(listed) == set(Options.__annotations__) | {"tracker", "level"}
+    assert set(listed) == {*OPTIONS, *TRACKER_OPTIONS, "tracker", "level"}
 
-    for function in (Tracker.__init__, Pipeline.__init__):
+    for function in (Tracker.__init__, PawprintHandler.__init__):
         for name, parameter in inspect.signature(function).parameters.items():
             default = parameter.default
-            if default is inspect.Parameter.empty or name in {"logger", "schema"}:
+            if default is inspect.Parameter.empty or name in {"logger", "schema", "level", "tracker"}:
                 continue
             written = (
                 f'"{default}"'
@@ -182,7 +183,7 @@ def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document)
                 else f"{default}"
             )
             assert listed[name] == COUNTS.get(name, written), name
-    defaults = inspect.signature(Pipeline.__init__).parameters
+    defaults = inspect.signature(PawprintHandler.__init__).parameters
     assert [defaults[name].default for name in COUNTS] == [1000, 100_000, 64 * 2**20, 2**30]
 
 

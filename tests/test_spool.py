@@ -12,6 +12,7 @@ from support.sink import BAD, event
 
 from pawprint_logging._capture.capture import Row
 from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.queue import Queue
 from pawprint_logging._delivery.spool import Spool
 from pawprint_logging.errors import ConfigurationError
 
@@ -25,12 +26,14 @@ class User:
         self.warnings: list[str] = []
         settings: dict[str, Any] = {"max_bytes": 2**30, "with_fsync": False, "warn": self.warnings.append, **options}
         self.spool = Spool(str(folder), settings.pop("table", '"events"'), **settings)
-        self.queue: deque[Row] = deque()
+        self.waiting = Queue(10**6, 2**40, lambda: None, lambda row, queue: None)
+
+    @property
+    def queue(self) -> deque[Row]:
+        return self.waiting.rows
 
     def add(self, *numbers: int) -> list[Row]:
-        return [
-            refused for number in numbers for refused in self.spool.add(event(number), self.queue, self.queue.append)
-        ]
+        return [event(number) for number in numbers if not self.spool.append(event(number), self.waiting)]
 
     def take(self, count: int) -> Batch:
         batch = Batch([self.queue.popleft() for _ in range(count)])
@@ -56,7 +59,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def numbers(batches: list[Batch]) -> list[int]:
-    return [int(line) for batch in batches for _, line in batch.events]
+    return [int(line) for batch in batches for _, line in batch.rows]
 
 
 def test_what_is_added_is_queued(folder: Path) -> None:

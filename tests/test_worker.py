@@ -6,19 +6,22 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.sink import AWAY, BAD, LOST, Memory, event, wait_for
 
+from pawprint_logging import _native
 from pawprint_logging._capture.guard import silenced
 from pawprint_logging._capture.row import ROW_BYTES, Row
-from pawprint_logging._database.table.ledger import refused_delivery
+from pawprint_logging._database.table.ledger import delivery_of, event_delivery, refused_delivery
 from pawprint_logging._delivery.batch import Batch, Outcome
+from pawprint_logging._delivery.settings import Settings
 from pawprint_logging._delivery.spool import Spool
-from pawprint_logging._delivery.worker import Worker
+from pawprint_logging._delivery.store import Nowhere, Store
+from pawprint_logging._delivery.worker import State, Worker
 from pawprint_logging._failure import Failure
 
 Make = Callable[..., Worker]
@@ -28,18 +31,16 @@ Make = Callable[..., Worker]
 def make() -> Iterator[Make]:
     workers: list[Worker] = []
 
-    def start(sink: Memory, **options: Any) -> Worker:
+    def start(sink: Memory, *, store: Store | None = None, **options: Any) -> Worker:
         settings: dict[str, Any] = {
-            "background": True,
             "batch_size": 10,
             "flush_interval": 0.02,
             "max_queue_size": 1000,
             "max_queue_bytes": 2**20,
-            "overflow": "fallback",
-            "patience": 5.0,
+            "write_timeout": 5.0,
             "close_timeout": 2.0,
         }
-        workers.append(Worker(sink, **{**settings, **options}))
+        workers.append(Worker(Settings(**{**settings, **options}), lambda: sink, sink, [store or Nowhere()]))
         return workers[-1]
 
     yield start
@@ -49,7 +50,7 @@ def make() -> Iterator[Make]:
 
 def sums_are_right(worker: Worker) -> bool:
     stats = worker.stats
-    return stats.accepted == stats.written + stats.pending + stats.diverted + stats.dropped
+    return stats.accepted == stats.written + stats.duplicates + stats.pending + stats.diverted + stats.dropped
 
 
 def returns(call: Callable[[], object], timeout: float = 60.0) -> bool:
@@ -106,7 +107,7 @@ def test_what_waits_goes_in_one_batch(make: Make) -> None:
 
     def answer(batch: Batch) -> Outcome:
         gate.wait(10)
-        return Outcome(written=len(batch.events))
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, batch_size=5)
@@ -130,9 +131,9 @@ def test_inline_the_caller_writes(make: Make) -> None:
 
 def test_inline_an_event_logged_during_a_write_is_written_too(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
-        if batch.events == [event(1)]:
+        if batch.rows == [event(1)]:
             worker.put(event(2))  # a signal handler
-        return Outcome(written=1)
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -142,9 +143,9 @@ def test_inline_an_event_logged_during_a_write_is_written_too(make: Make) -> Non
 
 def test_an_event_logged_on_the_worker_thread_is_written(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
-        if batch.events == [event(1)]:
+        if batch.rows == [event(1)]:
             worker.put(event(2))  # a `__del__` that the garbage collector runs here
-        return Outcome(written=1)
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink)
@@ -156,7 +157,7 @@ def test_an_inline_write_that_is_interrupted_is_done_with_the_next(make: Make) -
     def answer(batch: Batch) -> Outcome:
         if len(sink.batches) == 1:
             raise KeyboardInterrupt
-        return Outcome(written=len(batch.events))
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -173,7 +174,7 @@ def test_close_writes_what_was_interrupted(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
         if len(sink.batches) == 1:
             raise KeyboardInterrupt
-        return Outcome(written=len(batch.events))
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -187,7 +188,7 @@ def test_close_writes_what_was_interrupted(make: Make) -> None:
 
 
 def test_a_batch_is_tried_again(make: Make) -> None:
-    sink = Memory(lambda batch: Outcome(retry=AWAY) if len(sink.batches) < 3 else Outcome(written=len(batch.events)))
+    sink = Memory(lambda batch: Outcome(retry=AWAY) if len(sink.batches) < 3 else Outcome())
     worker = make(sink)
     worker.put(event(1))
     assert worker.flush(60)
@@ -195,7 +196,7 @@ def test_a_batch_is_tried_again(make: Make) -> None:
 
 
 def test_another_attempt_has_another_delivery_when_no_commit_was_sent(make: Make) -> None:
-    sink = Memory(lambda batch: Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome(written=1))
+    sink = Memory(lambda batch: Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome())
     worker = make(sink)
     worker.put(event(1))
     assert worker.flush(60)
@@ -205,7 +206,7 @@ def test_another_attempt_has_another_delivery_when_no_commit_was_sent(make: Make
 def test_a_batch_in_doubt_keeps_its_delivery(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
         batch.in_doubt = True
-        return Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome(written=1)
+        return Outcome(retry=LOST) if len(sink.batches) < 3 else Outcome()
 
     sink = Memory(answer)
     worker = make(sink)
@@ -216,10 +217,10 @@ def test_a_batch_in_doubt_keeps_its_delivery(make: Make) -> None:
 
 def test_a_batch_is_diverted_when_patience_ends(make: Make) -> None:
     sink = Memory(lambda _: Outcome(retry=AWAY))
-    worker = make(sink, patience=0.2)
+    worker = make(sink, write_timeout=0.2)
     worker.put(event(1))
     assert worker.flush(60)
-    assert [(each, reason) for each, reason, _, _ in sink.diverted] == [(event(1), "away")]
+    assert [(each, reason) for each, reason, _ in sink.diverted] == [(event(1), "away")]
     assert worker.stats.diverted == 1
 
 
@@ -229,18 +230,18 @@ def test_a_batch_given_up_in_doubt_is_diverted_under_its_delivery(make: Make) ->
         return Outcome(retry=LOST)
 
     sink = Memory(answer)
-    worker = make(sink, patience=0.2)
+    worker = make(sink, write_timeout=0.2)
     worker.put(event(1))
     assert worker.flush(60)
-    assert sink.diverted[0][2] == sink.deliveries[0]
+    assert delivery_of(sink.diverted[0][2]) == sink.deliveries[0]
 
 
 def test_a_batch_certainly_not_in_the_table_is_diverted_under_a_new_delivery(make: Make) -> None:
     sink = Memory(lambda _: Outcome(retry=LOST))
-    worker = make(sink, patience=0.2)
+    worker = make(sink, write_timeout=0.2)
     worker.put(event(1))
     assert worker.flush(60)
-    assert sink.diverted[0][2] not in sink.deliveries
+    assert delivery_of(sink.diverted[0][2]) not in sink.deliveries
 
 
 def test_what_a_batch_in_doubt_left_out_is_diverted_apart(make: Make) -> None:
@@ -250,17 +251,21 @@ def test_what_a_batch_in_doubt_left_out_is_diverted_apart(make: Make) -> None:
         return Outcome(retry=LOST)
 
     sink = Memory(answer)
-    worker = make(sink, patience=0.2, batch_size=3)
+    worker = make(sink, write_timeout=0.2, batch_size=3)
     for number in range(3):
         worker.put(event(number))
     assert worker.flush(60)
     delivery = sink.deliveries[0]
-    places = {each: (used, place) for each, _, used, place in sink.diverted}
-    assert places == {event(0): (delivery, 0), event(1): (refused_delivery(delivery), 1), event(2): (delivery, 2)}
+    lines = {each: line for each, _, line in sink.diverted}
+    assert lines == {
+        event(0): event_delivery(delivery, 0),
+        event(1): event_delivery(refused_delivery(delivery), 1),
+        event(2): event_delivery(delivery, 2),
+    }
 
 
 def test_refused_events_are_diverted_alone(make: Make) -> None:
-    sink = Memory(lambda batch: Outcome(written=len(batch.events) - 1, refused=[(1, BAD)]))
+    sink = Memory(lambda batch: Outcome(refused=[(1, BAD)]))
     worker = make(sink, batch_size=3)
     for number in range(3):
         worker.put(event(number))
@@ -271,9 +276,9 @@ def test_refused_events_are_diverted_alone(make: Make) -> None:
 
 def test_a_sink_that_raises_costs_its_batch_and_no_more(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
-        if batch.events == [event(1)]:
+        if batch.rows == [event(1)]:
             raise ZeroDivisionError
-        return Outcome(written=1)
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink)
@@ -288,9 +293,9 @@ def test_a_sink_that_raises_costs_its_batch_and_no_more(make: Make) -> None:
 
 def test_a_sink_that_ends_the_thread_costs_its_batch_and_no_more(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
-        if batch.events == [event(1)]:
+        if batch.rows == [event(1)]:
             raise SystemExit  # nobody is there to take it
-        return Outcome(written=1)
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink)
@@ -306,7 +311,7 @@ def test_inline_an_exit_from_a_signal_handler_is_the_applications(make: Make) ->
     def answer(batch: Batch) -> Outcome:
         if len(sink.batches) == 1:
             raise SystemExit
-        return Outcome(written=len(batch.events))
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -329,7 +334,7 @@ def test_inline_a_database_that_was_away_a_moment_ago_is_not_waited_for(make: Ma
 def test_inline_a_commit_in_doubt_is_asked_about_at_once(make: Make) -> None:
     def answer(batch: Batch) -> Outcome:
         batch.in_doubt = True
-        return Outcome(retry=LOST) if len(sink.batches) == 1 else Outcome(written=1)
+        return Outcome(retry=LOST) if len(sink.batches) == 1 else Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -346,7 +351,7 @@ def held(make: Make, **options: Any) -> tuple[Memory, Worker, threading.Event]:
 
     def answer(batch: Batch) -> Outcome:
         gate.wait(20)
-        return Outcome(written=len(batch.events))
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, flush_interval=0.0, **{"max_queue_size": 5, **options})
@@ -440,7 +445,7 @@ def test_flush_on_the_worker_thread_is_false(make: Make) -> None:
 
     def answer(batch: Batch) -> Outcome:
         answers.append(worker.flush())
-        return Outcome(written=1)
+        return Outcome()
 
     worker = make(Memory(answer))
     worker.put(event(1))
@@ -476,52 +481,33 @@ def test_close_is_not_held_up_by_those_who_go_on_logging(make: Make) -> None:
     over.set()
     for thread in threads:
         thread.join()
+    assert worker.flush(60)  # what came after the close opened it again
     assert worker.stats.pending == 0
     assert sums_are_right(worker)
 
 
 def test_a_caller_overtaken_by_close_leaves_nobody_asleep(make: Make) -> None:
-    class Overtaken(Worker):
-        """Closed by another thread at the moment when a caller has found it open and is about to wake its thread."""
-
-        is_due = False
-
-        @property
-        def _thread_runs(self) -> bool:
-            if self.is_due and threading.current_thread() is threading.main_thread():
-                self.is_due = False
-                closer = threading.Thread(target=self.close)
-                closer.start()
-                closer.join()
-                return True
-            return self.runs
-
-        @_thread_runs.setter
-        def _thread_runs(self, runs: bool) -> None:
-            self.runs = runs
-
     # Given a worker whose thread waits for a whole batch
-    worker = Overtaken(
-        Memory(),
-        background=True,
-        batch_size=2,
-        flush_interval=3600.0,
-        max_queue_size=1000,
-        max_queue_bytes=2**20,
-        overflow="fallback",
-        patience=5.0,
-        close_timeout=2.0,
-    )
+    sink = Memory()
+    worker = make(sink, batch_size=2, flush_interval=3600.0)
     worker.put(event(0))
-    wait_for(lambda: worker._wake_at == 2)
-    # When it is closed while a caller wakes it, and callers go on
-    worker.is_due = True
+    wait_for(lambda: worker.lanes[0].queue.wake_at == 2)
+    # When it is closed by another thread while a caller, who has found it running, is about to wake it
+    attend = worker._attend
+
+    def overtaken() -> None:
+        worker.lanes[0].queue._attend = attend
+        closer = threading.Thread(target=worker.close)
+        closer.start()
+        closer.join()
+        attend()
+
+    worker.lanes[0].queue._attend = overtaken
     for number in range(1, 10):
         worker.put(event(number))
-    # Then what comes too late is diverted, and nothing waits for ever
-    assert not worker.is_due
-    assert worker.stats.pending == 0
-    assert worker.stats.diverted == 8
+    # Then nothing waits for ever
+    assert worker.flush(60)
+    assert sorted(sink.written) == [event(number) for number in range(10)]
     assert sums_are_right(worker)
 
 
@@ -547,7 +533,7 @@ def test_a_batch_that_close_diverts_is_marked_before_the_sink_is_interrupted(mak
     def answer(batch: Batch) -> Outcome:
         batches.append(batch)
         gate.wait(20)
-        return Outcome(written=1)
+        return Outcome()
 
     class Watching(Memory):
         def interrupt(self) -> None:
@@ -567,8 +553,8 @@ def test_inline_a_close_by_a_callback_lets_those_go_on_who_wait_to_write(make: M
             with silenced():
                 worker.close()  # `on_error`
             other.start()
-            wait_for(lambda: worker._queue)  # another thread's event, which is too late
-        return Outcome(written=len(batch.events))
+            wait_for(lambda: worker.lanes[0].queue.rows)  # another thread's event, which opens it again
+        return Outcome()
 
     sink = Memory(answer)
     worker = make(sink, background=False)
@@ -576,19 +562,17 @@ def test_inline_a_close_by_a_callback_lets_those_go_on_who_wait_to_write(make: M
     assert returns(lambda: worker.put(event(1)))
     other.join(60)
     assert not other.is_alive()
-    assert sink.written == [event(1)]
-    assert [each for each, *_ in sink.diverted] == [event(2)]
-    assert (worker.stats.written, worker.stats.diverted, worker.stats.pending) == (1, 1, 0)
+    assert sink.written == [event(1), event(2)]
+    assert (worker.stats.written, worker.stats.pending) == (2, 0)
 
 
-def test_inline_an_event_after_a_close_by_a_callback_is_diverted(make: Make) -> None:
+def test_inline_an_event_after_a_close_by_a_callback_is_written(make: Make) -> None:
     sink = Memory()
     worker = make(sink, background=False)
     with silenced():
         worker.close()  # `on_error`, of an event that was never queued
     assert returns(lambda: worker.put(event(1)))
-    assert [each for each, *_ in sink.diverted] == [event(1)]
-    assert sink.closed
+    assert sink.written == [event(1)]
 
 
 def test_a_close_by_a_callback_wakes_the_thread(make: Make) -> None:
@@ -602,14 +586,12 @@ def test_a_close_by_a_callback_wakes_the_thread(make: Make) -> None:
 
 
 class Slow(Memory):
-    """A sink whose fallback takes its time over a batch.
+    """A sink whose fallback takes its time, over some of the events of a batch."""
 
-    Though not over each of the events that were still in the queue.
-    """
-
-    def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
-        time.sleep(0.15 if len(events) > 1 else 0)
-        return super().divert(events, why, delivery, first)
+    def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+        if len(self.diverted) % 500 == 0:
+            time.sleep(0.15)
+        return super().put(row, why, line)
 
 
 @pytest.mark.parametrize("end", [Worker.close, Worker.retire])
@@ -627,9 +609,9 @@ def test_the_end_does_not_wait_for_a_fallback_that_hangs(make: Make) -> None:
     gate = threading.Event()
 
     class Hanging(Memory):
-        def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
             gate.wait(60)
-            return super().divert(events, why, delivery, first)
+            return super().put(row, why, line)
 
     worker = make(Hanging(lambda _: Outcome(retry=AWAY)), close_timeout=0.2)
     worker.put(event(1))
@@ -637,19 +619,17 @@ def test_the_end_does_not_wait_for_a_fallback_that_hangs(make: Make) -> None:
     gate.set()
 
 
-def test_nothing_is_taken_any_more_once_it_is_closed(make: Make) -> None:
-    worker = make(Memory())
-    worker.close()
-    worker._queue.append(event(1))
-    assert worker._take() is None
-
-
-def test_an_event_after_close_is_diverted(make: Make) -> None:
+@pytest.mark.parametrize("background", [True, False])
+def test_an_event_after_close_opens_it_again(make: Make, background: bool) -> None:
     sink = Memory()
-    worker = make(sink)
-    worker.close()
+    worker = make(sink, background=background)
     worker.put(event(1))
-    assert [(each, reason) for each, reason, *_ in sink.diverted] == [(event(1), "the handler is closed")]
+    worker.close()
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert sink.written == [event(1), event(2)]
+    worker.close()
+    assert sums_are_right(worker)
 
 
 def test_flush_after_close_returns(make: Make) -> None:
@@ -682,7 +662,7 @@ def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
     sink, worker, gate = held(make, close_timeout=20.0)
     closer = threading.Thread(target=worker.close, daemon=True)
     closer.start()
-    wait_for(lambda: worker._closing)
+    wait_for(lambda: worker._state is State.ENDING)
     threading.Timer(0.2, gate.set).start()
     worker.retire()
     assert worker.stats.pending == 0
@@ -694,7 +674,7 @@ def retired(make: Make, folder: Path) -> tuple[Memory, Worker]:
     """A worker with a spool, whose process ends while the database is away."""
     sink = Memory(lambda _: Outcome(retry=AWAY))
     spool = Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
-    worker = make(sink, spool=spool, close_timeout=0.2)
+    worker = make(sink, store=spool, close_timeout=0.2)
     worker.put(event(1))
     wait_for(lambda: sink.batches)
     worker.retire()
@@ -737,7 +717,9 @@ def test_an_abandoned_worker_delivers_and_ends_its_thread(make: Make) -> None:
     assert sink.written == [event(1)]
 
 
-def test_it_writes_by_itself_where_no_thread_can_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_writes_by_itself_once_the_interpreter_starts_no_thread_any_more(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
@@ -747,6 +729,48 @@ def test_it_writes_by_itself_where_no_thread_can_start(make: Make, monkeypatch: 
     worker.put(event(1))
     assert sink.written == [event(1)]
     assert sink.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), RecursionError()])
+def test_a_thread_that_cannot_start_once_is_started_with_a_later_event(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    start = _native.start_thread
+    attempts = []
+
+    def refuse(*arguments: Any) -> None:
+        attempts.append(arguments)
+        if len(attempts) == 1:
+            raise error
+        start(*arguments)
+
+    monkeypatch.setattr("pawprint_logging._native.start_thread", refuse)
+    sink = Memory()
+    worker = make(sink)
+    worker.put(event(1))
+    assert sink.batches == []  # the caller does not wait for the database
+    time.sleep(0.1)
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert sink.written == [event(1), event(2)]
+    assert sink.threads.isdisjoint({threading.get_ident()})
+
+
+def test_flush_and_close_write_by_themselves_while_no_thread_can_start(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("pawprint_logging._native.start_thread", refuse)
+    sink = Memory()
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    worker.put(event(2))
+    worker.close()
+    assert sink.written == [event(1), event(2)]
+    assert worker.stats.pending == 0
 
 
 def test_a_child_begins_anew_and_leaves_the_queue_to_its_parent(make: Make) -> None:
@@ -771,7 +795,7 @@ def test_a_fork_without_hooks_is_noticed(make: Make) -> None:
 
 
 def test_the_sums_agree_at_any_moment(make: Make) -> None:
-    worker = make(Memory(lambda batch: Outcome(written=len(batch.events) - 1, refused=[(0, BAD)])))
+    worker = make(Memory(lambda batch: Outcome(refused=[(0, BAD)])))
     threads = [threading.Thread(target=lambda: [worker.put(event(number)) for number in range(500)]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -780,3 +804,35 @@ def test_the_sums_agree_at_any_moment(make: Make) -> None:
     assert worker.flush(60)
     assert worker.stats.accepted == 1500
     assert worker.stats.pending == 0
+
+
+def test_rows_wait_in_memory_while_no_descriptor_is_left_for_the_fallback(make: Make) -> None:
+    class Full(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            if self.is_out_of_descriptors:
+                return {}, False
+            return super().put(row, why, line)
+
+    sink = Full(lambda batch: Outcome(refused=[(place, BAD) for place in range(len(batch.rows))]))
+    sink.is_out_of_descriptors = True
+    worker = make(sink)
+    worker.put(event(1))
+    assert not worker.flush(0.2)
+    assert (worker.stats.pending, worker.stats.dropped) == (1, 0)
+    sink.is_out_of_descriptors = False
+    assert worker.flush(60)
+    assert [each for each, *_ in sink.diverted] == [event(1)]
+
+
+def test_rows_that_wait_for_a_descriptor_at_the_end_are_counted_as_dropped(make: Make) -> None:
+    class Full(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            return {}, False
+
+    sink = Full(lambda batch: Outcome(refused=[(place, BAD) for place in range(len(batch.rows))]))
+    sink.is_out_of_descriptors = True
+    worker = make(sink)
+    worker.put(event(1))
+    assert not worker.flush(0.1)
+    worker.close()
+    assert (worker.stats.pending, worker.stats.dropped) == (0, 1)

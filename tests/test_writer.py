@@ -13,8 +13,9 @@ from support.proxy import Proxy
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.capture import Row, encode
-from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
+from pawprint_logging._delivery.store import Nowhere
 from pawprint_logging._delivery.writer import Writer, begin_within
 
 Make = Callable[..., Writer]
@@ -50,7 +51,7 @@ def events(connection: Any) -> list[str]:
 
 def test_a_batch_and_its_delivery_are_written(make: Make, connection: Any) -> None:
     batch = Batch([event("a"), event("b")])
-    assert make().write(batch).written == 2
+    assert make().write(batch, Nowhere()) == Outcome()
     assert events(connection) == ["a", "b"]
     with connection.cursor() as cursor:
         cursor.execute("SELECT delivery FROM events__deliveries")
@@ -60,27 +61,27 @@ def test_a_batch_and_its_delivery_are_written(make: Make, connection: Any) -> No
 def test_a_delivery_that_is_there_is_not_written_again(make: Make, connection: Any) -> None:
     batch = Batch([event("a")])
     writer = make()
-    assert writer.write(batch).written == 1
-    assert writer.write(batch).written == 1
+    assert writer.write(batch, Nowhere()) == Outcome()
+    assert writer.write(batch, Nowhere()) == Outcome()
     assert events(connection) == ["a"]
 
 
 def test_a_delivery_that_is_there_left_out_what_it_had_refused(make: Make, connection: Any) -> None:
     batch = Batch([event("a"), event("x" * 100)])
     writer = make()
-    first = writer.write(batch)
-    again = writer.write(batch)
-    assert (first.written, again.written) == (1, 1)
+    first = writer.write(batch, Nowhere())
+    again = writer.write(batch, Nowhere())
+    assert first == again
     assert [place for place, _ in again.refused] == [1]
 
 
 @pytest.mark.parametrize(("how", "in_doubt"), [("cut_before", True), ("cut_after", True)])
 def test_a_lost_commit_is_in_doubt(make: Make, db: str, proxy: Proxy, how: str, in_doubt: bool) -> None:
     writer = make(proxy.through(db))
-    assert writer.write(Batch([event("a")])).written == 1
+    assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
     getattr(proxy, how)("COMMIT")
     batch = Batch([event("b")])
-    outcome = writer.write(batch)
+    outcome = writer.write(batch, Nowhere())
     assert outcome.retry is not None
     assert outcome.retry.lost
     assert batch.in_doubt is in_doubt
@@ -88,10 +89,10 @@ def test_a_lost_commit_is_in_doubt(make: Make, db: str, proxy: Proxy, how: str, 
 
 def test_a_copy_that_is_lost_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> None:
     writer = make(proxy.through(db))
-    assert writer.write(Batch([event("a")])).written == 1
+    assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
     proxy.cut_after("COPY")
     batch = Batch([event("b")])
-    assert writer.write(batch).retry is not None
+    assert writer.write(batch, Nowhere()).retry is not None
     assert not batch.in_doubt
 
 
@@ -102,17 +103,17 @@ def test_a_doubt_stays_while_the_ledger_cannot_be_asked(make: Make, db: str) -> 
         cursor.execute(
             "INSERT INTO events__deliveries (delivery) VALUES (%s)", [str(batch.delivery)]
         )  # its first attempt, under way
-        outcome = writer.write(batch)
+        outcome = writer.write(batch, Nowhere())
         assert outcome.retry is not None
         assert batch.in_doubt
         other.rollback()
-    assert writer.write(batch).written == 1
+    assert writer.write(batch, Nowhere()) == Outcome()
 
 
 def test_a_withdrawn_batch_is_not_committed(make: Make, connection: Any) -> None:
     batch = Batch([event("a")])
-    batch.is_withdrawn = True
-    assert make().write(batch).retry is not None
+    batch.verdict = Verdict()
+    assert make().write(batch, Nowhere()).retry is not None
     assert events(connection) == []
 
 
@@ -126,22 +127,22 @@ def test_a_batch_withdrawn_during_its_copy_is_not_committed(
 
     def copy_and_withdraw(*arguments: Any) -> None:
         copy(*arguments)
-        batch.is_withdrawn = True
+        batch.verdict = Verdict()
 
     monkeypatch.setattr(writer, "copy_rows", copy_and_withdraw)
-    assert make().write(batch).retry is not None
+    assert make().write(batch, Nowhere()).retry is not None
     assert events(connection) == []
 
 
 def test_no_connection_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> None:
     proxy.refuse()
-    outcome = make(proxy.through(db)).write(Batch([event("a")]))
+    outcome = make(proxy.through(db)).write(Batch([event("a")]), Nowhere())
     assert outcome.retry is not None
     assert not outcome.retry.lost
 
 
 def test_a_missing_table_refuses_the_batch_and_says_how_to_mend_it(make: Make) -> None:
-    outcome = make(exists=False).write(Batch([event("a")]))
+    outcome = make(exists=False).write(Batch([event("a")]), Nowhere())
     ((place, why),) = outcome.refused
     assert (place, why.sqlstate) == (0, "42P01")
     assert "create_table" in why.reason
@@ -149,10 +150,10 @@ def test_a_missing_table_refuses_the_batch_and_says_how_to_mend_it(make: Make) -
 
 def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: Make, db: str, connection: Any) -> None:
     writer = make(exists=False, create_table=True)
-    assert writer.write(Batch([event("a")])).written == 1
+    assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
     Tracker(db=db, table="events").drop_table()
-    assert writer.write(Batch([event("b")])).retry is not None
-    assert writer.write(Batch([event("b")])).written == 1
+    assert writer.write(Batch([event("b")]), Nowhere()).retry is not None
+    assert writer.write(Batch([event("b")]), Nowhere()) == Outcome()
     assert events(connection) == ["b"]
 
 
@@ -162,8 +163,8 @@ def test_without_a_ledger_it_writes_and_says_so_once(
     writer = make()
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE events__deliveries")
-    assert writer.write(Batch([event("a")])).written == 1
-    assert writer.write(Batch([event("b")])).written == 1
+    assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
+    assert writer.write(Batch([event("b")]), Nowhere()) == Outcome()
     assert events(connection) == ["a", "b"]
     assert len([record for record in caplog.records if "ledger" in record.getMessage()]) == 1
 
@@ -178,9 +179,9 @@ def test_a_mistake_of_ours_leaves_no_transaction_open(
 
     monkeypatch.setattr("pawprint_logging._delivery.writer.copy_rows", fail)
     with pytest.raises(ZeroDivisionError):
-        writer.write(Batch([event("a")]))
+        writer.write(Batch([event("a")]), Nowhere())
     monkeypatch.undo()
-    assert writer.write(Batch([event("b")])).written == 1
+    assert writer.write(Batch([event("b")]), Nowhere()) == Outcome()
     assert events(connection) == ["b"]
 
 
@@ -195,10 +196,10 @@ def test_where_a_wait_callback_forbids_copy_it_inserts(make: Make, connection: A
     hostile = encode({"user_id": None, "event": "a\tb\\N\n%s"}, {})
     set_wait_callback(wait)
     try:
-        outcome = writer.write(Batch([event("a"), hostile, event("x" * 100), *[event("many")] * 1200]))
+        outcome = writer.write(Batch([event("a"), hostile, event("x" * 100), *[event("many")] * 1200]), Nowhere())
     finally:
         set_wait_callback(None)
-    assert outcome.written == 1202
+    assert outcome.retry is None
     assert [place for place, _ in outcome.refused] == [2]
     assert events(connection)[:2] == ["a", "a\tb\\N\n%s"]
     writer.close()

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import FrameType
 
 
 class _Guard(threading.local):
-    #: True while this thread runs user code on behalf of an event, or delivers events.
-    busy = False
-    #: True in a thread of our own, which nobody else can end, or catch what is raised there.
+    #: the function that runs user code on behalf of an event in this thread just now, if one does
+    frame: FrameType | None = None
+    #: True in a thread of our own, which nobody else can end, or catch what is raised there
     is_own_thread = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether this thread runs user code on behalf of an event.
+
+        A signal handler that raises may keep `silenced` from taking its mark away. So the mark counts only as long as
+        the function that set it is running.
+        """
+        frame = self.frame
+        if frame is None:
+            return False
+        caller: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the frames below are what is asked for
+        while caller is not None:
+            if caller is frame:
+                return True
+            caller = caller.f_back
+        self.frame = None
+        return False
 
 
 guard = _Guard()
 
 
-@contextmanager
-def silenced() -> Iterator[None]:
+class silenced:  # noqa: N801 - a context manager, used like a function
     """Ignore the events that this thread logs inside the block, such as those of a value's own ``__str__``."""
-    before = guard.busy
-    guard.busy = True
-    try:
-        yield
-    finally:
-        guard.busy = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = guard.frame
+        guard.frame = sys._getframe(1)  # noqa: SLF001 - see `_Guard.busy`
+
+    def __exit__(self, *exc_info: object) -> None:
+        guard.frame = self._before
 
 
 def ends_here(error: BaseException) -> bool:
     """Return whether what user code raised goes no further.
 
     In a thread of ours that is anything: a `sys.exit()` in `on_error` would end delivery and nothing else. In a thread
-        of the application,
-    SystemExit and KeyboardInterrupt may come from a signal handler, and are meant for it.
+    of the application, SystemExit and KeyboardInterrupt may come from a signal handler, and are meant for it.
     """
     return guard.is_own_thread or isinstance(error, Exception)

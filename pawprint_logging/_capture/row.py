@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from typing import Any
 
 from . import copyline
 
@@ -20,6 +21,9 @@ Columns = tuple[str, ...]
 Row = tuple[Columns, bytes]
 #: the names of the columns; then what the JSON column, the user's and the event's get, and the seconds since 1970
 Usual = tuple[Columns, str, "str | None", str, float]
+
+#: what waits in the queue: a row, or values of which `whole` makes one; the second is what its size is counted by
+Entry = tuple[Any, ...]
 
 #: what an event in the queue is counted with beside its line or document
 ROW_BYTES = 64

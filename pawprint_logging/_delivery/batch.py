@@ -1,71 +1,129 @@
-"""What the worker hands to the writer, and what it hears back."""
+"""Rows that are written in one transaction, from the moment they leave the queue until they are settled."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
-from .._capture.row import Row
+from .._capture.row import Entry, Row
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 
-if TYPE_CHECKING:
-    from .segment import Segment
-
-#: places in a batch, and why the events there are not written
+#: places in a batch, and why the rows there are not written
 Refused = list[tuple[int, Failure]]
 
 
-@dataclass
-class Batch:
-    """Events that are written in one transaction, under one delivery."""
+@dataclass(frozen=True)
+class Verdict:
+    """What is decided about a batch.
 
-    events: list[Row]
-    delivery: uuid.UUID = field(default_factory=new_delivery)
-    #: whether a COMMIT of the delivery was sent and not answered; only then must it be the same at the next attempt
-    in_doubt: bool = False
-    #: what the last attempt refused before its COMMIT was sent; if the ledger says later that it arrived, this is what
-    #: it left out
+    Args:
+        refused: places, in order, of rows that are not in the table though the others are, and why.
+        duplicates: how many rows the table had already, under their dedupe key.
+        given_up: why none of the rows is written, as far as anybody knows; None if the batch is in the table.
+    """
+
     refused: Refused = field(default_factory=list)
-    #: where the spool has its events, and the number in it that follows their last
-    segment: Segment | None = None
-    end: int = 0
-    #: whether the spool has what an attempt left out, which the next one must correct
-    has_noted: bool = False
-    #: set by another thread when it puts the events on the fallback: then they must not be committed any more
-    is_withdrawn: bool = False
-    #: how often some of its events were put on the fallback
-    steps: int = 0
+    duplicates: int = 0
+    given_up: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Diversion:
+    """The rows of a decided batch that go on the fallback.
+
+    Args:
+        places: which rows, in order, and why.
+        delivery: the delivery that their lines carry.
+        left_out: the places of rows that this delivery had refused: the table does not have them even if it arrived.
+    """
+
+    places: Refused
+    delivery: uuid.UUID
+    left_out: frozenset[int]
+
+
+class Batch:
+    """Rows under one delivery.
+
+    It has a verdict or none, and then is settled or not; who may give the verdict is decided by `Account.decide`.
+
+    Args:
+        rows: its rows; none at first if it is filled from a queue.
+        delivery: the UUID that the ledger knows it by.
+        in_doubt: whether a COMMIT of the delivery was sent and not answered; the next attempt must carry the same one.
+    """
+
+    __slots__ = (
+        "arrived",
+        "cursor",
+        "delivery",
+        "diversion",
+        "diverter",
+        "due",
+        "failed_since",
+        "in_doubt",
+        "is_filled",
+        "is_inherited",
+        "lane",
+        "origin",
+        "refused",
+        "rows",
+        "start",
+        "troubles",
+        "verdict",
+    )
+
+    def __init__(self, rows: Sequence[Row] = (), *, delivery: uuid.UUID | None = None, in_doubt: bool = False) -> None:
+        self.rows: list[Entry] = list(rows)
+        self.delivery = new_delivery() if delivery is None else delivery
+        self.in_doubt = in_doubt
+        #: what the last attempt left out before its COMMIT was sent; if the ledger has the delivery, these are missing
+        self.refused: Refused = []
+        #: the queue that it is filled from, and the number there of its first row
+        self.lane: Any = None
+        self.start = 0
+        self.is_filled = True
+        #: what the store keeps about it
+        self.origin: Any = None
+        #: whether its rows are a dead process'
+        self.is_inherited = False
+        #: monotonic time at which its first attempt failed, and before which it is not tried again
+        self.failed_since: float | None = None
+        self.due = 0.0
+        #: attempts that failed for a reason that may pass, while rows were flowing
+        self.troubles = 0
+        self.verdict: Verdict | None = None
+        #: the thread that settles it
+        self.diverter: int | None = None
+        #: what goes on the fallback, once that is known; how many rows were put there, and how many of those arrived
+        self.diversion: Diversion | None = None
+        self.cursor = 0
+        self.arrived = 0
+
+    def renew(self) -> None:
+        """Take another delivery, since nothing can come of the one before."""
+        self.delivery = new_delivery()
+        self.refused = []
+
+    def abandon(self) -> None:
+        """Have nobody send or settle it, in a child after a fork: it is the parent's."""
+        self.verdict = Verdict()
+        self.diverter = -1
+        self.is_filled = True
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether another thread has decided about it: then it must not be committed any more."""
+        return self.verdict is not None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch: all of it settled, or, with `retry`, nothing yet."""
+    """What became of an attempt: the batch is in the table but for `refused`, or, with `retry`, nothing is."""
 
-    written: int = 0
     refused: Refused = field(default_factory=list)
+    duplicates: int = 0
     retry: Failure | None = None
-
-
-class Sink(Protocol):
-    """Where a worker's events go."""
-
-    def write(self, batch: Batch) -> Outcome:
-        """Try to write a batch once; raise nothing."""
-
-    def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
-        """Put events on the fallback, as those of a delivery from number `first` on.
-
-        Return how many arrived there; raise nothing.
-        """
-
-    def warn(self, message: str) -> None:
-        """Tell the user something; raise nothing."""
-
-    def interrupt(self) -> None:
-        """End a wait on the database, from another thread."""
-
-    def close(self) -> None:
-        """Let go of the connection."""

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,11 +23,9 @@ from .._capture.capture import FALLBACK_EXTRA, decode
 from .._capture.encoder import Kind
 from .._capture.guard import ends_here, silenced
 from .._capture.row import Row
-from .._database.table.ledger import event_delivery
 from .._failure import Failure
 from ..errors import DeliveryError
-
-OnError = Callable[[BaseException, list[dict[str, Any]]], object]
+from .settings import OnError
 
 #: seconds between two warnings
 WARNING_INTERVAL = 60.0
@@ -108,35 +106,38 @@ class Fallback:
         self._standard_error = _StandardError()
         self._next_warning = 0.0
         self._is_torn = False
+        #: whether the last row did not arrive since the process has no descriptor left
+        self.is_out_of_descriptors = False
 
-    def send(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
-        """Divert events; return how many arrived. Raises nothing.
+    def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
+        """Divert one row; return its columns, and whether it arrived. Raises nothing.
 
         Args:
-            events: the events of one batch, in order.
-            why: why they were not written.
-            delivery: the batch's delivery, from which each event's own follows.
-            first: the number of the first of them in it, default 0.
+            row: the row.
+            why: why it was not written.
+            line: the UUID by which `replay` knows it.
         """
-        decoded = []
-        arrived = 0
+        columns: dict[str, Any] = {}
         with silenced():
-            for index, event in enumerate(events, first):
-                try:
-                    columns = decode(event, self._kinds)
-                    decoded.append(columns)
-                    arrived += self._put(columns, why, event_delivery(delivery, index))
-                except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
-                    if not ends_here(error):
-                        raise
-            if self._on_error is not None:
-                try:
-                    self._on_error(why.error or DeliveryError(why.reason), decoded)
-                except BaseException as error:
-                    if not ends_here(error):
-                        raise
-                    self.warn(f"on_error raised {type(error).__name__}")
-        return arrived
+            try:
+                columns = decode(row, self._kinds)
+                return columns, self._put(columns, why, line)
+            except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
+                if not ends_here(error):
+                    raise
+        return columns, False
+
+    def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
+        """Tell `on_error` of rows that were diverted. Raises nothing."""
+        if self._on_error is None:
+            return
+        with silenced():
+            try:
+                self._on_error(why.error or DeliveryError(why.reason), list(rows))
+            except BaseException as error:
+                if not ends_here(error):
+                    raise
+                self.warn(f"on_error raised {type(error).__name__}")
 
     def warn(self, message: str) -> None:
         """Log a warning, unless there was one within the last minute. Raises nothing."""

@@ -20,16 +20,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _native as native
-from .._capture.row import Row, Usual
+from .._capture.row import Row
 from .._failure import Failure
 from ..errors import ConfigurationError
 from .batch import Batch
 from .segment import PAGE, Progress, Segment
+from .store import Accepting
 
 #: bytes after which a segment is followed by another, so that what is delivered can be deleted
 SEGMENT_BYTES = 16 * 2**20
 #: bytes after which a segment is deleted as soon as all of it is delivered
 _WORTH_DELETING = 256 * 1024
+
+
+@dataclass
+class Origin:
+    """Where the spool has a batch.
+
+    Args:
+        segment: the file that holds its rows.
+        end: the number in it that follows their last.
+        has_noted: whether the file has what an attempt left out, which the next one must correct.
+    """
+
+    segment: Segment
+    end: int = 0
+    has_noted: bool = False
 
 
 @dataclass
@@ -108,45 +124,40 @@ class Spool:
 
     # ---- the calling thread
 
-    def add(self, event: Row, queue: deque[Row | Usual], accept: Callable[[Row], None]) -> list[Row]:
-        """Write an event and put it into the queue, in the same order as all others.
-
-        Return the events for which there was no room.
+    def append(self, row: Row, queue: Accepting) -> bool:
+        """Write a row and put it into the queue, in the same order as all others; return False if there is no room.
 
         Args:
-            event: the event.
-            queue: the queue; nothing is taken from it but under the spool's lock.
-            accept: puts an event into it.
+            row: the row.
+            queue: where to put it; nothing is taken from it but under the spool's lock.
         """
         with self.lock:
-            if self._is_closed:
-                return [event]
-            self._deferred.append(event)
-            if self._is_adding:  # a signal handler, inside the loop below: that has the event's turn
-                return []
+            self._is_closed = False
+            self._deferred.append(row)
+            if self._is_adding:  # a signal handler, inside the loop below: that has the row's turn
+                return True
             self._is_adding = True
-            refused = []
+            has_room = True
             try:
                 while self._deferred:
                     each = self._deferred.popleft()
+                    before = queue.rows_in
                     try:
                         self._write(each)
-                        accept(each)
+                        queue.add(each)
                         self._runs[-1].queued += 1
                     except OSError:
-                        refused.append(each)
-                    except (
-                        BaseException
-                    ):  # a signal handler that raises: what is in the file must be in the queue, number by number
+                        has_room = False
+                    except BaseException:  # a signal handler that raises: what is in the file must be in the queue
                         run = self._runs[-1] if self._runs else None
                         if run is not None and run.segment.count > run.queued:
-                            if not (queue and queue[-1] is each):
-                                accept(each)
+                            if queue.rows_in == before:
+                                queue.add(each)
                             run.queued = run.segment.count
                         raise
             finally:
                 self._is_adding = False
-            return refused
+            return has_room
 
     def _write(self, event: Row) -> None:
         segment = self._current
@@ -190,9 +201,8 @@ class Spool:
             if self._is_closed:
                 return False
             run = self._runs[0]
-            run.taken += len(batch.events)
-            batch.segment = run.segment
-            batch.end = run.segment.progress.settled + len(batch.events)
+            run.taken += len(batch.rows)
+            batch.origin = Origin(run.segment, run.segment.progress.settled + len(batch.rows))
             self._note_sending(batch)
             return True
 
@@ -202,19 +212,19 @@ class Spool:
         Raises:
             OSError: there is no room.
         """
-        if batch.segment is not None and (batch.refused or batch.has_noted):
+        if batch.origin is not None and (batch.refused or batch.origin.has_noted):
             rows = [(place, why.reason, why.sqlstate) for place, why in batch.refused]
             with self.lock:
-                batch.segment.add_refused(batch.delivery, rows)
-            batch.has_noted = True
+                batch.origin.segment.add_refused(batch.delivery, rows)
+            batch.origin.has_noted = True
 
     def settled(self, batch: Batch) -> None:
         """Note that a batch is in the table or on the fallback."""
-        segment = batch.segment
-        if segment is None or segment.is_released:
+        if batch.origin is None or batch.origin.segment.is_released:
             return
+        segment = batch.origin.segment
         with self.lock:
-            self._note(segment, Progress(settled=batch.end))
+            self._note(segment, Progress(settled=batch.origin.end))
             if segment.is_inherited:
                 return
             if (
@@ -287,12 +297,12 @@ class Spool:
         return refused
 
     def _note_sending(self, batch: Batch) -> None:
-        segment = batch.segment
-        if segment is None or segment.is_released:
+        if batch.origin is None or batch.origin.segment.is_released:
             return
-        batch.has_noted = batch.has_noted or bool(batch.refused)
+        segment = batch.origin.segment
+        batch.origin.has_noted = batch.origin.has_noted or bool(batch.refused)
         settled = segment.progress.settled
-        self._note(segment, Progress(settled=settled, sending=batch.end - settled, delivery=batch.delivery))
+        self._note(segment, Progress(settled=settled, sending=batch.origin.end - settled, delivery=batch.delivery))
 
     def _note(self, segment: Segment, progress: Progress) -> None:
         try:
@@ -326,26 +336,26 @@ def _batches(
     progress = segment.progress
     under_way = progress.settled + progress.sending
     batch = Batch([], delivery=progress.delivery, in_doubt=True) if progress.sending else Batch([])
-    batch.segment = segment
+    batch.origin = Origin(segment)
     size = 0
     for event in segment.read():
         if not isinstance(event, tuple):
             continue
         number = segment.count - 1
         was_under_way = batch.delivery == progress.delivery
-        is_full = number >= under_way if was_under_way else len(batch.events) >= max_rows or size >= max_bytes
+        is_full = number >= under_way if was_under_way else len(batch.rows) >= max_rows or size >= max_bytes
         if is_full:
-            if batch.events:
+            if batch.rows:
                 yield batch
             batch = Batch([])
-            batch.segment = segment
+            batch.origin = Origin(segment)
             size = 0
-        elif was_under_way and (why := refused.get(len(batch.events))) is not None:
-            batch.refused.append((len(batch.events), why))
-        batch.events.append(event)
-        batch.end = number + 1
+        elif was_under_way and (why := refused.get(len(batch.rows))) is not None:
+            batch.refused.append((len(batch.rows), why))
+        batch.rows.append(event)
+        batch.origin.end = number + 1
         size += len(event[1])
-    if batch.events:
+    if batch.rows:
         yield batch
 
 

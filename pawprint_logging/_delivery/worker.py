@@ -1,35 +1,61 @@
-"""The thread behind the queue: when it writes, and how it begins and ends; flush, close and fork."""
+"""When batches are written, and how that begins and ends: the life of a thread, or of those who write themselves.
+
+There is one state, and one function changes it. The states are
+
+    idle     nobody writes; the next row starts a thread
+    running  a thread writes
+    ending   it is being wound down: what has come so far is written until a time, then diverted
+    inline   those who log write: `background=False`, or the interpreter ends
+    closed   wound down; the next row makes it idle again
+
+Close, exit and the loss of the last reference are the same winding down with other ends. A start that fails goes back
+to idle. A fork begins anew in the child.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .. import _native as native
 from .._capture.guard import guard
-from .._capture.row import Row, Usual
+from .._capture.row import Entry, whole
+from .._database.table.ledger import event_delivery, new_delivery
 from .._failure import Failure
-from ..errors import ClosedError
+from ..errors import ClosedError, QueueFullError
 from . import process
-from .batch import Batch, Sink
-from .courier import Courier
-from .inbox import CLOSED, Overflow
-
-if TYPE_CHECKING:
-    from .spool import Spool
+from .account import Account, Stats
+from .backoff import Backoff
+from .batch import Batch
+from .carrier import Carrier
+from .protocols import Fallback, Table
+from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, make_queue
+from .settings import Settings
+from .store import Nowhere, Store
 
 #: the part of close_timeout that is spent on writing; the rest is for diverting what is left
 _WRITING_SHARE = 0.9
-#: seconds without an event on the fallback, at least, after which a thread that diverts is not waited for: its handler
-#: may wait for us
+#: seconds without a row on the fallback, at least, after which a thread that diverts is not waited for any more
 _STANDSTILL = 1.0
 #: seconds after which an idle thread looks around by itself: a caller may have been interrupted before it could wake it
-_IDLE = 30.0
+_IDLE = 5.0
+#: seconds between two batches under load: each time that the thread asks for the interpreter lock, a caller may wait
+_PACE = 0.025
+#: seconds after a start that failed before the next one is tried
+_START_AGAIN = 0.05
+#: seconds before a mistake of ours is made again
+_AFTER_MISTAKE = 0.1
+#: attempts of a caller at a batch whose COMMIT may have arrived: the second asks the ledger
+_ATTEMPTS_IN_DOUBT = 3
+#: no number of waiting rows calls
+_NEVER = sys.maxsize
 
+QUEUE_FULL = Failure("table", "the queue is full", error=QueueFullError("the queue is full"))
 NO_ANSWER = Failure(
     "table",
     "the database gave no answer until the handler was closed",
@@ -37,121 +63,563 @@ NO_ANSWER = Failure(
 )
 
 
-class Worker(Courier):
-    """Takes events from any thread and hands them to a sink in batches.
+class State(Enum):
+    """Who writes."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    ENDING = "ending"
+    INLINE = "inline"
+    CLOSED = "closed"
+
+
+class Lane:
+    """Rows that are written in order, with what keeps them and what is known about their next attempt.
 
     Args:
-        sink: where they go.
-        background: whether a thread of its own writes; otherwise the calling thread does, and nothing has to wait.
-        batch_size: events that start a write.
-        flush_interval: seconds after which a write starts with fewer.
-        max_queue_size: events that may wait.
-        max_queue_bytes: bytes that may wait.
-        overflow: what happens to an event for which there is no room.
-        patience: seconds for which a batch is tried again before it is diverted.
-        close_timeout: seconds that `close` may take, and a caller may wait for room.
-        spool: where events are written before they are queued, if anywhere.
+        queue: where they wait.
+        store: what keeps them beyond the process.
+    """
+
+    def __init__(self, queue: Queue, store: Store) -> None:
+        self.queue = queue
+        self.store = store
+        #: whether what is not settled at the end is left to the next process
+        self.is_kept = not isinstance(store, Nowhere)
+        self.backoff = Backoff()
+        #: when the first of those that wait was seen, if one was
+        self.waits_since: float | None = None
+        #: rows up to this number are written without waiting for more
+        self.flush_to = 0
+        #: rows up to this number are written before the end
+        self.end_at = 0
+        #: whether dead processes' rows may be found in the store, and the search for them
+        self.has_leftovers = False
+        self.leftovers: Generator[Batch, None, None] | None = None
+        #: whether something was left in the store, so that what follows must stay there too
+        self.stays = False
+
+    def begin_anew(self) -> None:
+        """Forget what a former life of the handler knew."""
+        self.waits_since = None
+        self.flush_to = self.end_at = 0
+        self.stays = False
+        self.leftovers = None
+        self.backoff.reset()
+
+
+class _Run:
+    """One thread's life: its connection, and what wakes it."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.carrier = carrier
+        self.thread: int | None = None
+        #: a binary semaphore; a release too many is no harm
+        self.wake = native.allocate_lock()
+        self.wake.acquire()
+        self.last_end = 0.0
+
+    def nudge(self) -> None:
+        """Have the thread look around."""
+        with suppress(RuntimeError):  # not taken: it has been told already
+            self.wake.release()
+
+
+class Worker:
+    """Takes rows from any thread, and sees to it that each is settled.
+
+    Args:
+        settings: the user's options.
+        open_table: makes what writes, for one thread.
+        fallback: where rows go that are not written.
+        stores: what keeps rows beyond the process; one for each lane.
     """
 
     def __init__(
-        self,
-        sink: Sink,
-        *,
-        background: bool,
-        batch_size: int,
-        flush_interval: float,
-        max_queue_size: int,
-        max_queue_bytes: int,
-        overflow: Overflow,
-        patience: float,
-        close_timeout: float,
-        spool: Spool | None = None,
+        self, settings: Settings, open_table: Callable[[], Table], fallback: Fallback, stores: Sequence[Store]
     ) -> None:
-        self._flush_interval = flush_interval
-        super().__init__(
-            sink,
-            background=background,
-            batch_size=batch_size,
-            max_queue_size=max_queue_size,
-            max_queue_bytes=max_queue_bytes,
-            overflow=overflow,
-            patience=patience,
-            close_timeout=close_timeout,
-            spool=spool,
-        )
+        self._settings = settings
+        self._open_table = open_table
+        self._fallback = fallback
+        rows, size = settings.max_queue_size, settings.max_queue_bytes
+        self.lanes = tuple(Lane(make_queue(rows, size, self._attend, self._overflow, store), store) for store in stores)
+        #: accepts a row; the queues are the same ones in a forked child, so that this may be kept
+        self.put = self.lanes[0].queue.put
+        #: accepts a row with a dedupe key
+        self.put_keyed = self.lanes[-1].queue.put
+        self._begin()
         process.register(self)
-        if spool is not None and spool.leftovers():
-            self._recovers = True
-            if background:
-                self._attend()
+        if self._look_for_leftovers() and settings.background:
+            self._attend()
 
     def _begin(self) -> None:
-        super()._begin()
+        """Set up everything that a fork must not inherit."""
         self._pid = os.getpid()
-        self._starting = native.allocate_lock()
-        self._thread_runs = False
-        self._thread: int | None = None
+        self.account = Account(lane.queue for lane in self.lanes)
+        self._state = State.IDLE if self._settings.background else State.INLINE
+        #: the state that follows the winding down
+        self._then = State.CLOSED
+        self._run: _Run | None = None
+        #: what those who write themselves use, and who of them does just now
+        self._own: Carrier | None = None
+        self._writer: int | None = None
+        #: the thread that decides about what is left at the end
+        self._finisher: int | None = None
+        #: monotonic time until which is written when it ends; what is left then is diverted, or stays in the spool
+        self._write_until: float | None = None
         self._is_abandoned = False
-        self._flush_to = 0
+        self._start_at = 0.0
 
-    def after_fork_in_child(self) -> None:
-        """Begin anew: queued events are the parent's, which still has them. Takes no lock, logs nothing."""
-        was_closed = self._closed
-        self._begin()
-        if self._spool is not None:
-            self._spool.after_fork_in_child()
-            self._recovers_later = True  # this may be the successor of a worker process that was killed
-        self._closing = self._closed = was_closed
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of the counters."""
+        return self.account.stats
 
-    def put_after_fork(self, event: Row | Usual) -> None:
-        """Accept an event, in a process that may have been forked without Python's hooks."""
-        if os.getpid() != self._pid:
-            process.notice_fork()
-        self.put(event)
+    # ---- the state
 
-    # ---- waking
+    def _turn_to(self, state: State, run: _Run | None = None) -> None:
+        """Change the state, and say when a `put` must call; under the lock."""
+        self._state = state
+        self._run = run
+        wake_at = _NEVER if state is State.RUNNING else 0
+        for lane in self.lanes:
+            lane.queue.wake_at = wake_at
 
     def _attend(self) -> None:
-        if self._closed:
-            self._divert_queue(CLOSED)
-        elif not self._background:
+        """See to it that what waits is written; called by whoever put it there."""
+        if os.getpid() != self._pid:
+            self._notice_fork()
+        state = self._state
+        if state is State.RUNNING:
+            with self.account.lock:
+                run = self._run
+                if self._state is State.RUNNING and run is not None:
+                    for lane in self.lanes:
+                        lane.queue.wake_at = _NEVER
+                    run.nudge()
+                    return
+        elif state is State.INLINE:
             self._write_here()
-            if self._closing:  # closed meanwhile, from `on_error` or a handler of the fallback logger
-                self._end()
-        elif not self._thread_runs:
-            self._start()
+        elif state is State.ENDING:
+            if self._run is None and self._writer is None and self._finisher is None:  # the end was interrupted
+                self._finish()
         else:
-            self._wake_at = sys.maxsize
-            if (
-                self._closed or not self._background
-            ):  # since the look above: nobody would attend to what comes from now on
-                self._wake_at = 0
-                self._attend()
-            else:
-                self._nudge()
-
-    def _nudge(self) -> None:
-        with suppress(RuntimeError):  # not taken: it has been told already
-            self._wake.release()
+            self._start()
 
     def _start(self) -> None:
-        if not self._starting.acquire(blocking=False):
-            return  # another thread, or the frame that this signal handler interrupted, is at it
+        now = time.monotonic()
+        if now < self._start_at:
+            return
+        run = None
         try:
-            if not self._thread_runs:
-                self._wake_at = sys.maxsize
-                self._thread_runs = True
-                process.finish_at_exit_of_child(self.retire)
-                native.start_thread(self._run, "pawprint_logging worker")
-        except (
-            RuntimeError
-        ):  # "can't start new thread at interpreter shutdown", Python 3.12 and later; or a subinterpreter
-            self._background = self._thread_runs = False
-            self._wake_at = 0
+            with self.account.lock:
+                if self._state not in (State.IDLE, State.CLOSED):
+                    return
+                if self._state is State.CLOSED:
+                    self._reopen()
+                if self._settings.background:
+                    run = _Run(Carrier(self._open_table(), self._fallback, self.account))
+                    self._turn_to(State.RUNNING, run)
+                else:
+                    self._turn_to(State.INLINE)
+            process.finish_at_exit_of_child(self.retire)
+            if run is None:
+                self._write_here()
+            else:
+                native.start_thread(partial(self._main, run), "pawprint_logging worker")
+        except BaseException as error:
+            self._start_at = now + _START_AGAIN
+            with self.account.lock:
+                if run is not None and self._run is run:  # a thread that starts all the same finds that it is not meant
+                    self._turn_to(State.IDLE)
+            if run is None or not isinstance(error, RuntimeError):  # a signal handler's, and meant for the application
+                raise
+            # "can't start new thread": too many of them, or a stack that is nearly full, since RecursionError is one
+            if "shutdown" in str(error) or "finalization" in str(error):
+                with self.account.lock:
+                    if self._state is State.IDLE:
+                        self._turn_to(State.INLINE)
+                self._write_here()
+
+    def _reopen(self) -> None:
+        """Forget the former end: some dictConfig closed every handler of the process, and this one is still in use."""
+        self._write_until = None
+        self._is_abandoned = False
+        for lane in self.lanes:
+            lane.begin_anew()
+        self._look_for_leftovers()
+
+    def _look_for_leftovers(self) -> bool:
+        for lane in self.lanes:
+            lane.has_leftovers = lane.store.leftovers()
+        return any(lane.has_leftovers for lane in self.lanes)
+
+    # ---- fork
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: rows that wait are the parent's, which still has them. Takes no lock, logs nothing."""
+        for batch in list(self.account.open):
+            batch.abandon()
+        for lane in self.lanes:
+            lane.queue.reset()
+            lane.store.after_fork_in_child()
+            lane.begin_anew()
+            lane.has_leftovers = True  # this may be the successor of a worker process that was killed
+        self._begin()
+
+    def put_after_fork(self, row: Entry) -> None:
+        """Accept a row, in a process that may have been forked without Python's hooks."""
+        if os.getpid() != self._pid:
+            process.notice_fork()
+        if len(row) == 3:
+            self.put_keyed(row)
+        else:
+            self.put(row)
+
+    def _notice_fork(self) -> None:
+        """Do in a child what the hooks would have done; the row that brought us here is the child's own."""
+        latest = [lane.queue.rows[-1] for lane in self.lanes if lane.queue.rows]
+        process.notice_fork()
+        for row in latest[:1]:
+            self.lanes[-1 if len(row) == 3 else 0].queue.accept(row)
+
+    # ---- what to write next
+
+    def _next(self, *, is_due: bool, last_end: float = 0.0) -> tuple[Lane, Batch] | None:
+        """Return the next batch to carry, or None if nothing is to be done now.
+
+        Args:
+            is_due: whether whatever waits is to be written at once.
+            last_end: when the last batch was done, for the pace.
+        """
+        now = time.monotonic()
+        for batch in list(self.account.open):
+            is_decided = batch.verdict is not None
+            if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
+                return self._lane_of(batch), batch
+        held = {id(batch.lane) for batch in list(self.account.open) if batch.verdict is None or batch.diverter is None}
+        for lane in self.lanes:
+            if lane.stays or id(lane) in held:
+                continue
+            if self._is_ready(lane, now, last_end) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
+                taken = self._take(lane)
+                if taken is not None:
+                    return lane, taken
+            if lane.has_leftovers and (found := self._recovered(lane)) is not None:
+                return lane, found
+        return None
+
+    def _is_ending(self) -> bool:
+        return self._state is State.ENDING or self._write_until is not None
+
+    def _lane_of(self, batch: Batch) -> Lane:
+        lane = batch.lane
+        return lane if isinstance(lane, Lane) else self.lanes[0]
+
+    def _is_past_end(self, lane: Lane) -> bool:
+        """Return whether what waits in a lane came after the winding down began."""
+        return self._state is State.ENDING and lane.queue.taken >= lane.end_at
+
+    def _is_ready(self, lane: Lane, now: float, last_end: float) -> bool:
+        """Return whether a write is to start with what waits in a lane."""
+        queue = lane.queue
+        number = len(queue.rows)
+        if not number or self._is_past_end(lane):
+            return False
+        if lane.waits_since is None:
+            lane.waits_since = now
+        settings = self._settings
+        if self._state is not State.RUNNING or self._is_abandoned or lane.flush_to > queue.taken:
+            return True
+        if number >= settings.batch_size and (now >= last_end + _PACE or number >= self._filling()):
+            return True
+        return now >= lane.waits_since + settings.flush_interval
+
+    def _filling(self) -> int:
+        """Return how many waiting rows are not to be left waiting for the pace."""
+        return max(self._settings.batch_size, self._settings.max_queue_size // 4)
+
+    def _take(self, lane: Lane) -> Batch | None:
+        """Return what waits in a lane as a batch, which is open from now on."""
+        limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit())
+        batch = Batch()
+        with self.account.lock:
+            if not lane.queue.rows or limit < 1:
+                return None
+            batch.lane, batch.start, batch.is_filled = lane, lane.queue.taken, False
+            self.account.open[batch] = None
+            lane.queue.fill(batch, limit)
+            if not batch.rows:
+                del self.account.open[batch]
+                return None
+            lane.waits_since = None
+        self.account.notify()  # there is room
+        return batch
+
+    def _recovered(self, lane: Lane) -> Batch | None:
+        """Return the next batch that a dead process left in a lane's store."""
+        try:
+            if lane.leftovers is None:
+                limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
+                lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
+            batch = next(lane.leftovers, None)
+        except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
+            name = type(error).__name__
+            self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
+            batch = None
+        if batch is None:
+            self._end_recovery(lane)
+            return None
+        batch.lane, batch.is_inherited = lane, True
+        self.account.adopt(batch)
+        lane.store.resending(batch)
+        return batch
+
+    def _end_recovery(self, lane: Lane) -> None:
+        found, lane.leftovers = lane.leftovers, None
+        lane.has_leftovers = False
+        if found is not None:
+            found.close()
+        self.account.notify()
+
+    # ---- carrying
+
+    def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
+        """Make one attempt at a batch, and decide what follows from its failure."""
+        why = self._attempt(carrier, lane, batch, None)
+        if why is None:
+            return
+        now = time.monotonic()
+        batch.due = now + lane.backoff.next(why)
+        if batch.due >= self._give_up_at(batch, now):
+            self._give_up(carrier, lane, batch, why)
+        else:
+            self.account.count_retry()
+
+    def _attempt(self, carrier: Carrier, lane: Lane, batch: Batch, deadline: float | None) -> Failure | None:
+        """Make one attempt at a batch; return why it is still open, or None."""
+        if not self._prepare(lane, batch):
+            self._stay(lane, batch)
+            return None
+        why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
+        if why is None and batch.verdict is not None and batch.verdict.given_up is None:
+            lane.backoff.reset()
+        return why
+
+    def _prepare(self, lane: Lane, batch: Batch) -> bool:
+        """Have the queue and the store know a batch that was taken; return False if the store wants to keep it."""
+        if not batch.is_filled:  # its taking was interrupted
+            with self.account.lock:
+                lane.queue.note_taken(batch)
+        is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
+        return is_known or lane.store.sending(batch)
+
+    def _give_up_at(self, batch: Batch, now: float) -> float:
+        since = now if batch.failed_since is None else batch.failed_since
+        end = since + self._settings.write_timeout
+        return end if self._write_until is None else min(end, self._write_until)
+
+    def _give_up(
+        self, carrier: Carrier, lane: Lane, batch: Batch, why: Failure, then: Callable[[], None] | None = None
+    ) -> None:
+        if not batch.is_filled:
+            with self.account.lock:
+                lane.queue.note_taken(batch)
+        if self._write_until is not None and lane.is_kept:
+            self._stay(lane, batch)
+        else:
+            carrier.give_up(batch, lane.store, why, then, may_wait=not self._is_ending())
+
+    def _stay(self, lane: Lane, batch: Batch) -> None:
+        """Leave a batch, and all that follows it, in the spool for the next process; it counts as pending."""
+        lane.stays = True
+        self._end_recovery(lane)
+        self.account.leave(batch)
+
+    # ---- the thread
+
+    def _main(self, run: _Run) -> None:
+        # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what
+        # that logs must not be lost. User code of which we know is silenced where it is called.
+        guard.is_own_thread = True
+        run.thread = native.get_ident()
+        while self._run is run:
+            try:
+                if not self._step(run):
+                    break
+            except BaseException as error:  # nothing but its end ends the thread
+                with suppress(BaseException):
+                    self._fallback.warn(
+                        f"the delivery thread failed ({type(error).__name__}); it goes on with the next events"
+                    )
+                    time.sleep(_AFTER_MISTAKE)
+        with suppress(BaseException):
+            run.carrier.table.close()
+        with self.account.lock:
+            is_current = self._run is run
+            if is_current:
+                self._run = None
+        self.account.notify()
+        if is_current:
+            with suppress(BaseException):
+                self._finish()
+
+    def _step(self, run: _Run) -> bool:
+        """Do the next thing there is to do; return False if the thread's time is over."""
+        is_ending = self._state is State.ENDING or self._is_abandoned
+        found = self._next(is_due=is_ending, last_end=run.last_end)
+        if found is not None:
+            lane, batch = found
+            if is_ending and batch.verdict is None and batch.due > time.monotonic():
+                run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
+            self._carry(run.carrier, lane, batch)
+            run.last_end = time.monotonic()
+            return True
+        if is_ending:
+            if self._state is not State.ENDING:  # nobody holds the handler any more
+                with self.account.lock:
+                    if any(lane.queue.rows for lane in self.lanes):
+                        return True
+                    self._then = State.CLOSED
+                    self._turn_to(State.ENDING, run)
+            return False
+        self._wait(run)
+        return True
+
+    def _wait(self, run: _Run) -> None:
+        """Wait for rows, or for the time at which something is due."""
+        with self.account.lock:
+            if self._state is not State.RUNNING or self._run is not run:
+                return
+            now = time.monotonic()
+            until = now + _IDLE
+            for batch in self.account.open:
+                if batch.diverter is None:
+                    until = min(until, batch.due)
+            for lane in self.lanes:
+                until = min(until, self._listen(lane, now, run.last_end))
+        if until > now:
+            run.wake.acquire(timeout=until - now)
+        with self.account.lock:
+            if self._state is State.RUNNING and self._run is run:
+                for lane in self.lanes:
+                    lane.queue.wake_at = _NEVER
+
+    def _listen(self, lane: Lane, now: float, last_end: float) -> float:
+        """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
+        queue, settings = lane.queue, self._settings
+        if lane.stays or any(batch.lane is lane and batch.diverter is None for batch in self.account.open):
+            return now + _IDLE
+        paced = last_end + _PACE
+        queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
+        number = len(queue.rows)  # looked at again, now that callers know when to call
+        if not number:
+            return now + _IDLE
+        if lane.waits_since is None:
+            lane.waits_since = now
+        due = lane.waits_since + settings.flush_interval
+        if lane.flush_to > queue.taken or lane.has_leftovers or number >= self._filling():
+            return now
+        if now < paced:
+            return min(due, paced)  # from then on, a whole batch calls
+        return now if number >= settings.batch_size else due
+
+    # ---- those who write themselves
+
+    def _write_here(self, until: float | None = None) -> None:
+        """Write what waits in this thread.
+
+        Args:
+            until: monotonic time after which nothing is waited for; default: `write_timeout` from now.
+        """
+        me = native.get_ident()
+        if self._writer == me:
+            return  # a signal handler logged while this thread was writing: the loop below will see its row
+        now = time.monotonic()
+        end = now + self._settings.write_timeout if until is None else until
+        patience = min(end - now, self._settings.close_timeout) if until is None else end - now
+        try:
+            if not self.account.wait_until(partial(self._become_writer, me), max(0.0, patience)):
+                return  # another thread is at it, and will see our row
+            self._drain(end)
         finally:
-            self._starting.release()
-        if not self._background:
+            if self._writer == me:
+                self._writer = None
+        self.account.notify()
+        if self._state is State.ENDING and self._run is None and not self._is_own():
+            self._finish()  # closed meanwhile, from `on_error` or a handler of the fallback logger
+
+    def _become_writer(self, me: int) -> bool:
+        if self._writer is not None:
+            return False
+        self._writer = me
+        return True
+
+    def _drain(self, end: float) -> None:
+        while self._own is None:
+            self._own = Carrier(self._open_table(), self._fallback, self.account)
+        attempts = 0
+        last: Batch | None = None
+        while (found := self._next(is_due=True)) is not None:
+            lane, batch = found
+            now = time.monotonic()
+            attempts = attempts + 1 if batch is last else 1
+            last = batch
+            if batch.verdict is None and now >= end:
+                if self._write_until is None:
+                    return  # it waits for the next call, or for the end
+                self._give_up(self._own, lane, batch, NO_ANSWER)
+            elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
+                # a caller must not wait for a database that was away a moment ago
+                if self._prepare(lane, batch):
+                    self._give_up(self._own, lane, batch, lane.backoff.cause)
+                else:
+                    self._stay(lane, batch)
+            else:
+                self._carry_here(self._own, lane, batch, end, attempts)
+
+    def _carry_here(self, carrier: Carrier, lane: Lane, batch: Batch, end: float, attempts: int) -> None:
+        """Make one attempt that the caller waits for; what fails is given up, unless the ledger has to be asked."""
+        why = self._attempt(carrier, lane, batch, end)
+        if why is None:
+            return
+        delay = lane.backoff.next(why)
+        if (why.lost or batch.in_doubt) and attempts < _ATTEMPTS_IN_DOUBT:
+            self.account.count_retry()  # at once
+        elif self._write_until is not None and time.monotonic() + delay < self._write_until:
+            self.account.count_retry()  # it ends, and there is time left
+            time.sleep(delay)
+        else:
+            self._give_up(carrier, lane, batch, why)
+
+    # ---- no room
+
+    def _overflow(self, row: Entry, queue: Queue) -> None:
+        """Do with a row for which there is no room what the user chose."""
+        policy = self._settings.overflow
+        if policy == "drop":
+            self.account.count(dropped=1)
+        elif policy == "fallback" or not self._wait_for_room(row, queue):
+            self.divert(row, QUEUE_FULL)
+
+    def _wait_for_room(self, row: Entry, queue: Queue) -> bool:
+        """Accept a row as soon as there is room, within `close_timeout`; return whether there was."""
+
+        def is_in() -> bool:
+            return queue.has_room and queue.accept(row)
+
+        self._attend()
+        if not self.account.wait_until(is_in, self._settings.close_timeout):
+            return False
+        if len(queue.rows) >= queue.wake_at:
             self._attend()
+        return True
+
+    def divert(self, row: Entry, why: Failure) -> None:
+        """Put a row that never waited on the fallback."""
+        columns, arrived = self._fallback.put(whole(row), why, event_delivery(new_delivery(), 0))
+        self.account.count(diverted=arrived, dropped=not arrived)
+        self._fallback.report(why, [columns])
 
     # ---- anyone
 
@@ -167,151 +635,145 @@ class Worker(Courier):
         """
         if self._is_own():
             return False
-        with self._settled:
-            target = self._accepted_so_far()
-            self._flush_to = max(self._flush_to, target)
-        if (self._queue or self._batch or self._recovers) and not self._thread_runs:
-            self._attend()
-        self._nudge()
-
-        def is_done() -> bool:
-            return self._finished >= target and not self._recovers
-
-        native.wait_until(self._settled, lambda: is_done() or self._closed or self._stays, timeout)
+        if os.getpid() != self._pid:
+            process.notice_fork()
+        end = None if timeout is None else time.monotonic() + timeout
+        marks = [(lane, lane.queue.rows_in) for lane in self.lanes]
+        with self.account.lock:
+            for lane, mark in marks:
+                lane.flush_to = max(lane.flush_to, mark)
+        is_done = partial(self._is_settled_to, marks)
+        if not is_done():
+            if self._state is State.INLINE:
+                self._write_here(end)
+            elif self._run is None and (self.account.open or any(lane.queue.rows for lane in self.lanes)):
+                self._start_at = 0.0
+                self._attend()
+                if self._run is None and self._state is not State.ENDING:  # no thread can start
+                    self._write_here(end)
+            if (run := self._run) is not None:
+                run.nudge()
+            left = None if end is None else max(0.0, end - time.monotonic())
+            self.account.wait_until(lambda: is_done() or any(lane.stays for lane in self.lanes), left)
         return is_done()
 
+    def _is_settled_to(self, marks: Sequence[tuple[Lane, int]]) -> bool:
+        """Return whether the rows of each lane up to a number are settled, and so is what dead processes left."""
+        return all(
+            lane.queue.taken >= mark and not lane.has_leftovers and not lane.stays for lane, mark in marks
+        ) and not any(
+            batch.is_inherited or any(batch.lane is lane and batch.start < mark for lane, mark in marks)
+            for batch in list(self.account.open)
+        )
+
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent."""
-        with self._settled:
-            if self._closing:
-                return
-            self._closing = self._leaving = True
-            self._last = self._accepted_so_far()
-            end = time.monotonic() + self._close_timeout
-            self._deadline = end - (1 - _WRITING_SHARE) * self._close_timeout
-        self._nudge()
-        if self._is_own():  # whoever writes ends it
-            return
-        if self._thread_runs:
-            if not self._wait_closed(self._deadline):
-                self._sink.interrupt()
-                self._wait_closed(end)
-        else:
-            self._write_here(timeout=max(0.0, self._deadline - time.monotonic()))
-        self._finish()
+        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent. A later row opens it again."""
+        self._wind_down(State.CLOSED)
 
     def retire(self) -> None:
-        """Write what waits and go on without a thread, since the interpreter ends.
-
-        Events to come are written where they are logged.
-        """
-        end = time.monotonic() + self._close_timeout
-        if not self._background or self._is_own():
-            return
-        if self._closing:  # by another thread, or a callback, which did not wait for its end
-            if native.wait_until(self._settled, lambda: self._closed or not self._thread_runs, self._close_timeout):
-                self._wait_for_others()
-            return
-        is_done = not self._thread_runs or self.flush(_WRITING_SHARE * self._close_timeout)
-        self._patience = 0.0
-        self._leaving = True
-        self._background = False
-        if not is_done:
-            self._sink.interrupt()
-        self._nudge()
-        if not native.wait_until(self._settled, lambda: not self._thread_runs, end - time.monotonic()):
-            self._closing = True
-            self._finish()
+        """Write what waits, since the interpreter ends; rows to come are written where they are logged."""
+        self._wind_down(State.INLINE)
 
     def abandon(self) -> None:
-        """Write what waits and end the thread, since nobody holds the owner any more.
-
-        Takes no lock, waits for nothing.
-        """
+        """Write what waits and end the thread, since nobody holds the owner any more. Takes no lock, waits for nothing."""
         self._is_abandoned = True
-        self._nudge()
+        if (run := self._run) is not None:
+            run.nudge()
+
+    def _wind_down(self, then: State) -> None:
+        if os.getpid() != self._pid:
+            process.notice_fork()
+        now = time.monotonic()
+        end = now + self._settings.close_timeout
+        with self.account.lock:
+            if self._state is State.CLOSED and then is State.CLOSED:
+                return
+            if self._state is not State.ENDING:
+                self._then = then
+                self._write_until = now + _WRITING_SHARE * self._settings.close_timeout
+                for lane in self.lanes:
+                    lane.end_at = lane.queue.rows_in
+                self._turn_to(State.ENDING, self._run)
+            elif then is State.INLINE:
+                self._then = then
+            run = self._run
+            until = self._write_until or end
+        if run is not None:
+            run.nudge()
+        if self._is_own():
+            return  # whoever writes ends it
+        if run is not None:
+            if not self.account.wait_until(lambda: self._run is not run, until - time.monotonic()):
+                run.carrier.table.interrupt()
+                self.account.wait_until(lambda: self._run is not run, end - time.monotonic())
+        else:
+            self._write_here(until)
+        self._finish()
 
     def _finish(self) -> None:
-        """Divert what is left, and see to it that nothing is on its way to the fallback any more.
+        """Decide about what is left, and take the state that follows; goes on where an interrupted call stopped."""
+        me = native.get_ident()
+        is_mine = False
+        try:
+            with self.account.lock:
+                if self._state is State.ENDING and self._finisher is None:
+                    self._finisher = me
+                    is_mine = True
+            if is_mine:
+                self._decide_about_the_rest()
+        finally:
+            if self._finisher == me:
+                self._finisher = None
+        if not is_mine:
+            self.account.wait_until(lambda: self._state is not State.ENDING, self._settings.close_timeout)
+        elif any(lane.queue.rows and not lane.stays for lane in self.lanes):
+            self._start_at = 0.0
+            self._attend()  # rows that came meanwhile
 
-        The process may end after this.
-        """
-        if not self._closed:
-            self._withdraw(NO_ANSWER)
-        self._end()
-        self._withdraw(NO_ANSWER)  # one that was taken between the two
+    def _decide_about_the_rest(self) -> None:
+        run, self._run = self._run, None  # a thread that comes back finds that it is not meant any more
+        carrier = run.carrier if run is not None else self._own
+        if carrier is None:
+            carrier = self._own = Carrier(self._open_table(), self._fallback, self.account)
+        for batch in list(self.account.open):
+            lane = self._lane_of(batch)
+            if batch.verdict is not None:
+                carrier.settle(batch, lane.store)
+            else:
+                self._give_up(carrier, lane, batch, NO_ANSWER, carrier.table.interrupt)
+        self._divert_queues(carrier)
         self._wait_for_others()
+        for lane in self.lanes:
+            lane.store.tidy()
+            lane.store.close()
+        if self._writer is None or self._writer == native.get_ident():
+            carrier.table.close()
+        with self.account.lock:
+            self._turn_to(self._then)
+        self.account.notify()
+
+    def _divert_queues(self, carrier: Carrier) -> None:
+        """Settle what is still in the queues from before the end."""
+        for lane in self.lanes:
+            while lane.queue.taken < lane.end_at and (batch := self._take(lane)) is not None:
+                self._give_up(carrier, lane, batch, NO_ANSWER)
 
     def _wait_for_others(self) -> None:
-        """Wait for those who put events on the fallback, however long that takes, as long as it goes on."""
-        patience = max(_STANDSTILL, self._close_timeout)
-        with self._settled:
-            batches = list(self._settling.values())  # what comes from now on is not waited for
-        for batch in batches:
-            while self._is_settling(batch):
-                steps = batch.steps
-                if not native.wait_until(self._settled, partial(self._has_moved, batch, steps), patience):
-                    return
+        """Wait for those who put rows on the fallback, however long that takes, as long as it goes on."""
+        me = native.get_ident()
+        patience = max(_STANDSTILL, self._settings.close_timeout)
+        for batch in list(self.account.open):  # what comes from now on is not waited for
+            while batch in self.account.open and batch.diverter not in (None, me):
+                cursor = batch.cursor
+                if not self.account.wait_until(partial(self._has_moved, batch, cursor), patience):
+                    break
 
-    def _is_settling(self, batch: Batch) -> bool:
-        return self._settling.get(id(batch)) is batch
-
-    def _has_moved(self, batch: Batch, steps: int) -> bool:
-        return batch.steps != steps or not self._is_settling(batch)
+    def _has_moved(self, batch: Batch, cursor: int) -> bool:
+        return batch.cursor != cursor or batch not in self.account.open
 
     def _is_own(self) -> bool:
         """Return whether this is the thread, or a callback of ours, which cannot wait for itself."""
-        return guard.busy or native.get_ident() == self._thread
-
-    def _accepted_so_far(self) -> int:
-        return self._finished + self._in_flight - self._inherited + len(self._queue)
-
-    def _wait_closed(self, deadline: float) -> bool:
-        return native.wait_until(self._settled, lambda: self._closed, deadline - time.monotonic())
-
-    # ---- the thread
-
-    def _run(self) -> None:
-        # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what
-        # that logs must not be lost. User code of which we know (`on_error`, handlers of the fallback logger) is
-        # silenced where it is called.
-        self._thread = native.get_ident()
-        guard.is_own_thread = True
-        while not self._is_ending():
-            self._wait_for_work()
-            self._write_here(
-                at_most=1
-            )  # under a steady load, to go on with what came meanwhile would mean many small transactions
-        self._wake_at = 0
-        self._write_here()
-        if self._closing or self._is_abandoned:
-            self._closing = True
-            self._end()
-        with self._settled:
-            self._thread = None
-            self._thread_runs = False
-            self._settled.notify_all()
-
-    def _is_ending(self) -> bool:
-        return self._closing or not self._background or (self._is_abandoned and not self._queue)
-
-    def _wait_for_work(self) -> None:
-        while not self._queue and not self._recovers and not self._is_ending():
-            self._wake_at = 1
-            if not self._queue:
-                self._wake.acquire(timeout=_IDLE)
-        deadline = time.monotonic() + self._flush_interval
-        while (
-            len(self._queue) < self._batch_size
-            and not self._recovers
-            and not self._is_ending()
-            and not self._is_abandoned
-            and self._flush_to <= self._finished
-        ):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
-            self._wake_at = self._batch_size
-            if len(self._queue) < self._batch_size:  # looked at again, now that callers know when to wake
-                self._wake.acquire(timeout=remaining)
-        self._wake_at = sys.maxsize
+        run = self._run
+        return (
+            guard.busy or (run is not None and native.get_ident() == run.thread) or self._writer == native.get_ident()
+        )

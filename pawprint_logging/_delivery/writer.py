@@ -5,34 +5,30 @@ So that it is there once or not at all.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._capture.row import Row
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ddl, ledger
+from .._database.table import ddl, ledger, usable
 from .._database.table.mend import mend
-from .._database.writing.copy import copy_rows
+from .._database.table.usable import Usable
+from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
 from ..tracker import Tracker
 from . import process
-from .backoff import dice
 from .batch import Batch, Outcome, Refused
 from .fallback import Fallback
-
-if TYPE_CHECKING:
-    from .spool import Spool
+from .store import Store
 
 #: seconds for which the ledger's insert may wait for a transaction under way with the same delivery, or COPY for a lock
 #: on the table
 LOCK_TIMEOUT = 10.0
-#: one batch in so many is followed by a look for ledger rows that nobody asks for any more
-PRUNE_EVERY = 2000
+#: seconds for an answer at the least, however little time is left
+_LEAST = 0.05
 
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
@@ -52,74 +48,64 @@ def begin_within(seconds: float) -> str:
 
 
 class Writer:
-    """The sink of a worker: writes to a tracker's table, over a connection of its own.
+    """Writes batches to a tracker's table, over a connection of its own; see `Table` in `protocols.py`.
 
     Args:
         tracker: knows database and table.
-        fallback: where diverted events and warnings go.
+        fallback: where warnings go.
         write_timeout: seconds without an answer after which the connection counts as lost.
         create_table: whether to create the table, if it is missing, on first use.
-        spool: where to note, before a COMMIT, what it leaves out.
     """
 
-    def __init__(
-        self,
-        tracker: Tracker,
-        fallback: Fallback,
-        *,
-        write_timeout: float,
-        create_table: bool,
-        spool: Spool | None = None,
-    ) -> None:
-        self._spool = spool
+    def __init__(self, tracker: Tracker, fallback: Fallback, *, write_timeout: float, create_table: bool) -> None:
         self._tracker = tracker
         self._table = tracker.layout
         self._fallback = fallback
         self._write_timeout = write_timeout
         self._must_create = create_table
         self._create_table = create_table
-        self._has_ledger = True
-        self._has_told = False
+        self._usable = Usable(None, needs_insert=False)
+        self._told: str | None = None
+        self._deadline: float | None = None
         self._session: Session | None = None if tracker.is_debug else tracker.session()
         if self._session is not None:
             self._session.belong_to_real_thread()
         self._begin = begin_within(write_timeout)
 
-    def write(self, batch: Batch) -> Outcome:
-        """Try to write a batch once; see `Sink`."""
+    def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
+        """Try to write a batch once; see `Table`."""
         session = self._session
         if session is None:
-            return Outcome(written=len(batch.events))
+            return Outcome()
+        self._deadline = deadline
         try:
-            connection = self._connect(session)
+            with self._limit(session):
+                connection = self._connect(session)
         except Exception as error:
             return self._again(connect_failure(error))
-        is_isolating = False
         while not batch.is_withdrawn:
+            flow = Flow(uses_insert=self._usable.needs_insert)
             try:
-                outcome = self._attempt(session, connection, batch, is_isolating)
+                return self._attempt(session, connection, batch, store, flow, one_by_one=one_by_one)
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(connection))
-                session.roll_back()
+                self._roll_back(session)
             except OSError as error:  # no room in the spool for what would have to be known after a crash
-                session.roll_back()
-                return self._again(
-                    Failure("transient", f"the spool could not be written ({type(error).__name__})", error=error)
-                )
-            except (
-                BaseException
-            ):  # a signal handler that raises, or a mistake of ours: nobody must find the connection as it is
+                self._roll_back(session)
+                name = type(error).__name__
+                return self._again(Failure("transient", f"the spool could not be written ({name})", error=error))
+            except BaseException:  # a signal handler that raises, or a mistake of ours: nobody must find it as it is
                 session.discard()
                 raise
-            else:
-                self._look_after_ledger(session)
-                return outcome
             if why.meaning == "transient":
                 if why.sqlstate == "25006":  # a standby: look for the primary
                     session.discard()
+                batch.troubles += flow.has_begun and not why.lost
                 return self._again(why)
-            if why.meaning == "row" and not is_isolating:
-                is_isolating = True
+            if not one_by_one and (why.meaning == "row" or flow.has_begun):
+                one_by_one = True
+            elif not one_by_one and len({row[0] for row in batch.rows}) > 1:
+                one_by_one = True  # rows that name other columns may be fine
             elif why.sqlstate == "42P01" and self._create_table and not self._must_create:
                 self._must_create = True  # dropped since it was made
                 return self._again(why)
@@ -127,54 +113,64 @@ class Writer:
                 return self._refuse(batch, why)
         return Outcome(retry=WITHDRAWN)
 
-    def divert(self, events: Sequence[Row], why: Failure, delivery: uuid.UUID, first: int = 0) -> int:
-        """Put events on the fallback; see `Sink`."""
-        return self._fallback.send(events, why, delivery, first)
-
-    def warn(self, message: str) -> None:
-        """Log a warning, once a minute at most; see `Sink`."""
-        self._fallback.warn(message)
-
     def interrupt(self) -> None:
-        """End a wait on the database; see `Sink`."""
+        """End a wait on the database; see `Table`."""
         if self._session is not None:
             self._session.cut()
 
     def close(self) -> None:
-        """Close the connection; see `Sink`."""
+        """Close the connection; see `Table`."""
         if self._session is not None:
             self._session.close()
+
+    def _limit(self, session: Session) -> AbstractContextManager[None]:
+        """Return what bounds the wait for one answer."""
+        seconds = self._write_timeout
+        if self._deadline is not None:
+            seconds = max(_LEAST, min(seconds, self._deadline - time.monotonic()))
+        return session.limit(seconds)
+
+    def _roll_back(self, session: Session) -> None:
+        with self._limit(session):
+            session.roll_back()
 
     def _connect(self, session: Session) -> Any:
         is_new = session.is_lost
         connection = session.connection()
         if is_new:
-            self._has_ledger = True  # made meanwhile, or another server: ask anew
             process.run_first_at_exit()
         if self._must_create:
-            with session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
+            with session.transaction(self._begin) as cursor:
                 ddl.create(cursor, self._table, if_not_exists=True)
             self._must_create = False
+            is_new = True
+        if is_new:  # made meanwhile, or another server: ask anew
+            with connection.cursor() as cursor:
+                self._usable = usable.ask(cursor, self._table)
         return connection
 
-    def _attempt(self, session: Session, connection: Any, batch: Batch, is_isolating: bool) -> Outcome:
+    def _attempt(
+        self, session: Session, connection: Any, batch: Batch, store: Store, flow: Flow, *, one_by_one: bool
+    ) -> Outcome:
+        has_ledger = self._usable.ledger_problem is None
         with connection.cursor() as cursor:
-            if not self._open(session, cursor, batch):
-                cursor.execute("ROLLBACK")
-                return Outcome(written=len(batch.events) - len(batch.refused), refused=batch.refused)
-            batch.in_doubt = False
-            refused: Refused = []
-            if is_isolating:
-                with session.limit(self._write_timeout):
-                    # deferred constraints are checked with each COPY then, and the row at fault is found
-                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                refused = copy_isolating(cursor, self._table, batch.events, partial(session.limit, self._write_timeout))
-            else:
-                with session.limit(self._write_timeout):
-                    copy_rows(cursor, self._table, batch.events)
+            flow.before = f"{self._begin}; "
+            if has_ledger:
+                claim = ledger.claim_sql(self._table, batch.delivery)
+                if batch.in_doubt:  # only then is there anything to learn from it
+                    flow.before = ""
+                    with self._limit(session):
+                        cursor.execute(f"{self._begin}; {claim}")
+                    if not cursor.rowcount:
+                        with self._limit(session):
+                            cursor.execute("ROLLBACK")
+                        return Outcome(refused=batch.refused)
+                    batch.in_doubt = False
+                else:
+                    flow.before += f"{claim}; "
+            refused = self._copy(session, cursor, batch, flow, one_by_one=one_by_one)
             batch.refused = refused
-            if self._spool is not None:
-                self._spool.refusing(batch)
+            store.refusing(batch)
             batch.in_doubt = (
                 True  # before the look at is_withdrawn, which whoever withdraws sets before he looks at this
             )
@@ -182,32 +178,27 @@ class Writer:
                 session.discard()
                 return Outcome(retry=WITHDRAWN)
             try:
-                with session.limit(self._write_timeout):
+                with self._limit(session):
                     commit(cursor)
             except DatabaseError:
                 batch.in_doubt = is_lost(connection)
                 raise
-        return Outcome(written=len(batch.events) - len(refused), refused=refused)
+        self._tell_of_ledger()
+        return Outcome(refused=refused)
 
-    def _open(self, session: Session, cursor: Any, batch: Batch) -> bool:
-        """Begin the transaction and enter the delivery.
-
-        Return False if it is there already: then the batch is in the table.
-        """
-        if self._has_ledger:
-            try:
-                with session.limit(self._write_timeout):
-                    cursor.execute(f"{self._begin}; {ledger.claim_sql(self._table, batch.delivery)}")
-                return bool(cursor.rowcount)
-            except DatabaseError as error:
-                why = failure(error, lost=is_lost(cursor.connection))
-                if why.meaning != "table":
-                    raise
-                session.roll_back()
-                self._has_ledger = False
-        with session.limit(self._write_timeout):
-            cursor.execute(self._begin)
-        return True
+    def _copy(self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool) -> Refused:
+        if not one_by_one:
+            with self._limit(session):
+                copy_rows(cursor, self._table, batch.rows, flow)
+            return []
+        with self._limit(session):
+            # deferred constraints are checked with each COPY then, and the row at fault is found
+            cursor.execute(f"{flow.before}SET CONSTRAINTS ALL IMMEDIATE")
+        refused = copy_isolating(
+            cursor, self._table, batch.rows, partial(self._limit, session), uses_insert=flow.uses_insert
+        )
+        flow.has_begun = True
+        return refused
 
     def _again(self, why: Failure) -> Outcome:
         hint = mend(why.sqlstate, self._table)
@@ -217,22 +208,16 @@ class Writer:
         return Outcome(retry=why)
 
     def _refuse(self, batch: Batch, why: Failure) -> Outcome:
-        self._has_ledger = True  # whoever mends the table may make the ledger too
+        if self._session is not None:  # whoever mends the table may make the ledger too: ask anew
+            self._session.discard()
         hint = mend(why.sqlstate, self._table)
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
-        return Outcome(refused=[(place, why) for place in range(len(batch.events))])
+        return Outcome(refused=[(place, why) for place in range(len(batch.rows))])
 
-    def _look_after_ledger(self, session: Session) -> None:
-        """After a batch: say once that there is no ledger, or now and then prune it."""
-        if not self._has_ledger:
-            if not self._has_told:
-                self._has_told = True
-                self._fallback.notice(
-                    f"the ledger {self._table.ledger} is missing, or the role may not INSERT into it: events whose COMMIT is lost may be "
-                    "written twice; create it with Tracker.create_table(if_not_exists=True), or GRANT INSERT on it"
-                )
-        elif dice.randrange(PRUNE_EVERY) == 0:
-            # no right to delete, or a lost connection: the batch is written all the same
-            with suppress(Exception), session.limit(self._write_timeout), session.transaction(self._begin) as cursor:
-                ledger.prune(cursor, self._table)
+    def _tell_of_ledger(self) -> None:
+        """After a batch: say once that the ledger cannot be relied on, and why."""
+        problem = self._usable.ledger_problem
+        if problem is not None and problem != self._told:
+            self._told = problem
+            self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")

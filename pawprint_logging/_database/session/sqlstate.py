@@ -18,7 +18,8 @@ DatabaseError = psycopg2.Error
 #: 57014 is a statement_timeout or pg_cancel_backend here: everything sent is valid UTF-8, so COPY itself gives no
 #: reason for it
 _TRANSIENT = ("08", "53", "40", "57P01", "57P02", "57P03", "57P05", "57014", "55P03", "25006", "25P03")
-_TABLE = ("42", "3D", "3F", "0A", "28")
+#: 2200H is an exhausted sequence
+_TABLE = ("42", "3D", "3F", "0A", "28", "2200H")
 
 # "COPY events, line 17, column user_id: …"; other languages have other words in the same places
 _LINE = re.compile(r"^COPY .*?,\D*? (\d+)(?:, \S+ \"?([^\":,]+))?", re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -23,15 +24,34 @@ _ASIDE = 8 * 2**20
 _ROWS_IN_ONE = 500
 
 
-def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes]) -> None:
+@dataclass
+class Flow:
+    """How far the statements that carry rows have come: what fails before, is no row's fault.
+
+    Args:
+        has_begun: whether the server has asked for rows.
+        before: statements that go in the same round trip as the next COPY, before it.
+        uses_insert: whether rows go by INSERT: COPY is refused under row level security (0A000).
+    """
+
+    has_begun: bool = False
+    before: str = ""
+    uses_insert: bool = False
+
+
+def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], flow: Flow | None = None) -> None:
     """Copy lines of COPY text into the columns, while they are being made."""
+    flow = Flow() if flow is None else flow
     names = ", ".join(identifier(name) for name in columns)
-    source = _Lines(lines)
-    if get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
+    source = _Lines(lines, flow)
+    before, flow.before = flow.before, ""
+    if flow.uses_insert or get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
+        if before:
+            cursor.execute(before.removesuffix("; "))
         return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", source)
     try:
         with quiet():
-            cursor.copy_expert(f"COPY {table.sql} ({names}) FROM STDIN", source, _CHUNK)
+            cursor.copy_expert(f"{before}COPY {table.sql} ({names}) FROM STDIN", source, _CHUNK)
     except psycopg2.Error:
         if source.error is not None:  # reported by psycopg2 as a cancelled COPY (57014)
             raise source.error from None
@@ -42,7 +62,7 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes]) ->
 def _insert_lines(cursor: Any, insert: str, source: _Lines) -> None:
     """Insert lines of COPY text, in statements of some hundred rows; their fields are what COPY would have read."""
     insert = insert.replace("%", "%%")
-    while piece := source.read(_CHUNK):
+    while piece := source.take(_CHUNK):
         rows = [copyline.split(line + b"\n") for line in piece.split(b"\n")[:-1]]
         for start in range(0, len(rows), _ROWS_IN_ONE):
             some = rows[start : start + _ROWS_IN_ONE]
@@ -53,11 +73,18 @@ def _insert_lines(cursor: Any, insert: str, source: _Lines) -> None:
 class _Lines:
     """The file-like object that psycopg2 reads a COPY from."""
 
-    def __init__(self, lines: Iterable[bytes]) -> None:
+    def __init__(self, lines: Iterable[bytes], flow: Flow) -> None:
         self._lines = iter(lines)
+        self._flow = flow
         self.error: BaseException | None = None
 
     def read(self, size: int) -> bytes:
+        """Return the next lines; psycopg2 asks for them once the server has accepted the COPY."""
+        self._flow.has_begun = True
+        return self.take(size)
+
+    def take(self, size: int) -> bytes:
+        """Return the next lines, of about so many bytes."""
         parts = []
         room = size
         try:
@@ -72,10 +99,10 @@ class _Lines:
         return b"".join(parts)
 
 
-def copy_rows(cursor: Any, table: Table, events: Sequence[Row]) -> None:
-    """Copy events, one COPY for each set of columns among them."""
+def copy_rows(cursor: Any, table: Table, events: Sequence[Row], flow: Flow | None = None) -> None:
+    """Copy rows, one COPY for each set of columns among them."""
     for columns, lines in by_columns(events).items():
-        copy(cursor, table, columns, (b"".join(lines),))
+        copy(cursor, table, columns, (b"".join(lines),), flow)
 
 
 def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:

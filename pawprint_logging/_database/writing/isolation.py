@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any
 
 import psycopg2
@@ -14,57 +15,83 @@ from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.sqlstate import failure
 from ..table.schema import Table
-from .copy import copy
+from .copy import Flow, copy
+
+#: rows that fail one after the other for a reason that may pass, and none that passes, after which the whole batch waits
+_NOBODYS_FAULT = 20
 
 
 def copy_isolating(
-    cursor: Any, table: Table, events: Sequence[Row], limit: Callable[[], AbstractContextManager[None]] = nullcontext
+    cursor: Any,
+    table: Table,
+    rows: Sequence[Row],
+    limit: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    uses_insert: bool = False,
 ) -> list[tuple[int, Failure]]:
-    """Copy all events but those that are refused one by one, inside the open transaction.
-
-    Return the places of the refused, and why.
+    """Copy all rows but those that are refused, inside the open transaction; return the places of the refused, and why.
 
     Every piece is copied behind a savepoint. Where the server names the row that it refuses, the piece is parted there,
     and the rest halved; where it does not (a translated or foreign message), the piece is halved. So one bad row costs
     a few round trips, a batch of nothing else about four a row, and `n log n` bytes.
 
+    Once the server has asked for rows, whatever it raises belongs to a row: a bad ``tsquery`` is a syntax error
+    (42601), and a trigger may raise anything. What it raises before belongs to the columns that are named, and costs
+    the rows that name the same ones.
+
     Args:
         cursor: in an open transaction.
         table: where to.
-        events: what to copy.
+        rows: what to copy.
         limit: makes what bounds the wait for each answer; a batch in which every row is refused takes long, and the
             server lives.
+        uses_insert: whether rows go by INSERT, default False.
 
     Raises:
-        psycopg2.Error: the connection is lost, or an error that is no single row's fault.
+        psycopg2.Error: the connection is lost, or an error that is no row's fault.
     """
     refused: list[tuple[int, Failure]] = []
+    passed = 0
     groups: dict[Columns, list[int]] = {}
-    for place, (columns, _) in enumerate(events):
-        groups.setdefault(columns, []).append(place)
+    for place, row in enumerate(rows):
+        groups.setdefault(row[0], []).append(place)
     with limit():
         cursor.execute("SAVEPOINT piece")
     for columns, places in groups.items():
         pieces = [(0, len(places))]
         while pieces:
             start, end = pieces.pop()
+            flow = Flow(uses_insert=uses_insert)
             try:
                 with limit():
-                    copy(cursor, table, columns, (b"".join(events[place][1] for place in places[start:end]),))
+                    copy(cursor, table, columns, (b"".join(rows[place][1] for place in places[start:end]),), flow)
                     cursor.execute("RELEASE SAVEPOINT piece; SAVEPOINT piece")
+                passed += end - start
             except psycopg2.Error as error:
                 why = failure(error, lost=is_lost(cursor.connection))
-                if why.meaning != "row":
+                if why.lost or (why.meaning == "transient" and not flow.has_begun):
                     raise
                 with limit():
                     cursor.execute("ROLLBACK TO SAVEPOINT piece")
-                if end - start == 1:
+                if why.meaning == "table" and not flow.has_begun:
+                    if len(groups) == 1:
+                        raise
+                    refused.extend((place, why) for place in places[start:end])
+                elif end - start == 1:
                     refused.append((places[start], why))
+                    if (
+                        not passed
+                        and len(refused) >= _NOBODYS_FAULT
+                        and all(each.meaning == "transient" for _, each in refused)
+                    ):
+                        raise
                 else:
                     pieces.extend(reversed(_parts(start, end, why.line)))
+    if refused and not passed and all(why.meaning != "row" for _, why in refused):
+        raise refused[0][1].error or AssertionError(refused)
     with limit():
         cursor.execute("RELEASE SAVEPOINT piece")
-    return refused
+    return sorted(refused, key=itemgetter(0))
 
 
 def _parts(start: int, end: int, refused: int | None) -> list[tuple[int, int]]:
