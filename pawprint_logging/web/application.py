@@ -288,7 +288,10 @@ class Pages:
     async def retention(self, request: Request) -> Response:
         """Show how many users came back."""
         period = request.query_params.get("period", "week")
-        page, answer = await self._open(request, "retention", own=[("period", period)] if period != "week" else [])
+        first, back = request.query_params.get("first"), request.query_params.get("back")
+        own = [("period", period)] if period != "week" else []
+        own += [(name, value) for name, value in (("first", first), ("back", back)) if value]
+        page, answer = await self._open(request, "retention", own=own)
         if answer is not None or page.span is None:
             return answer or await self._first_event(page)
         if period not in _PERIODS:
@@ -299,7 +302,13 @@ class Pages:
 
         async def cohorts() -> Any:
             found = await page.ask(
-                "retention", lambda view: data.retention(view, period, chosen, span), period, chosen, span
+                "retention",
+                lambda view: data.retention(view, period, chosen, span, first=first, back=back),
+                period,
+                first,
+                back,
+                chosen,
+                span,
             )
             if isinstance(found, Problem):
                 return found
@@ -308,7 +317,12 @@ class Pages:
             return min(width, _MOST_PERIODS), found, max(shares, default=1.0)
 
         return self._stream(
-            page, "retention.html", period=period, periods=_PERIODS, found=asyncio.ensure_future(cohorts())
+            page,
+            "retention.html",
+            period=period,
+            periods=_PERIODS,
+            chosen_names={"first": first, "back": back},
+            found=asyncio.ensure_future(cohorts()),
         )
 
     async def sessions(self, request: Request) -> Response:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 from .._database.analysis import funnel as funnels
 from .._database.analysis import retention as cohorts
+from .._database.analysis.selection import Asked, step_of, steps_of
 from .._database.reading import query
 from .._database.reading.conditions import conditions
 from .._database.reading.query import TIMES, Source, Sql, all_of, quoted
@@ -479,43 +480,37 @@ class Step:
     median: float | None = None
 
 
+def _asked(view: View, chosen: Filter, start: datetime, span: Span) -> Asked:
+    moment = view.table.fields.timestamp
+    view.column("timestamp")
+    given = chosen.conditions(event_field=view.table.fields.event)
+    return Asked({**given, f"{moment}__gte": start, f"{moment}__lt": span.end})
+
+
 def funnel(view: View, steps: Sequence[str], within: float | None, chosen: Filter, span: Span) -> list[Step]:
     """Return how many users came to each step."""
-    moment = view.table.fields.timestamp
-    view.column("timestamp")
-    given = {
-        **chosen.conditions(event_field=view.table.fields.event),
-        f"{moment}__gte": span.start,
-        f"{moment}__lt": span.end,
-    }
-    numbers = funnels.funnel(view.cursor, view.table, list(steps), within, given)
-    return [Step(name, number) for name, number in zip(steps, numbers, strict=True)]
-
-
-def retention(view: View, period: str, chosen: Filter, span: Span) -> list[tuple[datetime, list[int | None]]]:
-    """Return for each cohort how many of its users came in each period since; None for one that has not begun."""
-    moment = view.table.fields.timestamp
-    view.column("timestamp")
-    start = floor(span.start, period)
-    given = {
-        **chosen.conditions(event_field=view.table.fields.event),
-        f"{moment}__gte": start,
-        f"{moment}__lt": span.end,
-    }
-    counts: dict[datetime, dict[int, int]] = {}
-    for cohort, since, number in cohorts.retention(view.cursor, view.table, period, given):
-        counts.setdefault(cohort, {})[since] = number
+    question = funnels.Question([step_of(step) for step in steps], within)
+    group = funnels.funnel(view.cursor, view.table, question, _asked(view, chosen, span.start, span)).groups[0]
     return [
-        (cohort, [numbers.get(since, 0) for since in range(_begun(cohort, period, span.end))])
-        for cohort, numbers in sorted(counts.items())
+        Step(name, users, None if median is None else median.total_seconds())
+        for name, users, median in zip(steps, group.users, group.times, strict=True)
     ]
 
 
-def _begun(cohort: datetime, period: str, end: datetime) -> int:
-    """Return how many periods have begun, that of the cohort included."""
-    if period == "month":
-        return (end.year - cohort.year) * 12 + end.month - cohort.month + 1
-    return int((end - cohort).total_seconds() // {"day": 86_400, "week": 604_800}[period]) + 1
+def retention(
+    view: View, period: str, chosen: Filter, span: Span, *, first: str | None, back: str | None
+) -> list[tuple[datetime, list[int]]]:
+    """Return for each cohort how many of its users came in it, and in each period since that has begun."""
+    question = cohorts.Question(period, "monday", steps_of(first, "first"), steps_of(back, "back"))
+    asked = _asked(view, chosen, floor(span.start, period), span)
+    answer = cohorts.retention(view.cursor, view.table, question, asked)
+    return [
+        (
+            plain(answer.beginnings[cohort]) or span.start,
+            [answer.counts.get((cohort, place), 0) for place in range(cohort, answer.present + 1)],
+        )
+        for cohort in sorted({cohort for cohort, _ in answer.counts})
+    ]
 
 
 #: upper ends of the classes of a session's length, in seconds
