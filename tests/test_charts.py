@@ -154,6 +154,11 @@ def test_lines_can_be_told_apart_without_colour_and_carry_their_names() -> None:
     assert {"a", "b", "c"} <= set(texts(axes))
 
 
+def test_lines_that_are_drawn_together_end_together() -> None:
+    frame = series(5, 6, 7).assign(event=["a", "a", "b"])[["datetime", "event", "count"]]
+    assert [list(line.get_ydata()) for line in plot(frame).lines] == [[5, 6, 0], [0, 0, 7]]
+
+
 def test_the_other_values_of_a_split_series_are_named(recwarn: pytest.WarningsRecorder) -> None:
     frame = series(5, 6).assign(event=["a", None])[["datetime", "event", "count"]]
     assert "(none)" in texts(plot(frame, "series"))

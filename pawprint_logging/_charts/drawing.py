@@ -205,7 +205,7 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
     lines: dict[str, Any] = {}
     known = frame[groups[0]].map(short)
     for name in dict.fromkeys(frame.groupby(known)[value].sum().sort_values(ascending=False).index):
-        lines[name] = _stretched(frame[known == name], value)
+        lines[name] = _stretched(frame[known == name], value, frame["datetime"])
     _lines(
         axes,
         dict(list(lines.items())[:_MOST_LINES]),
@@ -214,8 +214,14 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
     )
 
 
-def _stretched(frame: pd.DataFrame, value: str) -> Any:
-    """Return a series over time; with a zero for each stretch in which nothing was counted."""
+def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
+    """Return a series over time; with a zero for each stretch in which nothing was counted.
+
+    Args:
+        frame: the rows of this series.
+        value: its column.
+        moments: the times of all series that are drawn together; default: its own.
+    """
     import pandas as pd
 
     points = pd.Series(frame[value].astype("float64").to_numpy(), index=pd.DatetimeIndex(frame["datetime"]))
@@ -225,9 +231,10 @@ def _stretched(frame: pd.DataFrame, value: str) -> Any:
         "second": "s", "minute": "min", "hour": "h", "day": "D", "week": "7D", "month": "MS", "quarter": "QS",
         "year": "YS",
     }.get(str(frame.attrs.get("resolution")))  # fmt: skip
-    if step is None or value not in ("count", "sum") or len(points) < 2 or frame.attrs.get("fill"):
+    if step is None or value not in ("count", "sum") or not len(points) or frame.attrs.get("fill"):
         return points
-    every = pd.date_range(points.index[0], points.index[-1], freq=step, unit="us")
+    drawn = points.index if moments is None else pd.DatetimeIndex(moments.dropna())
+    every = pd.date_range(drawn.min(), drawn.max(), freq=step, unit="us")
     if len(every) > 50_000 or not points.index.isin(every).all():  # a zone with daylight saving
         return points
     return points.reindex(every, fill_value=0.0)

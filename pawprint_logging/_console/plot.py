@@ -40,13 +40,19 @@ _MARKERS = ("*", "o", "x", "+", "#")
 _SIZE = (80, 20)
 
 
-def filled(points: Points, resolution: str) -> Points:
-    """Return a series with a zero wherever nothing happened; unchanged if that would be too many."""
-    if len(points) < 2:
+def filled(points: Points, resolution: str, first: datetime | None = None, last: datetime | None = None) -> Points:
+    """Return a series with a zero wherever nothing happened; unchanged if that would be too many.
+
+    Args:
+        points: time and value, in order.
+        resolution: of time.
+        first: where it begins, if that is before its first point.
+        last: where it ends, if that is after its last point.
+    """
+    if not points:
         return points
     known = dict(points)
-    last = points[-1][0]
-    moment: datetime = points[0][0]
+    moment, last = first or points[0][0], last or points[-1][0]
     result = []
     while moment <= last:
         result.append((moment, known.get(moment, 0)))
@@ -73,9 +79,11 @@ def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
         if plain(moment) is not None:
             groups.setdefault(name, []).append((moment.to_pydatetime(), plain(number)))
     is_filled = value in ("count", "sum") and (resolution in _STEPS or resolution in _MONTHS)
+    moments = [moment for points in groups.values() for moment, _ in points]
+    first, last = min(moments, default=None), max(moments, default=None)
     totals = {name: sum(float(number or 0) for _, number in points) for name, points in groups.items()}
     return {
-        name: filled(groups[name], resolution) if is_filled else groups[name]
+        name: filled(groups[name], resolution, first, last) if is_filled else groups[name]
         for name in sorted(groups, key=lambda name: -totals[name])
     }
 
