@@ -428,7 +428,7 @@ class Pages:
         self._live += 1
         try:
             yield "retry: 2000\n\n"
-            while time.monotonic() < end:
+            while (begin := time.monotonic()) < end:
                 found = await page.ask(
                     "newest", lambda view: data.newest(view, chosen, _NEWEST), chosen, keep=_LOOK * 0.9
                 )
@@ -439,7 +439,8 @@ class Pages:
                     seen = {row.key for row in found}
                     rows = [await row_of.render_async(row=row, page=page, is_new=True) for row in new]
                     yield f"data: {json.dumps(rows)}\n\n" if rows else ": nothing\n\n"
-                await asyncio.sleep(_LOOK)
+                # a table whose newest rows no index finds is looked at less often
+                await asyncio.sleep(max(_LOOK, 5 * (time.monotonic() - begin)))
         finally:
             self._live -= 1
 
@@ -464,9 +465,11 @@ class Pages:
             if any("\0" in value for _, value in given.multi_items()):
                 raise BadAddressError("PostgreSQL has no texts with NUL in them")
             chosen = page.filter
-            has_any = await self.data.ask(("probe",), data.probe, keep=5.0)
+            has_any = await self.data.ask(("probe",), data.probe, keep=5.0, is_quick=True)
             if has_any:
-                await self.data.ask(("filter", chosen), lambda view: view.where(chosen).params, keep=600.0)
+                await self.data.ask(
+                    ("filter", chosen), lambda view: view.where(chosen).params, keep=600.0, is_quick=True
+                )
                 page.span = span
                 page.names = await self._names()
         except Exception as error:
@@ -475,7 +478,9 @@ class Pages:
 
     async def _names(self) -> list[str]:
         try:
-            return await self.data.ask(("names",), data.names, keep=60.0, limit=min(_QUICK, self.data.time_limit))
+            return await self.data.ask(
+                ("names",), data.names, keep=60.0, limit=min(_QUICK, self.data.time_limit), is_quick=True
+            )
         except Exception:  # a menu is missed less than a page
             return []
 

@@ -1,7 +1,8 @@
 """What the pages ask of the database: each question in a read-only transaction with a time limit.
 
 At most two questions are looked up at once, in threads and on connections of their own, so that writers keep the
-machine, and the application around it its threads. Who asks what somebody else is asking waits for the same answer.
+machine, and the application around it its threads; a third thread is for what every page asks first, and is quick.
+Who asks what somebody else is asking waits for the same answer.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class Data:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Any, tuple[Future[Any], float]] = OrderedDict()
         self._waiting = 0
-        self._pool: ThreadPoolExecutor | None = None
+        #: for what takes time, and for what is quick
+        self._pools: dict[bool, ThreadPoolExecutor] = {}
         self._local = threading.local()
         self._sessions: list[Session] = []
 
@@ -131,6 +133,7 @@ class Data:
         *,
         keep: float = KEEP,
         limit: float | None = None,
+        is_quick: bool = False,
     ) -> Answer:
         """Return the answer to a question.
 
@@ -139,6 +142,7 @@ class Data:
             question: looks it up.
             keep: seconds for which the answer serves others.
             limit: seconds that it may take; default: the usual ones.
+            is_quick: whether it need not wait for those that take time.
 
         Raises:
             BusyError: too many wait.
@@ -154,9 +158,13 @@ class Data:
                 if self._waiting >= _MOST_WAITING:
                     raise BusyError
                 self._waiting += 1
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="pawprint-page")
-                future = self._pool.submit(self._look_up, question, self.time_limit if limit is None else limit)
+                if is_quick not in self._pools:
+                    self._pools[is_quick] = ThreadPoolExecutor(
+                        1 if is_quick else READERS, thread_name_prefix="pawprint-page"
+                    )
+                future = self._pools[is_quick].submit(
+                    self._look_up, question, self.time_limit if limit is None else limit
+                )
                 self._kept[key] = (future, now + keep)
                 while len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)
@@ -165,11 +173,11 @@ class Data:
     def close(self) -> None:
         """Close the connections; the next question opens others."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            pools, self._pools = self._pools, {}
             sessions, self._sessions = self._sessions, []
             self._local = threading.local()
             self._kept.clear()
-        if pool is not None:
+        for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         for session in sessions:
             session.cut()

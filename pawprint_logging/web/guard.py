@@ -107,11 +107,7 @@ class Guard:
                 "started: hosts=[…] for app(), --allow-host for serve.",
             )
         origin = headers.get("origin")
-        if (
-            origin is not None
-            and origin != "null"
-            and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-        ):
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
