@@ -11,21 +11,28 @@ import logging.handlers
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from pawprint_logging import PawprintHandler, PawprintProcessor
+from pawprint_logging import PawprintHandler, PawprintProcessor, Tracker
 from pawprint_logging._capture.quickjson import Way, by_json, make_by_orjson, quickest
 
 by_orjson = make_by_orjson()
 
 EVENT = {"event": "purchase", "user_id": "alice", "amount": 42}
 NO_EVENT = {"request": "3f2a", "user_id": "alice", "amount": 42}
+
+#: what structlog's documentation recommends for speed
+FILTERING = structlog.make_filtering_bound_logger(logging.INFO)
 
 #: room for all events of a round, so that nobody's queue overflows
 ROOM = 2_000_000
@@ -75,6 +82,37 @@ def _by_handler(name: str, handler: logging.Handler, settle: Callable[[], Any] |
     )
 
 
+def _with_options(db: str, table: str, stack: ExitStack, **usual: Any) -> list[Sender]:
+    """Return one sender for each option or kind of value that makes an event more than the usual one."""
+    schema = {**Tracker(db=db, table=table).schema, "plan": "TEXT"}
+    now, order = datetime.now(timezone.utc), uuid.uuid4()
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("record_fields", {"record_fields": ("name", "levelname")}, {}),
+        ("common", {"common": {"release": "1.2"}}, {}),
+        ("a column of one's own", {"schema": schema}, {"plan": "pro"}),
+        ("a timestamp: datetime", {}, {"timestamp": now}),
+        ("a timestamp: ISO text", {}, {"timestamp": now.isoformat()}),
+        ("a UUID as user", {}, {"user_id": order}),
+        ("a number as user", {}, {"user_id": 7}),
+        ("before_send that returns its argument", {"before_send": lambda event: event}, {}),
+        ("Decimal, datetime, UUID among the extras", {}, {"amount": Decimal("12.50"), "at": now, "order": order}),
+    ]
+    found = []
+    for name, options, extra in cases:
+        handler = PawprintHandler(db=db, table=table, **usual, **options)
+        stack.callback(handler.close)
+        info, event = _logger(name, handler).info, {**EVENT, **extra}
+        found.append(
+            Sender(
+                f"ours, {name}",
+                call=partial(info, "purchase", extra=event),
+                settle=handler.flush,
+                prepare=with_json_by(by_orjson or by_json),
+            )
+        )
+    return found
+
+
 def with_json_by(way: Way) -> Callable[[], None]:
     def choose() -> None:
         quickest.way = way
@@ -93,7 +131,7 @@ def standard() -> Iterator[list[Sender]]:
         while not records.empty():
             pass
 
-    bare = structlog.wrap_logger(None, processors=[lambda *_: _drop()], wrapper_class=structlog.BoundLogger)
+    bare = structlog.wrap_logger(None, processors=[lambda *_: _drop()], wrapper_class=FILTERING)
     try:
         yield [
             _by_handler("nothing: a Handler with an empty emit", EmptyHandler()),
@@ -155,9 +193,7 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
         for each in (handler, spooled, processor):
             stack.callback(each.close)
         stack.callback(with_json_by(quickest.way))
-        bound = structlog.wrap_logger(
-            None, processors=[processor, lambda *_: _drop()], wrapper_class=structlog.BoundLogger
-        )
+        bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=FILTERING)
         senders = [
             _by_handler("ours, json", handler, prepare=with_json_by(by_json)),
             _by_handler("ours, spool", spooled, prepare=with_json_by(by_json)),
@@ -171,6 +207,9 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
         ]
         if by_orjson is not None:
             senders.insert(1, _by_handler("ours, orjson", handler, prepare=with_json_by(by_orjson)))
+        if not is_busy:
+            usual = {name: value for name, value in options.items() if name not in ("db", "table")}
+            senders += _with_options(db, table, stack, **usual)
         yield senders
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._delivery.fallback import FallbackFormatter
     from .errors import ConfigurationError, PawprintError
+    from .event import Event, declared_events, register_event
     from .handler import PawprintHandler
     from .processor import PawprintProcessor
     from .statistics import Statistics
@@ -17,23 +18,29 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
+    "Event",
     "FallbackFormatter",
     "PawprintError",
     "PawprintHandler",
     "PawprintProcessor",
     "Statistics",
     "Tracker",
+    "declared_events",
+    "register_event",
 ]
 
 #: where each public name is at home
 _HOMES = {
     "ConfigurationError": ".errors",
+    "Event": ".event",
     "FallbackFormatter": "._delivery.fallback",
     "PawprintError": ".errors",
     "PawprintHandler": ".handler",
     "PawprintProcessor": ".processor",
     "Statistics": ".statistics",
     "Tracker": ".tracker",
+    "declared_events": ".event",
+    "register_event": ".event",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module

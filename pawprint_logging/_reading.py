@@ -303,9 +303,9 @@ class Reading(ABC):
     def catalogue(self, *, start: Moment | None = None, end: Moment | None = None) -> pd.DataFrame:
         """Return what is in the table: events, their fields, of which types these are, and since when.
 
-        Of more than 200,000 rows a sample of about 100,000 is looked at, and the newest ones beside it:
+        Of more than 100,000 rows a sample of about 50,000 is looked at, and the newest ones beside it:
         ``attrs["sampled"]`` says whether, ``attrs["rows"]`` how many rows were seen, ``attrs["estimated_rows"]`` out of
-        how many. An event that is rarer than one in 100,000 may be missing then, and times are those in the sample.
+        how many. An event that is rarer than one in 10,000 may be missing then, and times are those in the sample.
 
         Args:
             start: the first moment that counts, included, such as ``"7d"``. Default: all there is.

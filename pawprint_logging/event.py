@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 else:  # in typing from Python 3.11 on, and for type checkers only
 
     def dataclass_transform(**_: Any) -> Any:
+        """Return what leaves a class as it is."""
         return lambda cls: cls
 
 
@@ -35,8 +36,8 @@ _NAME = "__event__"
 class Event:
     """An event, to be logged as the message or in the place of the marker.
 
-    A field may have any name, also one that `logging` refuses for an extra, such as ``name`` or ``message``. Fields that
-    are columns of the table go there, the others into the JSON column. Instances cannot be changed.
+    A field may have any name, also one that `logging` refuses for an extra, such as ``name`` or ``message``. Fields
+    that are columns of the table go there, the others into the JSON column. Instances cannot be changed.
 
     A class of its own gives an event a type. It is a frozen, keyword-only dataclass by itself:
 

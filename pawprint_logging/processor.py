@@ -6,6 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from ._capture.record import LEVELS
 from ._delivery.account import Stats
 from ._delivery.pipeline import build
 from ._explicit import notes_arguments
@@ -18,19 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._delivery.settings import AfterCommit, BeforeSend, OnError, Overflow, Period
-
-#: what structlog's loggers call their methods
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "msg": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "exception": logging.ERROR,
-    "critical": logging.CRITICAL,
-    "fatal": logging.CRITICAL,
-}
 
 
 class PawprintProcessor:
@@ -86,33 +74,27 @@ class PawprintProcessor:
         options = {name: value for name, value in self._given.items() if name != "handler"}
         if handler is None:
             self._pipeline = build(type(self).__name__, tracker, options)
-            return
-        if tracker is not None or options.keys() - {"level"}:
-            raise ConfigurationError(
-                "PawprintProcessor() got a handler and other options as well; give those to the handler"
-            )
-        self._pipeline = handler.pipeline
+        else:
+            if tracker is not None or options.keys() - {"level"}:
+                raise ConfigurationError(
+                    "PawprintProcessor() got a handler and other options as well; give those to the handler"
+                )
+            self._pipeline = handler.pipeline
+        self._is_marked = self._pipeline.capture.is_marked
+        self._passed_on = self._pipeline.capture.passed_on
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.
 
         That goes for events below the level too: no handler further down takes one again, and no renderer prints the
-            marker.
+        marker.
         """
-        pipeline = self._pipeline
-        if not pipeline.capture.is_marked(event_dict):
+        is_marked = self._is_marked
+        if not is_marked(event_dict):
             return event_dict
-        level = _LEVELS.get(name, logging.INFO)
-        if level >= self._level:
-            attributes = {
-                "name": event_dict.get("logger") or getattr(logger, "name", None),
-                "levelname": logging.getLevelName(level),
-                "levelno": level,
-                "message": event_dict.get("event"),
-            }
-            pipeline.take_event_dict(event_dict, attributes)
-        pipeline.capture.without_marker(event_dict)
-        return event_dict
+        if not self._level or LEVELS.get(name, logging.INFO) >= self._level:
+            self._pipeline.take_event_dict(event_dict, logger, name)
+        return self._passed_on(event_dict)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted."""

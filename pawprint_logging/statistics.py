@@ -50,9 +50,14 @@ class Statistics:
     """What users do, derived from a tracker's events table by the server itself.
 
     Each call is one transaction on a connection of its own; two calls that compute the same table at once run one after
-    the other. Sessions and engagement are kept in tables beside the events table, ``<table>__sessions`` and
-    ``<table>__engagement``, which ``stats["sessions"]`` and ``stats["engagement"]`` read; a third,
-    ``<table>__statistics``, remembers how far they are.
+    the other. They are kept in tables beside the events table, which ``stats["sessions"]``, ``stats["engagement"]`` and
+    ``stats["days"]`` read: ``<table>__sessions``, ``<table>__engagement``, and ``<table>__days``, a row for each user
+    and day of activity. ``<table>__statistics`` remembers how far they are. All of them outlive the events.
+
+    A call looks at what has arrived since the last one, by the column that numbers the events, such as ``id SERIAL
+    PRIMARY KEY``; without an index on it, or without such a column, it reads the whole table, and a UserWarning says so
+    and how to mend it. What is missed is an event whose number was drawn from the sequence long before it was written
+    in another transaction: minutes, and amid more than a thousand other numbers that are missing.
 
     Args:
         tracker: the tracker on the events table.
@@ -116,6 +121,7 @@ class Statistics:
         columns = {
             "sessions": {"timestamp": "TIMESTAMP", self.tracker.user_field: "TEXT", **_SESSION_COLUMNS},
             "engagement": _ENGAGEMENT_COLUMNS,
+            "days": {"day": "DATE", self.tracker.user_field: "TEXT", **_DAY_COLUMNS},
         }
         if name not in columns:
             raise KeyError(f"there is no statistic {name!r}; there are {', '.join(columns)}")
@@ -129,7 +135,7 @@ class Statistics:
                 table=".".join([*namespace, derived_name(table, f"__{name}")]),
                 schema=columns[name],
                 user_field=self.tracker.user_field,
-                timestamp_field="timestamp",
+                timestamp_field="day" if name == "days" else "timestamp",
                 event_field="events",
                 json_field=next(
                     other for other in others if not any(column.startswith(other) for column in columns[name])
@@ -142,8 +148,8 @@ class Statistics:
 
         Two events of a user belong to one session when the silence between them is shorter than `duration`. Events that
         arrive late are put where they belong. The table is built anew for another `duration`, and every time if the
-        events table has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; events that were changed or
-        deleted since are seen with `clean` only.
+        events table has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions that were over
+        before the oldest event stay even then. Events that were changed or deleted since are seen with `clean` only.
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
@@ -151,7 +157,8 @@ class Statistics:
 
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
-            clean: whether to compute everything anew, default False.
+            clean: whether to compute everything anew, default False. What is older than the oldest event is lost then,
+                and a UserWarning says how much that is.
 
         Raises:
             ConfigurationError: `duration` is no positive number, the table has no column for user or time, or debug
@@ -168,14 +175,17 @@ class Statistics:
     ) -> None:
         """Compute how many users were active day by day, or extend that by what has happened since.
 
-        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event, and the
+        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event, but for those
+        after a year and a day without any, as before an event of the year 9999. It has the
         columns ``timestamp`` (the day), ``dau``, ``wau`` and ``mau`` (users with an event on that day, in the 7 and in
         the 30 days that end with it) and ``engagement``, which is dau / mau, or 0 without any. With `min_sessions` the
         same follow with ``_active``, of those users only who have at least so many sessions by now. The sessions are
-        brought up to date first, with the `duration` that they were last computed with.
+        brought up to date first, with the `duration` that they were last computed with; once it is there, `sessions`
+        keeps it up to date as well.
 
         Args:
-            clean: whether to compute everything anew, default False.
+            clean: whether to compute everything anew from the events that there are, default False. Days that are older
+                than the oldest event are lost then, and a UserWarning says how many.
             start: the first day of the table; default: the first day with an event. Later calls keep to it, or extend
                 to an earlier one; `clean` forgets it.
             min_sessions: sessions that make an active user, default 3; 0 or None leaves those columns out. Another

@@ -6,20 +6,23 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timezone
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from . import _display
+from ._capture import copyline
 from ._capture.capture import decode
 from ._capture.encoder import column_text
 from ._capture.row import Columns, Row
 from ._capture.rowline import RowEncoder
 from ._capture.tap import show, taps
+from ._database.analysis import days, derived
 from ._database.session.connection import Session
 from ._database.session.dsn import Dsn
 from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
-from ._database.table import ddl
+from ._database.table import ddl, maintain, partitions
 from ._database.table.schema import Table
 from ._database.writing.copy import copy_stream
 from ._database.writing.insert import insert
@@ -185,24 +188,39 @@ class Tracker(Reading):
             )
         return Session(self._dsn)
 
-    def create_table(self, *, if_not_exists: bool = False) -> None:
+    def create_table(
+        self, *, if_not_exists: bool = False, partition_by: str | None = None, distribute_by: str | None = None
+    ) -> None:
         """Create the table, and beside it the ledger of the deliveries that are in it.
+
+        A table that is split has a key that contains whatever splits it, and for a SERIAL column a BIGINT identity.
 
         Args:
             if_not_exists: whether an existing table is fine, default False. Then no right to create is needed if both
-                exist.
+                exist; the table stays as it is.
+            partition_by: ``"day"``, ``"week"`` or ``"month"``: a table partitioned by its time, with partitions made
+                ahead, or a hypertable where TimescaleDB is installed; default None: not partitioned.
+            distribute_by: the column by which Citus distributes the table, default None: it does not.
 
         Raises:
+            ConfigurationError: the schema or the server cannot be split like this.
             psycopg2.errors.DuplicateTable: the table exists.
         """
+        ddl.check_split(self.layout, partition_by, distribute_by)
         if self._session is None or taps:
             return
         self.layout.require_name()
         with self._session.transaction() as cursor:
-            ddl.create(cursor, self.layout, if_not_exists=if_not_exists)
+            ddl.create(
+                cursor,
+                self.layout,
+                if_not_exists=if_not_exists,
+                partition_by=partition_by,
+                distribute_by=distribute_by,
+            )
 
     def drop_table(self, *, if_exists: bool = False) -> None:
-        """Drop the table and its ledger.
+        """Drop the table with its partitions, and its ledger.
 
         Args:
             if_exists: whether a missing table is fine, default False.
@@ -213,8 +231,45 @@ class Tracker(Reading):
         if self._session is None or taps:
             return
         self.layout.require_name()
-        with self._session.transaction() as cursor:
-            ddl.drop(cursor, self.layout, if_exists=if_exists)
+        ddl.drop_all(self._session, self.layout, if_exists=if_exists)
+
+    def maintain(
+        self, *, keep: timedelta | str | None = None, ahead: int | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Do what has to be done to the table now and then, and return it as sentences; for cron.
+
+        Brings the statistics up to date if events are to go, finishes what is pending, makes partitions ahead, drops
+        partitions (or a hypertable's chunks) that are too old, or deletes old rows in bounded batches, and prunes the
+        ledger. It may be stopped at any time, and two may run at once: the second does nothing.
+
+        Args:
+            keep: how old events may become, such as ``"400d"``, ``"60w"`` or a timedelta, at least 35 days. It is
+                recorded with the table, so that late events do not revive a partition that was dropped. None, the
+                default, drops nothing.
+            ahead: partitions to make beside the present one; default None: what it was last time, 3 at first.
+            dry_run: whether to say only what would be done, default False.
+
+        Returns:
+            What was done, a sentence each; none if there was nothing to do, or in debug mode.
+
+        Raises:
+            ConfigurationError: an argument that cannot be used, or a right that the role lacks; nothing is done then.
+            psycopg2.errors.UndefinedTable: there is no such table.
+            psycopg2.Error: the database could not be reached.
+        """
+        wish = maintain.checked(keep, ahead, dry_run=dry_run)
+        if self._session is None or taps:
+            return []
+        self.layout.require_name()
+        return maintain.maintain(self.session, self.layout, wish, self._bring_up_to_date)
+
+    def _bring_up_to_date(self) -> bool:
+        """Bring up to date what `Statistics` has derived; return whether there is anything."""
+        with closing(self.session()) as session, derived.work(session, self.layout) as work:
+            if not work.has(derived.SESSIONS):
+                return False
+            days.bring_up_to_date(work)
+            return True
 
     def write(self, /, **fields: Any) -> None:
         """Write one row and commit it, in one round trip.
@@ -264,10 +319,24 @@ class Tracker(Reading):
         self.layout.require_name()
         try:
             with self._session.transaction() as cursor:
-                return copy_stream(cursor, self.layout, self._events(rows))
+                return self._copy(cursor, self._events(rows))
         except DatabaseError as error:
             self._report(error)
             raise
+
+    def _copy(self, cursor: Any, rows: Iterator[Row]) -> int:
+        """Copy rows, and make the partitions that they lack, on another connection, in between."""
+        split = partitions.split_of(cursor, self.layout)
+        if split is None:
+            return copy_stream(cursor, self.layout, rows)
+        stretches = partitions.Stretches(self.layout, rows, split)
+        count = 0
+        with closing(self.session()) as other:
+            while not stretches.is_done:
+                if stretches.lacking is not None:
+                    partitions.make_missing(other, self.layout, [stretches.lacking])
+                count += copy_stream(cursor, self.layout, stretches.stretch())
+        return count
 
     def _show(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Give rows to `capture_events` instead of writing them; return how many."""
@@ -305,7 +374,11 @@ class Tracker(Reading):
                 # before any CommandComplete) that the statement was not executed. On a Unix socket that message may be
                 # cut off by the reset, but nothing else ends such a connection while the server goes on. Over TCP a
                 # loss leaves the outcome open: no second try.
-                if is_fresh or not (error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)):
+                is_due = partitions.is_missing_partition(error) and partitions.make_missing(
+                    session, self.layout, [(columns, copyline.join(texts))]
+                )
+                is_ended = error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)
+                if not is_due and (is_fresh or not is_ended):
                     raise
                 insert(session.connection(), self.layout, columns, texts)
 

@@ -205,7 +205,7 @@ def test_the_right_to_create_that_is_lacking_is_one_line(reader: str, shop: Comm
     [
         (["count", "--where", f"nothing={VALUE}"], ["'nothing': there is no such column"]),
         (["count", "--where", f"timestamp__gt={VALUE}"], ["ISO 8601"]),
-        (["count", "--start", VALUE], ["'start'", "ISO 8601"]),
+        (["count", "--start", VALUE], ["start must be", "ISO 8601"]),
         (["read", "user_id__x"], ["paths work on 'metadata' only"]),
         (["sum", "event"], ["sum needs a number"]),
         (["sessions", "--duration", "-1"], ["duration must be a positive number"]),

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 from support import hostile
 
 from pawprint_logging._capture import moment
 from pawprint_logging._capture import record as record_module
 from pawprint_logging._capture.capture import DROPPED, Capture, Fields, decode, encode
 from pawprint_logging._capture.guard import silenced
-from pawprint_logging._capture.row import ROW_BYTES, Row, Usual, whole, wholes
+from pawprint_logging._capture.row import ROW_BYTES, Entry, whole, wholes
 from pawprint_logging._database.table.schema import Table
 from pawprint_logging.errors import CaptureError
 
@@ -35,7 +31,7 @@ def record(
     return made
 
 
-def columns(made: Row | Usual | None, fields: Fields = DEFAULT) -> dict[str, Any]:
+def columns(made: Entry | None, fields: Fields = DEFAULT) -> dict[str, Any]:
     assert made is not None
     return decode(whole(made), fields.kinds)
 
@@ -351,76 +347,6 @@ def test_null_in_a_json_column_is_none() -> None:
     assert decode(encode({"metadata": None}, DEFAULT.kinds), DEFAULT.kinds) == {"metadata": None}
 
 
-_names = st.text(min_size=1).filter(
-    lambda name: name not in {"message", "asctime", "event", "track"} | vars(record()).keys()
-)
-_extras = st.dictionaries(
-    _names | st.sampled_from(["user_id", "metadata", "timestamp", "id"]), hostile.values, max_size=5
-)
-
-
-@given(event=st.text(min_size=1), extras=_extras, user=st.none() | st.text(), created=st.floats(-1e5, 4e9))
-def test_the_quick_way_makes_exactly_what_the_long_way_makes(
-    event: str, extras: Mapping[str, Any], user: Any, created: float
-) -> None:
-    made = record("m", created=created, **{**extras, "event": event, "user_id": user})
-    quick, later, long = Capture(DEFAULT), Capture(DEFAULT, leaves_lines=True), Capture(DEFAULT)
-    long._has_quick_way = False
-    assert quick._has_quick_way
-
-    one, two, other = taken_by(quick, made), taken_by(later, made), taken_by(long, made)
-
-    assert one == two
-    assert moment.parse(one.pop("timestamp")) == moment.parse(other.pop("timestamp"))
-    assert one == other
-
-
-@given(
-    marks=st.fixed_dictionaries(
-        {}, optional={"event": st.text() | hostile.values, "track": st.booleans() | hostile.values}
-    ),
-    extras=_extras,
-    bound=st.dictionaries(
-        st.sampled_from(["user_id", "metadata", "event", "track", "plan", "id"]), hostile.values, max_size=3
-    ),
-    arguments=st.sampled_from([(), (), ("a",)]),
-)
-def test_the_quick_way_makes_the_same_of_what_is_marked_in_any_way_and_of_context_variables(
-    marks: Mapping[str, Any], extras: Mapping[str, Any], bound: Mapping[str, Any], arguments: tuple[str, ...]
-) -> None:
-    made = record("m", **{**extras, **marks})
-    made.args = arguments
-    quick, later, long = Capture(DEFAULT), Capture(DEFAULT, leaves_lines=True), Capture(DEFAULT)
-    long._has_quick_way = False
-
-    def outcome(capture: Capture) -> Any:
-        structlog.contextvars.bind_contextvars(**bound)
-        try:
-            event = capture.of_record(made)
-            return event and wholes([event])
-        except CaptureError as error:
-            return str(error), error.event
-
-    made_carefully = contextvars.copy_context().run(outcome, long)
-    assert contextvars.copy_context().run(outcome, quick) == made_carefully
-    assert contextvars.copy_context().run(outcome, later) == made_carefully
-
-
-def taken_by(capture: Capture, made: logging.LogRecord) -> dict[str, Any]:
-    return columns(capture.of_record(made))
-
-
-def test_the_quick_way_is_taken_for_ordinary_events() -> None:
-    capture = Capture(DEFAULT)
-
-    assert capture._quickly(record(event="x", user_id="alice", plan="pro", seats=[1, {"a": None}]), "x") is not None
-    assert capture._quickly(record(event="x"), "x") is not None
-    assert capture._quickly(record(event="x", user_id=7, metadata={"plan": "pro"}), "x") is not None
-    assert capture._quickly(record("m", track=True, plan="pro"), "m") is not None
-    with structlog.contextvars.bound_contextvars(user_id="alice", path="/"):
-        assert capture._quickly(record(event="x", plan="pro"), "x") is not None
-
-
 @pytest.mark.parametrize(
     ("extras", "is_left"),
     [
@@ -454,15 +380,14 @@ def test_lines_of_one_second_and_the_next_and_of_both_kinds_are_made_together() 
     assert times[2:5] == [f"2027-01-15 08:00:0{moment}+00:00" for moment in ("0.000000", "0.999000", "1.000000")]
 
 
-def test_a_time_that_is_no_usual_one_is_not_left_for_later() -> None:
-    for created in (7, -1.0, 3e11, float("nan"), float("inf")):
-        made = record(event="x", created=created)
-        try:
-            event = Capture(DEFAULT, leaves_lines=True).of_record(made)
-        except Exception:
-            continue  # as without
-        assert event is not None
-        assert len(event) == 2, created
+@pytest.mark.parametrize("created", [7, -1.0, 3e11, float("nan"), float("inf"), "soon"])
+def test_a_time_that_no_clock_can_have_keeps_no_event_back(created: Any) -> None:
+    made = record(event="x")
+    made.created = created
+    assert moment.parse(taken(made)["timestamp"]) is not None
+    assert taken(made) | {"timestamp": ""} == columns(Capture(DEFAULT, leaves_lines=True).of_record(made)) | {
+        "timestamp": ""
+    }
 
 
 def test_what_is_standard_on_a_record_was_computed_on_this_python() -> None:

@@ -126,7 +126,7 @@ def test_by_splits_users_by_the_first_step_of_their_attempt(
     for place in range(0, len(frame), len(names)):
         part = frame.iloc[place : place + len(names)]
         value = part["metadata__plan"].iloc[0]
-        found[json.dumps(None if pd.isna(value) else value)] = (part["users"].tolist(), times(part))
+        found[json.dumps(None if pd.isna(value) else value, default=int)] = (part["users"].tolist(), times(part))
     assert found == expected
     sizes = frame["users"].tolist()[:: len(names)]
     assert sizes == sorted(sizes, reverse=True)

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any
 
+import pandas as pd
 import structlog
 from support.server import PASSWORD
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, value
@@ -302,3 +303,47 @@ def test_a_failing_handler_shows_no_password(db: str) -> None:
 
     assert "password or the user name is wrong" in diverted.warnings[0]
     assert "wrong@" not in repr([vars(record) for record in diverted.records]) + repr(handler)
+
+
+def test_the_emit_of_a_subclass_is_called_and_may_hand_on(db: str, connection: Any) -> None:
+    class Counting(PawprintHandler):
+        seen = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.seen += 1
+            if "skip" not in record.__dict__:
+                super().emit(record)
+
+    handler = Counting(db=db, table="events", create_table=True)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "one"})
+    log.info("x", extra={"event": "two", "skip": True})
+    handler.close()
+    assert handler.seen == 2
+    assert stored(connection, "event") == [("one",)]
+
+
+def test_common_entries_are_an_option_of_the_handler(db: str, connection: Any) -> None:
+    handler = handler_on(db, common={"release": "1.2", "plan": "free"})
+    logger_with(handler).info("x", extra={"event": "one", "plan": "pro"})
+    handler.close()
+    assert stored(connection, "metadata") == [({"release": "1.2", "plan": "pro"},)]
+
+
+def test_pandas_values_for_nothing_are_null(db: str, connection: Any) -> None:
+    handler = handler_on(db)
+    logger_with(handler).info(
+        "x",
+        extra={"event": "one", "user_id": pd.NA, "at": pd.NaT, "seats": pd.NA, "deep": [pd.NaT], "timestamp": pd.NaT},
+    )
+    handler.close()
+    assert stored(connection) == [(None, "one", {"at": None, "seats": None, "deep": [None]})]
+
+
+def test_an_extra_called_id_leaves_the_primary_key_to_its_sequence(db: str, connection: Any) -> None:
+    handler = handler_on(db)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "one", "id": 2})
+    log.info("x", extra={"event": "two"})
+    handler.close()
+    assert stored(connection, "id, metadata") == [(1, {"id": 2}), (2, {})]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -215,3 +217,122 @@ def test_a_partitioned_table_is_as_good(check: CommandLine, connection: Any) -> 
 
     assert result.status == 0
     assert "partitioned table events" in result.out
+
+
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        (
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+            "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()",
+            'DROP TRIGGER "quiet" ON "events__deliveries"',
+        ),
+        (
+            "CREATE RULE quiet AS ON INSERT TO events__deliveries DO INSTEAD NOTHING",
+            'DROP RULE "quiet" ON "events__deliveries"',
+        ),
+        (
+            "ALTER TABLE events__deliveries DROP CONSTRAINT events__deliveries_pkey",
+            'ALTER TABLE "events__deliveries" ADD PRIMARY KEY (delivery)',
+        ),
+        (
+            "ALTER TABLE events__deliveries ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            'ALTER TABLE "events__deliveries" DISABLE ROW LEVEL SECURITY',
+        ),
+    ],
+)
+def test_a_ledger_that_keeps_no_promise(check: CommandLine, connection: Any, db: str, change: str, mend: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute(change)
+
+    failing(check("check"), mend)
+    connection.cursor().execute(mend)
+    assert check("check").status == 0
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 0
+
+
+def test_policies_under_which_copy_is_refused(
+    check: CommandLine, connection: Any, db: str, server: Server, writer: str
+) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute(
+        f"GRANT INSERT ON events, events__deliveries TO {writer}; GRANT USAGE ON SEQUENCE events_id_seq TO {writer};"
+        "ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY all_of_them ON events USING (true)"
+    )
+
+    failing(check("check"), f"ALTER ROLE {writer} BYPASSRLS")
+    server.execute(f"ALTER ROLE {writer} BYPASSRLS")
+    assert check("check").status == 0
+
+
+def test_a_user_column_too_narrow_for_a_uuid_is_noted_with_the_statement(
+    check: CommandLine, connection: Any, db: str
+) -> None:
+    Tracker(db=db, table="events").create_table()
+    mend = 'ALTER TABLE "events" ALTER COLUMN "user_id" TYPE TEXT'
+
+    assert f"-> {mend}" in check("check").out
+    connection.cursor().execute(mend)
+    assert "a UUID has" not in check("check").out
+
+
+def test_a_table_by_day_is_said_to_be_one(check: CommandLine, connection: Any, db: str) -> None:
+    Tracker(db=db, table="events").create_table(partition_by="day")
+
+    out = check("check").out
+    assert "partitioned table events" in out
+    assert "split by day: 4 partitions" in out
+    assert "there is a partition for now" in out
+    assert "there is a partition for the next day" in out
+    assert "the ledger is there, a plain table" in out
+
+
+def test_partitions_that_are_missing_or_pending(check: CommandLine, connection: Any, db: str) -> None:
+    Tracker(db=db, table="events").create_table(partition_by="day")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1"
+        )
+        today, tomorrow, *_ = [row[0] for row in cursor.fetchall()]
+        cursor.execute(f"DROP TABLE {today}, {tomorrow}; CREATE TABLE rest PARTITION OF events DEFAULT")
+        assert "a default partition" in check("check").out
+        cursor.execute("DROP TABLE rest")
+
+    result = check("check")
+    assert result.status == 0
+    assert "the first event has it made" in result.out
+    assert "there is no partition for the next day" in result.out
+    assert "-> pawprint-logging maintain --table events" in result.out
+
+
+def test_a_missing_partition_fails_for_a_role_that_may_not_make_it(
+    check: CommandLine, connection: Any, db: str, writer: str
+) -> None:
+    Tracker(db=db, table="events").create_table(partition_by="day")
+    with connection.cursor() as cursor:
+        cursor.execute(f"GRANT INSERT ON events, events__deliveries TO {writer}")
+        cursor.execute("SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'events'::regclass")
+        cursor.execute(f"DROP TABLE {cursor.fetchone()[0]}")
+
+    failing(check("check"), "pawprint-logging maintain --table events")
+
+
+def test_a_standby_that_is_away_is_named(check: CommandLine, private_server: Any) -> None:
+    server: Server = private_server()
+    db = server.dsn("postgres", user="postgres", password=PASSWORD)
+    Tracker(db=db, table="events").create_table()
+    check.options[1] = db
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+    server.execute("SELECT pg_reload_conf()")
+    waiting = threading.Thread(target=lambda: Tracker(db=db, table="events").write(event="x"))
+    waiting.start()
+    deadline = time.monotonic() + 60
+    while not server.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    failing(check("check"), "ALTER SYSTEM SET synchronous_standby_names = ''")
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+    server.execute("SELECT pg_reload_conf()")
+    waiting.join(60)
+    assert check("check").status == 0

@@ -70,8 +70,31 @@ def test_after_erasing_everything_is_as_if_the_user_had_never_been(tracker: Trac
         fresh = Statistics(others)
         fresh.sessions()
         fresh.engagement()
-        for ours, theirs in zip(derived(tracker), derived(others), strict=True):
-            pd.testing.assert_frame_equal(ours, theirs)
+        (sessions, engagement), (other_sessions, other_engagement) = derived(tracker), derived(others)
+        pd.testing.assert_frame_equal(sessions, other_sessions)
+        # days on which nobody else did anything, at either end, stay
+        alone = ~engagement["timestamp"].isin(other_engagement["timestamp"])
+        assert engagement[alone]["dau"].sum() == 0
+        pd.testing.assert_frame_equal(engagement[~alone].reset_index(drop=True), other_engagement)
+
+
+def test_nothing_of_the_user_is_left_in_any_table(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many([{"user_id": user, "event": "e", "metadata": {"n": 1}} for user in ("secret-user", "b")])
+    Statistics(tracker).sessions()
+    Statistics(tracker).engagement()
+    tracker.create_views()
+
+    tracker.erase_user("secret-user")
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+        )
+        names = [row[0] for row in cursor.fetchall()]
+        assert {"events", "events__sessions", "events__engagement", "events_e"} <= set(names)
+        for name in names:
+            cursor.execute(f"SELECT count(*) FROM \"{name}\" AS t WHERE t::text LIKE '%secret-user%'")
+            assert cursor.fetchone() == (0,), name
 
 
 def test_erasing_needs_no_derived_table_and_is_done_once(tracker: Tracker) -> None:

@@ -7,7 +7,8 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -151,7 +152,7 @@ def test_an_exception_is_type_message_and_traceback(db: str, connection: Any) ->
         assert metadata.keys() == {"exception"}
 
 
-@pytest.mark.parametrize("fmt", ["iso", None, "%Y-%m-%d %H:%M:%S"])
+@pytest.mark.parametrize("fmt", ["iso", None])
 def test_the_time_stamp_of_a_time_stamper_is_the_time_of_the_event(db: str, connection: Any, fmt: str | None) -> None:
     processor = processor_on(db)
     printed = configure(structlog.processors.TimeStamper(fmt=fmt, utc=True), processor)
@@ -166,6 +167,41 @@ def test_the_time_stamp_of_a_time_stamper_is_the_time_of_the_event(db: str, conn
         ((same,),) = stored(connection, f"timestamp = '{stamped}'::timestamp")
         assert same
     assert metadata == {}
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+@pytest.mark.parametrize("fmt", ["%Y-%m-%d %H:%M:%S", "%H:%M", "iso"])
+@pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "render_to_log_kwargs"])
+def test_a_stamp_in_local_time_that_does_not_say_so_is_not_trusted(
+    db: str, connection: Any, fmt: str, way: str
+) -> None:
+    handler = handler_on(db)
+    logger_with(handler)
+    stamper = structlog.processors.TimeStamper(fmt=fmt, utc=False)
+    if way == "processor":
+        configure(stamper, PawprintProcessor(handler=handler))
+    else:
+        stdlib(stamper, STDLIB[way])
+    structlog.get_logger("shop").info("signup", track=True)
+    handler.close()
+    ((age,),) = stored(connection, "abs(extract(epoch FROM now() AT TIME ZONE 'UTC' - timestamp)) < 60")
+    assert age
+
+
+def test_an_extra_without_a_zone_is_still_utc_where_it_is_no_stamp(db: str, connection: Any) -> None:
+    handler = handler_on(db)
+    logger_with(handler).info("x", extra={"event": "backfill", "timestamp": "2024-02-29 12:00:00"})
+    handler.close()
+    assert stored(connection, "timestamp::text, metadata") == [("2024-02-29 12:00:00", {})]
 
 
 def test_a_time_stamp_that_is_none_is_kept_in_the_metadata(db: str, connection: Any) -> None:

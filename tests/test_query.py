@@ -13,7 +13,7 @@ import pytest
 
 from pawprint_logging._database.reading import query
 from pawprint_logging._database.reading.conditions import between, conditions
-from pawprint_logging._database.reading.query import Source, Span, Sql, all_of
+from pawprint_logging._database.reading.query import Source, Span, Split, Sql, all_of
 from pawprint_logging._database.table.columns import Column
 from pawprint_logging.errors import ConfigurationError
 
@@ -327,8 +327,10 @@ def test_an_aggregate_of_a_path_counts_what_is_no_number() -> None:
     value = '("metadata" #> %s)'
     assert statement == (
         (
-            f"SELECT date_trunc(%s, \"timestamp\"), SUM(CASE WHEN jsonb_typeof({value}) = 'number' THEN {value}::numeric END), "
-            f"COUNT(*) FILTER (WHERE jsonb_typeof({value}) NOT IN ('number', 'null')) FROM \"events\" GROUP BY 1 ORDER BY 1"
+            'SELECT date_trunc(%s, "timestamp"), '
+            f"SUM(CASE WHEN jsonb_typeof({value}) = 'number' THEN {value}::numeric END), "
+            f"COUNT(*) FILTER (WHERE jsonb_typeof({value}) NOT IN ('number', 'null')) "
+            'FROM "events" GROUP BY 1 ORDER BY 1'
         ),
         ("day", ["a"], ["a"], ["a"]),
     )
@@ -380,6 +382,45 @@ def test_a_day_is_truncated_without_a_time_zone() -> None:
     source = Source('"t"', {"timestamp": COLUMNS["day"]}, "metadata", "timestamp")
 
     assert query.trunc(source, Span("week")) == ('date_trunc(%s, "timestamp"::timestamp)', ("week",))
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "params"),
+    [
+        (
+            "timestamp",
+            'date_trunc(%s, "timestamp" AT TIME ZONE %s, %s)',
+            ("week", "UTC", "Europe/Berlin"),
+        ),
+        ("at", 'date_trunc(%s, "at", %s)', ("week", "Europe/Berlin")),
+        (
+            "day",
+            'date_trunc(%s, "day"::timestamp AT TIME ZONE %s, %s)',
+            ("week", "Europe/Berlin", "Europe/Berlin"),
+        ),
+    ],
+)
+def test_time_is_cut_in_its_zone_by_this_sql(column: str, text: str, params: tuple[str, ...]) -> None:
+    source = SOURCE._replace(timestamp=column)
+
+    assert query.trunc(source, Span("weeks", zone="Europe/Berlin")) == (text, params)
+
+
+def test_a_split_series_is_this_sql() -> None:
+    span = Span("day", split=Split("metadata__plan", 10))
+
+    assert query.count(SOURCE, "*", span, all_of(conditions(SOURCE, {"id": 5}))) == (
+        (
+            'WITH frequent AS MATERIALIZED (SELECT value AS "pawprint value", '
+            'row_number() OVER (ORDER BY rows DESC, value) AS "pawprint place" FROM ('
+            "SELECT NULLIF((\"metadata\" #> %s), 'null'::jsonb) AS value, COUNT(*) AS rows "
+            'FROM "events" WHERE "id" = %s GROUP BY 1) AS counted WHERE value IS NOT NULL ORDER BY 2 LIMIT %s) '
+            'SELECT date_trunc(%s, "timestamp"), "pawprint value", "pawprint place", COUNT(*) FROM "events" '
+            'LEFT JOIN frequent ON "pawprint value" = NULLIF(("metadata" #> %s), \'null\'::jsonb) '
+            'WHERE "id" = %s GROUP BY 1, 2, 3 ORDER BY 1, 3'
+        ),
+        (["plan"], 5, 10, "day", ["plan"], 5),
+    )
 
 
 def test_a_table_name_with_a_percent_sign_is_no_placeholder() -> None:

@@ -123,6 +123,38 @@ def test_dtypes_say_what_pandas_can_do_with_a_column(typed: Tracker) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, None, 2**63 - 1], "Int64"),
+        ([1, -(2**63), 0], "Int64"),
+        ([1, 2**63], "Float64"),
+        ([1, 0.5, None], "Float64"),
+        ([5.0], "Float64"),
+        ([1, True], "object"),
+        ([1, "1"], "object"),
+        ([1, 10**400], "object"),
+        ([[1]], "object"),
+        ([None], "object"),
+        ([], "object"),
+    ],
+)
+def test_a_path_of_numbers_is_a_column_of_numbers(tracker: Tracker, values: list[Any], dtype: str) -> None:
+    documents(tracker, *values)
+    tracker.write(metadata={"v": "other"}, event="other")
+
+    column = tracker.read("metadata__v", event__ne="other")["metadata__v"]
+
+    assert str(column.dtype) == dtype
+    for found, value in zip(column, values, strict=True):
+        assert found is pd.NA or found is None if value is None else found == value
+    if dtype != "object":
+        assert column.describe()["count"] == sum(value is not None for value in values)
+        assert (column.isna().tolist()) == [value is None for value in values]
+    distinct = tracker.read("DISTINCT(metadata__v)", event__ne="other")
+    assert str(distinct.iloc[:, 0].dtype) == dtype
+
+
 def test_null_is_missing_in_every_column(typed: Tracker) -> None:
     row = typed.read(*TYPES).iloc[1]
 
@@ -513,7 +545,8 @@ def test_a_closed_stream_leaves_no_connection(tracker: Tracker, connection: Any)
     def streams() -> int:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state LIKE 'idle in transaction%'"
             )
             return int(cursor.fetchone()[0])
 
@@ -544,7 +577,10 @@ from pawprint_logging import Statistics, Tracker
 tracker = Tracker(db={tracker.db!r}, table="events")
 print([row["metadata__a"] for row in tracker.iter_rows("metadata__a")])
 Statistics(tracker).sessions()
-for read in (tracker.read, tracker.count, lambda: tracker.sum("id"), lambda: tracker.query("SELECT 1"), Statistics(tracker).retention):
+for read in (
+    tracker.read, tracker.count, lambda: tracker.sum("id"), lambda: tracker.query("SELECT 1"), tracker.top,
+    tracker.catalogue, Statistics(tracker).retention,
+):
     try:
         read()
     except ImportError as error:
@@ -554,11 +590,14 @@ for read in (tracker.read, tracker.count, lambda: tracker.sum("id"), lambda: tra
 
     first, *others = done.stdout.splitlines()
     assert first == "[1]"
-    assert others == ['reading into a DataFrame needs pandas: pip install "pawprint-logging[pandas]"'] * 5
+    assert others == ['reading into a DataFrame needs pandas: pip install "pawprint-logging[pandas]"'] * 7
 
 
 def test_importing_the_package_imports_no_pandas() -> None:
-    program = "import sys; from pawprint_logging import *; print({'pandas', 'numpy', 'rich', 'matplotlib', 'sqlalchemy'} & set(sys.modules))"
+    program = (
+        "import sys; from pawprint_logging import *; "
+        "print({'pandas', 'numpy', 'rich', 'matplotlib', 'sqlalchemy'} & set(sys.modules))"
+    )
 
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
@@ -709,8 +748,8 @@ def test_a_path_that_holds_no_number_has_no_sum(tracker: Tracker) -> None:
         tracker.sum("metadata__v")
 
     assert str(caught.value) == (
-        "'metadata__v': sum needs JSON numbers, and there is none among its values: 2 of type string, 1 of type object; "
-        "name a path that holds numbers"
+        "'metadata__v': sum needs JSON numbers, and there is none among its values: 2 of type string, "
+        "1 of type object; name a path that holds numbers"
     )
 
 
@@ -784,7 +823,8 @@ def test_reading_mends_a_connection_that_broke_while_idle(tracker: Tracker, conn
         with connection.cursor() as cursor:
             # the backend may end a moment later, in the middle of what follows
             cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         assert len(call()) == 1
 

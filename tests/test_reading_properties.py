@@ -155,6 +155,8 @@ def test_any_other_text_is_no_field_no_condition_and_no_resolution(
         lambda: next(tracker.iter_rows(text)),
         lambda: tracker.count(text) if text != "*" else tracker.read(text),
         lambda: tracker.sum(text),
+        lambda: tracker.count(by=text),
+        lambda: tracker.top(text),
         lambda: tracker.read(**condition),
         lambda: tracker.count(**condition),
         lambda: tracker.read(f"DISTINCT({text})"),

@@ -301,3 +301,56 @@ def test_no_name_becomes_sql(tracker: Tracker, hostile: str) -> None:
 
     assert frame.to_numpy().tolist() == [[1]]
     assert tracker.count()["count"].sum() == 1
+
+
+@few
+@given(
+    rows=ROWS | RECENT,
+    more=ROWS | RECENT,
+    period=st.sampled_from(["day", "week", "month", "quarter", "year"]),
+    week_start=st.sampled_from(["monday", "sunday"]),
+    rolling=st.booleans(),
+)
+def test_the_days_that_are_kept_give_the_same_answer_with_what_has_come_since(
+    tracker: Tracker, rows: list[Row], more: list[Row], period: str, week_start: str, rolling: bool
+) -> None:
+    rewrite(tracker, rows)
+    tracker.query("DROP TABLE IF EXISTS events__sessions, events__days, events__statistics")
+    stats = Statistics(tracker, week_start=week_start)
+    stats.sessions()
+    for batch in ([], more):
+        write(tracker, batch)
+        assert lines(stats.retention(period, rolling=rolling)) == answers.retention(
+            rows + batch,
+            lambda moment: answers.beginning(moment, period, "UTC", week_start),
+            period,
+            now(),
+            rolling=rolling,
+        )
+
+
+def test_cohorts_outlive_their_events_where_days_are_kept(tracker: Tracker) -> None:
+    write(tracker, [row("a", "2026-01-05"), row("a", "2026-02-05"), row("b", "2026-02-06")])
+    stats = Statistics(tracker)
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE timestamp < '2026-02-01'")
+    write(tracker, [row("b", "2026-03-01"), row("c", "2026-03-01")])
+
+    assert stats.retention("month").to_numpy().tolist() == [[1, 1], [1, 1], [1, 0]]
+    # what is said of events that are there takes nothing else into account
+    assert stats.retention("month", user_id__ne="c").to_numpy().tolist() == [[2, 1]]
+
+
+def test_days_are_kept_for_nobody_who_may_not_read_them(tracker: Tracker, server: Any, db: str) -> None:
+    write(tracker, [row("a", "2026-01-05"), row("a", "2026-02-05")])
+    Statistics(tracker).sessions()
+    role = f"reader_{abs(hash(db)) % 10**8}"
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    try:
+        tracker.query(f"GRANT SELECT ON events TO {role}")
+        name = tracker.query("SELECT current_database() AS name")["name"][0]
+        with Tracker(db=server.dsn(name, user=role, password="secret"), table="events") as other:
+            assert Statistics(other).retention("month").to_numpy().tolist() == [[1, 1]]
+    finally:
+        tracker.query(f"REVOKE ALL ON events FROM {role}")
+        server.execute(f"DROP ROLE {role}")

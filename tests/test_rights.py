@@ -96,3 +96,18 @@ def test_without_the_right_to_the_ledger_events_are_written_and_a_warning_says_s
     assert len(stored(connection)) == 1
     assert diverted.events == []
     assert "events__deliveries" in diverted.warnings[0]
+
+
+def test_without_the_right_to_make_the_table_that_is_what_the_warning_says(writer: str, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events, events__deliveries")
+        cursor.execute("CREATE TABLE events_id_seq ()")  # for the fixture to take rights away from
+        cursor.execute("CREATE TABLE events__deliveries (LIKE pg_class)")
+    handler, diverted = handler_on(writer, create_table=True), fallback()
+    logger_with(handler).info("x", extra={"event": "signup"})
+    handler.close()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE events ()")
+    assert [event["sqlstate"] for event in diverted.events] == ["42501"]
+    assert "GRANT USAGE, CREATE ON SCHEMA" in diverted.warnings[0]
+    assert "no connection" not in diverted.warnings[0]

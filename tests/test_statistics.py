@@ -17,6 +17,8 @@ from support.models import Happening
 from support.server import Server
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
+from pawprint_logging._database.analysis import days as derived_days
+from pawprint_logging._database.analysis.derived import distribution, work
 from pawprint_logging._database.reading import arrivals
 
 START = datetime(2026, 1, 1, 9)  # noqa: DTZ001 - what PostgreSQL stores has no zone
@@ -745,3 +747,218 @@ def test_retention_of_nobody_is_empty(stats: Statistics) -> None:
 def test_an_unknown_period_is_refused(stats: Statistics, period: Any) -> None:
     with pytest.raises(ConfigurationError, match="take one of hour, day, week, month, quarter, year"):
         stats.retention(period)
+
+
+# -- days, and what outlives its events
+
+
+def activity(connection: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT user_id, day::text, first_day::text, next_day::text FROM events__days ORDER BY 1, day")
+        return cursor.fetchall()  # type: ignore[no-any-return]
+
+
+def test_a_day_knows_the_first_and_the_next(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *on(3, "a"), *on(9, "a"), *on(4, "b"))
+    stats.sessions()
+    write(tracker, *on(5, "a", 2), *on(1, "a"), *on(0, "a"), *on(12, "a"), *on(4, "b"), *on(4, "c"))
+    stats.sessions()
+
+    extended = activity(connection)
+    assert [row[1:] for row in extended if row[0] == "a"] == [
+        (f"2026-01-{day:02}", "2026-01-01", f"2026-01-{after:02}" if after else None)
+        for day, after in ((1, 2), (2, 4), (4, 6), (6, 10), (10, 13), (13, None))
+    ]
+    stats.sessions(clean=True)
+    assert activity(connection) == extended
+    assert stats["days"].read("user_id", day="2026-01-13")["user_id"].tolist() == ["a"]
+
+
+def test_a_session_over_midnights_is_a_day_each(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *[("a", 600 * number) for number in range(8)])
+    stats.sessions(duration=700)
+    assert len(activity(connection)) == 4
+
+    write(tracker, ("b", 0), ("b", 1440 * 3))
+    stats.sessions(duration=1440 * 4)
+
+    assert [row[1] for row in activity(connection) if row[0] == "b"] == ["2026-01-01", "2026-01-04"]
+
+
+def test_sessions_and_engagement_outlive_their_events(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *on(0, "a", 3), *on(1, "b", 3), *on(20, "a", 2), *on(40, "b", 4), *on(41, "c"))
+    stats.engagement()
+    sessions, engagement = found(stats), days(stats)
+    tracker.query("DELETE FROM events WHERE timestamp < '2026-02-01'")
+
+    stats.sessions(duration=40)
+    stats.engagement()
+    assert found(stats) == sessions
+    assert days(stats) == engagement
+
+    write(tracker, *on(42, "d"))
+    stats.engagement(min_sessions=2)
+    assert [row[:5] for row in days(stats)[:42]] == [row[:5] for row in engagement]
+    assert stats["engagement"].read()["dau"].tolist()[-1] == 1
+
+
+def test_clean_says_how_much_of_the_history_goes(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3), *on(1, "b"), *on(20, "a", 2))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE timestamp < '2026-01-20'")
+
+    with pytest.warns(UserWarning, match="4 sessions and 2 days older than the oldest event are gone for good"):
+        stats.sessions(clean=True)
+    stats.engagement()
+
+    assert found(stats) == expected(stats)
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+def test_clean_engagement_says_how_many_days_go(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3), *on(20, "a", 2))
+    stats.engagement(min_sessions=0)
+    tracker.query("DELETE FROM events WHERE timestamp < '2026-01-20'")
+
+    with pytest.warns(UserWarning, match="1 days older than the oldest event are gone for good"):
+        stats.engagement(clean=True, min_sessions=0)
+
+    assert days(stats) == models.engagement(happenings(tracker))
+
+
+def test_the_history_outlives_vacuum_full(tracker: Tracker, stats: Statistics, connection: Any) -> None:
+    write(tracker, *on(0, "a"), *on(9, "a"))
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE id = 1")
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM FULL events")
+
+    stats.sessions()
+
+    assert len(found(stats)) == 2
+
+
+def test_a_user_who_is_erased_is_in_nothing_that_is_derived(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3), *on(2, "b", 3), *on(20, "b"), *on(20, "a"))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE user_id = 'b'")
+    with closing(tracker.session()) as session, work(session, tracker.layout) as job:
+        derived_days.erase(job, "b")
+
+    stats.engagement()
+
+    assert found(stats) == expected(stats)
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+# -- numbers and times that make trouble
+
+
+def test_numbers_far_ahead_and_of_several_nodes_hide_nothing(
+    tracker: Tracker, stats: Statistics, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "GRACE", 0)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER id TYPE BIGINT")
+        for turn in range(4):
+            write(tracker, ("a", 500 * turn), ("b", 500 * turn + 1))
+            for number, user in ((2**31, "far"), (2**48, "node"), (2**49 + 7, "node")):
+                cursor.execute(
+                    "INSERT INTO events (id, user_id, timestamp, event) VALUES (%s, %s, %s, 'x')",
+                    [number + turn, user, minute(700 * turn)],
+                )
+            stats.sessions()
+            assert found(stats) == expected(stats)
+
+
+def test_a_number_without_an_index_still_finds_what_is_new_and_says_so(db: str, connection: Any) -> None:
+    schema = {"id": "BIGSERIAL", "timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        write(tracker, *[(f"u{number % 7}", number * 11) for number in range(1000)])
+        with pytest.warns(UserWarning, match=r'CREATE INDEX ON "events" \("id"\)'):
+            stats.sessions()
+        before = _places(connection)
+        write(tracker, ("new", 0), ("u1", 5))
+        stats.sessions()  # says it once
+
+        assert found(stats) == expected(stats)
+        assert len(before & _places(connection)) >= len(before) - 2
+
+
+def test_a_table_without_a_number_says_what_that_costs(db: str) -> None:
+    with Tracker(
+        db=db, table="events", schema={"timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT"}
+    ) as tracker:
+        tracker.create_table()
+        write(tracker, *[("a", number) for number in range(1000)])
+        with pytest.warns(UserWarning, match="every call computes all of it anew; mend it with: ALTER TABLE"):
+            Statistics(tracker).sessions()
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+def test_times_of_any_year_make_neither_millions_of_rows_nor_an_error(db: str, connection: Any, kind: str) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": kind, "user_id": "TEXT", "event": "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        for number, moment in enumerate(
+            (
+                "2026-01-01",
+                "9999-12-31",
+                "0044-03-15 BC",
+                "2026-01-05",
+                "infinity",
+                "-infinity",
+                "10000-01-01",
+                "4713-01-01 BC",
+            )
+        ):
+            with connection.cursor() as cursor:
+                cursor.execute(f"INSERT INTO events (timestamp, user_id) VALUES ('{moment}', 'u{number % 2}')")
+            stats.sessions()
+            stats.engagement(min_sessions=1)
+        with connection.cursor() as cursor:
+            cursor.execute('SELECT "timestamp"::text, dau, wau, mau FROM events__engagement ORDER BY "timestamp"')
+            kept = cursor.fetchall()
+        assert sum(row[1] for row in kept) == 6
+        assert len(kept) < 6 * 400
+        stats.sessions(clean=True)
+        stats.engagement(min_sessions=1, clean=True)
+        with connection.cursor() as cursor:
+            cursor.execute('SELECT "timestamp"::text, dau, wau, mau FROM events__engagement ORDER BY "timestamp"')
+            assert cursor.fetchall() == kept
+
+
+def test_events_in_partitions_are_extended_too(db: str, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE events (id BIGINT GENERATED BY DEFAULT AS IDENTITY, timestamp TIMESTAMP, user_id TEXT,"
+            " event TEXT, metadata JSONB, PRIMARY KEY (id, timestamp)) PARTITION BY RANGE (timestamp);"
+            "CREATE TABLE early PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-01-02');"
+            "CREATE TABLE late PARTITION OF events FOR VALUES FROM ('2026-01-02') TO ('2026-03-01')"
+        )
+    with Tracker(db=db, table="events") as tracker:
+        stats = Statistics(tracker)
+        for rows in ([("a", 0), ("a", 880)], [("a", 900), ("b", 3000)], [("a", 20)]):
+            write(tracker, *rows)
+            stats.sessions()
+            stats.engagement()
+            assert found(stats) == expected(stats)
+            assert days(stats) == models.engagement(happenings(tracker), 3)
+        history = found(stats)
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE early")
+        write(tracker, ("b", 3001))
+        stats.engagement()
+
+        assert len(found(stats)) == len(history)
+        assert days(stats)[0][1] == 1
+
+
+def test_a_table_that_citus_spreads_by_user_has_what_is_derived_beside_it(tracker: Tracker) -> None:
+    assert distribution(tracker.layout, "__days", "user_id") == (
+        "SELECT create_distributed_table(%s::regclass, %s, colocate_with => %s)",
+        ('"events__days"', "user_id", '"events"'),
+    )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 from support.commandline import CommandLine, environment, insert, program
+from support.server import Server
 from support.shop import tracker_on, value
 
 from pawprint_logging import ConfigurationError, Tracker
@@ -134,7 +136,9 @@ def test_one_that_was_under_way_before_the_first_look_is_not_missed(db: str, con
 def test_every_row_of_many_interleaved_transactions_comes_once(
     db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "GRACE", 0.5)  # more than a loaded machine needs between a number and its transaction ID
+    monkeypatch.setattr(
+        arrivals, "GRACE", 0.5
+    )  # more than a loaded machine needs between a number and its transaction ID
     monkeypatch.setattr(arrivals, "KEPT", 0)
     monkeypatch.setattr(tail, "LOOKBACK", 5)
     tracker_on(db)
@@ -208,11 +212,53 @@ def test_nothing_is_lost_or_doubled_with_the_connection(db: str, connection: Any
 
     value(
         connection,
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()",
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database()",
     )
     log(connection, "b")
 
     assert names(end.arrived()) == ["b"]
+
+
+def test_numbers_far_ahead_and_of_several_nodes_do_not_blind_it(
+    db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "GRACE", 0.0)
+    monkeypatch.setattr(tail, "LOOKBACK", 3)
+    tracker_on(db)
+    cursor = connection.cursor()
+    cursor.execute("ALTER TABLE events ALTER id TYPE BIGINT")
+    log(connection, *"abcdef")
+    far = "INSERT INTO events (id, event) SELECT %s + number, 'far' FROM generate_series(1, 5) AS number"
+    cursor.execute(far, (2**31,))
+    cursor.execute(far, (2**48,))
+    end = watch()
+
+    log(connection, "here")
+    assert names(end.arrived()) == ["here"]
+    for number in (2**31 + 5, 2**48 + 5, 2**49, 10**6):
+        cursor.execute("INSERT INTO events (id, event) VALUES (%s, 'there')", (number + 1,))
+        assert names(end.arrived()) == ["there"]
+        log(connection, "here")
+        assert names(end.arrived()) == ["here"]
+    assert end.arrived() == []
+
+
+def test_a_role_that_may_not_ask_the_sequence_is_told_too(server: Server, db: str, connection: Any) -> None:
+    tracker_on(db)
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    try:
+        connection.cursor().execute(f"GRANT SELECT ON events TO {role}")
+        reader = Tracker(db=server.dsn(connection.info.dbname, user=role, password="secret"), table="events")
+        with closing(reader.session()) as session:
+            end = Tail(session, reader.layout, (), {})
+            end.newest(0)
+            log(connection, "a")
+            assert names(end.arrived()) == ["a"]
+    finally:
+        connection.cursor().execute(f"REVOKE ALL ON events FROM {role}")
+        server.execute(f"DROP ROLE {role}")
 
 
 # -- the command

@@ -1,55 +1,58 @@
-"""What is an event: a log record or a structlog event dict → one encoded row.
+"""What is an event, and what goes into which column: a log record or a structlog event dict → one entry of the queue.
 
-An event is a plain tuple, not a class of its own: making a NamedTuple or a slotted object costs the calling thread 0.15
-    µs more, a tenth of
-what there is. It holds the names of its columns and their values as one line of COPY text, so its size is the length of
-that line.
+A `Capture` makes the functions that do it when it is constructed. They are closures, since the calling thread pays for
+each look at an attribute, and long, since it pays for each call.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from sys import modules
+from time import time
 from typing import Any
+from uuid import UUID
 
 from ..errors import CaptureError
 from . import copyline, moment
-from .encoder import Kind, column_text, document_text
-from .guard import guard, silenced
+from .declared import EventText, event_of
+from .encoder import Kind, field_text, object_text
+from .guard import guard
+from .key import dedupe_key_of
 from .quickjson import quickest
 from .record import (
-    KEY_START,
+    FALLBACK_EXTRA,
     LAST_ATTRIBUTE,
+    MISSING,
     NOT_EXTRAS,
     PRISTINE_LENGTH,
-    STRUCTLOG_KEY_PREFIX,
     STRUCTLOG_KEYS,
+    RecordFields,
     context_variables,
     exception_of,
-    extras_of,
+    exception_of_record,
     interpolated,
     is_true,
     message_of,
 )
-from .row import Columns, Row, Usual, whole
+from .row import Columns, Entry, Keyed, Row, line_of, whole
+from .storable import is_null
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
 #: what `before_send` returning None makes of a record
 DROPPED: Row = ((), b"")
-#: the extra that carries an event which could not be written; a record that has it is never an event itself
-FALLBACK_EXTRA = "pawprint_fallback"
 
-_MISSING: Any = object()
-#: characters of a user or an event's name beyond which a row is not a usual one
+#: characters of a text outside of the document beyond which the queue, which counts the document, must count it too
 _LONG = 200
-#: seconds since 1970 that lie in the year 9999
-_FAR = 253_402_300_000.0
+#: names of loggers that are remembered as not ours
+_MAX_NAMES = 1000
+_UTC = timezone.utc
 
 
 @dataclass(frozen=True)
@@ -64,22 +67,19 @@ class Fields:
     #: serves all
     user_has_default: bool = False
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    #: the columns that PostgreSQL numbers or computes; an extra of such a name is an entry of the JSON column
+    numbered: frozenset[str] = frozenset()
 
 
 def encode(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
-    """Return the columns as an event; never raises."""
-    texts = [
-        document_text(value)
-        if type(value) is str and kinds.get(name) == "json"
-        else column_text(value, kinds.get(name, "plain"))
-        for name, value in columns.items()
-    ]
+    """Return the columns as a line; never raises."""
+    texts = [field_text(value, kinds.get(name, "plain")) for name, value in columns.items()]
     return tuple(columns), copyline.join(texts)
 
 
-def decode(event: Row, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Return an event's columns as a dict: JSON columns as Python objects, the others as text."""
-    names, line = event
+def decode(event: Row | Keyed, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Return the columns of a line as a dict: JSON columns as Python objects, the others as text."""
+    names, line = event[0], event[1]
     texts = copyline.split(line)
     return {
         name: _document(text) if kinds.get(name) == "json" else text for name, text in zip(names, texts, strict=True)
@@ -93,14 +93,30 @@ def _document(text: str | None) -> Any:
         return text
 
 
-class Capture:
-    """The user's options about what is an event and what goes into it; turns records into events.
+#: makes an entry of: the extras, which it changes; the event's name; the time of the record; its exception; and where
+#: it came from, a record, or logger, method, event dict and record of structlog
+Complete = Callable[[dict[str, Any], str, float, "dict[str, Any] | None", Any], Entry]
+#: puts what else goes into the JSON column under the extras
+Merge = Callable[[dict[str, Any], "dict[str, Any] | None", Any], dict[str, Any]]
 
-    Its methods raise nothing but CaptureError, which carries what could be made of the event.
+
+class Capture:
+    """The user's options about what is an event and what goes into it.
+
+    What its functions raise is a CaptureError, which carries what could be made of the event.
 
     Args:
-        leaves_lines: whether usual rows may come as their values, for `whole` to make lines of; default: lines only.
+        fields: the columns of the table.
+        table: its name, which dedupe keys are made of.
+        leaves_lines: whether entries may come as their values, for `whole` to make lines of; default: lines only.
+        own_logger: the name of the fallback logger.
             The other arguments are those of `PawprintHandler`.
+
+    Attributes:
+        of_record: returns the entry of a log record, DROPPED if `before_send` declined it, or None if it is no event.
+        of_event_dict: the same for a structlog event dict, with the logger and the name of its method.
+        is_marked: whether a structlog event dict is an event; what a renderer has made of one is none.
+        passed_on: makes of such an event dict what the rest of the chain gets.
     """
 
     def __init__(
@@ -111,294 +127,496 @@ class Capture:
         event_key: str = "event",
         record_fields: Sequence[str] | Mapping[str, str] = (),
         contextvars: bool = True,
+        common: Mapping[str, Any] | None = None,
         before_send: BeforeSend | None = None,
+        dedupe_key: str | None = None,
         own_logger: str = "pawprint_logging",
+        table: str | None = None,
         leaves_lines: bool = False,
     ) -> None:
         quickest.choose()
-        self._fields = fields
-        self._marker = marker
-        self._event_key = event_key
-        self._record_fields = (
-            dict(record_fields) if isinstance(record_fields, Mapping) else {name: name for name in record_fields}
-        )
-        self._contextvars = contextvars
-        self._before_send = before_send
+        marks = _Marks(marker, event_key, own_logger)
+        keyed = None if dedupe_key is None else _Keyed(table or "", dedupe_key, fields)
+        send = None if before_send is None else _made_send(fields, before_send)
+        merge = _made_merge(RecordFields(record_fields) if record_fields else None, dict(common or {}))
+        complete = _made_complete(fields, marks, merge, send, keyed, contextvars=contextvars, leaves_lines=leaves_lines)
+        self.is_marked = marks.is_in
+        self.passed_on = marks.passed_on
+        self.of_event_dict = _made_of_event_dict(marks, complete)
+        self.of_record = _made_of_record(marks, complete, self.of_event_dict)
+
+
+class _Marks:
+    """What makes a record or an event dict an event: the rules stand here, and nowhere else."""
+
+    def __init__(self, marker: str, event_key: str, own_logger: str) -> None:
+        self.marker = marker
+        self.event_key = event_key
         self._own_logger = own_logger
-        roles = (fields.timestamp, fields.user, fields.event, fields.json)
-        self._others = tuple(name for name in fields.kinds if name not in roles)
-        self._roles: Columns = roles
-        #: whether rows are the four usual columns, which have a quicker way
-        self._has_quick_way = (
-            before_send is None and not self._record_fields and all(role in fields.kinds for role in roles)
-        )
-        known = {marker, event_key, fields.user, fields.json}
-        #: the extras that it knows nothing about, and so leaves to the long way
-        unusual = frozenset({fields.timestamp, FALLBACK_EXTRA, *self._others, *NOT_EXTRAS})
-        self._has_quick_way = self._has_quick_way and len(known) == 4 and unusual.isdisjoint(known)
-        #: the attributes that are no entry of the JSON column by themselves
-        self._special = unusual | known
-        self._marks = frozenset({marker, event_key})
-        self._user_field = fields.user
-        self._json_field = fields.json
-        self._leaves_lines = leaves_lines
+        #: loggers whose records have been events
+        self.others: set[str | None] = set()
+        #: the keys of an event dict that are no extras
+        self.not_keys = STRUCTLOG_KEYS | {"event", marker, event_key}
 
-    def of_record(self, record: logging.LogRecord) -> Row | Usual | None:
-        """Return the event that a log record marks, DROPPED if `before_send` declined it, or None if it marks none."""
+    def is_own(self, logger: str | None) -> bool:
+        """Return whether it is the name of a logger of this package, whose records are no events."""
+        if logger is not None and (logger == self._own_logger or f"{logger}.".startswith("pawprint_logging.")):
+            return True
+        if len(self.others) < _MAX_NAMES:
+            self.others.add(logger)  # which logging.makeLogRecord leaves out
+        return False
+
+    def typed(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]] | None:
+        """Return name and fields of the Event that a record holds, if it holds one."""
         attributes = record.__dict__
-        name = attributes.get(self._event_key)
-        if name is None and self._marker not in attributes and type(record.msg) is not dict:
+        message = record.msg
+        if type(message) is EventText:  # what QueueHandler and SocketHandler leave of it; elsewhere it is its text
+            message = message.event if record.args is None else None
+        return event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
+
+    def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """Return name and fields of the Event that an event dict holds, if it holds one."""
+        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # which is the message
+        message = event_dict.get(message_key(event_dict))
+        return event_of(named) or event_of(event_dict.get(self.marker)) or event_of(message)
+
+    def is_in(self, event_dict: Any) -> bool:
+        """Return whether a structlog event dict is an event; what a renderer has made of one is none."""
+        if type(event_dict) is not dict and not isinstance(event_dict, Mapping):
+            return False
+        marked = event_dict.get(self.marker)
+        if marked is True or (marked is not None and is_true(marked)):
+            return True
+        if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
+            return False
+        return self.typed_in(event_dict) is not None
+
+    def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Return a marked event dict as one that is not: for a handler further down, and for renderers.
+
+        An Event's fields are among the keys then, but for those that would mean something to others, and its name
+        where it was.
+        """
+        is_plain = type(event_dict.get("event")) is str and event_dict.get(self.marker) is True
+        typed = None if is_plain else self.typed_in(event_dict)
+        event_dict.pop(self.marker, None)
+        if self.event_key != "event":  # else it is the message, of which no handler makes an extra
+            event_dict.pop(self.event_key, None)
+        if typed is not None:
+            name, values = typed
+            if event_of(event_dict.get(key := message_key(event_dict))) is not None:
+                event_dict[key] = name
+            for key, value in values.items():
+                if key not in self.not_keys:
+                    event_dict.setdefault(key, value)
+        return event_dict
+
+
+def message_key(event_dict: Mapping[str, Any]) -> str:
+    """Return where an event dict has its message: structlog's EventRenamer may have put it elsewhere."""
+    if "event" in event_dict:
+        return "event"
+    structlog: Any = modules.get("structlog")
+    if structlog is not None:
+        for processor in structlog.get_config()["processors"]:
+            if isinstance(processor, structlog.processors.EventRenamer):
+                return str(processor.to)
+    return next((key for key in ("message", "msg") if key in event_dict), "event")
+
+
+def _made_of_record(  # noqa: C901
+    marks: _Marks, complete: Complete, of_event_dict: Any
+) -> Callable[[logging.LogRecord], Entry | None]:
+    marker, event_key, others_loggers = marks.marker, marks.event_key, marks.others
+    special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
+
+    def of_record(record: logging.LogRecord) -> Entry | None:  # noqa: C901, PLR0912
+        attributes = record.__dict__
+        name = attributes.get(event_key)
+        typed = failure = exception = None
+        if name is None and marker not in attributes and type(record.msg) is str:
             return None  # most records: this must cost next to nothing
-        if self._has_quick_way:
-            text = record.msg if name is None and not record.args and attributes.get(self._marker) is True else name
-            try:
-                if type(text) is str and text and (event := self._quickly(record, text)) is not None:
-                    return event
-            except Exception:  # noqa: S110 - a value that does not even tell its class is one for the long way
-                pass
-        is_named = name is not None and is_true(name)
-        if not is_named and ((marked := attributes.get(self._marker)) is None or not is_true(marked)):
-            if type(record.msg) is dict and "_logger" in attributes and self.is_marked(record.msg):
-                return self.of_event_dict(record.msg, record=record)
+        if type(name) is not str or not name or marker in attributes or type(record.msg) is not str:
+            marked = carefully(record, name)
+            if marked is None:
+                is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
+                return of_event_dict(record.msg, None, "", record) if is_structlogs else None
+            name, typed, failure = marked
+        if (guard.frame is not None and guard.busy) or (
+            record.name not in others_loggers and marks.is_own(record.name)
+        ):
             return None
-        if guard.busy or FALLBACK_EXTRA in attributes or self._is_own(record.name):
-            return None
-        extras = extras_of(record)
-        extras.pop(self._event_key, None)
-        extras.pop(self._marker, None)
-        failure = None
-        if not is_named:
-            name, failure = message_of(record)
-        return self._event(name, extras, record.created, record=record, failure=failure)
-
-    def of_event_dict(
-        self,
-        event_dict: Mapping[str, Any],
-        *,
-        record: logging.LogRecord | None = None,
-        attributes: Mapping[str, Any] | None = None,
-    ) -> Row | None:
-        """Return the event that a structlog event dict makes; the caller has seen its marker.
-
-        Args:
-            event_dict: structlog's event dict, left as it is.
-            record: the log record that carries it, if one does.
-            attributes: what `record_fields` may ask for, if no record carries it.
-        """
-        if guard.busy or (record is not None and self._is_own(record.name)) or FALLBACK_EXTRA in event_dict:
-            return None
-        extras = {key: value for key, value in event_dict.items() if key not in STRUCTLOG_KEYS}
-        message = extras.pop("event", "")
-        extras.pop(self._marker, None)
-        name = extras.pop(self._event_key, None)
-        failure = None
-        if name is None:
-            name = message
-            if arguments := event_dict.get("positional_args"):
-                name, failure = interpolated(message, arguments)
-        created = datetime.now(timezone.utc).timestamp() if record is None else record.created
-        return self._event(
-            name,
-            extras,
-            created,
-            record=record,
-            attributes=attributes,
-            exc_info=event_dict.get("exc_info"),
-            failure=failure,
-        )
-
-    def _quickly(self, record: logging.LogRecord, name: str) -> Row | Usual | None:  # noqa: C901, PLR0912 - calls would cost what it saves
-        """Return the event of a record that needs nothing but the four usual columns, or None for all others.
-
-        It makes what the long way makes (a property test compares them) in an eighth of the time: 2 µs for three
-        extras, CPython 3.11. That is worth the second way, since it is the time that the application pays.
-        """
-        attributes = record.__dict__
-        special = self._special
         extras: dict[str, Any] = {}
-        user: Any = _MISSING
-        explicit = None
         others = PRISTINE_LENGTH
+        # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
         for key in reversed(attributes):
             if key not in special:
                 extras[key] = attributes[key]
-                continue
-            if key == LAST_ATTRIBUTE:
+            elif key == LAST_ATTRIBUTE:
                 break
-            others += 1
-            if key == self._user_field:
-                user = attributes[key]
-            elif key == self._json_field:
-                explicit = attributes[key]
-                if type(explicit) is not dict:
-                    return None
-            elif key not in self._marks:
+            elif key == FALLBACK_EXTRA:
                 return None
-        # deleted or earlier attributes: the long way
-        if len(attributes) - len(extras) != others or record.exc_info or record.exc_text:
-            return None
-        logger = record.name
-        if "pawprint" in logger or logger == self._own_logger or guard.busy:
-            return None
-        # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
-        if self._contextvars and "structlog.contextvars" in modules and (context := copy_context()):
-            bound: dict[str, Any] = {}
-            for variable, value in context.items():
-                key = variable.name
-                if key.startswith(STRUCTLOG_KEY_PREFIX) and value is not Ellipsis:
-                    bound[key[KEY_START:]] = value
-            if bound:
-                bound_user = bound.pop(self._user_field, _MISSING)
-                if not special.isdisjoint(bound):
-                    return None
-                user = bound_user if user is _MISSING else user
-                bound.update(extras)
-                extras = bound
-        if user is None or user is _MISSING:
-            if self._fields.user_has_default:
+            else:
+                others += 1
+        if len(attributes) - len(extras) != others:  # made by a LogRecord subclass, say
+            if FALLBACK_EXTRA in attributes:
                 return None
-            user = None
-        elif type(user) is int and user.bit_length() < 64:
-            user = str(user)
-        elif type(user) is not str or not user.isprintable() or len(user) > _LONG:
+            extras = {key: value for key, value in attributes.items() if key not in special}
+        if typed is not None:
+            extras.update(typed)
+        if record.exc_info or record.exc_text or record.args is None:
+            exception = exception_of_record(record)
+        if failure is not None:
+            return _refused(complete(extras, name, record.created, exception, record), failure)
+        return complete(extras, name, record.created, exception, record)
+
+    def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
+        """Return name, an Event's fields and what is wrong with the message of a record that is marked, else None."""
+        marked = record.__dict__.get(marker)
+        if marked is True and named is None and type(record.msg) is str and not record.args and record.args is not None:
+            return record.msg, None, None
+        if (typed := marks.typed(record)) is not None:
+            return *typed, None
+        if named is not None and is_true(named):
+            return _text(named), None, None
+        if not is_true(marked):
             return None
-        if explicit is not None:
-            extras.update(explicit)
-        to_json = quickest.way
-        document = to_json(extras)
-        created = record.created
+        text, failure = message_of(record)
+        return text, None, failure
+
+    return of_record
+
+
+def _made_of_event_dict(marks: _Marks, complete: Complete) -> Callable[..., Entry | None]:
+    marker, event_key, not_keys = marks.marker, marks.event_key, marks.not_keys
+    is_renamed = event_key != "event"
+
+    def of_event_dict(
+        event_dict: Mapping[str, Any], logger: Any, method: str, record: logging.LogRecord | None = None
+    ) -> Entry | None:
+        """Return the entry of an event dict that is marked.
+
+        Args:
+            event_dict: structlog's event dict, left as it is.
+            logger: who logs it.
+            method: by which method.
+            record: the log record that carries it, if one does.
+        """
         if (
-            document is None
-            or not name.isprintable()
-            or len(name) > _LONG
-            or type(created) is not float
-            or not 1 <= created < _FAR
+            (guard.frame is not None and guard.busy)
+            or FALLBACK_EXTRA in event_dict
+            or (record is not None and marks.is_own(record.name))
         ):
             return None
-        event = (self._roles, document, user, name, created)
-        if self._leaves_lines and document.isascii():  # then it has as many bytes as characters, which the queue counts
-            return event
-        try:
-            return whole(event)
-        except UnicodeEncodeError:
-            return None
-
-    def is_marked(self, event_dict: Mapping[str, Any]) -> bool:
-        """Return whether a structlog event dict carries the marker; what a renderer has made of one carries none."""
-        return isinstance(event_dict, Mapping) and is_true(event_dict.get(self._marker))
-
-    def without_marker(self, event_dict: Any) -> Any:
-        """Remove from a structlog event dict what marks it, for a handler further down too, and return it."""
-        event_dict.pop(self._marker, None)
-        if self._event_key != "event":  # else it is the message, of which no handler makes an extra
-            event_dict.pop(self._event_key, None)
-        return event_dict
-
-    def _is_own(self, name: str | None) -> bool:
-        # logging.makeLogRecord gives records no name
-        return name is not None and (name == self._own_logger or f"{name}.".startswith("pawprint_logging."))
-
-    def _event(
-        self,
-        name: Any,
-        extras: dict[str, Any],
-        created: float,
-        *,
-        record: logging.LogRecord | None,
-        attributes: Mapping[str, Any] | None = None,
-        exc_info: Any = None,
-        failure: Exception | None = None,
-    ) -> Row:
-        fields = self._fields
-        if self._contextvars and (bound := context_variables()):
-            bound.pop(self._marker, None)
-            bound.pop(self._event_key, None)
-            extras = {**bound, **extras}
-        user = extras.pop(fields.user, _MISSING if fields.user_has_default else None)
-        moment_text, extras = self._moment(extras, created)
-        others = {name: extras.pop(name) for name in self._others if name in extras}
-        data = self._data(extras, record, attributes, exc_info)
-        if type(name) is not str:
-            name = column_text(name) or ""
-        columns = {fields.timestamp: moment_text, fields.user: user, fields.event: name, fields.json: data, **others}
-        columns = {key: value for key, value in columns.items() if value is not _MISSING and key in fields.kinds}
-        if not columns:  # a COPY of no column is a syntax error, for which the rest of the batch would be refused too
-            raise CaptureError("the table has no column for anything in it", encode({fields.event: name}, fields.kinds))
-        if failure is not None:
-            raise CaptureError(
-                f"the message and its arguments do not fit together ({type(failure).__name__})",
-                encode(columns, fields.kinds),
-            ) from failure
-        if self._before_send is not None:
-            return self._sent(self._before_send, columns)
-        return encode(columns, fields.kinds)
-
-    def _moment(self, extras: dict[str, Any], created: float) -> tuple[str, dict[str, Any]]:
-        """Return the text of the event's time, and the extras without what became it."""
-        name = self._fields.timestamp
-        if name in extras:
-            given = extras.pop(name)
-            if (parsed := moment.parse(given)) is not None and (text := column_text(parsed)) is not None:
-                return text, extras
-            if given is not None and self._fields.json != name:
-                extras[name] = given  # not a time that PostgreSQL can read: kept beside the record's own time
-        return str(datetime.fromtimestamp(int(created * 1e6) / 1e6, timezone.utc)), extras
-
-    def _data(
-        self,
-        extras: dict[str, Any],
-        record: logging.LogRecord | None,
-        attributes: Mapping[str, Any] | None,
-        exc_info: Any,
-    ) -> dict[str, Any]:
-        """Return what goes into the JSON column."""
-        explicit = extras.pop(self._fields.json, None)
+        extras: dict[str, Any] = {}
+        for key, value in event_dict.items():
+            if key not in not_keys:
+                extras[key] = value  # noqa: PERF403
+        name = event_dict.get("event")
+        failure = None
+        if (
+            type(name) is not str
+            or event_dict.get(marker) is not True
+            or "positional_args" in event_dict
+            or (is_renamed and event_key in event_dict)
+        ):
+            name, failure = carefully(event_dict, extras)
         exception = None
         if record is not None and (record.exc_info or record.exc_text):
-            exception = exception_of(record.exc_info, record.exc_text)
-        elif exc_info:
-            exception = exception_of(exc_info)
-        if exception is not None or self._record_fields:
-            merged = self._attributes(record, attributes)
-            if exception is not None:
-                merged["exception"] = exception
-            extras = {**merged, **extras}
+            exception = exception_of_record(record)
+        elif event_dict.get("exc_info"):
+            exception = exception_of(event_dict["exc_info"])
+        created = time() if record is None else record.created
+        origin = (logger, method, event_dict, record)
+        entry = complete(extras, name, created, exception, origin)
+        return entry if failure is None else _refused(entry, failure)
+
+    def carefully(event_dict: Mapping[str, Any], extras: dict[str, Any]) -> tuple[str, Exception | None]:
+        """Return the name of an event that is marked in a less usual way; put an Event's fields among the extras."""
+        key = message_key(event_dict)
+        extras.pop(key, None)
+        if (typed := marks.typed_in(event_dict)) is not None:
+            extras.update(typed[1])
+            return typed[0], None
+        named = event_dict.get(event_key) if is_renamed else None
+        if named is not None:
+            return _text(named), None
+        message = event_dict.get(key, "")
+        if arguments := event_dict.get("positional_args"):
+            return interpolated(message, arguments)
+        return _text(message), None
+
+    return of_event_dict
+
+
+def _text(name: Any) -> str:
+    return name if type(name) is str else field_text(name, "plain") or ""
+
+
+def _refused(entry: Entry | None, failure: Exception) -> Entry | None:
+    """Raise that message and arguments of an event do not fit together."""
+    if entry is None or entry is DROPPED:
+        return entry
+    reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
+    raise CaptureError(reason, whole(entry)[:2]) from failure
+
+
+def _made_complete(  # noqa: C901, PLR0915
+    fields: Fields,
+    marks: _Marks,
+    merge: Merge | None,
+    send: Callable[[dict[str, Any]], dict[str, Any] | None] | None,
+    keyed: _Keyed | None,
+    *,
+    contextvars: bool,
+    leaves_lines: bool,
+) -> Complete:
+    """Return what both ways of logging have in common: from the extras of an event to its entry."""
+    marker, event_key, kinds = marks.marker, marks.event_key, fields.kinds
+    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
+    has_timestamp, has_user, has_json = timestamp in kinds, user_field in kinds, json_field in kinds
+    no_user = MISSING if fields.user_has_default else None
+    roles = (timestamp, user_field, event_field)
+    usual: Columns = (*roles, json_field)
+    #: whether the columns are those which whole() knows
+    is_usual = has_json and all(kinds.get(role) in ("plain", "timestamp") for role in roles)
+    own = [name for name in kinds if name not in usual and name not in fields.numbered]
+    own_names = frozenset(own)
+    known: dict[Columns, Columns] = {}
+    put_under = merge or _made_merge_exception()
+    columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
+
+    def complete(  # noqa: C901, PLR0912, PLR0915
+        extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
+    ) -> Entry:
+        # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
+        if contextvars and "structlog.contextvars" in modules and (context := copy_context()):
+            bound = context_variables(context)
+            if bound:
+                bound.pop(marker, None)
+                bound.pop(event_key, None)
+                bound.update(extras)
+                extras = bound
+        at: float | datetime = created
+        if has_timestamp and timestamp in extras:
+            given = extras.pop(timestamp)
+            trusted = moment.of_structlog(given) if type(origin) is tuple else moment.of_record(given, created)
+            if trusted is not None:
+                at = trusted
+            elif given is not None and not is_null(
+                given
+            ):  # not a time, or nobody knows of which zone: kept beside the record's own
+                extras[timestamp] = given
+        user = extras.pop(user_field, no_user) if has_user else None
+        columns = usual
+        values: Sequence[Any] = ()
+        owned: dict[str, Any] | None = None
+        if own_names and not own_names.isdisjoint(extras):
+            owned = {}
+            for column in own:
+                if column in extras:
+                    owned[column] = extras.pop(column)
+        explicit = extras.pop(json_field) if json_field in extras else None
+        if merge is not None or exception is not None:
+            extras = put_under(extras, exception, origin)
         if explicit is not None:
             try:
-                extras.update(explicit if isinstance(explicit, Mapping) else {self._fields.json: explicit})
+                extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
             except Exception:  # a mapping that cannot be read
-                extras[self._fields.json] = explicit
-        return extras
-
-    def _attributes(self, record: logging.LogRecord | None, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-        found = {}
-        for key, name in self._record_fields.items():
-            if record is not None and name == "message":
-                found[key] = message_of(record)[0]
-            elif record is not None and hasattr(record, name):
-                found[key] = getattr(record, name)
-            elif attributes is not None and name in attributes:
-                found[key] = attributes[name]
-        return found
-
-    def _sent(self, before_send: BeforeSend, columns: dict[str, Any]) -> Row:
-        """Return the event as `before_send` wants it."""
-        fields = self._fields
-        if fields.timestamp in columns:
-            columns[fields.timestamp] = moment.parse(columns[fields.timestamp])
-        try:
-            with silenced():
-                returned = before_send(dict(columns))
-            if returned is None:
+                extras[json_field] = explicit
+        if send is not None:
+            sent = send(columns_of(extras, at, user, name, owned))
+            if sent is None:
                 return DROPPED
-            returned = dict(returned)
+            parts = parts_of(sent) if is_usual else None
+            if parts is None:
+                return in_line(sent)
+            extras, at, user, name, owned = parts
+        if not is_usual or user is MISSING:
+            return in_line(columns_of(extras, at, user, name, owned))
+
+        # ---- the usual columns: simple values may become a line later
+        to_json = quickest.way
+        document = to_json(extras)
+        if document is None:
+            document = object_text(extras)
+        text: Any = user
+        kind = type(user)
+        if kind is str:
+            is_simple = text.isprintable() and len(text) <= _LONG
+        elif user is None or kind is UUID or (kind is int and user.bit_length() < 64):
+            is_simple = True
+        else:
+            text = field_text(user, "plain")
+            is_simple = _is_simple(text)
+        if owned is not None:
+            columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
+            values = texts = []
+            for column, value in owned.items():
+                if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
+                    value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
+                is_simple = is_simple and _is_simple(value)
+                texts.append(value)
+        # the queue counts characters, and ASCII has as many bytes
+        if leaves_lines and is_simple and name.isprintable() and len(name) <= _LONG and document.isascii():
+            if keyed is None and owned is None:
+                return (columns, document, at, text, name)
+            entry: Entry = (columns, document, at, text, name, *values)
+        else:
+            values = [field_text(text, "plain"), field_text(name, "plain"), *values]
+            try:
+                entry = (columns, line_of(document, at, values))
+            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+                entry = (columns, line_of(object_text(extras), at, values))
+        if keyed is None:
+            return entry
+        value = keyed.value({**(owned or {}), user_field: user, event_field: name, json_field: extras})
+        return keyed.entry(entry, value)
+
+    def in_line(columns: dict[str, Any]) -> Entry:
+        """Return the entry of columns that are not the usual ones."""
+        entry = encode(columns, kinds)
+        return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
+
+    return complete
+
+
+def _is_simple(text: str | None) -> bool:
+    """Return whether text can wait to become part of a line."""
+    return text is None or (text.isprintable() and len(text) <= _LONG)
+
+
+def _made_merge(record_fields: RecordFields | None, common: dict[str, Any]) -> Merge | None:
+    """Return what puts record fields, exception and the user's common entries under the extras, if there are any."""
+
+    def merge(extras: dict[str, Any], exception: dict[str, Any] | None, origin: Any) -> dict[str, Any]:
+        merged = common.copy()
+        if record_fields is not None:
+            if type(origin) is not tuple:
+                record_fields.add_of_record(merged, origin)
+            else:
+                logger, method, event_dict, record = origin
+                if record is None:
+                    record_fields.add_of_event_dict(merged, logger, method, event_dict)
+                else:
+                    record_fields.add_of_record(merged, record, _text(event_dict.get("event", "")))
+        if exception is not None:
+            merged["exception"] = exception
+        merged.update(extras)
+        return merged
+
+    return merge if record_fields is not None or common else None
+
+
+def _made_merge_exception() -> Merge:
+    return lambda extras, exception, _: {"exception": exception, **extras}
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """How events get their dedupe keys."""
+
+    table: str
+    name: str
+    fields: Fields
+
+    def value(self, columns: Mapping[str, Any]) -> Any:
+        """Return the value that the key is made of, from the columns of an event, if there is one."""
+        if self.name in columns:
+            return columns[self.name]
+        document = columns.get(self.fields.json)
+        return document.get(self.name) if isinstance(document, Mapping) else None
+
+    def entry(self, entry: Entry, value: Any) -> Entry:
+        """Return the entry of an event that has such a value."""
+        if value is None:
+            return entry
+        line = whole(entry)[:2]
+        try:
+            return (*line, dedupe_key_of(self.table, value))
         except Exception as error:
-            raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, fields.kinds)) from error
-        # columns that the table does not have would refuse the whole batch (42703)
-        strangers = {name: returned.pop(name) for name in list(returned) if name not in fields.kinds}
-        if strangers and fields.json in fields.kinds:
-            data = returned.get(fields.json)
-            returned[fields.json] = {**strangers, **data} if isinstance(data, Mapping) else strangers
+            kind = type(value).__name__
+            reason = f"the dedupe key {self.name!r} must be text or a whole number, not {kind}"
+            raise CaptureError(reason, line) from error
+
+
+def _made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
+    """Return what puts together the columns of an event, those of them that the table has."""
+    kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
+    event_field, json_field = fields.event, fields.json
+    has_all = {timestamp, user_field, event_field, json_field} <= kinds.keys()
+
+    def columns_of(
+        document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        at = at if type(at) is datetime else moment.of_clock(at)
+        columns = {timestamp: at, user_field: user, event_field: name, json_field: document}
+        if not has_all:
+            columns = {column: value for column, value in columns.items() if column in kinds}
+        if user is MISSING:
+            columns.pop(user_field, None)
+        if own:
+            columns.update(own)
+        if not columns:  # a COPY of no column is a syntax error, for which the rest of the batch would be refused too
+            reason = "the table has no column for anything in it"
+            raise CaptureError(reason, encode({event_field: name}, kinds))
+        return columns
+
+    return columns_of
+
+
+#: what is made of the columns: the JSON column, the time, the user, the event's name, and the columns of one's own
+Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
+
+
+def _made_parts_of(fields: Fields) -> Callable[[dict[str, Any]], Parts | None]:
+    """Return what takes columns apart again, or returns None where they are not the usual ones."""
+    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
+    roles = frozenset({timestamp, user_field, event_field, json_field})
+
+    def parts_of(columns: dict[str, Any]) -> Parts | None:
+        at, document, name = columns.get(timestamp), columns.get(json_field), columns.get(event_field)
+        if (
+            type(at) is not datetime
+            or at.tzinfo is not _UTC
+            or type(document) is not dict
+            or type(name) is not str
+            or user_field not in columns
+        ):
+            return None
+        own = None
+        if len(columns) > len(roles):
+            own = {column: value for column, value in columns.items() if column not in roles}
+        return document, at, columns[user_field], name, own
+
+    return parts_of
+
+
+def _made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """Return what has the user's function change the columns, or drop the event."""
+    kinds, json_field = fields.kinds, fields.json
+    names = frozenset(kinds)
+
+    def send(columns: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            guard.frame = sys._getframe()  # noqa: SLF001 - as `silenced`, in less time
+            returned = before_send(columns.copy())
+            if returned is None:
+                return None
+            if type(returned) is not dict:
+                returned = dict(returned)
+        except Exception as error:
+            raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
+        finally:
+            guard.frame = None
+        if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
+            strangers = {name: value for name, value in returned.items() if name not in kinds}
+            returned = {name: value for name, value in returned.items() if name in kinds}
+            if json_field in kinds:
+                data = returned.get(json_field)
+                returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
         if not returned:
-            raise CaptureError("before_send returned no column", encode(columns, fields.kinds))
-        return encode(returned, fields.kinds)
+            raise CaptureError("before_send returned no column", encode(columns, kinds))
+        return returned
+
+    return send

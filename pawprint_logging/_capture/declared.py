@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ Reader = Callable[[Any], "tuple[str, dict[str, Any]]"]
 _PLAIN = frozenset({str, bool, int, float, type(None), dict, list, tuple})
 
 
-class EventText(str):
+#: how often in a row str() of an event's text is that of the event: each QueueHandler on the way needs two
+HANDED_ON = 6
+
+
+class EventText(str):  # noqa: SLOT000 - it carries the event
     """The text of an event, which is still that event after `logging` has made a message of it.
 
     `QueueHandler.prepare` and `SocketHandler.makePickle` replace a record's message by its text, without a hook in
@@ -27,16 +32,20 @@ class EventText(str):
     """
 
     event: Any
+    left: int
 
     @classmethod
-    def of(cls, text: str, event: Any) -> EventText:
-        """Return the text of an event."""
+    def of(cls, text: str, event: Any, left: int = HANDED_ON) -> EventText:
+        """Return the text of an event, which so many calls of str() hand on."""
         made = cls(text)
         made.event = event
+        made.left = left
         return made
 
     def __str__(self) -> str:
-        return self
+        text = str.__str__(self)
+        # encoders that know str alone, such as msgspec's, ask for the text of the text until it is one
+        return EventText.of(text, self.event, self.left - 1) if self.left else text
 
     def __mod__(self, _: object) -> EventText:
         return self
@@ -112,7 +121,7 @@ def declared_fields(cls: type) -> dict[str, FieldType]:
     except Exception:  # a name that only a type checker imports
         types = {}
         for base in reversed(cls.__mro__):
-            types |= base.__dict__.get("__annotations__", {})
+            types |= inspect.get_annotations(base)
     return {name: FieldType(types.get(name, Any), is_required) for name, is_required in fields.items()}
 
 

@@ -14,6 +14,15 @@ _ISO = re.compile(
 )
 
 
+# What nearly all text is; datetime.fromisoformat() reads it in a fifth of the time, but also much that is no ISO 8601
+# time with a day in it.
+_USUAL = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+_UTC = timezone.utc
+
+#: seconds by which the stamp of a record may differ from the time at which it was made
+_STAMP_DELAY = 2.0
+
+
 def parse(value: Any) -> datetime | None:
     """Return the moment that a value names, in UTC, or None if it names none; never raises.
 
@@ -21,12 +30,18 @@ def parse(value: Any) -> datetime | None:
         value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or ISO 8601 text.
     """
     try:
+        if type(value) is datetime:
+            return value if value.tzinfo is _UTC else _utc(value)
+        if type(value) is str and _USUAL.fullmatch(value):
+            # "Z" is read from Python 3.11 on
+            moment = datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1] == "Z" else value)
+            return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
         if isinstance(value, datetime):
-            return None if value != value else _utc(value)
+            return None if value != value else _utc(plain(value))
         if isinstance(value, date):
-            return datetime.combine(value, time(), timezone.utc)
+            return datetime.combine(value, time(), _UTC)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, timezone.utc)
+            return datetime.fromtimestamp(value, _UTC)
         if isinstance(value, str) and (match := _ISO.fullmatch(value.strip())):
             return _utc(_moment(match))
     except Exception:  # noqa: S110 - out of range, or a tzinfo that raises
@@ -34,8 +49,71 @@ def parse(value: Any) -> datetime | None:
     return None
 
 
+def of_structlog(value: Any) -> datetime | None:
+    """Return the moment of a structlog stamp if it is a number or says its zone, else None; never raises.
+
+    structlog's default stamper writes local time without saying so.
+    """
+    if type(value) is float or (type(value) is str and _USUAL.fullmatch(value)):
+        return parse(value)
+    try:
+        if isinstance(value, str):
+            match = _ISO.fullmatch(value.strip())
+            is_zoned = match is not None and (match["utc"] or match["sign"]) is not None
+        elif isinstance(value, datetime):
+            is_zoned = value.utcoffset() is not None
+        else:
+            is_zoned = not isinstance(value, date)
+    except Exception:
+        return None
+    return parse(value) if is_zoned else None
+
+
+def of_record(value: Any, created: float) -> datetime | None:
+    """Return the moment that an extra names, or None; never raises.
+
+    Text that does not say its zone is taken as UTC, but not where it is the time of the record in local time: a
+    structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
+    """
+    moment = parse(value)
+    if type(value) is not str or moment is None or _USUAL.fullmatch(value) or of_structlog(value) is not None:
+        return moment
+    try:
+        is_now = abs(moment.timestamp() - created) < _STAMP_DELAY
+        is_now_here = abs(moment.replace(tzinfo=None).timestamp() - created) < _STAMP_DELAY
+    except Exception:  # out of range for the system's clock
+        return moment
+    return None if is_now_here and not is_now else moment
+
+
+def of_clock(created: Any) -> datetime:
+    """Return the moment of a record's time, whatever that is; never raises."""
+    try:
+        # cut as the quick way cuts it, not rounded
+        return datetime.fromtimestamp(int(created * 1e6) / 1e6, _UTC)
+    except Exception:
+        return datetime.now(_UTC)
+
+
+def plain(moment: datetime) -> datetime:
+    """Return an instance of a subclass as a datetime; pandas' Timestamp, say, has an `astimezone` of its own."""
+    if type(moment).__module__.startswith("pandas."):
+        return moment.to_pydatetime(warn=False)  # type: ignore[attr-defined,no-any-return]
+    return datetime(
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        moment.microsecond,
+        moment.tzinfo,
+        fold=moment.fold,
+    )
+
+
 def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=timezone.utc) if moment.utcoffset() is None else moment.astimezone(timezone.utc)
+    return moment.replace(tzinfo=_UTC) if moment.utcoffset() is None else moment.astimezone(_UTC)
 
 
 def _moment(match: re.Match[str]) -> datetime:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
-from .guard import silenced
+from .guard import guard, silenced
 from .storable import clean, text_of
 
+#: the extra that carries an event which could not be written; a record that has it is never an event itself
+FALLBACK_EXTRA = "pawprint_fallback"
 #: how structlog.contextvars calls its variables; not imported from there, since structlog imports rich where that is
 #: installed
 STRUCTLOG_KEY_PREFIX = "structlog_"
 KEY_START = len(STRUCTLOG_KEY_PREFIX)
+#: what structlog's loggers call their methods
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
 
 _PRISTINE = logging.makeLogRecord({}).__dict__
 PRISTINE_LENGTH = len(_PRISTINE)
@@ -26,36 +42,26 @@ STRUCTLOG_KEYS = frozenset(
 #: formatters add message and asctime, Python 3.12 and later taskName
 NOT_EXTRAS = frozenset(_PRISTINE) | STRUCTLOG_KEYS | {"message", "asctime", "taskName"}
 
+MISSING: Any = object()
 
-def extras_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what `extra=` put on the record.
-
-    `Logger.makeRecord` sets extras after all other attributes, so they are found from the end: 0.2 µs, where looking at
-    each of the 25 or so attributes takes 0.7. A record in which that does not hold (made by a LogRecord subclass, say)
-    is looked through whole.
-    """
-    attributes = record.__dict__
-    extras = {}
-    others = 0
-    for key in reversed(attributes):
-        if key == LAST_ATTRIBUTE:
-            break
-        if key in NOT_EXTRAS:
-            others += 1
-        else:
-            extras[key] = attributes[key]
-    if len(attributes) - len(extras) - others != PRISTINE_LENGTH:
-        extras = {key: value for key, value in attributes.items() if key not in NOT_EXTRAS}
-    return extras
+#: where the text of an exception or of a stack begins in a record that QueueHandler.prepare has made one text of
+_APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most recent call last\):\n")
 
 
-def context_variables() -> dict[str, Any]:
-    """Return what is bound with structlog.contextvars, like its `get_contextvars`, but quicker where nothing is."""
+def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what of a context is bound with structlog.contextvars."""
     bound = {}
-    for variable, value in copy_context().items():
-        if variable.name.startswith(STRUCTLOG_KEY_PREFIX) and value is not Ellipsis:
-            bound[variable.name[KEY_START:]] = value
+    for variable, value in context.items():
+        if value is not ...:  # which structlog leaves in a variable that was unbound
+            name = variable.name
+            if name[:KEY_START] == STRUCTLOG_KEY_PREFIX:
+                bound[name[KEY_START:]] = value
     return bound
+
+
+def bound_variables() -> dict[str, Any]:
+    """Return what is bound with structlog.contextvars here, like its `get_contextvars`."""
+    return context_variables(copy_context())
 
 
 def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] | None:
@@ -78,6 +84,29 @@ def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] |
     return None
 
 
+def exception_of_record(record: logging.LogRecord) -> dict[str, Any] | None:
+    """Return the exception of a record, also of one that `QueueHandler.prepare` has made a text of."""
+    if record.exc_info or record.exc_text:
+        return exception_of(record.exc_info, record.exc_text)
+    return exception_of(None, _divided(record)[1])
+
+
+def _divided(record: logging.LogRecord) -> tuple[str, str | None]:
+    """Return message and traceback of a record whose arguments a QueueHandler or SocketHandler has removed.
+
+    Its formatter has appended the traceback, and the stack, to the message.
+    """
+    text = record.msg
+    if record.args is not None or not isinstance(text, str):
+        return text, None
+    text = str.__str__(text)
+    if (found := _APPENDED.search(text)) is None:
+        return text, None
+    appended = text[found.start() + 1 :]
+    trace = None if appended.startswith("Stack ") else appended.partition("\nStack (most recent call last):\n")[0]
+    return text[: found.start()], trace
+
+
 def is_true(value: Any) -> bool:
     """Return whether a value marks an event."""
     try:
@@ -89,7 +118,7 @@ def is_true(value: Any) -> bool:
 def message_of(record: logging.LogRecord) -> tuple[str, Exception | None]:
     """Return the formatted message; with arguments that do not fit, the bare one and the error."""
     if not record.args:
-        return text_of(record.msg), None
+        return text_of(_divided(record)[0]), None
     try:
         with silenced():
             return clean(record.getMessage()), None
@@ -107,3 +136,76 @@ def interpolated(message: Any, arguments: Any) -> tuple[str, Exception | None]:
             return clean(str(message) % arguments), None
     except Exception as error:
         return text_of(message), error
+
+
+class RecordFields:
+    """The record attributes that the user wants in the JSON column, each by a name of its own.
+
+    Args:
+        given: names of attributes, or paths such as ``args.4``; or a mapping from keys to them.
+    """
+
+    def __init__(self, given: Sequence[str] | Mapping[str, str]) -> None:
+        pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+        #: those that every record has under that name, and the others
+        self._plain = [(key, path) for key, path in pairs.items() if path in _PRISTINE]
+        self._paths = [(key, path, path.split(".")) for key, path in pairs.items() if path not in _PRISTINE]
+
+    def add_of_record(self, found: dict[str, Any], record: logging.LogRecord, message: str | None = None) -> None:
+        """Add what a record has of them.
+
+        Args:
+            found: where to add it.
+            record: the record.
+            message: its message, where that is not what `getMessage` makes of it.
+        """
+        attributes = record.__dict__
+        for key, path in self._plain:
+            if path in attributes:
+                found[key] = attributes[path]
+        for key, path, steps in self._paths:
+            if path == "message":
+                found[key] = message_of(record)[0] if message is None else message
+            elif path in attributes:
+                found[key] = attributes[path]
+            elif (value := _followed(record, steps)) is not MISSING:
+                found[key] = value
+
+    def add_of_event_dict(self, found: dict[str, Any], logger: Any, method: str, event_dict: Mapping[str, Any]) -> None:
+        """Add what structlog knows of them without a record."""
+        level = LEVELS.get(method, logging.INFO)
+        attributes = {
+            "name": event_dict.get("logger") or getattr(logger, "name", None),
+            "levelname": logging.getLevelName(level),
+            "levelno": level,
+            "message": event_dict.get("event"),
+            "args": event_dict.get("positional_args", ()),
+        }
+        for key, path in self._plain:
+            if path in attributes:
+                found[key] = attributes[path]
+        for key, path, steps in self._paths:
+            if path == "message":
+                found[key] = attributes[path]
+            elif steps[0] in attributes and (value := _followed(attributes, steps)) is not MISSING:
+                found[key] = value
+
+
+def _followed(value: Any, steps: list[str]) -> Any:
+    """Return what a path leads to: keys of mappings, numbers of sequences, attributes of anything else."""
+    before = guard.frame
+    try:
+        guard.frame = sys._getframe()  # noqa: SLF001 - as `silenced`, which takes longer than all of this
+        for step in steps:
+            kind = type(value)
+            if kind is dict or isinstance(value, Mapping):
+                value = value[step] if step in value else value[int(step)]
+            elif (kind is tuple or isinstance(value, Sequence)) and step.lstrip("-").isdigit():
+                value = value[int(step)]
+            else:
+                value = getattr(value, step)
+    except Exception:  # it is not there
+        return MISSING
+    finally:
+        guard.frame = before
+    return value

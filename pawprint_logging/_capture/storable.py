@@ -11,8 +11,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from pythonjsonlogger import defaults
 
@@ -66,15 +68,38 @@ def number(value: int | float | Decimal) -> int | float | str:
         return float.__float__(value) if math.isfinite(value) else _special(value)
     if not value.is_finite():
         return str(value)
-    if value == (whole := value.to_integral_value()) and value.adjusted() < 300:
-        return int(whole)
     short = float(value)
-    # the shortest repr of the float is what gets stored; equal means that the column holds this very decimal
-    return short if math.isfinite(short) and Decimal(repr(short)) == value else str(value)
+    if math.isfinite(short):
+        if short.is_integer():
+            if value == (whole := int(short)):
+                return whole
+        # the shortest repr of the float is what gets stored; equal means that the column holds this very decimal
+        elif Decimal(repr(short)) == value:
+            return short
+    if value == (integral := value.to_integral_value()) and value.adjusted() < 300:
+        return int(integral)
+    return str(value)
 
 
 def _special(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _field_names(cls: Any) -> list[str] | None:
+    """Return the names of the fields of a dataclass, an attrs, msgspec or pydantic class; None for others."""
+    if dataclasses.is_dataclass(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+    if hasattr(cls, "__attrs_attrs__"):
+        return [field.name for field in cls.__attrs_attrs__]
+    if hasattr(cls, "__struct_fields__"):
+        return list(cls.__struct_fields__)
+    return list(cls.__pydantic_fields__) if hasattr(cls, "__pydantic_fields__") else None
+
+
+def is_null(value: Any) -> bool:
+    """Return whether the value stands for none at all: pandas' NaT and NA."""
+    kind = type(value)
+    return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
 
 
 _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
@@ -86,13 +111,17 @@ _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
 )
 
 
-def convert(value: Any) -> Any:
+def convert(value: Any) -> Any:  # noqa: C901
     """Return a JSON type, or a container of more values, for a value that `json` does not know itself.
 
     It is the ``default`` of the quick encoders too. What pythonjsonlogger knows is written as it writes it; on top of
     that, sets are arrays, mappings objects, and decimals numbers, so that they can be summed.
     """
+    if (known := _EXACT.get(type(value))) is not None:
+        return known(value)
     with silenced():
+        if is_null(value):
+            return None
         if isinstance(value, (float, Decimal)):  # orjson asks for subclasses of float, such as numpy.float64
             return number(value)
         if isinstance(value, tuple):  # and for subclasses of tuple
@@ -108,12 +137,28 @@ def convert(value: Any) -> Any:
         for knows, write in _KNOWN:
             if knows(value):
                 return write(value)
-        if defaults.use_dataclass_default(value):
+        if (names := _field_names(type(value))) is not None:
             # one level at a time: asdict() copies deeply, and raises where a field cannot be copied
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return {name: getattr(value, name) for name in names}
         if defaults.use_type_default(value):
             return defaults.type_default(value)
     return text_of(value)
+
+
+def _of_datetime(moment: datetime) -> str:
+    if moment.tzinfo is None or moment.tzinfo is timezone.utc:
+        return moment.isoformat()
+    with silenced():  # a zone may be anybody's code
+        return moment.isoformat()
+
+
+#: what `convert` makes of the types that are most usual, without asking for all others first
+_EXACT: dict[type, Callable[[Any], Any]] = {
+    datetime: _of_datetime,
+    Decimal: number,
+    UUID: str,
+    date: date.isoformat,
+}
 
 
 def _in_order(values: AbstractSet[Any]) -> list[Any]:

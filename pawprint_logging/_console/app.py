@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import click
 
-from . import demo, read, replay, serve, statistics, table, tail  # noqa: F401 - they add their commands
+# they add their commands
+from . import (  # noqa: F401
+    check,
+    demo,
+    maintain,
+    read,
+    replay,
+    serve,
+    statistics,
+    table,
+    tail,
+)
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 

@@ -15,7 +15,7 @@ from ..errors import PawprintError
 from ..tracker import Tracker
 
 #: what a command wants of the database
-Purpose = Literal["create", "drop", "read", "write", "derive"]
+Purpose = Literal["create", "drop", "read", "write", "derive", "maintain"]
 
 # libpq hands this on without a SQLSTATE; the name is the server's, in quotes
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
@@ -87,7 +87,7 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
     """Return the statement that gives the right which is lacking."""
     session = tracker.session()
     try:
-        if purpose == "drop":
+        if purpose in ("drop", "maintain"):
             owner = inspection.owner(session, tracker.layout)
             return None if owner is None else f"only its owner may do that: connect as {owner}"
         if purpose == "create":

@@ -1,29 +1,32 @@
-"""`create-table`, `drop-table`, `check`, `completion`."""
+"""`create-table`, `drop-table`, `completion`."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Literal
 
 import click
 from click.shell_completion import get_completion_class
-from rich.text import Text
 
-from .._database.table.rights import Purpose, inspect
-from .output import console, note
+from .._database.session.sqlstate import DatabaseError
+from .._database.table.ddl import count_events
+from ..tracker import Tracker
+from .output import note
 from .program import COMPLETE, PROGRAM, State, command, program
-
-_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
 
 
 @command("create-table")
 @click.option(
     "--if-not-exists", is_flag=True, help="No error if the table is there; its ledger is made if it is missing."
 )
-def create_table(state: State, if_not_exists: bool) -> None:
+@click.option(
+    "--partition-by", type=click.Choice(["day", "week", "month"]), help="Partition the table by its time, in UTC."
+)
+@click.option("--distribute-by", metavar="COLUMN", help="Distribute the table by this column, on Citus.")
+def create_table(state: State, if_not_exists: bool, partition_by: str | None, distribute_by: str | None) -> None:
     """Create the table and its ledger."""
     tracker = state.connect("create")
-    tracker.create_table(if_not_exists=if_not_exists)
+    tracker.create_table(if_not_exists=if_not_exists, partition_by=partition_by, distribute_by=distribute_by)
     click.echo(f"the table {tracker.table} and its ledger are there")
 
 
@@ -38,7 +41,7 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     tracker = state.connect("drop")
     if not yes:
         try:
-            click.confirm(f"drop {tracker!r} and every event in it?", abort=True, err=True)
+            click.confirm(f"drop {tracker!r} and {_number_of_events(tracker)} in it?", abort=True, err=True)
         except click.Abort as error:
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise
@@ -49,34 +52,13 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     return 0
 
 
-@command("check")
-@click.option(
-    "--for",
-    "purpose",
-    type=click.Choice(["write", "read", "both"]),
-    default="write",
-    show_default=True,
-    help="What the role is to do with the table.",
-)
-def check(state: State, purpose: Purpose) -> int:
-    """Say whether events can be written, and what mends it if not.
-
-    Looks at connection, rights, columns, ledger, TLS and clock. Exit status 1 if something stands in the way.
-    """
-    tracker = state.connect("write" if purpose != "read" else "read")
-    failed = []
-    out = console()
-    with closing(tracker.session()) as session:
-        for found in inspect(session, tracker.layout, purpose):
-            mark, style = _MARKS[found.level]
-            out.print(Text.assemble((mark, style), "  ", found.text), soft_wrap=True)
-            if found.mend is not None:
-                out.print(Text(f"      -> {found.mend}"), soft_wrap=True)
-            if found.level == "fail":
-                failed.append(found)
-    if failed:
-        note("; ".join(f"{each.text}: {each.mend}" if each.mend else each.text for each in failed))
-    return 1 if failed else 0
+def _number_of_events(tracker: Tracker) -> str:
+    """Return how many events there are, or every one where that cannot be asked."""
+    with suppress(DatabaseError):
+        with closing(tracker.session()) as session:
+            number = count_events(session, tracker.layout)
+        return f"the {number:,} event{'' if number == 1 else 's'}"
+    return "every event"
 
 
 @command("completion", connects=False)

@@ -19,9 +19,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from .._capture.capture import FALLBACK_EXTRA, decode
+from .._capture.capture import decode
 from .._capture.encoder import Kind
 from .._capture.guard import ends_here, silenced
+from .._capture.record import FALLBACK_EXTRA
 from .._capture.row import Row
 from .._failure import Failure
 from ..errors import DeliveryError

@@ -74,7 +74,10 @@ class Pipeline:
             event_key=settings.event_key,
             record_fields=settings.record_fields,
             contextvars=settings.contextvars,
+            common=settings.common,
             before_send=settings.before_send,
+            dedupe_key=settings.dedupe_key,
+            table=tracker.table,
             own_logger=settings.fallback.name,
             leaves_lines=settings.background and isinstance(store, Nowhere),
         )
@@ -86,6 +89,7 @@ class Pipeline:
         weakref.finalize(self, self._worker.abandon).atexit = False
         self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
         self._of_record = self.capture.of_record
+        self._of_event_dict = self.capture.of_event_dict
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
@@ -103,15 +107,17 @@ class Pipeline:
                 put = self._put
                 put(event)
 
-    def take_event_dict(self, event_dict: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    def take_event_dict(self, event_dict: Mapping[str, Any], logger: Any, method: str) -> None:
         """Accept the event of a structlog event dict that carries the marker. Raises nothing.
 
         Args:
             event_dict: structlog's event dict; it is not changed.
-            attributes: what `record_fields` may ask for.
+            logger: the logger that structlog wraps.
+            method: which of its methods was called.
         """
+        of_event_dict = self._of_event_dict
         try:
-            event = self.capture.of_event_dict(event_dict, attributes=attributes)
+            event = of_event_dict(event_dict, logger, method)
         except Exception as error:
             self._uncaptured(error, event_dict.get("event"))
         else:

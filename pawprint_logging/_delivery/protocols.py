@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .._capture.row import Row
 from .._failure import Failure
 from .batch import Batch, Outcome
 from .store import Store
@@ -41,7 +40,7 @@ class Fallback(Protocol):
 
     is_out_of_descriptors: bool
 
-    def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
+    def put(self, row: tuple[Any, ...], why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
         """Put one row there under the UUID of its line; return its columns, and whether it arrived."""
 
     def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
 from .._database.table import ledger
+from .._database.table.partitions import is_missing_partition, make_missing
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
 from ..errors import ConfigurationError
@@ -177,6 +178,7 @@ def _write_patiently(
     backoff = Backoff()
     deadline = time.monotonic() + PATIENCE
     refused: dict[uuid.UUID, Failure] = {}
+    has_made = False
     while True:
         remaining = [line for delivery, line in lines.items() if delivery not in refused]
         try:
@@ -192,6 +194,10 @@ def _write_patiently(
         else:
             if not found:
                 return written, refused
+            homeless = [lines[delivery].event for delivery, why in found.items() if is_missing_partition(why.error)]
+            if homeless and not has_made and make_missing(session, tracker.layout, homeless):
+                has_made = True
+                continue
             refused.update(found)  # nothing was written: once more, without them
 
 

@@ -95,6 +95,7 @@ class Lane:
         self.end_at = 0
         #: whether dead processes' rows may be found in the store, and the search for them
         self.has_leftovers = False
+        self.looks_with_first_row = False
         self.leftovers: Generator[Batch, None, None] | None = None
         #: whether something was left in the store, so that what follows must stay there too
         self.stays = False
@@ -264,7 +265,7 @@ class Worker:
             lane.queue.reset()
             lane.store.after_fork_in_child()
             lane.begin_anew()
-            lane.has_leftovers = True  # this may be the successor of a worker process that was killed
+            lane.looks_with_first_row = True  # this may be the successor of a worker process that was killed
         self._begin()
 
     def put_after_fork(self, row: Entry) -> None:
@@ -305,6 +306,9 @@ class Worker:
                 taken = self._take(lane)
                 if taken is not None:
                     return lane, taken
+            if lane.looks_with_first_row and lane.queue.taken:
+                lane.looks_with_first_row = False
+                lane.has_leftovers = lane.store.leftovers()
             if lane.has_leftovers and (found := self._recovered(lane)) is not None:
                 return lane, found
         return None

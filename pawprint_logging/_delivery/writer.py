@@ -6,13 +6,14 @@ So that it is there once or not at all.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+import uuid
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ddl, ledger, usable
+from .._database.table import ddl, ledger, partitions, pruning, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
 from .._database.writing.copy import Flow, copy_rows
@@ -20,6 +21,7 @@ from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
 from ..tracker import Tracker
 from . import process
+from .backoff import dice
 from .batch import Batch, Outcome, Refused
 from .fallback import Fallback
 from .store import Store
@@ -27,6 +29,8 @@ from .store import Store
 #: seconds for which the ledger's insert may wait for a transaction under way with the same delivery, or COPY for a lock
 #: on the table
 LOCK_TIMEOUT = 10.0
+#: one batch in so many is followed by a look for ledger rows that nobody asks for any more, for so many seconds
+PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
 #: seconds for an answer at the least, however little time is left
 _LEAST = 0.05
 
@@ -66,6 +70,11 @@ class Writer:
         self._create_table = create_table
         self._usable = Usable(None, needs_insert=False)
         self._told: str | None = None
+        #: numbers the deliveries of batches that no spool knows
+        self._series = pruning.Series()
+        #: deliveries that were seen committed, if the role may delete them
+        self._settled: list[uuid.UUID] = []
+        self._may_delete = False
         self._deadline: float | None = None
         self._session: Session | None = None if tracker.is_debug else tracker.session()
         if self._session is not None:
@@ -82,7 +91,11 @@ class Writer:
             with self._limit(session):
                 connection = self._connect(session)
         except Exception as error:
+            if isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost:
+                why = failure(error)  # the table could not be made
+                return self._refuse(batch, why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
+        has_made = False
         while not batch.is_withdrawn:
             flow = Flow(uses_insert=self._usable.needs_insert)
             try:
@@ -97,6 +110,10 @@ class Writer:
             except BaseException:  # a signal handler that raises, or a mistake of ours: nobody must find it as it is
                 session.discard()
                 raise
+            if not has_made and partitions.is_missing_partition(why.error):
+                has_made = True
+                if partitions.make_missing(session, self._table, batch.rows):
+                    continue
             if why.meaning == "transient":
                 if why.sqlstate == "25006":  # a standby: look for the primary
                     session.discard()
@@ -120,8 +137,14 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection; see `Table`."""
-        if self._session is not None:
-            self._session.close()
+        session = self._session
+        if session is None:
+            return
+        if self._settled and not session.is_lost:  # no later transaction of ours will do it
+            with suppress(Exception), self._limit(session), session.transaction(self._begin) as cursor:
+                cursor.execute(pruning.delete_sql(self._table, self._settled))
+        self._settled = []
+        session.close()
 
     def _limit(self, session: Session) -> AbstractContextManager[None]:
         """Return what bounds the wait for one answer."""
@@ -147,6 +170,7 @@ class Writer:
         if is_new:  # made meanwhile, or another server: ask anew
             with connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
+                self._may_delete = pruning.may_delete(cursor, self._table)
         return connection
 
     def _attempt(
@@ -156,14 +180,19 @@ class Writer:
         with connection.cursor() as cursor:
             flow.before = f"{self._begin}; "
             if has_ledger:
+                if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
+                    batch.delivery = self._series.next()
+                gone = pruning.delete_sql(self._table, [each for each in self._settled if each != batch.delivery])
+                flow.before += f"{gone}; " if gone else ""
                 claim = ledger.claim_sql(self._table, batch.delivery)
                 if batch.in_doubt:  # only then is there anything to learn from it
-                    flow.before = ""
+                    before, flow.before = flow.before, ""
                     with self._limit(session):
-                        cursor.execute(f"{self._begin}; {claim}")
+                        cursor.execute(before + claim)
                     if not cursor.rowcount:
                         with self._limit(session):
                             cursor.execute("ROLLBACK")
+                        self._note_committed(batch)
                         return Outcome(refused=batch.refused)
                     batch.in_doubt = False
                 else:
@@ -183,7 +212,8 @@ class Writer:
             except DatabaseError:
                 batch.in_doubt = is_lost(connection)
                 raise
-        self._tell_of_ledger()
+        self._note_committed(batch)
+        self._look_after_ledger(session)
         return Outcome(refused=refused)
 
     def _copy(self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool) -> Refused:
@@ -210,14 +240,35 @@ class Writer:
     def _refuse(self, batch: Batch, why: Failure) -> Outcome:
         if self._session is not None:  # whoever mends the table may make the ledger too: ask anew
             self._session.discard()
-        hint = mend(why.sqlstate, self._table)
+        hint = mend(why.sqlstate, self._table, creating=self._must_create)
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
         return Outcome(refused=[(place, why) for place in range(len(batch.rows))])
 
-    def _tell_of_ledger(self) -> None:
-        """After a batch: say once that the ledger cannot be relied on, and why."""
+    def _note_committed(self, batch: Batch) -> None:
+        """Note a delivery that nobody will ask for any more."""
+        if batch.origin is not None:  # a crashed machine may ask for what a spool has noted
+            return
+        if batch.delivery == self._series.last:
+            self._series.settle()
+        if self._may_delete:
+            self._settled = [batch.delivery]
+
+    def _look_after_ledger(self, session: Session) -> None:
+        """After a batch: say once that the ledger cannot be relied on, or now and then prune it."""
         problem = self._usable.ledger_problem
         if problem is not None and problem != self._told:
             self._told = problem
             self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")
+        elif problem is None and self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
+            with suppress(Exception):  # the batch is written all the same
+                self._prune(session)
+
+    def _prune(self, session: Session) -> None:
+        def run(statement: str, params: tuple[Any, ...]) -> int:
+            with self._limit(session), session.transaction(self._begin) as cursor:
+                cursor.execute(statement, params)
+                return int(cursor.rowcount)
+
+        with session.connection().cursor() as cursor:
+            pruning.prune(run, cursor, self._table, seconds=PRUNE_FOR)

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support import pgbouncer
 from support.proxy import Proxy
 from support.server import USER, Server
 
-from faults import pgbouncer
 from faults.oracle import TABLE, Oracle, Sums
 
 Oracles = Callable[..., Oracle]

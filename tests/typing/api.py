@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -14,12 +15,15 @@ import structlog
 
 from pawprint_logging import (
     ConfigurationError,
+    Event,
     FallbackFormatter,
     PawprintError,
     PawprintHandler,
     PawprintProcessor,
     Statistics,
     Tracker,
+    declared_events,
+    register_event,
 )
 from pawprint_logging.testing import capture_events
 
@@ -76,6 +80,16 @@ def read(tracker: Tracker) -> None:
     frame = tracker.average("metadata__amount", user_id=None)
     frame = tracker.minimum("metadata__amount")
     frame = tracker.maximum("metadata__amount", resolution="month")
+    frame = tracker.count(
+        by="metadata__plan", limit=5, fill=True, tz="Europe/Berlin", start="7d", end=timedelta(days=1)
+    )
+    frame = tracker.sum("metadata__amount", by="event", tz=timezone.utc)
+    frame = tracker.top()
+    frame = tracker.top("metadata__plan", limit=3, start="4w", event="signup")
+    frame = tracker.catalogue(start="30d")
+    views: list[str] = tracker.create_views(prefix="v_")
+    gone: int = tracker.erase_user("alice")
+    print([row["event"] for row in tracker.export_user("alice")], views, gone)
     frame = tracker.query("SELECT %s", ["a"])
     frame = tracker.query("SELECT %(a)s", {"a": 1})
     rows: Iterator[dict[str, Any]] = tracker.iter_rows("event", user_id__isnull=True)
@@ -116,6 +130,7 @@ def handlers(tracker: Tracker) -> bool:
         event_key="event",
         record_fields={"logger": "name"},
         contextvars=False,
+        common={"release": "1.2"},
         before_send=without_email,
         background=True,
         batch_size=500,
@@ -155,6 +170,43 @@ def processors(handler: PawprintHandler, tracker: Tracker) -> None:
     print(PawprintProcessor(db=None).flush(), processor.stats.accepted)
 
 
+class Person(Event, name=None):
+    """A base that hands its fields down."""
+
+    user_id: str
+
+
+class Purchase(Person, name="purchase"):
+    """An event with a type, and with field names that logging refuses for extras."""
+
+    amount: Decimal
+    name: str | None = None
+    keys: list[str] = field(default_factory=list)
+    card: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A class of somebody else."""
+
+    user_id: str
+
+
+def typed_events() -> Decimal:
+    """Every way to log an event with a type."""
+    logger = logging.getLogger("shop")
+    purchase = Purchase(user_id="alice", amount=Decimal(5), name="Alice", keys=["a"])
+    logger.info(purchase)
+    logger.info(Event("signup", user_id="alice", name="Alice", self=1))
+    logger.info("new user", extra={"track": purchase})
+    log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    log.info("new user", track=purchase)
+    logger.info(register_event(Login, name="login")(user_id="alice"))
+    classes: Mapping[str, type] = declared_events()
+    print(classes, purchase.card, purchase.user_id)
+    return purchase.amount
+
+
 def tests() -> None:
     """What a user's tests see."""
     with capture_events() as events:
@@ -180,5 +232,17 @@ def mistakes(tracker: Tracker) -> None:
     PawprintHandler(overflow="wait")  # type: ignore[arg-type]
     PawprintHandler(batchsize=5)  # type: ignore[call-arg]
     PawprintHandler(before_send=alarm)  # type: ignore[arg-type]
+    tracker.count("*", "week")  # type: ignore[call-arg]
     tracker.write("signup")  # type: ignore[call-arg]
     tracker.write_many([1])  # type: ignore[list-item]
+    Purchase(user_id="alice")  # type: ignore[call-arg]
+    Purchase(user_id=5, amount=Decimal(5))  # type: ignore[arg-type]
+    Purchase(user_id="alice", amount=Decimal(5), price=1)  # type: ignore[call-arg]
+    Purchase("alice", Decimal(5))  # type: ignore[call-arg]
+    Purchase(user_id="alice", amount=Decimal(5)).amount = Decimal(6)  # type: ignore[misc]
+    Event(user_id="alice")  # type: ignore[call-arg]
+
+    class Nameless(Event):  # type: ignore[call-arg]
+        pass
+
+    print(Nameless)

@@ -6,13 +6,12 @@ next one, so that who was active in a month, and who came back, is counted witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..reading.arrivals import Gap, look
 from ..reading.query import quoted
 from . import engagement, sessions
-from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
+from .derived import DAYS, SESSIONS, Work
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
@@ -22,7 +21,7 @@ DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
 _MANY = 1000
 
 #: what the memory of the sessions looks like; another one is not understood
-_FORM = 2
+FORM = 2
 
 _WHOLE_DAY = 24 * 60
 
@@ -49,7 +48,7 @@ def bring_up_to_date(
     extends = (
         is_same
         and memory is not None
-        and memory.get("form") == _FORM
+        and memory.get("form") == FORM
         and not clean
         and events.number is not None
         and memory["duration"] == duration
@@ -75,14 +74,14 @@ def bring_up_to_date(
     if not extends:
         sessions.build(work, events, silence, None if gaps is None else max(g.first for g in gaps) - 1, keeps=keeps)
     if not extends or clean_days:
-        if extends:
+        if clean_days and not clean:
             _warn_of_loss(work, events, DAYS)
         _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
         engagement.outdate(work)
     work.remember(
         "sessions",
         {
-            "form": _FORM,
+            "form": FORM,
             "duration": duration,
             "identity": events.identity,
             "number": events.number and events.number.column,
@@ -103,20 +102,21 @@ def erase(work: Work, user: str) -> None:
     """
     events = events_of(work.cursor, work.table)
     work.run(
-        f"CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member", (user,)
+        f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member",
+        (user,),
     )
     with engagement.following(work, events):
         for suffix in (SESSIONS, DAYS):
             if work.has(suffix):
                 work.run(
-                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_new"
-                    f" WHERE gone.{events.member} = pawprint_new.member"
+                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_member AS member"
+                    f" WHERE gone.{events.member} = member.member"
                 )
 
 
 def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
     """Return whether the events table is the one that was looked at, perhaps written anew (VACUUM FULL)."""
-    if memory.get("form") != _FORM:  # 0.1.0
+    if memory.get("form") != FORM:  # 0.1.0
         return bool(memory["known"][1] == events.identity)
     if memory["identity"] == events.identity:
         return True
@@ -128,11 +128,9 @@ def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
 
 def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
     """Return what tells the row of this number from another one."""
-    assert events.number is not None
-    row = work.one(
-        f"SELECT md5(concat({events.moment}, ' ', {events.user})) FROM {events.table} WHERE {events.number.key} = %s",
-        (number,),
-    )
+    if events.birth is None or events.number is None:
+        return None
+    row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
     return None if row is None else [number, row[0]]
 
 
@@ -192,17 +190,22 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
             events.
     """
-    member = f"{events.member}{events.collation}"
-    sources = [f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"]
-    if not whole:
-        table = f"FROM {work.beside(SESSIONS)}"
+    # A user's sessions come one after the other from their index, so that only a user's days are sorted.
+    sources = [
+        (
+            f'SELECT {events.member} AS member, "timestamp"::date'
+            f' + generate_series(0, last_timestamp::date - "timestamp"::date) AS day FROM {work.beside(SESSIONS)}'
+        )
+    ]
+    if whole:
         sources = [
-            f'SELECT {member} AS member, "timestamp"::date AS day {table}',
-            f'SELECT {member}, "timestamp"::date + later {table}, generate_series(1, last_timestamp::date - "timestamp"::date)'
-            ' AS later WHERE last_timestamp::date > "timestamp"::date',
+            (
+                f"SELECT {events.user} AS member, ({events.moment})::date AS day"
+                f" FROM {events.table} WHERE {events.usable}"
+            )
         ]
     if keeps and work.matches(DAYS, _columns(events)):
-        sources.append(f"SELECT {member}, {DAY} FROM {work.beside(DAYS)}")
+        sources.append(f"SELECT {events.member}, {DAY} FROM {work.beside(DAYS)}")
     query = f"""
         SELECT day, {events.plain("member")}, first_value(day) OVER one, lead(day) OVER one
         FROM (SELECT member, day FROM ({" UNION ALL ".join(sources)}) AS activity GROUP BY member, day) AS active
@@ -216,36 +219,57 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
 
 def _has_key(work: Work) -> bool:
     return bool(
-        work.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)", (work.table.beside(DAYS),))[0]
+        work.one(
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)",
+            (work.table.beside(DAYS),),
+        )[0]
     )
 
 
 def _extend(work: Work, events: Events) -> None:
-    """Add the days of the events that were put aside."""
+    """Add the days of the events that were put aside, and let the days beside them know."""
     days = work.beside(DAYS)
     work.run(
         f"""
-        INSERT INTO {days} ({DAY}, {events.member}, {FIRST})
-        SELECT DISTINCT moment::date, member, moment::date FROM pawprint_new ON CONFLICT DO NOTHING
+        CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
+        SELECT active.member, active.day FROM (SELECT DISTINCT member, moment::date AS day FROM pawprint_new) AS active
+        LEFT JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
+        WHERE kept.{DAY} IS NULL
         """
     )
-    if work.cursor.rowcount:
-        _link(work, events)
-
-
-def _link(work: Work, events: Events) -> None:
-    """Let the days of the users that were put aside know the first, and the next."""
-    days = work.beside(DAYS)
+    if work.cursor.rowcount == 0:
+        return
+    work.run("ANALYZE pawprint_fresh")
+    # a user's days among the fresh ones, and those that are there, are looked at each by itself: one by its index
     work.run(
         f"""
-        UPDATE {days} AS kept SET {FIRST} = right_one.first_one, {NEXT} = right_one.next_one
+        CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS
+        SELECT fresh.member, fresh.day, least(fresh.earliest, min(kept.{FIRST})) AS first_one,
+            least(fresh.later, min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day)) AS next_one,
+            greatest(fresh.earlier, max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day)) AS last_one
         FROM (
-            SELECT day.{events.member} AS member, day.{DAY} AS that_day,
-                first_value(day.{DAY}) OVER one AS first_one, lead(day.{DAY}) OVER one AS next_one
-            FROM {days} AS day WHERE day.{events.member} IN (SELECT member FROM pawprint_new)
-            WINDOW one AS (PARTITION BY day.{events.member} ORDER BY day.{DAY})
-        ) AS right_one
-        WHERE kept.{events.member} = right_one.member AND kept.{DAY} = right_one.that_day
-            AND (kept.{FIRST}, kept.{NEXT}) IS DISTINCT FROM (right_one.first_one, right_one.next_one)
+            SELECT member, day, first_value(day) OVER one AS earliest, lag(day) OVER one AS earlier, lead(day)
+                OVER one AS later
+            FROM pawprint_fresh WINDOW one AS (PARTITION BY member ORDER BY day)
+        ) AS fresh
+        LEFT JOIN {days} AS kept ON kept.{events.member} = fresh.member
+        GROUP BY fresh.member, fresh.day, fresh.earliest, fresh.earlier, fresh.later
         """
+    )
+    work.run("ANALYZE pawprint_day")
+    work.run(
+        f"""
+        UPDATE {days} AS kept SET {NEXT} = fresh.day FROM pawprint_day AS fresh
+        WHERE kept.{events.member} = fresh.member AND kept.{DAY} = fresh.last_one
+        """
+    )
+    work.run(
+        f"""
+        UPDATE {days} AS kept SET {FIRST} = fresh.first_one FROM pawprint_day AS fresh
+        WHERE kept.{events.member} = fresh.member AND fresh.last_one IS NULL AND fresh.next_one IS NOT NULL
+        """
+    )
+    work.run(
+        f"INSERT INTO {days} ({DAY}, {events.member}, {FIRST}, {NEXT})"
+        " SELECT day, member, first_one, next_one FROM pawprint_day"
     )

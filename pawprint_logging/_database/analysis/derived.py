@@ -16,13 +16,14 @@ from ..table.schema import Table
 SESSIONS = "__sessions"
 DAYS = "__days"
 ENGAGEMENT = "__engagement"
-_MEMORY = "__statistics"
+MEMORY = "__statistics"
 
 # Every statement sees what is committed when it begins: the first ones wait for others that compute the same.
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {UTC}"
 
 _INDEXES = """
-SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
 WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisunique
 """
 
@@ -119,17 +120,18 @@ class Work(NamedTuple):
 
     def remembered(self, what: str) -> dict[str, Any] | None:
         """Return what the last computation left, or None."""
-        if not self.has(_MEMORY):
+        if not self.has(MEMORY):
             return None
-        row = self.one(f"SELECT memory::text FROM {self.beside(_MEMORY)} WHERE name = %s", (what,))
+        row = self.one(f"SELECT memory::text FROM {self.beside(MEMORY)} WHERE name = %s", (what,))
         return json.loads(row[0]) if row else None
 
     def remember(self, what: str, memory: Mapping[str, Any]) -> None:
         """Leave something for the next computation."""
-        if not self.has(_MEMORY):
-            self.run(f"CREATE TABLE {self.beside(_MEMORY)} (name TEXT PRIMARY KEY, memory JSONB NOT NULL)")
+        if not self.has(MEMORY):
+            self.run(f"CREATE TABLE {self.beside(MEMORY)} (name TEXT PRIMARY KEY, memory JSONB NOT NULL)")
         self.run(
-            f"INSERT INTO {self.beside(_MEMORY)} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET memory = EXCLUDED.memory",
+            f"INSERT INTO {self.beside(MEMORY)} VALUES (%s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET memory = EXCLUDED.memory",
             (what, json.dumps(memory)),
         )
 

@@ -45,9 +45,9 @@ def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_
     if memory is not None and not clean:
         before = date.fromisoformat(memory["start"]) if memory["start"] else None
         begin = min(start, before) if start is not None and before is not None else before
-        if memory["min_sessions"] == min_sessions and memory["start"] == (begin and begin.isoformat()):
-            if not memory["stale"]:
-                return
+        is_asked = memory["min_sessions"] == min_sessions and memory["start"] == (begin and begin.isoformat())
+        if is_asked and not memory["stale"]:
+            return
     work.empty(ENGAGEMENT, _columns(min_sessions))
     work.run("SET LOCAL parallel_tuple_cost = 0")
     work.run(
@@ -74,7 +74,7 @@ def outdate(work: Work) -> None:
 
 @contextmanager
 def following(work: Work, events: Events) -> Iterator[None]:
-    """Let the table follow what the block does to sessions and days of the users in `pawprint_new`."""
+    """Let the table follow what the block does to sessions and days of the users in `pawprint_member`."""
     memory = _memory(work)
     if memory is None or memory["stale"]:
         yield
@@ -104,24 +104,23 @@ def _columns(min_sessions: int) -> dict[str, str]:
 def _stays(work: Work, events: Events, min_sessions: int, weight: int, *, of_all: bool) -> str:
     """Return the query for how often, times `weight`, a day of activity is followed by which other one.
 
-    Of all users or of those in `pawprint_new`: for everybody, and for those who have enough sessions.
+    Of all users or of those in `pawprint_member`: for everybody, and for those who have enough sessions.
     """
-
-    def chosen(member: str) -> str:
-        return "" if of_all else f" WHERE {member} IN (SELECT member FROM pawprint_new)"
-
-    days = f"{work.beside(DAYS)} AS stay"
+    chosen = "" if of_all else "pawprint_member AS chosen JOIN "
+    days = f"{chosen}{work.beside(DAYS)} AS stay" + ("" if of_all else f" ON stay.{events.member} = chosen.member")
     regulars = "0"
     if min_sessions:
-        member = f"session.{events.member}"
+        counted = f"{chosen}{work.beside(SESSIONS)} AS session"
+        counted += "" if of_all else f" ON session.{events.member} = chosen.member"
         days += (
-            f" LEFT JOIN (SELECT {member} AS member FROM {work.beside(SESSIONS)} AS session{chosen(member)}"
-            f" GROUP BY {member} HAVING count(*) >= {min_sessions:d}) AS regular ON regular.member = stay.{events.member}"
+            f" LEFT JOIN (SELECT session.{events.member} AS member FROM {counted}"
+            f" GROUP BY session.{events.member} HAVING count(*) >= {min_sessions:d}) AS regular"
+            f" ON regular.member = stay.{events.member}"
         )
         regulars = "count(regular.member)"
     return (
         f'SELECT "day", "next_day", {weight:d} * count(*) AS users, {weight:d} * {regulars} AS regulars'
-        f' FROM {days}{chosen(f"stay.{events.member}")} GROUP BY "day", "next_day"'
+        f' FROM {days} GROUP BY "day", "next_day"'
     )
 
 
@@ -143,7 +142,9 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
         ahead = [[int(each[place]) for each in memory["ahead"]] for place in range(len(names) + 1)]
         unnested = ", ".join(["%s::int[]", *["%s::bigint[]"] * len(names)])
         sums = ", ".join(
-            f"sum({name})::bigint AS {name}" if name.startswith("dau") else f"(sum(sum({name})) OVER (ORDER BY day))::bigint AS {name}"
+            f"sum({name})::bigint AS {name}"
+            if name.startswith("dau")
+            else f"(sum(sum({name})) OVER (ORDER BY day))::bigint AS {name}"
             for name in names
         )
         work.run(
@@ -157,7 +158,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
                 SELECT day FROM pawprint_stay UNION SELECT {_EPOCH} + %s::int WHERE %s::int IS NOT NULL
             ), calendar (day) AS (
                 SELECT day + later FROM (
-                    SELECT day, least(coalesce(lead(day) OVER (ORDER BY day), {_EPOCH} + %s + 1) - day - 1, {MAX_SILENCE}) AS silence
+                    SELECT day, least(coalesce(lead(day) OVER (ORDER BY day), {_EPOCH} + %s + 1) - day - 1,
+                        {MAX_SILENCE}) AS silence
                     FROM busy
                 ) AS pause, generate_series(0, silence) AS later
                 UNION SELECT {_EPOCH} + %s + later FROM generate_series(1, {MONTH}) AS later
@@ -169,7 +171,8 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
                 ) AS known GROUP BY day
             ), before (day, {", ".join(names)}) AS (
                 SELECT "timestamp"::date, {", ".join(names)} FROM {table}
-                UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far, {", ".join(names)})
+                UNION ALL SELECT {_EPOCH} + far, {", ".join(names)} FROM unnest({unnested}) AS ahead (far,
+                    {", ".join(names)})
             )
             SELECT change.day, {", ".join(f"change.{name} + coalesce(before.{name}, 0) AS {name}" for name in names)},
                 ({", ".join(f"change.{name}" for name in names)}) <> ({", ".join("0" for _ in names)}) AS is_changed
@@ -202,7 +205,9 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
             (last, memory["start"] or "-infinity"),
         )
         work.run(
-            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement WHERE day > {_EPOCH} + %s ORDER BY day", (last,)
+            f"SELECT day - {_EPOCH}, {', '.join(names)} FROM pawprint_engagement"
+            f" WHERE day > {_EPOCH} + %s ORDER BY day",
+            (last,),
         )
         memory = {**memory, "last": last, "ahead": work.cursor.fetchall()}
         work.run("DROP TABLE pawprint_engagement")

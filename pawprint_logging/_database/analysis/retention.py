@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ...errors import ConfigurationError
 from ..reading.query import Span, Sql, all_of, stretches
 from ..table.schema import Table
+from .history import active_days
 from .selection import Asked, Selection, Step, either, select, warn_of_unknown
 
 #: periods that `retention` takes, and how long one is at least, in seconds
@@ -90,11 +91,16 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
     if question.period not in PERIODS:
         raise ConfigurationError(f"period {question.period!r} is not known; take one of {', '.join(PERIODS)}")
     selection = select(cursor, table, asked)
-    beginnings = _beginnings(cursor, selection, question)
-    if not beginnings:
+    days = active_days(cursor, table, selection.events) if _is_of_days(selection, question, asked) else None
+    ends = _ends(cursor, selection) if days is None else _ends_of_days(cursor, days)
+    if ends is None:
         warn_of_unknown(cursor, selection, [*question.first, *question.back])
         return Cohorts([], {}, 0)
-    statement = _counts(selection, question, beginnings)
+    beginnings = _beginnings(cursor, selection, question, *ends)
+    if days is None:
+        statement = _counts(selection, question, beginnings)
+    else:
+        statement = _by_days(days, beginnings, is_rolling=question.is_rolling)
     cursor.execute(statement.text, statement.params)
     counts = {(cohort, place): number for cohort, place, number in cursor.fetchall()}
     if not any(place > cohort for cohort, place in counts):
@@ -102,8 +108,14 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
     return Cohorts(beginnings, counts, _present(cursor, selection, question, beginnings))
 
 
-def _beginnings(cursor: Any, selection: Selection, question: Question) -> list[datetime]:
-    """Return when each period began, from that of the first event to that of the last."""
+def _is_of_days(selection: Selection, question: Question, asked: Asked) -> bool:
+    """Return whether the days on which users were active, in UTC, are all that it takes."""
+    is_whole = asked.start is None and asked.end is None and not (asked.given or question.first or question.back)
+    return is_whole and question.period != "hour" and not selection.is_aware
+
+
+def _ends(cursor: Any, selection: Selection) -> tuple[datetime, datetime] | None:
+    """Return the moments of the first and the last event."""
     events = selection.events
     # not the other conditions: few events may meet them, and then all would be read for the first that does
     where = all_of([Sql(events.usable), *selection.span])
@@ -113,20 +125,34 @@ def _beginnings(cursor: Any, selection: Selection, question: Question) -> list[d
             f"SELECT {events.moment} FROM {events.table}{where.text} ORDER BY {events.time} {order} LIMIT 1",
             where.params,
         )
-        row = cursor.fetchone()
-        if row is None:
-            return []
+        if (row := cursor.fetchone()) is None:
+            return None
         ends.append(row[0])
-    first, last = ends
-    if selection.is_aware:
-        first, last = first.replace(tzinfo=timezone.utc), last.replace(tzinfo=timezone.utc)
-    if (last - first).total_seconds() / PERIODS[
-        question.period
-    ] > MAX_PERIODS or not MINYEAR < first.year <= last.year < MAXYEAR:
+    return ends[0], ends[1]
+
+
+def _ends_of_days(cursor: Any, days: Sql) -> tuple[datetime, datetime] | None:
+    cursor.execute(f"SELECT min(day)::timestamp, max(day)::timestamp FROM ({days.text}) AS active", days.params)
+    first, last = cursor.fetchone()
+    return None if first is None else (first, last)
+
+
+def _beginnings(
+    cursor: Any, selection: Selection, question: Question, first: datetime, last: datetime
+) -> list[datetime]:
+    """Return when each period began, from that of the first event to that of the last.
+
+    Raises:
+        ConfigurationError: they are more than anybody looks at.
+    """
+    seconds = (last - first).total_seconds()
+    if seconds / PERIODS[question.period] > MAX_PERIODS or not MINYEAR < first.year <= last.year < MAXYEAR:
         raise ConfigurationError(
             f"from {first.date()} to {last.date()} there are more {question.period}s than anybody looks at; "
             "leave out the events of wrong times with start and end, or take a longer period"
         )
+    if selection.is_aware:
+        first, last = first.replace(tzinfo=timezone.utc), last.replace(tzinfo=timezone.utc)
     return _stretches(cursor, selection, question, first, last)
 
 
@@ -227,6 +253,26 @@ def _by_rows(selection: Selection, parts: Parts, *, is_rolling: bool) -> Sql:
         f"SELECT cohort, period, count(*) FROM ({cohorts}) AS member"
         f" WHERE period = cohort OR (period > cohort AND is_back) GROUP BY 1, 2 ORDER BY 1, 2",
         params,
+    )
+
+
+def _by_days(days: Sql, beginnings: Sequence[datetime], *, is_rolling: bool) -> Sql:
+    bucket = "width_bucket({}, %s::date[]) - 1"
+    starts = [each.date() for each in beginnings]
+    if is_rolling:
+        return Sql(
+            f"SELECT cohort, until, sum(number)::bigint FROM ("
+            f"SELECT {bucket.format('first_day')} AS cohort, {bucket.format('day')} AS last, count(*) AS number"
+            f" FROM ({days.text}) AS active WHERE next_day IS NULL GROUP BY 1, 2"
+            f") AS member CROSS JOIN LATERAL generate_series(cohort, last) AS until GROUP BY 1, 2 ORDER BY 1, 2",
+            (starts, starts, *days.params),
+        )
+    # a user's last day of a period stands for the period
+    return Sql(
+        f"SELECT {bucket.format('first_day')}, {bucket.format('day')}, count(*) FROM ({days.text}) AS active"
+        f" WHERE next_day IS NULL OR {bucket.format('next_day')} <> {bucket.format('day')}"
+        f" GROUP BY 1, 2 ORDER BY 1, 2",
+        (starts, starts, *days.params, starts, starts),
     )
 
 

@@ -12,11 +12,13 @@ from ..table.schema import Table
 
 _FACTS = """
 SELECT c.oid, pg_relation_filenode(c.oid), c.relkind, EXISTS (
-    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
+    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+        AND m.amname = 'btree'
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = %s
     WHERE i.indrelid = c.oid AND i.indpred IS NULL AND i.indisvalid),
     (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s),
-    (SELECT typcollation <> 0 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid AND a.attname = %s),
+    (SELECT typcollation <> 0 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid
+        AND a.attname = %s),
     to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL, to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL
 FROM pg_class c WHERE c.oid = %s::regclass
 """
@@ -46,6 +48,8 @@ class Events(NamedTuple):
         is_time_indexed: whether a range of time can be read without reading everything.
         is_distributed: whether Citus spreads the table over its nodes by the user.
         identity: what changes when the table is another, or was emptied, or written anew.
+        birth: what a row keeps when the table is written anew (VACUUM FULL),
+            and no other row has; None if nobody knows.
     """
 
     table: str
@@ -61,6 +65,7 @@ class Events(NamedTuple):
     is_time_indexed: bool
     is_distributed: bool
     identity: list[int | None]
+    birth: str | None
 
     @property
     def group(self) -> str:
@@ -98,7 +103,9 @@ def events_of(cursor: Any, table: Table) -> Events:
         )
     number = number_of(cursor, table.sql)
     cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, table.sql))
-    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = cursor.fetchone()
+    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = (
+        cursor.fetchone()
+    )
     distribution = None
     if has_citus:
         cursor.execute(_DISTRIBUTION, (table.sql,))
@@ -122,4 +129,5 @@ def events_of(cursor: Any, table: Table) -> Events:
         is_time_indexed=is_time_indexed,
         is_distributed=is_distributed,
         identity=[oid, filenode],
+        birth=f"concat(e.xmin, ' ', {time}, ' ', {user})" if place == "e.ctid" else None,
     )

@@ -13,6 +13,7 @@ later, in another transaction, may thus be missed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +34,10 @@ _PREFIX = 48
 
 # A number drawn from a sequence downwards or in circles says nothing about when its row came.
 _NUMBER = """
-SELECT a.attname, pg_sequence_last_value(s.seqrelid), EXISTS (
-    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
+SELECT a.attname,
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END, EXISTS (
+    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+        AND m.amname = 'btree'
     WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid) AS is_indexed
 FROM pg_attribute a
 JOIN LATERAL (
@@ -86,7 +89,7 @@ class Gap(NamedTuple):
 
 
 class Arrivals(NamedTuple):
-    """What has arrived: ranges of numbers, in which other rows may be as well, and the gaps that the next look takes."""
+    """What has arrived: ranges of numbers, in which other rows may be as well, and gaps for the next look."""
 
     ranges: list[tuple[int, int]]
     gaps: list[Gap]
@@ -105,9 +108,7 @@ def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | N
     return None if row is None else Number(*row)
 
 
-def look(
-    cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True
-) -> Arrivals:
+def look(cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True) -> Arrivals:
     """Return what has arrived since the look that left these gaps, or since ever.
 
     Under READ COMMITTED, statements that then ask for these ranges see at least what is meant, since their snapshots
@@ -124,12 +125,13 @@ def look(
     key = number.key
     if gaps is None:
         asked = Sql("")
-        found = f"SELECT '{LOWEST}'::bigint, count(*), min({key})::bigint, max({key})::bigint FROM {table} HAVING count(*) > 0"
+        found = f"SELECT '{LOWEST}'::bigint, count(*), min({key}), max({key}) FROM {table} HAVING count(*) > 0"
     else:
         asked = among(table, number, (gap[:2] for gap in gaps))
         found = f"SELECT gap.first, count(*), min({key}), max({key}) {asked.text} GROUP BY 1"
     cursor.execute(
-        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,"
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,"
+        " pg_snapshot_xmax(pg_current_snapshot())::text::bigint,"
         " extract(epoch FROM clock_timestamp())::float8, found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({found}) AS found (first, number, lowest, highest) ON true",
         asked.params,
@@ -163,9 +165,7 @@ def among(table: str, number: Number, ranges: Iterable[tuple[int, int]]) -> Sql:
     text = f"FROM {unnested} JOIN {table} ON {number.key} BETWEEN gap.first AND gap.last WHERE true"
     if number.is_indexed:
         return Sql(text, arrays)
-    spans = [
-        f"[{'' if first == LOWEST else first},{'' if last == HIGHEST else last}]" for first, last in both
-    ]
+    spans = [f"[{'' if first == LOWEST else first},{'' if last == HIGHEST else last}]" for first, last in both]
     return Sql(f"{text} AND %s::int8multirange @> {number.key}::bigint", (*arrays, "{" + ",".join(spans) + "}"))
 
 
@@ -199,7 +199,7 @@ def gaps_at_the_end(cursor: Any, table: str, number: Number, lookback: int) -> l
     if position is not None and not any(first <= position + 1 <= last for first, last in missing):
         cursor.execute(f"SELECT min({key}) FROM {table} WHERE {key} > %s", (position,))
         keys = [cursor.fetchone()[0] or HIGHEST, *below(position)]
-        missing += [(low + 1, high - 1) for high, low in zip(keys, keys[1:], strict=False)]
+        missing += [(low + 1, high - 1) for high, low in itertools.pairwise(keys)]
     return sorted(Gap(first, last, until, now) for first, last in set(missing) if first <= last)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: rows up to which all are looked at
-ALL_ROWS = 200_000
-#: rows of a sample: of an event that is one in a thousand there are a hundred
-SAMPLE_ROWS = 100_000
+ALL_ROWS = 100_000
+#: rows of a sample: of an event that is one in a thousand there are fifty
+SAMPLE_ROWS = 50_000
 #: newest rows that are looked at beside a sample
 NEWEST_ROWS = 10_000
 #: keys of an object beyond which they are taken for values, such as ids, and the object for one field

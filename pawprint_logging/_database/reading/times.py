@@ -40,7 +40,7 @@ def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", z
             raise ConfigurationError(f"{name} {value!r} is longer ago than there are years") from None
     found = None if isinstance(value, (int, float)) else moment.parse(value)
     if found is None:
-        given = repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+        given = "another text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
         raise ConfigurationError(f"{name} must be {_TIMES}, not {given}")
     is_day = isinstance(value, str) and _DAY.fullmatch(value)
     if is_day or (isinstance(value, date) and not isinstance(value, datetime)):

@@ -43,8 +43,9 @@ _CONNECT_REASONS = (
     ("timeout expired", "the server did not answer in time: check host, port and firewall"),
     (
         "too many connections",
-        "the role or the database has no connection left: raise its CONNECTION LIMIT, or use a pooler",
+        "the role or the database has no connection left: raise its CONNECTION LIMIT, or use a pooler or `ship`",
     ),
+    ("no more connections allowed", "the pooler has no connection left: raise PgBouncer's max_client_conn"),
     ("too many clients", "the server has no connection left: raise max_connections, or use a pooler"),
     ("remaining connection slots", "the server has no connection left: raise max_connections, or use a pooler"),
     ("starting up", "the server is starting up"),
@@ -52,6 +53,20 @@ _CONNECT_REASONS = (
     ("recovery", "the server is recovering"),
     ("read-only", "only read-only servers answered: target_session_attrs asks for another kind"),
     ("SSL", "the TLS connection could not be made: check sslmode and the certificates"),
+)
+
+
+STATEMENT_POOLING = (
+    "PgBouncer pools by statement, so that there are no transactions: set pool_mode = transaction, or session"
+)
+#: a check_violation that names no constraint
+NO_PARTITION = (
+    "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` makes those ahead, "
+    "and none is made for what is older than the table keeps"
+)
+#: what a COMMIT that is not answered may be waiting for
+STANDBY_AWAY = (
+    "COMMIT waits for a synchronous standby that is away: bring it back, or take it out of synchronous_standby_names"
 )
 
 
@@ -82,6 +97,10 @@ def failure(error: Exception, *, lost: bool = False) -> Failure:
     """
     sqlstate = _sqlstate(error)
     line, column = _place(error)
+    if "statement pooling mode" in str(error):
+        return Failure("transient", STATEMENT_POOLING, sqlstate, error, lost=lost)
+    if sqlstate == "23514" and isinstance(error, psycopg2.Error) and error.diag.constraint_name is None:
+        return Failure("row", NO_PARTITION, sqlstate, error, line)
     if sqlstate is None and (lost or isinstance(error, psycopg2.OperationalError)):
         return Failure("transient", "the connection to the database was lost", None, error, lost=True)
     code = sqlstate or ""

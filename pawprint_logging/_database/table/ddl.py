@@ -2,34 +2,177 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import psycopg2
+
+from ...errors import ConfigurationError
+from ..session.connection import Session
+from . import partitions
+from .engine import engine_of, extension_schema
 from .indexes import index_ddl
-from .schema import Table
+from .partitions import BEGIN_MAKING, Period, Plan
+from .schema import Table, identifier
+
+#: what marks a detached partition that is to be dropped, with the OID of its table
+DETACHED = "pawprint_logging: to be dropped, was a partition of"
+#: partitions dropped in one transaction, where a single one for all takes more locks than the server has (53200)
+_DROPPED_AT_ONCE = 100
+
+_SERIAL = re.compile(r"\s*(?:big|small)?serial[248]?\b", re.IGNORECASE)
+_PRIMARY = re.compile(r"\bprimary\s+key\b", re.IGNORECASE)
+_UNIQUE = re.compile(r"\bunique\b", re.IGNORECASE)
+_DEFAULT = re.compile(r"\bdefault\b", re.IGNORECASE)
+_TEXT = re.compile(r"\s*(?:text|varchar|char|character|bpchar)\b", re.IGNORECASE)
+_TIME = re.compile(r"\s*(?:pg_catalog\.)?(?:timestamp|date\b)", re.IGNORECASE)
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
+
+_LEFTOVERS = """
+SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND d.description = %s AND NOT c.relispartition
+"""
 
 
-def create(cursor: Any, table: Table, *, if_not_exists: bool) -> None:
+def check_split(table: Table, partition_by: str | None, distribute_by: str | None) -> Period | None:
+    """Return the period to partition by; what is asked for fits the schema then.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    if distribute_by is not None and distribute_by not in table.columns:
+        raise ConfigurationError(
+            f"distribute_by: the schema has no column {distribute_by!r}; it has {', '.join(table.columns)}"
+        )
+    period = None if partition_by is None else partitions.checked_period(partition_by)
+    if period is not None:
+        field = table.fields.timestamp
+        if not _TIME.match(table.columns.get(field, "")):
+            raise ConfigurationError(
+                f'partition_by: the schema has no time to partition by; add {{"{field}": "TIMESTAMP NOT NULL DEFAULT '
+                f'CURRENT_TIMESTAMP"}}, or name its column in timestamp_field'
+            )
+    if period is not None or distribute_by is not None:
+        for name, column_type in table.columns.items():
+            if _UNIQUE.search(_masked(column_type)):
+                raise ConfigurationError(
+                    f"schema: column {name!r} is UNIQUE, which a table in several parts can promise for each only; "
+                    "take UNIQUE away, and give the handler that column as dedupe_key"
+                )
+    return period
+
+
+def create(
+    cursor: Any,
+    table: Table,
+    *,
+    if_not_exists: bool,
+    partition_by: str | None = None,
+    distribute_by: str | None = None,
+) -> None:
     """Create table, indexes and ledger inside the open transaction.
 
     Args:
         cursor: in an open transaction.
         table: what to create.
         if_not_exists: whether an existing table is fine; then no right to create is needed if both exist.
+        partition_by: "day", "week" or "month": the partitions of a new table, or a hypertable's chunks; None for none.
+        distribute_by: the column by which Citus distributes a new table, None for none.
 
     Raises:
+        ConfigurationError: the schema, or the server, cannot be split like this.
         psycopg2.errors.DuplicateTable: the table exists.
     """
+    period = check_split(table, partition_by, distribute_by)
     if if_not_exists:
         # one at a time: two CREATE TABLE IF NOT EXISTS at once can still collide, in pg_type (23505)
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
-    if not (if_not_exists and exists(cursor, table.sql)):
+    is_new = not (if_not_exists and exists(cursor, table.sql))
+    if is_new and period is None and distribute_by is None:
         cursor.execute("; ".join([table.ddl(), *index_ddl(table)]))
+    elif is_new:
+        _create_split(cursor, table, period, distribute_by)
     if not exists(cursor, table.ledger):
         cursor.execute(table.ledger_ddl())
+    if is_new and period is not None:
+        _first_partitions(cursor, table, period)
+    if is_new and distribute_by is not None:
+        cursor.execute("SELECT create_distributed_table(%s, %s)", (table.sql, distribute_by))
+
+
+def _create_split(cursor: Any, table: Table, period: Period | None, distribute_by: str | None) -> None:
+    if distribute_by is not None and extension_schema(cursor, "citus") is None:
+        raise ConfigurationError(
+            "distribute_by: this database has no Citus; CREATE EXTENSION citus, or leave distribute_by out"
+        )
+    timescaledb = extension_schema(cursor, "timescaledb") if period is not None else None
+    cursor.execute("; ".join(split_ddl(table, period, distribute_by, is_native=timescaledb is None)))
+    if timescaledb is not None:
+        # https://docs.timescale.com/api/latest/hypertable/create_hypertable_old/
+        cursor.execute(
+            f"SELECT {timescaledb}.create_hypertable(%s::regclass, %s::name, chunk_time_interval => %s::interval, "
+            "create_default_indexes => false)",
+            (table.sql, table.fields.timestamp, f"1 {period}"),
+        )
+
+
+def split_ddl(table: Table, period: Period | None, distribute_by: str | None, *, is_native: bool = True) -> list[str]:
+    """Return the statements for a table that is split, and its indexes.
+
+    A key contains whatever splits the table, a number of SERIAL becomes a BIGINT identity, and leads an index.
+
+    Args:
+        table: as the user described it.
+        period: how long its partitions are, None for none.
+        distribute_by: the column by which it is distributed.
+        is_native: whether PostgreSQL itself partitions it; else it will be a hypertable.
+    """
+    splitting = [column for column in (table.fields.timestamp if period else None, distribute_by) if column]
+    columns, keys, numbers = _split_columns(table.columns, distribute_by)
+    parts = [f"{identifier(name)} {column_type}" for name, column_type in columns.items()]
+    for key in keys:
+        names = dict.fromkeys([key, *splitting])
+        parts.append(f"PRIMARY KEY ({', '.join(identifier(name) for name in names)})")
+    by_range = f" PARTITION BY RANGE ({identifier(table.fields.timestamp)})" if period and is_native else ""
+    indexes = [f"CREATE INDEX ON {table.sql} ({identifier(name)})" for name in numbers if name not in keys]
+    return [f"CREATE TABLE {table.sql} ({', '.join(parts)}){by_range}", *indexes, *index_ddl(table)]
+
+
+def _split_columns(given: Mapping[str, str], distribute_by: str | None) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return the columns without their PRIMARY KEY, which columns had one, and which are numbered."""
+    columns, keys, numbers = {}, [], []
+    for name, kind in given.items():
+        column_type, masked = kind, _masked(kind)
+        if match := _PRIMARY.search(masked):
+            keys.append(name)
+            column_type = f"{kind[: match.start()].rstrip()}{kind[match.end() :]}"
+        if match := _SERIAL.match(column_type):
+            numbers.append(name)
+            column_type = f"BIGINT GENERATED BY DEFAULT AS IDENTITY{column_type[match.end() :]}"
+        # Citus takes no NULL in the column that it distributes by
+        lacks_default = name == distribute_by and _TEXT.match(kind) and not _DEFAULT.search(masked)
+        columns[name] = f"{column_type} DEFAULT ''" if lacks_default else column_type
+    return columns, keys, numbers
+
+
+def _masked(column_type: str) -> str:
+    """Return a column's type with its texts in quotes blotted out."""
+    return _QUOTED.sub(lambda match: "'" * len(match[0]), column_type)
+
+
+def _first_partitions(cursor: Any, table: Table, period: Period) -> None:
+    plan = Plan(period)
+    partitions.record(cursor, table, plan)
+    cursor.execute("SET LOCAL datestyle = 'ISO'")
+    split = partitions.split_of(cursor, table)
+    if split is not None:  # None: a hypertable makes its chunks itself
+        partitions.make(cursor, split, partitions.ahead_of(split))
 
 
 def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
-    """Drop table and ledger inside the open transaction.
+    """Drop table and ledger inside the open transaction, and what once was a partition and waits to be dropped.
 
     Args:
         cursor: in an open transaction.
@@ -39,8 +182,56 @@ def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
     Raises:
         psycopg2.errors.UndefinedTable: there is no such table.
     """
+    for _, leftover in leftovers(cursor, table):
+        cursor.execute(f"DROP TABLE IF EXISTS {leftover}")
     cursor.execute(f"DROP TABLE {'IF EXISTS ' if if_exists else ''}{table.sql}")
     cursor.execute(f"DROP TABLE IF EXISTS {table.ledger}")
+
+
+def drop_all(session: Session, table: Table, *, if_exists: bool) -> None:
+    """Drop table and ledger, in one transaction if the server has enough locks for all partitions at once."""
+    try:
+        with session.transaction() as cursor:
+            drop(cursor, table, if_exists=if_exists)
+    except psycopg2.errors.OutOfMemory:  # 53200
+        for some in _dropped_together(session, table):
+            with session.transaction() as cursor:
+                cursor.execute(f"DROP TABLE {', '.join(some)}")
+        with session.transaction() as cursor:
+            drop(cursor, table, if_exists=if_exists)
+
+
+def _dropped_together(session: Session, table: Table) -> Iterator[list[str]]:
+    """Yield names of partitions to drop beforehand; none if something else depends on the table, so that it stays."""
+    with session.transaction(BEGIN_MAKING) as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass"
+            " AND refobjid = to_regclass(%s) AND deptype = 'n'"
+            " AND classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass))",
+            (table.sql,),
+        )
+        if cursor.fetchone()[0]:
+            return
+        split = partitions.split_of(cursor, table)
+    names = [] if split is None else [each.sql for each in split.partitions]
+    for start in range(0, len(names), _DROPPED_AT_ONCE):
+        yield names[start : start + _DROPPED_AT_ONCE]
+
+
+def leftovers(cursor: Any, table: Table) -> list[tuple[int, str]]:
+    """Return OID and quoted name of each detached partition that `maintain` marked, and did not come to drop."""
+    engine = engine_of(cursor, table)
+    if engine is None:
+        return []
+    cursor.execute(_LEFTOVERS, (f"{DETACHED} {engine.oid}",))
+    return list(cursor.fetchall())
+
+
+def count_events(session: Session, table: Table) -> int:
+    """Return how many events the table has."""
+    with session.transaction() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {table.sql}")
+        return int(cursor.fetchone()[0])
 
 
 def exists(cursor: Any, name: str) -> bool:

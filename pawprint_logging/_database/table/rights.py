@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import psycopg2
+
 from ..session.connection import BEGIN, Session
+from ..session.diagnosis import pools_by_statement, waits_for_standby
+from ..session.sqlstate import STANDBY_AWAY, STATEMENT_POOLING, failure
+from . import partitions
 from .ddl import exists
+from .engine import Engine, engine_named, engine_of
+from .ledger import claim_sql, new_delivery
 from .schema import Table, identifier, kind_of
 
 #: "ok": as it should be; "note": works, and is worth knowing; "fail": events would not be written, or not as promised
@@ -22,9 +30,11 @@ CLOCK_TOLERANCE = 5.0
 OLDEST_VERSION = 14
 
 _SERVER = """
-SELECT current_user, current_database(), current_setting('server_version'), current_setting('server_version_num')::int / 10000,
-  pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', current_setting('server_encoding'),
-  (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'), extract(epoch FROM clock_timestamp())::float8, current_schema()
+SELECT current_user, current_database(), current_setting('server_version'),
+  current_setting('server_version_num')::int / 10000, pg_is_in_recovery(),
+  current_setting('default_transaction_read_only') = 'on', current_setting('server_encoding'),
+  (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'),
+  extract(epoch FROM clock_timestamp())::float8, current_schema()
 """
 
 _TABLE = """
@@ -48,6 +58,24 @@ JOIN pg_class s ON s.oid = d.refobjid
 WHERE f.adrelid = %s AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END ORDER BY 1
 """
 
+_LEDGER_KEY = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1
+  AND i.indpred IS NULL AND a.attname = 'delivery')
+"""
+
+_INTERFERERS = """
+SELECT 'TRIGGER', tgname FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal AND tgenabled <> 'D'
+UNION ALL SELECT 'RULE', rulename FROM pg_rewrite WHERE ev_class = to_regclass(%s) AND ev_type = '3' ORDER BY 1, 2
+"""
+
+#: characters of a user id that is a UUID, as most are that are no number
+_USUAL_USER = 36
+
+_WIDTH = re.compile(r"character varying\((\d+)\)|character\((\d+)\)")
+
+_AS_PLAIN = "a write costs about as much as on a plain table"
+
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "f": "foreign table", "m": "materialized view"}
 
 
@@ -70,6 +98,8 @@ class Finding:
 class _Found:
     role: str = ""
     schema: str | None = None
+    #: whether the server takes writes at all
+    is_writable: bool = True
     #: columns into which the role may not INSERT
     forbidden: frozenset[str] = frozenset()
 
@@ -86,7 +116,11 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
         psycopg2.Error: the database could not be reached.
     """
     found = _Found()
-    with session.transaction(BEGIN) as cursor:
+    if pools_by_statement(session):
+        yield Finding("fail", STATEMENT_POOLING, "pool_mode = transaction")
+        return
+    # what is tried out is taken back: its COMMIT need not wait for a standby, which may be away
+    with session.transaction(f"{partitions.BEGIN_MAKING}; SET LOCAL synchronous_commit = off") as cursor:
         yield from _server(cursor, found, purpose)
         yield from _transport(cursor)
         yield from _table(cursor, table, found, purpose)
@@ -133,6 +167,7 @@ def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
             f"upgrade to {OLDEST_VERSION} or newer",
         )
     writes = purpose != "read"
+    found.is_writable = not is_standby and not is_read_only
     if is_standby:
         yield Finding(
             "fail" if writes else "note",
@@ -142,6 +177,8 @@ def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
     elif is_read_only and writes:
         mend = f"ALTER ROLE {found.role} SET default_transaction_read_only = off"
         yield Finding("fail", "transactions are read-only for this role or database", mend)
+    if waits_for_standby(cursor):
+        yield Finding("fail" if writes else "note", STANDBY_AWAY, "ALTER SYSTEM SET synchronous_standby_names = ''")
     if encoding != "UTF8":
         yield Finding(
             "note",
@@ -158,7 +195,10 @@ def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
         yield Finding("ok", f"time zone {zone}")
     else:
         mend = f"ALTER DATABASE {identifier(database)} SET timezone = 'UTC'"
-        text = f"the time zone of other clients is {zone}: this package stores UTC, but what they read and insert themselves may differ"
+        text = (
+            f"the time zone of other clients is {zone}: this package stores UTC, but what they read and insert "
+            "themselves may differ"
+        )
         yield Finding("note", text, mend)
 
 
@@ -195,7 +235,8 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
         )
         return
     cursor.execute(
-        "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s",
+        "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace"
+        " WHERE nspname = %s",
         (schema,),
     )
     row = cursor.fetchone()
@@ -219,9 +260,11 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
             yield Finding("note", text, f"GRANT CREATE ON SCHEMA {identifier(schema)} TO {found.role}")
         return
     oid, kind, has_policies, owner_name, may_select, may_insert, _ = row
-    yield Finding("ok", f"{_KINDS.get(kind, 'relation')} {table.name}, of {owner_name}")
+    engine = engine_of(cursor, table)
+    assert engine is not None
+    yield from _engine(cursor, table, engine, owner_name)
     if has_policies:
-        yield Finding("note", "row-level security is on: policies decide which rows the role may write and see")
+        yield from _policies(cursor, table, oid, found, purpose)
     if kind == "m" and purpose != "read":
         yield Finding("fail", "a materialized view takes no rows", "name a table")
         return
@@ -230,6 +273,75 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
         yield from _writing(cursor, oid, table, found, may_insert=may_insert)
         yield from _ledger(cursor, table, found)
     yield _reading(table, found, may_select=may_select, is_needed=purpose in ("read", "both"))
+
+
+def _engine(cursor: Any, table: Table, engine: Engine, owner_name: str) -> Iterator[Finding]:
+    """Say what the table is, how it is split, and what that costs."""
+    kind = _KINDS.get(engine.relkind, "relation") if engine.kind != "hypertable" else "hypertable"
+    yield Finding("ok", f"{kind} {table.name}, of {owner_name}")
+    if engine.is_distributed and engine.distribution is not None:
+        where = f"distributed by Citus over {engine.distribution.shards} shards by {engine.distribution.column}"
+        yield Finding("ok", f"{where}: a transaction over all of them is slow whatever its size, so batches grow")
+    elif engine.distribution is not None:
+        yield Finding("note", f"a {engine.distribution.kind} table of Citus: every row is on one node or on each")
+    if engine.kind == "hypertable":
+        yield Finding(
+            "ok",
+            f"{engine.chunks} chunks of {engine.interval} by {engine.column}; {_AS_PLAIN}",
+        )
+        return
+    split = partitions.split_of(cursor, table, engine)
+    if split is not None:
+        yield from _partitions(table, split)
+    elif engine.relkind == "p":
+        yield Finding(
+            "note", f"it is not split by ranges of {table.fields.timestamp}: nothing makes or drops its partitions"
+        )
+
+
+def _partitions(table: Table, split: partitions.Split) -> Iterator[Finding]:
+    period, run = split.plan.period, f"pawprint-logging maintain --table {table.name}"
+    bounded = [each for each in split.partitions if not each.is_default]
+    range_ = f", of {partitions.span(bounded[0].start, bounded[-1].end)}" if bounded else ""
+    yield Finding(
+        "ok",
+        f"split by {period or split.engine.column}: {len(split.partitions)} partitions{range_}; "
+        f"{_AS_PLAIN}, a query locks each that it may need",
+    )
+    may_make = split.engine.is_owner and split.engine.may_create and period is not None
+    if not split.covers(split.now):
+        text = "there is no partition for now" + (
+            ", the first event has it made" if may_make else ": events are refused"
+        )
+        yield Finding("note" if may_make else "fail", text, run)
+    else:
+        yield Finding("ok", "there is a partition for now")
+    if period is not None:
+        after = partitions.later(partitions.start_of(split.now, period), period)
+        if split.covers(after):
+            yield Finding("ok", f"there is a partition for the next {period}")
+        else:
+            yield Finding("note", f"there is no partition for the next {period}", run)
+    if split.has_default:
+        yield Finding(
+            "note", "there is a default partition: no partition can be detached without holding up all writers"
+        )
+    for each in split.partitions:
+        if each.is_pending:
+            yield Finding("note", f"the detach of {each.sql} was stopped half-way", run)
+    if len(split.partitions) >= partitions.MAX_PARTITIONS:
+        yield Finding(
+            "note", f"{len(split.partitions)} partitions: no more are made for late events", f"{run} --keep 400d"
+        )
+
+
+def _policies(cursor: Any, table: Table, oid: int, found: _Found, purpose: Purpose) -> Iterator[Finding]:
+    cursor.execute("SELECT row_security_active(%s::oid)", (oid,))
+    if cursor.fetchone()[0] and purpose != "read":
+        text = f"row-level security holds for this role on {table.name}, and COPY is refused under it"
+        yield Finding("fail", text, f"ALTER ROLE {found.role} BYPASSRLS")
+    else:
+        yield Finding("note", "row-level security is on: policies decide which rows the role may write and see")
 
 
 def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Finding]:
@@ -260,6 +372,14 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
         name = identifier(fields.json)
         mend = f"ALTER TABLE {table.sql} ALTER COLUMN {name} TYPE JSONB USING to_jsonb({name})"
         yield Finding("fail", f"column {fields.json} is of type {json_type}, not JSON or JSONB", mend)
+    width = _WIDTH.fullmatch(columns.get(fields.user, ("", False, True))[0])
+    if width and int(width[1] or width[2]) < _USUAL_USER:
+        yield Finding(
+            "note",
+            f"column {fields.user} has room for {width[1] or width[2]} characters, and a UUID has "
+            f"{_USUAL_USER}: longer ids go to the fallback",
+            f"ALTER TABLE {table.sql} ALTER COLUMN {identifier(fields.user)} TYPE TEXT",
+        )
     for name, (_, is_demanding, _) in columns.items():
         if is_demanding and name not in filled:
             is_sound = False
@@ -297,11 +417,54 @@ def _ledger(cursor: Any, table: Table, found: _Found) -> Iterator[Finding]:
         yield Finding(
             "fail", "the role may not INSERT into the ledger", f"GRANT INSERT ON {table.ledger} TO {found.role}"
         )
-    elif may_delete and may_select:
-        yield Finding("ok", "the ledger is there, and the role may write and prune it")
+        return
+    cursor.execute(_LEDGER_KEY, (table.ledger,))
+    if not cursor.fetchone()[0]:
+        text = "the ledger has no primary key: a delivery that is in it would be entered, and its events written, again"
+        yield Finding("fail", text, f"ALTER TABLE {table.ledger} ADD PRIMARY KEY (delivery)")
+        return
+    if found.is_writable and (failing := _trial(cursor, table)) is not None:
+        yield failing
+        return
+    kind = _kind_of_ledger(engine_named(cursor, table.ledger))
+    if may_delete and may_select:
+        yield Finding("ok", f"the ledger is there, {kind}, and the role may write and prune it: it stays small")
     else:
-        text = "the ledger is there, and the role may write it; its old rows stay, since the role may not delete them"
+        text = (
+            f"the ledger is there, {kind}, and the role may write it, but not delete what is settled: it grows by a "
+            "row for each batch until `pawprint-logging maintain` is run"
+        )
         yield Finding("note", text, f"GRANT SELECT, DELETE ON {table.ledger} TO {found.role}")
+
+
+def _kind_of_ledger(engine: Engine | None) -> str:
+    if engine is None or engine.distribution is None:
+        return "a plain table"
+    return {
+        "reference": "a copy on each node, so that its writers wait for each other",
+        "local": "on the coordinator alone",
+    }.get(engine.distribution.kind, "distributed")
+
+
+def _trial(cursor: Any, table: Table) -> Finding | None:
+    """Enter a delivery and take it back; return what goes wrong."""
+    cursor.execute("SAVEPOINT trial")
+    try:
+        cursor.execute(claim_sql(table, new_delivery()))
+        is_entered = cursor.rowcount == 1
+    except psycopg2.Error as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT trial")
+        cursor.execute("SELECT row_security_active(%s::regclass)", (table.ledger,))
+        has_policies = cursor.fetchone()[0]
+        mend = f"ALTER TABLE {table.ledger} DISABLE ROW LEVEL SECURITY" if has_policies else None
+        return Finding("fail", f"the ledger takes no row: {failure(error).reason}", mend)
+    cursor.execute("ROLLBACK TO SAVEPOINT trial")
+    if is_entered:
+        return None
+    cursor.execute(_INTERFERERS, (table.ledger, table.ledger))
+    mends = [f"DROP {kind} {identifier(name)} ON {table.ledger}" for kind, name in cursor.fetchall()]
+    text = "something swallows the rows of the ledger, so that nothing guards against writing a batch twice"
+    return Finding("fail", text, "; ".join(mends) or None)
 
 
 def _reading(table: Table, found: _Found, *, may_select: bool, is_needed: bool) -> Finding:

@@ -18,6 +18,10 @@ MAX_NAME_BYTES = 63
 _JSON = re.compile(r"\s*(?:pg_catalog\.)?jsonb?\b(?!\s*(?:\[|array\b))", re.IGNORECASE)
 _ARRAY = re.compile(r"\[\s*\d*\s*\]|\barray\b", re.IGNORECASE)
 _CONSTRAINT = re.compile(r"\b(?:default|check|generated)\b", re.IGNORECASE)
+#: types and clauses by which PostgreSQL fills a column itself
+_NUMBERED = re.compile(
+    r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
+)
 _TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp", re.IGNORECASE)
 
 
@@ -79,6 +83,7 @@ class Table:
             json=json_field,
             user_has_default="DEFAULT" in self.columns.get(user_field, "").upper(),
             kinds={column: kind_of(column_type) for column, column_type in self.columns.items()},
+            numbered=frozenset(name for name, column_type in self.columns.items() if _NUMBERED.search(column_type)),
         )
 
     def require_name(self) -> None:
@@ -155,7 +160,8 @@ def _checked_schema(schema: Any, json_field: str) -> OrderedDict[str, str]:
             raise ConfigurationError(f'schema: the type of column {name!r} must be text such as "TEXT NOT NULL"')
     if json_field in schema and kind_of(schema[json_field]) != "json":
         raise ConfigurationError(
-            f"schema: column {json_field!r} is the json_field, so its type must be JSON or JSONB; change it, or name another json_field"
+            f"schema: column {json_field!r} is the json_field, so its type must be JSON or JSONB; "
+            "change it, or name another json_field"
         )
     return OrderedDict(schema)
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from support.server import PASSWORD, USER, Server, free_port
+from .server import PASSWORD, USER, Server, free_port
 
 
 def find() -> str | None:

@@ -1,0 +1,31 @@
+"""`maintain`."""
+
+from __future__ import annotations
+
+import click
+
+from .program import State, command
+
+
+@command("maintain")
+@click.option(
+    "--keep",
+    metavar="AGE",
+    help="Drop, or delete, events that are older, such as 400d or 60w; at least 35d. By default none.",
+)
+@click.option(
+    "--ahead",
+    metavar="N",
+    type=int,
+    help="Partitions to make beside the present one; by default as last time, 3 at first.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def maintain(state: State, keep: str | None, ahead: int | None, dry_run: bool) -> None:
+    """Do what the table needs now and then; for cron.
+
+    Makes partitions ahead, drops what is too old, prunes the ledger, and says so, one sentence a line. The statistics
+    are brought up to date first, and outlive the events. Two at once do no harm.
+    """
+    done = state.connect("maintain").maintain(keep=keep, ahead=ahead, dry_run=dry_run)
+    for sentence in done or ["nothing to do"]:
+        click.echo(sentence)

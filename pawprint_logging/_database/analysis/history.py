@@ -1,0 +1,72 @@
+"""The days of activity that are kept, with those of the events that have come since: who came when, in few rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..reading.arrivals import Gap, look
+from ..reading.query import Sql
+from ..table.schema import Table
+from .days import DAY, FIRST, FORM, NEXT
+from .derived import DAYS, MEMORY, Work
+from .watermark import Events
+
+#: ranges of new numbers up to which they are looked up one by one
+MAX_RANGES = 100
+
+
+def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
+    """Return the query for every user's days of activity: the user's first day, the day, and the next one, if any.
+
+    None where they are not kept, or cannot be brought up to date by a look at what is new.
+
+    Args:
+        cursor: in a transaction all of whose statements see the same.
+        table: the events table.
+        events: the events.
+    """
+    work = Work(cursor, table, [])
+    if not (_may_read(work, MEMORY) and _may_read(work, DAYS)):
+        return None
+    memory = work.remembered("sessions")
+    number = events.number
+    if (
+        memory is None
+        or memory.get("form") != FORM
+        or number is None
+        or not number.is_indexed
+        or memory["number"] != number.column
+        or memory["identity"] != events.identity
+        or memory["tables"][1] != work.oid(DAYS)
+    ):
+        return None
+    days = work.beside(DAYS)
+    kept = f"SELECT {FIRST} AS first_day, {DAY} AS day, {NEXT} AS next_day FROM {days} AS kept"
+    ranges = look(cursor, events.table, number, [Gap(*each) for each in memory["gaps"]]).ranges
+    if not ranges:
+        return Sql(kept)
+    if len(ranges) > MAX_RANGES:
+        return None
+    # said with their bounds, so that the planner knows how few they are
+    among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
+    fresh = Sql(
+        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table}"
+        f" WHERE ({among}) AND {events.usable}",
+        tuple(bound for bounds in ranges for bound in bounds),
+    )
+    member = f"kept.{events.member}{events.collation}"
+    # only users who came since have other days, or another next one
+    return Sql(
+        f"WITH fresh AS MATERIALIZED ({fresh.text})"
+        f" {kept} WHERE NOT EXISTS (SELECT FROM fresh WHERE fresh.member = {member})"
+        f" UNION ALL SELECT first_value(day) OVER one, day, lead(day) OVER one FROM ("
+        f"SELECT {member} AS member, {DAY} AS day FROM {days} AS kept WHERE {member} IN (SELECT member FROM fresh)"
+        f" UNION SELECT member, day FROM fresh"
+        f") AS active WINDOW one AS (PARTITION BY member ORDER BY day)",
+        fresh.params,
+    )
+
+
+def _may_read(work: Work, suffix: str) -> bool:
+    name = work.table.beside(suffix)
+    return bool(work.one("SELECT coalesce(has_table_privilege(to_regclass(%s), 'SELECT'), false)", (name,))[0])

@@ -1,0 +1,65 @@
+"""Why connections are lost again and again, where the error itself does not say it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg2
+
+from .connection import Session
+from .sqlstate import STANDBY_AWAY, STATEMENT_POOLING
+
+#: seconds for each answer
+_TIMEOUT = 5.0
+
+
+def why_lost(session: Session) -> str | None:
+    """Return why a connection was lost, or a COMMIT not answered, as far as a new connection can tell; never raises.
+
+    Args:
+        session: one of its own, which is closed in the end.
+    """
+    try:
+        with session.limit(_TIMEOUT), session.connection().cursor() as cursor:
+            if waits_for_standby(cursor):
+                return STANDBY_AWAY
+        return STATEMENT_POOLING if pools_by_statement(session) else None
+    except psycopg2.Error:
+        return None
+    finally:
+        with suppress(psycopg2.Error):
+            session.close()
+
+
+def waits_for_standby(cursor: Any) -> bool:
+    """Return whether a COMMIT is waiting for a synchronous standby; of others' only pg_read_all_stats sees it."""
+    cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')")
+    return bool(cursor.fetchone()[0])
+
+
+def pools_by_statement(session: Session) -> bool:
+    """Return whether a pooler closes the connection when a transaction begins, of which libpq hands on no reason.
+
+    A statement by itself passes.
+    """
+    try:
+        with session.limit(_TIMEOUT), session.connection().cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.execute("BEGIN")
+            cursor.execute("ROLLBACK")
+    except psycopg2.Error as error:
+        return "statement pooling mode" in str(error) or (
+            error.pgcode is None and session.is_lost and _answers(session)
+        )
+    return False
+
+
+def _answers(session: Session) -> bool:
+    session.discard()
+    try:
+        with session.limit(_TIMEOUT), session.connection().cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error:
+        return False
+    return True

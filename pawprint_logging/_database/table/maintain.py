@@ -1,0 +1,479 @@
+"""What has to be done now and then: partitions ahead, what is too old, the ledger.
+
+Every step is bounded and commits by itself, and the next run goes on where one was stopped. Nothing holds up a writer
+for longer than a lock's limit: ``DETACH … CONCURRENTLY`` and ``ATTACH`` take SHARE UPDATE EXCLUSIVE on the table, and
+what needs more waits for `partitions.LOCK_TIMEOUT`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import psycopg2
+
+from ...errors import ConfigurationError
+from ..session.connection import BEGIN, Session
+from . import ddl, partitions, pruning
+from .engine import Engine, engine_of, extension_schema
+from .ledger import KEEP_DAYS
+from .partitions import BEGIN_MAKING, LOCK_TIMEOUT, MAX_PARTITIONS, Partition, Plan, Split, span
+from .schema import Table, identifier
+
+#: rows, or blocks, that one DELETE goes through
+_ROWS, _BLOCKS = 5_000, 1_024
+#: seconds for which a detach waits for transactions that still use the partition; nobody waits for it meanwhile
+_PATIENCE = 10.0
+#: seconds after which a statement of ours counts as lost
+_TIMEOUT = 120.0
+#: what a transaction that deletes begins with
+_BEGIN_DELETING = (
+    f"{BEGIN}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; SET LOCAL statement_timeout = '{_TIMEOUT / 2:g}s'"
+)
+
+_IS_INDEXED = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam AND m.amname = 'btree'
+    WHERE i.indrelid = c.oid AND a.attname = %s AND i.indisvalid AND i.indpred IS NULL),
+  pg_relation_size(c.oid) / current_setting('block_size')::bigint
+FROM pg_class c WHERE c.oid = %s::regclass
+"""
+
+_AGE = re.compile(r"\s*(\d{1,6})\s*([hdw])\s*", re.IGNORECASE)
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_UTC = timezone.utc
+
+
+class Wish(NamedTuple):
+    """What is asked of one run; see `maintain`."""
+
+    keep: timedelta | None
+    ahead: int | None
+    dry_run: bool
+
+
+def checked(keep: timedelta | str | None, ahead: int | None, *, dry_run: bool) -> Wish:
+    """Return what is asked for.
+
+    Raises:
+        ConfigurationError: it cannot be done.
+    """
+    age = keep
+    if isinstance(keep, str):
+        match = _AGE.fullmatch(keep)
+        age = int(match[1]) * _UNITS[match[2].lower()] if match else None
+        if age is None:
+            raise ConfigurationError(f'keep must be an age such as "400d", "60w" or a timedelta, not {keep!r}')
+    if age is not None and not isinstance(age, timedelta):
+        raise ConfigurationError(f'keep must be an age such as "400d", "60w" or a timedelta, not {keep!r}')
+    if age is not None and age < timedelta(days=KEEP_DAYS):
+        raise ConfigurationError(
+            f'keep must be at least "{KEEP_DAYS}d", which is how long an event may be in doubt and come back by '
+            f"replay; not {keep!r}"
+        )
+    if ahead is not None and (isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= 400):
+        raise ConfigurationError(f"ahead must be a number of partitions from 0 to 400, not {ahead!r}")
+    return Wish(age, ahead, dry_run)
+
+
+def maintain(
+    new_session: Callable[[], Session],
+    table: Table,
+    wish: Wish,
+    bring_up_to_date: Callable[[], bool],
+) -> list[str]:
+    """Do what has to be done, and return it as sentences.
+
+    Args:
+        new_session: makes a session of the table's database.
+        table: the table.
+        wish: what `checked` returned.
+        bring_up_to_date: brings the statistics up to date, before events go; returns whether there are any.
+
+    Raises:
+        ConfigurationError: the role may not, or the table is none that can be looked after.
+        psycopg2.errors.UndefinedTable: there is no such table.
+        psycopg2.Error: the database could not be reached.
+    """
+    with closing(new_session()) as session, closing(new_session()) as guard:
+        engine, split = _look(session, table)
+        _check_rights(session, table, engine, wish)
+        plan = _plan(session, table, split, wish)
+        run = _Run(session, table, engine, plan, wish)
+        with _alone(guard, engine) as is_alone:
+            if not is_alone:
+                return [f"another run looks after {table.name} just now; nothing was done"]
+            if wish.keep is not None:
+                run.tell_statistics(bring_up_to_date)
+            run.note_plan()
+            if split is not None:
+                run.partitioned()
+            elif wish.keep is not None and engine.kind == "hypertable":
+                run.chunks()
+            elif wish.keep is not None:
+                run.rows()
+            run.ledger()
+        return run.done
+
+
+def _look(session: Session, table: Table) -> tuple[Engine, Split | None]:
+    with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+        engine = engine_of(cursor, table)
+        if engine is None:
+            cursor.execute("SELECT %s::regclass", (table.sql,))  # raises what everybody expects
+        assert engine is not None
+        if engine.relkind not in ("r", "p"):
+            raise ConfigurationError(f"{table.name} is no table that holds events itself; name the table behind it")
+        return engine, partitions.split_of(cursor, table, engine)
+
+
+def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) -> None:
+    """Raise one error, before anything is done, where the role may not do what is asked for."""
+    role = identifier(engine.role)
+    with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+        needs_owner = engine.kind in ("partitioned", "hypertable")
+        if needs_owner and not engine.is_owner:
+            raise ConfigurationError(
+                f"only its owner may look after {table.name}: connect as {engine.owner}, "
+                f"or GRANT {identifier(engine.owner)} TO {role}"
+            )
+        if needs_owner and not engine.may_create:
+            raise ConfigurationError(
+                f"the role may not make partitions: GRANT CREATE ON SCHEMA {identifier(engine.schema)} TO {role}"
+            )
+        cursor.execute(
+            "SELECT has_table_privilege(%s, 'SELECT') AND has_table_privilege(%s, 'DELETE')", 2 * (engine.oid,)
+        )
+        if wish.keep is not None and not cursor.fetchone()[0]:
+            raise ConfigurationError(
+                f"the role may not delete old events: GRANT SELECT, DELETE ON {table.sql} TO {role}"
+            )
+        if not ddl.exists(cursor, table.ledger):
+            raise ConfigurationError(
+                f"the ledger of {table.name} is missing: make it with create_table(if_not_exists=True)"
+            )
+        cursor.execute(
+            "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (table.ledger,)
+        )
+        if needs_owner and not cursor.fetchone()[0]:  # writers go by what is recorded with it
+            raise ConfigurationError(
+                f"{table.name} and its ledger have different owners: ALTER TABLE {table.ledger} OWNER TO "
+                f"{identifier(engine.owner)}"
+            )
+        if not pruning.may_delete(cursor, table):
+            raise ConfigurationError(
+                f"the role may not prune the ledger: GRANT SELECT, DELETE ON {table.ledger} TO {role}"
+            )
+
+
+def _plan(session: Session, table: Table, split: Split | None, wish: Wish) -> Plan:
+    """Return the plan from now on."""
+    with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+        old = partitions.plan_of(cursor, table) if split is None else split.plan
+    plan = Plan(old.period, wish.keep or old.keep, old.ahead if wish.ahead is None else wish.ahead)
+    if split is not None and plan.period is not None:
+        first, last = split._replace(plan=plan).bounds(plan.period)
+        days = {"day": 1, "week": 7, "month": 30}[plan.period]
+        if (last - first).days / days > MAX_PARTITIONS:
+            raise ConfigurationError(
+                f"keep: so much by the {plan.period} are more than {MAX_PARTITIONS} partitions, each of which costs "
+                "every query locks; keep less, or make the table with longer ones"
+            )
+    return plan
+
+
+@contextmanager
+def _alone(guard: Session, engine: Engine) -> Iterator[bool]:
+    """Hold, on a connection of its own, the lock of whoever looks after the table.
+
+    A detach cannot be in a transaction, and a session's lock would be another client's behind PgBouncer.
+    """
+    with guard.transaction(f"{BEGIN}; SET LOCAL idle_in_transaction_session_timeout = 0") as cursor:
+        cursor.execute(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('pawprint_logging maintain', %s))", (engine.oid,)
+        )
+        yield bool(cursor.fetchone()[0])
+
+
+class _Run:
+    """One run, which says in `done` what it did."""
+
+    def __init__(self, session: Session, table: Table, engine: Engine, plan: Plan, wish: Wish) -> None:
+        self._session = session
+        self._table = table
+        self._engine = engine
+        self._plan = plan
+        self._wish = wish
+        self.done: list[str] = []
+
+    def _say(self, did: str, would: str | None = None) -> None:
+        self.done.append(f"would {would or did}" if self._wish.dry_run else did)
+
+    @contextmanager
+    def _transaction(self, begin: str = BEGIN_MAKING) -> Iterator[Any]:
+        with self._session.limit(_TIMEOUT), self._session.transaction(begin) as cursor:
+            yield cursor
+
+    def tell_statistics(self, bring_up_to_date: Callable[[], bool]) -> None:
+        """Bring the statistics up to date, so that they outlive the events."""
+        if not self._wish.dry_run and bring_up_to_date():
+            self.done.append("brought the statistics up to date")
+
+    def note_plan(self) -> None:
+        """Record what writers go by, before anything is dropped."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (self._table.ledger,)
+            )
+            is_owner = cursor.fetchone()[0]
+            if is_owner and not self._wish.dry_run and partitions.plan_of(cursor, self._table) != self._plan:
+                partitions.record(cursor, self._table, self._plan)
+
+    def _split(self) -> Split:
+        with self._transaction() as cursor:
+            split = partitions.split_of(cursor, self._table)
+        assert split is not None
+        return split._replace(plan=self._plan)
+
+    # ---- partitions
+
+    def partitioned(self) -> None:
+        """Finish what is pending, make partitions ahead, drop what is too old."""
+        is_finished = self._finish()
+        self._ahead()
+        self._drop_leftovers()
+        if self._wish.keep is not None and is_finished:  # no other can be detached before
+            self._drop_old(self._wish.keep)
+
+    def _finish(self) -> bool:
+        is_finished = True
+        for partition in [each for each in self._split().partitions if each.is_pending]:
+            if self._wish.dry_run:
+                self._say(f"finish the detach of {partition.sql}")
+            elif self._try(f"ALTER TABLE {self._engine.sql} DETACH PARTITION {partition.sql} FINALIZE"):
+                self._say(f"finished the detach of {partition.sql}")
+                self._mark(partition)
+            else:
+                self.done.append(f"the detach of {partition.sql} waits for a transaction that still reads it")
+                is_finished = False
+        return is_finished
+
+    def _ahead(self) -> None:
+        split = self._split()
+        if split.plan.period is None:
+            self.done.append(f"{self._table.name} is not partitioned by day, week or month: no partition was made")
+            return
+        starts = partitions.ahead_of(split)
+        if not starts:
+            return
+        if not self._wish.dry_run:
+            try:
+                with self._transaction() as cursor:
+                    partitions.one_maker(cursor, self._engine)
+                    starts = partitions.make(cursor, split, starts)
+            except psycopg2.errors.LockNotAvailable:
+                self.done.append(f"somebody holds a lock on {self._table.name}: no partition was made ahead")
+                return
+        if starts:
+            end = partitions.later(starts[-1], split.plan.period)
+            number = f"{len(starts)} partition{'s' * (len(starts) > 1)} ahead, for {span(starts[0], end)}"
+            self._say(f"made {number}", f"make {number}")
+
+    def _drop_old(self, keep: timedelta) -> None:
+        split = self._split()
+        limit = split.now - keep
+        old = [each for each in split.partitions if each.end <= limit and not each.is_default and not each.is_pending]
+        dropped: list[Partition] = []
+        for partition in old:
+            if not self._wish.dry_run and not self._detach(partition, has_default=split.has_default):
+                self.done.append(f"{partition.sql} stays for now: a transaction still reads it")
+                break  # it is pending, and only one can be
+            if not self._wish.dry_run and not self._try(f"DROP TABLE IF EXISTS {partition.sql}"):
+                self.done.append(f"{partition.sql} is detached, and stays for now: a transaction still reads it")
+                continue
+            dropped.append(partition)
+        if dropped:
+            number = f"{len(dropped)} partition{'s' * (len(dropped) > 1)}, of {span(dropped[0].start, dropped[-1].end)}"
+            self._say(f"dropped {number}", f"drop {number}")
+
+    def _detach(self, partition: Partition, *, has_default: bool) -> bool:
+        self._mark(partition)
+        detach = f"ALTER TABLE {self._engine.sql} DETACH PARTITION {partition.sql}"
+        if has_default or self._engine.distribution is not None:  # neither can CONCURRENTLY
+            return self._try(detach)
+        connection = self._session.connection()
+        # not by a setting, which would stay with the session of a pooler
+        timer = threading.Timer(_PATIENCE, connection.cancel)
+        timer.start()
+        try:
+            with self._session.limit(_TIMEOUT), connection.cursor() as cursor:
+                cursor.execute(f"{detach} CONCURRENTLY")
+        except (psycopg2.errors.QueryCanceled, psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+            return False
+        finally:
+            timer.cancel()
+            timer.join()
+        return True
+
+    def _mark(self, partition: Partition) -> None:
+        """Leave word that a partition is to be dropped, for the run after one that is killed in between."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                f"COMMENT ON TABLE {partition.sql.replace('%', '%%')} IS %s", (f"{ddl.DETACHED} {self._engine.oid}",)
+            )
+
+    def _drop_leftovers(self) -> None:
+        with self._transaction() as cursor:
+            found = ddl.leftovers(cursor, self._table)
+        for _, name in found:
+            if self._wish.dry_run or self._try(f"DROP TABLE IF EXISTS {name}"):
+                self._say(f"dropped {name}, which was detached before", f"drop {name}, which was detached before")
+
+    def _try(self, statement: str) -> bool:
+        """Execute a statement that needs a strong lock; return False if that is not to be had."""
+        try:
+            with self._transaction() as cursor:
+                cursor.execute(statement)
+        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled, psycopg2.errors.DeadlockDetected):
+            return False
+        return True
+
+    # ---- chunks and rows
+
+    def _limit(self) -> str:
+        assert self._wish.keep is not None
+        with self._transaction() as cursor:
+            cursor.execute("SELECT clock_timestamp() - %s", (self._wish.keep,))
+            limit: datetime = cursor.fetchone()[0]
+        return limit.astimezone(_UTC).replace(tzinfo=None).isoformat(" ")
+
+    def _time_type(self, cursor: Any) -> str:
+        cursor.execute(
+            "SELECT format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = %s AND attname = %s AND NOT attisdropped",
+            (self._engine.oid, self._table.fields.timestamp),
+        )
+        row = cursor.fetchone()
+        found = "" if row is None else str(row[0])
+        if not found.startswith(("timestamp", "date")):
+            raise ConfigurationError(
+                f"keep: {self._table.name} has no time in column {self._table.fields.timestamp!r}; name its column in "
+                "timestamp_field"
+            )
+        return found
+
+    def chunks(self) -> None:
+        """Drop a hypertable's chunks that are too old."""
+        limit = self._limit()
+        with self._transaction(_BEGIN_DELETING) as cursor:
+            schema = extension_schema(cursor, "timescaledb")
+            function = "show_chunks" if self._wish.dry_run else "drop_chunks"
+            kind = self._time_type(cursor)
+            cursor.execute(
+                f"SELECT count(*) FROM {schema}.{function}(%s::regclass, older_than => %s::{kind})",
+                (self._engine.sql, limit),
+            )
+            number = cursor.fetchone()[0]
+        if number:
+            what = f"{number} chunk{'s' * (number > 1)} older than {limit[:10]}"
+            self._say(f"dropped {what}", f"drop {what}")
+
+    def rows(self) -> None:
+        """Delete the rows that are too old, some thousands at a time."""
+        limit = self._limit()
+        with self._transaction() as cursor:
+            kind = self._time_type(cursor)
+            leaves = self._leaves(cursor)
+        if self._wish.dry_run:
+            gone = self._count(limit, kind)
+        elif self._engine.is_distributed:
+            gone = self._delete_by_time(limit, kind)
+        else:
+            gone = sum(self._delete_from(leaf, limit, kind) for leaf in leaves)
+        if gone:
+            what = f"{gone} row{'s' * (gone > 1)} older than {limit[:10]}"
+            self._say(f"deleted {what}", f"delete {what}")
+
+    def _count(self, limit: str, kind: str) -> int:
+        name, time = self._engine.sql.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
+        with self._transaction(_BEGIN_DELETING) as cursor:
+            cursor.execute(f"SELECT count(*) FROM {name} WHERE {time} < %s::{kind}", (limit,))
+            return int(cursor.fetchone()[0])
+
+    def _leaves(self, cursor: Any) -> list[str]:
+        """Return the names of the tables that hold rows: itself, or its partitions."""
+        if self._engine.relkind == "r":
+            return [self._engine.sql]
+        cursor.execute(
+            "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_partition_tree(%s) t"
+            " JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.isleaf",
+            (self._engine.oid,),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+    def _delete_from(self, leaf: str, limit: str, kind: str) -> int:
+        name, time = leaf.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
+        with self._transaction() as cursor:
+            cursor.execute(_IS_INDEXED, (self._table.fields.timestamp, leaf))
+            is_indexed, blocks = cursor.fetchone()
+        gone = 0
+        if not is_indexed:  # block by block: however large the table is, a statement reads so many
+            for first in range(0, int(blocks), _BLOCKS):
+                gone += self._delete(
+                    f"DELETE FROM ONLY {name} WHERE ctid >= %s::tid AND ctid < %s::tid AND {time} < %s::{kind}",
+                    (f"({first},0)", f"({first + _BLOCKS},0)", limit),
+                )
+            return gone
+        low = "-infinity"  # where the last statement came to: the entries before it are dead, and still in the index
+        while True:
+            with self._transaction(_BEGIN_DELETING) as cursor:
+                cursor.execute(
+                    f"WITH old AS MATERIALIZED (SELECT ctid FROM ONLY {name} WHERE {time} >= %s::{kind}"
+                    f" AND {time} < %s::{kind} ORDER BY {time} LIMIT {_ROWS}),"
+                    f" gone AS (DELETE FROM ONLY {name} WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))"
+                    f" RETURNING {time} AS moment)"
+                    " SELECT count(*), max(moment)::text, (SELECT count(*) FROM old) FROM gone",
+                    (low, limit),
+                )
+                number, highest, seen = cursor.fetchone()
+            gone += int(number)
+            if seen < _ROWS or highest is None:
+                return gone
+            low = highest
+
+    def _delete_by_time(self, limit: str, kind: str) -> int:
+        """Delete day by day, on every node at once: rows that are spread have no place that could be named."""
+        name, time = self._engine.sql.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
+        gone = 0
+        while True:
+            with self._transaction() as cursor:
+                cursor.execute(f"SELECT min({time})::text FROM {name} WHERE {time} < %s::{kind}", (limit,))
+                first = cursor.fetchone()[0]
+            if first is None:
+                return gone
+            gone += self._delete(
+                f"DELETE FROM {name} WHERE {time} < least(%s::{kind}, %s::{kind} + INTERVAL '1 day')", (limit, first)
+            )
+
+    def _delete(self, statement: str, params: tuple[Any, ...]) -> int:
+        with self._transaction(_BEGIN_DELETING) as cursor:
+            cursor.execute(statement, params)
+            return int(cursor.rowcount)
+
+    # ---- the ledger
+
+    def ledger(self) -> None:
+        """Take out of the ledger what nobody asks for any more."""
+        if self._wish.dry_run:
+            with self._transaction() as cursor:
+                number = pruning.prunable(cursor, self._table)
+        else:
+            with self._session.connection().cursor() as look:
+                number = pruning.prune(self._delete, look, self._table)
+        if number:
+            what = f"{number} settled row{'s' * (number > 1)} out of the ledger"
+            self._say(f"took {what}", f"take {what}")

@@ -1,0 +1,392 @@
+"""Partitions by time: which there are, which there should be, and making those that are missing.
+
+A partition is made as a table of its own and then attached, never as ``PARTITION OF``: that takes ACCESS EXCLUSIVE on
+the table, so that a reader who keeps a transaction open holds up every writer, and two writers after their COPY are a
+deadlock. ``ATTACH PARTITION`` takes SHARE UPDATE EXCLUSIVE, which COPY does not mind:
+https://www.postgresql.org/docs/current/sql-altertable.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal, NamedTuple, get_args
+
+import psycopg2
+
+from ..._capture import copyline
+from ..._capture.moment import parse
+from ..._capture.row import Row
+from ...errors import ConfigurationError
+from ..session.connection import BEGIN, Session
+from .engine import Engine, engine_of
+from .schema import Table, derived_name, identifier
+
+#: how long a partition is; weeks begin on Monday, everything is in UTC
+Period = Literal["day", "week", "month"]
+
+#: how far back a partition is made for a late event, where nothing else is recorded
+DEFAULT_KEEP = timedelta(days=400)
+#: partitions that are made ahead, beside the present one
+DEFAULT_AHEAD = 3
+#: partitions from which on no more are made: each costs every plan and every DROP locks, of which there are few (53200)
+MAX_PARTITIONS = 1000
+
+#: seconds for which somebody who makes or drops partitions waits for a lock
+LOCK_TIMEOUT = 1
+#: seconds that the whole of it may take
+_TIMEOUT = 20.0
+#: what a transaction that looks at partitions begins with: bounds are printed in the session's style
+BEGIN_MAKING = (
+    f"{BEGIN}; SET LOCAL datestyle = 'ISO'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; "
+    f"SET LOCAL statement_timeout = '{_TIMEOUT:g}s'; SET LOCAL idle_in_transaction_session_timeout = '{_TIMEOUT:g}s'"
+)
+
+_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+_LATEST = datetime.max.replace(tzinfo=timezone.utc)
+_BOUNDS = re.compile(r"FOR VALUES FROM \((.*)\) TO \((.*)\)")
+
+_PARTITIONS = """
+SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), pg_get_expr(c.relpartbound, c.oid),
+  i.inhdetachpending
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = %s
+"""
+
+#: what a partition has to have of its table; identity and indexes it gets when it is attached
+_LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
+
+#: somebody else has made it (duplicate table, overlapping partition), is about to (lock, deadlock), or the batch's next
+#: attempt will find out
+_ELSEWHERE = ("42P07", "42P17", "55P03", "40P01")
+
+
+class Plan(NamedTuple):
+    """How a table is to be split; it is recorded with it, as the comment on the ledger.
+
+    Args:
+        period: how long a partition is, None if it is not known.
+        keep: how old events may be; older ones have no partition, and get none.
+        ahead: partitions made ahead.
+    """
+
+    period: Period | None = None
+    keep: timedelta = DEFAULT_KEEP
+    ahead: int = DEFAULT_AHEAD
+
+
+class Partition(NamedTuple):
+    """One partition.
+
+    Args:
+        oid: its OID.
+        sql: its quoted name, with its schema.
+        start, end: what it holds, from and up to; the first and last of times for what has no bound.
+        is_default: whether it takes what no other takes.
+        is_pending: whether a DETACH … CONCURRENTLY was stopped half-way.
+    """
+
+    oid: int
+    sql: str
+    start: datetime
+    end: datetime
+    is_default: bool = False
+    is_pending: bool = False
+
+
+class Split(NamedTuple):
+    """A table split by ranges of time, as it is now: what it is, its plan, its partitions, and the server's time."""
+
+    engine: Engine
+    plan: Plan
+    partitions: list[Partition]
+    now: datetime
+
+    def covers(self, moment: datetime) -> bool:
+        """Return whether there is a partition for a moment."""
+        return any(
+            each.is_default or each.start <= moment < each.end for each in self.partitions if not each.is_pending
+        )
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a default partition."""
+        return any(each.is_default for each in self.partitions)
+
+    def bounds(self, period: Period) -> tuple[datetime, datetime]:
+        """Return the starts of the first and the last partition that may be made."""
+        first = start_of(max(self.now - self.plan.keep, _EARLIEST + timedelta(days=40)), period)
+        if later(first, period) <= self.now - self.plan.keep:
+            first = later(first, period)
+        return first, later(start_of(self.now, period), period, self.plan.ahead + 1)
+
+
+# ---- the calendar
+
+
+def checked_period(value: Any, option: str = "partition_by") -> Period:
+    """Return a period.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if value not in get_args(Period):
+        raise ConfigurationError(f'{option} must be "day", "week" or "month", not {value!r}')
+    return value  # type: ignore[no-any-return]
+
+
+def start_of(moment: datetime, period: Period) -> datetime:
+    """Return the beginning of the period that a moment, in UTC, is in."""
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if period == "month" else day
+
+
+def later(start: datetime, period: Period, number: int = 1) -> datetime:
+    """Return the beginning of the period that is so many periods later."""
+    if period == "month":
+        months = start.year * 12 + start.month - 1 + number
+        return start.replace(year=months // 12, month=months % 12 + 1)
+    return start + timedelta(days=number * (7 if period == "week" else 1))
+
+
+def name_of(table: str, start: datetime, period: Period) -> str:
+    """Return the name of a partition."""
+    return derived_name(table, start.strftime({"day": "__p%Y%m%d", "week": "__p%Gw%V", "month": "__p%Y%m"}[period]))
+
+
+def span(start: datetime, end: datetime) -> str:
+    """Return the days of a partition in words."""
+    last = end - timedelta(days=1) if end != _LATEST else end
+    return f"{start:%Y-%m-%d}" if last <= start else f"{start:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+
+# ---- what there is
+
+
+def plan_of(cursor: Any, table: Table) -> Plan:
+    """Return what is recorded with the table, or a plan without a period."""
+    cursor.execute("SELECT obj_description(to_regclass(%s), 'pg_class')", (table.ledger,))
+    try:
+        known = json.loads(cursor.fetchone()[0] or "{}")
+        period = known.get("partition_by")
+        return Plan(
+            period if period in get_args(Period) else None,
+            timedelta(days=float(known.get("keep_days", DEFAULT_KEEP.days))),
+            int(known.get("ahead", DEFAULT_AHEAD)),
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError):  # somebody's own comment
+        return Plan()
+
+
+def record(cursor: Any, table: Table, plan: Plan) -> None:
+    """Record a plan with the table."""
+    days = plan.keep / timedelta(days=1)
+    known = {"partition_by": plan.period, "keep_days": int(days) if days == int(days) else days, "ahead": plan.ahead}
+    cursor.execute(f"COMMENT ON TABLE {table.ledger.replace('%', '%%')} IS %s", (json.dumps(known),))
+
+
+def split_of(cursor: Any, table: Table, engine: Engine | None = None) -> Split | None:
+    """Return how a table is split by ranges of its time, or None if it is not.
+
+    Args:
+        cursor: in a transaction that began with `BEGIN_MAKING`.
+        table: the table.
+        engine: what it is, if that is known.
+    """
+    engine = engine or engine_of(cursor, table)
+    if engine is None or engine.kind != "partitioned" or engine.column != table.fields.timestamp:
+        return None
+    cursor.execute("SELECT clock_timestamp()")
+    now = cursor.fetchone()[0].astimezone(timezone.utc)
+    cursor.execute(_PARTITIONS, (engine.oid,))
+    found = sorted((_partition(*row) for row in cursor.fetchall()), key=lambda each: (each.start, each.end))
+    plan = plan_of(cursor, table)
+    return Split(engine, plan if plan.period else plan._replace(period=_period_of(found)), found, now)
+
+
+def _partition(oid: int, sql: str, bound: str, is_pending: bool) -> Partition:
+    match = _BOUNDS.fullmatch(bound or "")
+    if match is None:
+        return Partition(oid, sql, _EARLIEST, _LATEST, is_default=True, is_pending=is_pending)
+    return Partition(oid, sql, _bound(match[1], _EARLIEST), _bound(match[2], _LATEST), is_pending=is_pending)
+
+
+def _bound(text: str, unbounded: datetime) -> datetime:
+    text = text.strip("'")
+    if "BC" in text or text == "-infinity":
+        return _EARLIEST
+    return parse(text) or unbounded
+
+
+def _period_of(partitions: Sequence[Partition]) -> Period | None:
+    """Return how long the newest partition with two bounds is, if that is a period of ours."""
+    for each in reversed(partitions):
+        for period in get_args(Period):
+            is_bounded = each.start > _EARLIEST and each.end < _LATEST
+            if is_bounded and start_of(each.start, period) == each.start and later(each.start, period) == each.end:
+                return period  # type: ignore[no-any-return]
+    return None
+
+
+# ---- making them
+
+
+def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime]:
+    """Make the partitions that begin at these times, inside the open transaction; return those that were made.
+
+    One that somebody else has made is fine.
+
+    Args:
+        cursor: in a transaction that began with `BEGIN_MAKING`.
+        split: the table; its plan has a period.
+        starts: beginnings of periods, for which there is no partition.
+    """
+    engine, period = split.engine, split.plan.period
+    assert period is not None
+    made = []
+    for start in starts:
+        partition = f"{identifier(engine.schema)}.{identifier(name_of(engine.name, start, period))}"
+        bounds = f"FROM ('{start:%Y-%m-%d}') TO ('{later(start, period):%Y-%m-%d}')"
+        statements = [
+            f"CREATE TABLE {partition} (LIKE {engine.sql} {_LIKE})",
+            f"ALTER TABLE {engine.sql} ATTACH PARTITION {partition} FOR VALUES {bounds}",
+        ]
+        if engine.owner != engine.role:
+            statements.insert(1, f"ALTER TABLE {partition} OWNER TO {identifier(engine.owner)}")
+        cursor.execute("SAVEPOINT partition")
+        try:
+            cursor.execute("; ".join(statements))
+        except psycopg2.Error as error:
+            if error.pgcode not in ("42P07", "42P17"):
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT partition")
+        else:
+            made.append(start)
+        cursor.execute("RELEASE SAVEPOINT partition")
+    return made
+
+
+def one_maker(cursor: Any, engine: Engine) -> None:
+    """Wait until nobody else makes partitions of this table; until the transaction ends, nobody will.
+
+    Raises:
+        psycopg2.errors.LockNotAvailable: somebody takes longer than `LOCK_TIMEOUT`.
+    """
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('pawprint_logging partitions', %s))", (engine.oid,))
+
+
+def ahead_of(split: Split) -> list[datetime]:
+    """Return the beginnings of the partitions that are missing from now to as far ahead as the plan says."""
+    period = split.plan.period
+    if period is None:
+        return []
+    first = start_of(split.now, period)
+    wanted = (later(first, period, number) for number in range(split.plan.ahead + 1))
+    return [start for start in wanted if not split.covers(start)]
+
+
+def is_missing_partition(error: BaseException | None) -> bool:
+    """Return whether an error says that there is no partition for a row.
+
+    It has the SQLSTATE of a CHECK constraint, but names none.
+    """
+    return isinstance(error, psycopg2.Error) and error.pgcode == "23514" and error.diag.constraint_name is None
+
+
+def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
+    """Make the partitions that rows lack, in a transaction of its own; return whether to try the rows once more.
+
+    Only those that the table's plan allows (see `Split.bounds`), and only where the role may. Call it after the
+    ROLLBACK of the transaction that was refused. What goes wrong here is no error: the rows are then refused, each by
+    itself.
+
+    Args:
+        session: without an open transaction.
+        table: the table.
+        rows: those that were refused, or the batch that they are in.
+    """
+    try:
+        with session.limit(2 * _TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+            engine = engine_of(cursor, table)
+            if engine is None or engine.kind != "partitioned":
+                return False
+            may_make = engine.is_owner and engine.may_create
+            if may_make:
+                one_maker(cursor, engine)
+            split = split_of(cursor, table, engine)
+            if split is None or split.plan.period is None:
+                return False
+            lacking = [moment for moment in set(_moments(table, rows, split.now)) if _may_be_made(split, moment)]
+            missing = {start_of(moment, split.plan.period) for moment in lacking if not split.covers(moment)}
+            room = MAX_PARTITIONS - len(split.partitions)
+            if missing and may_make and room > 0:
+                make(cursor, split, sorted(missing, reverse=True)[:room])
+                return True
+            return len(lacking) > 0 and not missing  # somebody else made them meanwhile
+    except psycopg2.Error as error:
+        return error.pgcode in _ELSEWHERE
+
+
+def _may_be_made(split: Split, moment: datetime) -> bool:
+    period = split.plan.period
+    if period is None:
+        return False
+    first, last = split.bounds(period)
+    return first <= moment < later(last, period)
+
+
+def _moments(table: Table, rows: Iterable[Row], now: datetime) -> Iterator[datetime]:
+    """Yield the times of rows, as far as they are any; one without the column gets the present time from the server."""
+    field = table.fields.timestamp
+    for columns, line in rows:
+        if field not in columns:
+            yield now
+        elif (moment := parse(copyline.split(line)[columns.index(field)])) is not None:
+            yield moment
+
+
+class Stretches:
+    """Rows on their way into one COPY after another, cut where the partition of the next one is missing.
+
+    A COPY does not see a partition that was attached after it began.
+
+    Args:
+        rows: what is to be copied.
+        split: the table as it was before.
+        make: makes the partition that a row lacks, on another connection; returns whether it did.
+    """
+
+    def __init__(self, table: Table, rows: Iterable[Row], split: Split) -> None:
+        self._table = table
+        self._rows = iter(rows)
+        self._split = split
+        self._known: dict[bytes, bool] = {}
+        self.lacking: Row | None = None
+        self.is_done = False
+
+    def stretch(self) -> Iterator[Row]:
+        """Yield rows up to one whose partition may be made, which `lacking` then is."""
+        if self.lacking is not None:
+            yield self.lacking
+            self.lacking = None
+        field = self._table.fields.timestamp
+        for row in self._rows:
+            columns, line = row
+            # most begin with the day, as in 2026-11-25 10:00:00+00:00
+            place = columns.index(field) if field in columns else -1
+            key = line.split(b"\t", place + 1)[place][:10] if place >= 0 else b""
+            if not self._known.get(key, False) and self._lacks(key, row):
+                self.lacking = row
+                return
+            yield row
+        self.is_done = True
+
+    def _lacks(self, key: bytes, row: Row) -> bool:
+        moment = next(_moments(self._table, [row], self._split.now), None)
+        is_missing = moment is not None and _may_be_made(self._split, moment) and not self._split.covers(moment)
+        self._known[key] = True  # there by now, or none of those that are made: the server says
+        return is_missing

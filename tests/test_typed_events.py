@@ -1,0 +1,508 @@
+"""`Event`: what it is, how it travels, and what stands beside it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import logging
+import logging.handlers
+import pickle
+import queue
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+import structlog
+from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.msgspec import MsgspecFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pawprint_logging import Event, PawprintHandler, PawprintProcessor, declared_events, register_event
+from pawprint_logging._capture.declared import FieldType, declared_fields
+from pawprint_logging.testing import capture_events
+
+
+class Person(Event, name=None):
+    user_id: str
+
+
+class Bought(Person, name="bought"):
+    amount: Decimal
+    name: str | None = None
+    card: str = dataclasses.field(default="4111", repr=False)
+
+
+class Odd(Event, name="odd"):
+    self: int
+    keys: int
+    register: int
+    event: int
+    message: int
+    args: int
+    track: int
+
+
+BOUGHT = Bought(user_id="alice", amount=Decimal("12.50"))
+TEXT = "bought user_id='alice' amount=Decimal('12.50') name=None"
+METADATA = {"amount": 12.5, "name": None, "card": "4111"}
+
+
+def bare_logger() -> logging.Logger:
+    """Return a logger that nobody else has, so that no other handler sees its records."""
+    return logging.Logger("shop", logging.INFO)  # noqa: LOG001
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    logger = bare_logger()
+    logger.addHandler(PawprintHandler())
+    yield logger
+    for handler in logger.handlers:
+        handler.close()
+
+
+@pytest.fixture
+def events() -> Iterator[list[dict[str, Any]]]:
+    with capture_events() as captured:
+        yield captured
+
+
+def only(events: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """Return user, name and JSON column of the one event."""
+    (event,) = events
+    return event["user_id"], event["event"], event["metadata"]
+
+
+# ---- the class statement
+
+
+def test_an_event_is_frozen_and_takes_keywords_only() -> None:
+    for event in (BOUGHT, Event("x", name="a")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            event.name = "b"
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            del event.name
+    with pytest.raises(TypeError, match="positional"):
+        Bought("alice", Decimal(1))  # type: ignore[misc]
+    with pytest.raises(TypeError, match="amount"):
+        Bought(user_id="alice")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="nonsense"):
+        Bought(user_id="alice", amount=Decimal(1), nonsense=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("keywords", [{}, {"name": ""}, {"name": 5}, {"name": "bought"}, {"name": "fine", "other": 1}])
+def test_a_class_without_a_name_of_its_own_is_refused_at_its_statement(keywords: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="Wrong"):
+        type("Wrong", (Event,), {}, **keywords)
+    assert "fine" not in declared_events()
+
+
+def test_the_same_class_statement_may_be_run_again() -> None:
+    for _ in range(2):
+
+        class Again(Event, name="again"):
+            pass
+
+        assert declared_events()["again"] is Again
+
+
+def test_a_base_hands_fields_down_and_has_no_instances() -> None:
+    with pytest.raises(TypeError, match="Person is a base"):
+        Person(user_id="alice")
+    assert BOUGHT.user_id == "alice"
+    assert Person not in declared_events().values()
+
+
+def test_any_field_name_is_free() -> None:
+    assert [name for name in dir(Event) if not name.startswith("_")] == []
+    assert not hasattr(Event, "__slots__")
+    odd = Odd(self=1, keys=2, register=3, event=4, message=5, args=6, track=7)
+    direct = Event("odd", self=1, keys=2, register=3, event=4, message=5, args=6, track=7, name=8, cls=9)
+    assert (odd.self, odd.keys, odd.register, odd.event) == (1, 2, 3, 4)
+    assert direct.name == 8  # type: ignore[attr-defined]
+
+
+def test_the_direct_event_needs_a_name() -> None:
+    for wrong in ("", None, 5):
+        with pytest.raises(TypeError, match="name of an event"):
+            Event(wrong)  # type: ignore[arg-type]
+
+
+def test_text_and_repr() -> None:
+    assert str(BOUGHT) == TEXT
+    assert repr(BOUGHT) == "Bought(user_id='alice', amount=Decimal('12.50'), name=None)"
+    direct = Event("signup", user_id="alice", name="Alice\n")
+    assert str(direct) == r"signup user_id='alice' name='Alice\n'"
+    assert eval(repr(direct)) == direct
+
+
+def test_a_value_that_has_no_text_is_named() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert str(Event("x", mute=Mute())) == "x mute=<Mute>"
+
+
+def test_events_are_equal_hashed_copied_and_pickled_by_value() -> None:
+    for event in (BOUGHT, Event("x", a=1)):
+        for same in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
+            assert same == event
+            assert hash(same) == hash(event)
+    assert Event("x", a=1) != Event("y", a=1)
+    assert Event("bought", user_id="alice") != BOUGHT
+
+
+def test_what_is_declared_can_be_asked_for() -> None:
+    assert declared_events()["bought"] is Bought
+    assert declared_fields(Bought) == {
+        "user_id": FieldType(str, True),
+        "amount": FieldType(Decimal, True),
+        "name": FieldType(str | None, False),
+        "card": FieldType(str, False),
+    }
+
+
+# ---- as message, marker and event key
+
+
+def test_an_event_is_logged_as_the_message(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    log.info(BOUGHT)
+    assert only(events) == ("alice", "bought", METADATA)
+
+
+@pytest.mark.parametrize("key", ["track", "event"])
+def test_an_event_is_logged_beside_a_message(log: logging.Logger, events: list[dict[str, Any]], key: str) -> None:
+    log.info("%s bought", "Alice", extra={key: BOUGHT, "user_id": "bob", "path": "/"})
+    assert only(events) == ("alice", "bought", {"path": "/", **METADATA})
+
+
+def test_the_fields_may_be_called_what_logging_refuses(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    fields = {"self": 1, "keys": 2, "register": 3, "event": 4, "message": 5, "args": 6, "track": 7}
+    log.info(Odd(**fields))
+    log.info(Event("odd", **fields, name="Alice", exc_info=1, pawprint_fallback=2))
+    assert [event["event"] for event in events] == ["odd", "odd"]
+    assert events[0]["metadata"] == fields
+    assert events[1]["metadata"] == {**fields, "name": "Alice", "exc_info": 1, "pawprint_fallback": 2}
+
+
+def test_arguments_of_an_event_are_left_out_without_a_traceback(
+    log: logging.Logger, events: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = io.StringIO()
+    log.addHandler(logging.StreamHandler(printed))
+    log.info(BOUGHT, 5)
+    assert only(events)[1] == "bought"
+    assert printed.getvalue() == TEXT + "\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_the_text_of_an_event_is_a_message_like_any(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    log.info(str(BOUGHT))
+    log.info(f"{BOUGHT}")  # noqa: G004 - that is what is tested
+    assert events == []
+
+
+def test_an_event_of_a_logger_of_ours_is_none(events: list[dict[str, Any]]) -> None:
+    handler = PawprintHandler()
+    handler.handle(logging.LogRecord("pawprint_logging.fallback", 20, "", 1, BOUGHT, (), None))
+    assert events == []
+
+
+# ---- other classes
+
+
+class Model(pydantic.BaseModel):
+    user_id: str
+    lines: list[int] = []
+
+
+class Struct(msgspec.Struct):
+    user_id: str
+    lines: list[int] = []
+
+
+@attrs.frozen
+class Attrs:
+    user_id: str
+    lines: list[int] = attrs.field(factory=list)
+
+
+@pytest.mark.parametrize("cls", [Model, Struct, Attrs])
+def test_instances_of_registered_classes_are_events(
+    log: logging.Logger, events: list[dict[str, Any]], cls: Any
+) -> None:
+    assert register_event(cls, name=f"of {cls.__name__}") is cls
+    log.info(cls(user_id="alice", lines=[1]))
+    log.info("m", extra={"track": cls(user_id="alice", lines=[1])})
+
+    assert events[0] | {"timestamp": ""} == events[1] | {"timestamp": ""}
+    assert only(events[:1]) == ("alice", f"of {cls.__name__}", {"lines": [1]})
+    assert declared_fields(cls) == {"user_id": FieldType(str, True), "lines": FieldType(list[int], False)}
+
+
+def test_registered_classes_inside_an_event_are_objects(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    log.info(Event("x", a=Model(user_id="a"), b=Struct(user_id="b"), c=Attrs(user_id="c")))
+    assert [events[0]["metadata"][key]["user_id"] for key in "abc"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [int, "text", object(), Model(user_id="a")], ids=["int", "text", "object", "instance"]
+)
+def test_what_has_no_fields_cannot_be_registered(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="register_event"):
+        register_event(wrong, name="wrong")
+
+
+def test_a_registered_name_is_taken_once() -> None:
+    with pytest.raises(TypeError, match="bought"):
+        register_event(Model, name="bought")
+
+
+# ---- through queues
+
+
+def through(handler: logging.handlers.QueueHandler, message: Any, **options: Any) -> logging.LogRecord:
+    logger = bare_logger()
+    logger.addHandler(handler)
+    logger.info(message, **options)
+    record: logging.LogRecord = handler.queue.get_nowait()  # type: ignore[union-attr]
+    return record
+
+
+@pytest.mark.parametrize("is_pickled", [False, True])
+@pytest.mark.parametrize("event", [BOUGHT, Event("bought", user_id="alice", **METADATA)], ids=["typed", "direct"])
+def test_an_event_as_the_message_passes_a_queue_handler_without_a_formatter(
+    log: logging.Logger, events: list[dict[str, Any]], event: Event, is_pickled: bool
+) -> None:
+    record = through(logging.handlers.QueueHandler(queue.Queue()), event)
+    log.handle(pickle.loads(pickle.dumps(record)) if is_pickled else record)
+    assert only(events) == ("alice", "bought", METADATA)
+
+
+def test_behind_one_with_a_formatter_it_is_text(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    handler = logging.handlers.QueueHandler(queue.Queue())
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    record = through(handler, BOUGHT)
+    log.handle(record)
+    assert events == []
+    assert record.getMessage() == f"INFO {TEXT}"
+
+
+def test_as_an_extra_it_passes_one_with_a_formatter(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    handler = logging.handlers.QueueHandler(queue.Queue())
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    record = through(handler, "m", extra={"track": BOUGHT})
+    log.handle(pickle.loads(pickle.dumps(record)))
+    assert only(events) == ("alice", "bought", METADATA)
+
+
+def test_an_event_passes_a_socket_handler(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    handler = logging.handlers.SocketHandler("localhost", 9)
+    record = logging.LogRecord("shop", 20, "", 1, BOUGHT, (), None)
+    log.handle(logging.makeLogRecord(pickle.loads(handler.makePickle(record)[4:])))
+    assert only(events) == ("alice", "bought", METADATA)
+
+
+def raised() -> Exception:
+    try:
+        raise LookupError("no cart")
+    except LookupError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("message", "extra", "name"),
+    [
+        ("checkout failed", {"track": True}, "checkout failed"),
+        ("m", {"event": "failed"}, "failed"),
+        (BOUGHT, {}, "bought"),
+    ],
+)
+def test_a_flattened_record_keeps_name_and_exception(
+    log: logging.Logger, events: list[dict[str, Any]], message: Any, extra: dict[str, Any], name: str
+) -> None:
+    record = through(
+        logging.handlers.QueueHandler(queue.Queue()), message, extra=extra, exc_info=raised(), stack_info=True
+    )
+    log.handle(record)
+    _, found, metadata = only(events)
+    assert found == name
+    assert metadata["exception"]["type"] == "LookupError"
+    assert metadata["exception"]["message"] == "no cart"
+    assert metadata["exception"]["traceback"].startswith("Traceback")
+    assert "Stack" not in metadata["exception"]["traceback"]
+
+
+def test_a_message_that_talks_of_a_traceback_is_left_alone(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    text = "x\nTraceback (most recent call last):\n  y"
+    log.info(text, extra={"track": True})
+    assert only(events) == (None, text, {})
+
+
+# ---- beside others
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter, OrjsonFormatter, MsgspecFormatter])
+def test_python_json_logger_prints_its_text(formatter: Any) -> None:
+    printed, logger = io.StringIO(), bare_logger()
+    handler = logging.StreamHandler(printed)
+    handler.setFormatter(formatter())
+    logger.addHandler(handler)
+    logger.info(BOUGHT)
+    logger.info("m", extra={"track": BOUGHT})
+    one, two = map(json.loads, printed.getvalue().splitlines())
+    assert one["message"] == TEXT
+    assert two["message"] == "m"
+
+
+def test_rich_prints_its_text() -> None:
+    printed, logger = io.StringIO(), bare_logger()
+    logger.addHandler(RichHandler(console=Console(file=printed, width=200)))
+    logger.info(BOUGHT)
+    assert TEXT in printed.getvalue()
+
+
+def test_caplog_has_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("shop.caplog").warning(BOUGHT)
+    assert caplog.messages == [TEXT]
+    assert TEXT in caplog.text
+
+
+def test_loguru_takes_it_from_an_intercepting_handler() -> None:
+    from loguru import logger as loguru
+
+    printed = io.StringIO()
+    number = loguru.add(printed, format="{message}")
+
+    class Intercept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            loguru.log(record.levelname, record.getMessage())
+
+    logger = bare_logger()
+    logger.addHandler(Intercept())
+    logger.info(BOUGHT)
+    loguru.remove(number)
+    assert printed.getvalue().strip() == TEXT
+
+
+def test_sentrys_integration_takes_it_beside_the_handler(events: list[dict[str, Any]]) -> None:
+    import sentry_sdk
+    from sentry_sdk.integrations.logging import BreadcrumbHandler, EventHandler
+    from sentry_sdk.transport import Transport
+
+    sent: list[Any] = []
+
+    class Kept(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            sent.append(envelope.get_event())
+
+    logger = bare_logger()
+    for handler in (PawprintHandler(), BreadcrumbHandler(), EventHandler(level=logging.ERROR)):
+        logger.addHandler(handler)
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.init(dsn="http://key@localhost/1", transport=Kept, default_integrations=False)
+        logger.info(BOUGHT)
+        logger.error(BOUGHT)
+        sentry_sdk.init()
+    assert len(events) == 2
+    assert [event["logentry"]["message"] for event in sent] == [TEXT]
+    assert sent[0]["breadcrumbs"]["values"][0]["message"] == TEXT
+
+
+# ---- structlog
+
+
+def structlog_with(*processors: Any, **options: Any) -> Any:
+    return structlog.wrap_logger(structlog.PrintLogger(io.StringIO()), processors=list(processors), **options)
+
+
+def passed(*processors: Any, call: Any) -> dict[str, Any]:
+    """Return the event dict that comes after our processor."""
+    seen: list[dict[str, Any]] = []
+
+    def keep(_: Any, __: str, event_dict: Any) -> str:
+        seen.append(dict(event_dict))
+        return ""
+
+    call(structlog_with(*processors, PawprintProcessor(), keep))
+    return seen[0]
+
+
+def test_structlogs_renderers_see_an_ordinary_event(events: list[dict[str, Any]]) -> None:
+    printed = passed(call=lambda log: log.info(BOUGHT, user_id="bob", path="/"))
+    assert printed == {
+        "event": "bought", "user_id": "bob", "path": "/", "amount": Decimal("12.50"), "name": None, "card": "4111",
+    }  # fmt: skip
+    assert only(events) == ("alice", "bought", {"path": "/", **METADATA})
+
+
+def test_in_the_place_of_the_marker_the_message_stays(events: list[dict[str, Any]]) -> None:
+    printed = passed(call=lambda log: log.info("new user", track=BOUGHT))
+    assert printed["event"] == "new user"
+    assert "track" not in printed
+    assert printed["user_id"] == "alice"
+    assert only(events) == ("alice", "bought", METADATA)
+
+
+def test_fields_that_mean_something_to_others_stay_out_of_the_keys(events: list[dict[str, Any]]) -> None:
+    printed = passed(call=lambda log: log.info(Event("x", exc_info=True, track=1, event=2, a=3)))
+    assert printed == {"event": "x", "a": 3}
+    assert only(events)[2] == {"exc_info": True, "track": 1, "event": 2, "a": 3}
+
+
+@pytest.mark.parametrize("wrapper", [structlog.stdlib.BoundLogger, structlog.make_filtering_bound_logger(0)])
+def test_arguments_raise_nothing_in_structlog(events: list[dict[str, Any]], wrapper: Any) -> None:
+    structlog_with(
+        structlog.stdlib.PositionalArgumentsFormatter(), PawprintProcessor(), structlog.processors.JSONRenderer(),
+        wrapper_class=wrapper,
+    ).info(Event("x", a=1), 5)  # fmt: skip
+    assert only(events) == (None, "x", {"a": 1})
+
+
+@pytest.mark.parametrize("with_processor", [True, False])
+@pytest.mark.parametrize(
+    "last",
+    [
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        structlog.stdlib.render_to_log_kwargs,
+        structlog.stdlib.render_to_log_args_and_kwargs,
+    ],
+    ids=lambda last: last.__name__,
+)
+@pytest.mark.parametrize("call", [lambda log: log.info(BOUGHT), lambda log: log.info("m", track=BOUGHT)], ids="mt")
+def test_a_chain_that_ends_in_a_record_sends_it_once(
+    log: logging.Logger, events: list[dict[str, Any]], last: Any, call: Any, with_processor: bool
+) -> None:
+    processors = [PawprintProcessor()] if with_processor else []
+    beside = logging.StreamHandler(printed := io.StringIO())
+    beside.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer(colors=False)))
+    log.addHandler(beside)
+    if last is not structlog.stdlib.ProcessorFormatter.wrap_for_formatter and with_processor:
+        # the fields are extras then, and logging has a name of its own: what structlog's users know
+        processors.append(lambda _, __, event_dict: {k: v for k, v in event_dict.items() if k != "name"})
+    call(structlog.wrap_logger(log, processors=[*processors, last], wrapper_class=structlog.stdlib.BoundLogger))
+    user, name, _ = only(events)
+    assert (user, name) == ("alice", "bought")
+    assert printed.getvalue()
+
+
+@pytest.mark.parametrize("to", ["message", "what"])
+def test_a_processor_after_event_renamer_still_gets_a_name(events: list[dict[str, Any]], to: str) -> None:
+    renamer = structlog.processors.EventRenamer(to)
+    structlog.configure(processors=[renamer])
+    try:
+        printed = passed(renamer, call=lambda log: log.info("signup", track=True, a=1))
+        passed(renamer, call=lambda log: log.info(BOUGHT))
+    finally:
+        structlog.reset_defaults()
+    assert printed == {to: "signup", "a": 1}
+    assert [(event["event"], event["metadata"]) for event in events] == [("signup", {"a": 1}), ("bought", METADATA)]
