@@ -19,6 +19,7 @@ from support.shop import stored, tracker_on, value
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
+from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import entry_of, new_delivery, refused_delivery
 from pawprint_logging._database.table.pruning import prunable
 from pawprint_logging._database.writing.claim import claim_keys, copy_keyed
