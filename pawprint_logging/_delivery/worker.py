@@ -46,6 +46,10 @@ _STANDSTILL = 1.0
 _IDLE = 5.0
 #: seconds between two batches under load: each time that the thread asks for the interpreter lock, a caller may wait
 _PACE = 0.025
+#: the pace is at most so many seconds, where a write takes long
+_SLOWEST_PACE = 1.0
+#: seconds without a row after which the connection is closed; another is opened when one comes
+_IDLE_CONNECTION = 60.0
 #: seconds after a start that failed before the next one is tried
 _START_AGAIN = 0.05
 #: seconds before a mistake of ours is made again
@@ -125,6 +129,9 @@ class _Run:
         self.wake = native.allocate_lock()
         self.wake.acquire()
         self.last_end = 0.0
+        #: seconds between the end of a batch and the next: where a write takes long, rows are worth waiting for
+        self.pace = _PACE
+        self.is_connected = False
 
     def nudge(self) -> None:
         """Have the thread look around."""
@@ -292,12 +299,12 @@ class Worker:
 
     # ---- what to write next
 
-    def _next(self, *, is_due: bool, last_end: float = 0.0) -> tuple[Lane, Batch] | None:
+    def _next(self, *, is_due: bool, paced: float = 0.0) -> tuple[Lane, Batch] | None:
         """Return the next batch to carry, or None if nothing is to be done now.
 
         Args:
             is_due: whether whatever waits is to be written at once.
-            last_end: when the last batch was done, for the pace.
+            paced: from when on another batch is started, unless many rows wait or somebody waits for it.
         """
         now = time.monotonic()
         for batch in list(self.account.open):
@@ -307,7 +314,7 @@ class Worker:
         for lane in self.lanes:
             if lane.stays or self._is_held(lane):
                 continue
-            if self._is_ready(lane, now, last_end) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
+            if self._is_ready(lane, now, paced) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
                 taken = self._take(lane)
                 if taken is not None:
                     return lane, taken
@@ -343,7 +350,7 @@ class Worker:
         """Return whether what waits in a lane came after the winding down began."""
         return self._state is State.ENDING and lane.queue.taken >= lane.end_at
 
-    def _is_ready(self, lane: Lane, now: float, last_end: float) -> bool:
+    def _is_ready(self, lane: Lane, now: float, paced: float) -> bool:
         """Return whether a write is to start with what waits in a lane."""
         queue = lane.queue
         number = len(queue.rows)
@@ -354,9 +361,9 @@ class Worker:
         settings = self._settings
         if self._state is not State.RUNNING or self._is_abandoned or lane.flush_to > queue.taken:
             return True
-        if number >= settings.batch_size and (now >= last_end + _PACE or number >= self._filling()):
+        if number >= self._filling():
             return True
-        return now >= lane.waits_since + settings.flush_interval
+        return now >= paced and (number >= settings.batch_size or now >= lane.waits_since + settings.flush_interval)
 
     def _filling(self) -> int:
         """Return how many waiting rows are not to be left waiting for the pace."""
@@ -510,13 +517,16 @@ class Worker:
     def _step(self, run: _Run) -> bool:
         """Do the next thing there is to do; return False if the thread's time is over."""
         is_ending = self._state is State.ENDING or self._is_abandoned
-        found = self._next(is_due=is_ending, last_end=run.last_end)
+        found = self._next(is_due=is_ending, paced=run.last_end + run.pace)
         if found is not None:
             lane, batch = found
+            started = time.monotonic()
             if is_ending and batch.verdict is None and batch.due > time.monotonic():
                 run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
             self._carry(run.carrier, lane, batch)
             run.last_end = time.monotonic()
+            run.pace = min(max(_PACE, (run.last_end - started) / 2), _SLOWEST_PACE)
+            run.is_connected = True
             return True
         if is_ending:
             if self._state is not State.ENDING:  # nobody holds the handler any more
@@ -526,6 +536,9 @@ class Worker:
                     self._then = State.CLOSED
                     self._turn_to(State.ENDING, run)
             return False
+        if run.is_connected and time.monotonic() > run.last_end + _IDLE_CONNECTION and not self.account.open:
+            run.is_connected = False
+            run.carrier.table.close()
         self._wait(run)
         return True
 
@@ -540,7 +553,7 @@ class Worker:
                 if batch.diverter is None:
                     until = min(until, batch.due)
             for lane in self.lanes:
-                until = min(until, self._listen(lane, now, run.last_end))
+                until = min(until, self._listen(lane, now, run.last_end + run.pace))
         if until > now:
             run.wake.acquire(timeout=until - now)
         with self.account.lock:
@@ -548,12 +561,11 @@ class Worker:
                 for lane in self.lanes:
                     lane.queue.wake_at = _NEVER
 
-    def _listen(self, lane: Lane, now: float, last_end: float) -> float:
+    def _listen(self, lane: Lane, now: float, paced: float) -> float:
         """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
         queue, settings = lane.queue, self._settings
         if lane.stays or self._is_held(lane):
             return now + _IDLE
-        paced = last_end + _PACE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
         number = len(queue.rows)  # looked at again, now that callers know when to call
         if not number:
@@ -564,7 +576,7 @@ class Worker:
         if lane.flush_to > queue.taken or lane.has_leftovers or number >= self._filling():
             return now
         if now < paced:
-            return min(due, paced)  # from then on, a whole batch calls
+            return paced  # from then on, a whole batch calls
         return now if number >= settings.batch_size else due
 
     # ---- those who write themselves

@@ -9,7 +9,7 @@ import time
 import uuid
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
@@ -54,6 +54,18 @@ def begin_within(seconds: float) -> str:
     return "; ".join([BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in limits.items())])
 
 
+class Creation(NamedTuple):
+    """How a missing table is made.
+
+    Args:
+        partition_by: by which stretch of time it is partitioned, None for none.
+        distribute_by: by which column Citus distributes it, None for none.
+    """
+
+    partition_by: str | None = None
+    distribute_by: str | None = None
+
+
 class Writer:
     """Writes batches to a tracker's table, over a connection of its own; see `Table` in `protocols.py`.
 
@@ -61,7 +73,7 @@ class Writer:
         tracker: knows database and table.
         fallback: where warnings go.
         write_timeout: seconds without an answer after which the connection counts as lost.
-        create_table: whether to create the table, if it is missing, on first use.
+        create: how to create the table, if it is missing, on first use; None if it is not to be.
         session: a connection that writers of several tables share, default one of its own.
         keeps_rows: whether what cannot be written for now stays in the spool, rather than being diverted.
     """
@@ -72,7 +84,7 @@ class Writer:
         fallback: Fallback,
         *,
         write_timeout: float,
-        create_table: bool,
+        create: Creation | None,
         session: Session | None = None,
         keeps_rows: bool = False,
     ) -> None:
@@ -80,8 +92,8 @@ class Writer:
         self._table = tracker.layout
         self._fallback = fallback
         self._write_timeout = write_timeout
-        self._must_create = create_table
-        self._create_table = create_table
+        self._must_create = create is not None
+        self._create = create
         self._usable = Usable(None, needs_insert=False)
         self._told: str | None = None
         #: numbers the deliveries of batches that no spool knows
@@ -143,7 +155,7 @@ class Writer:
                 one_by_one = True
             elif not one_by_one and len({row[0] for row in batch.rows}) > 1:
                 one_by_one = True  # rows that name other columns may be fine
-            elif why.sqlstate == "42P01" and self._create_table and not self._must_create:
+            elif why.sqlstate == "42P01" and self._create is not None and not self._must_create:
                 self._must_create = True  # dropped since it was made
                 return self._again(why)
             else:
@@ -183,9 +195,9 @@ class Writer:
         self._connection = None
         if is_new:
             process.run_first_at_exit()
-        if self._must_create:
+        if self._must_create and self._create is not None:
             with session.transaction(self._begin) as cursor:
-                ddl.create(cursor, self._table, if_not_exists=True)
+                ddl.create(cursor, self._table, if_not_exists=True, **self._create._asdict())
             self._must_create = False
             is_new = True
         if is_new:  # made meanwhile, or another server: ask anew
@@ -205,6 +217,8 @@ class Writer:
                 if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
                     batch.delivery = self._series.next()
                 self._taken = []
+                if self._may_delete:
+                    self._settled += store.forgettable()
                 if len(self._settled) >= pruning.AT_ONCE and batch.delivery not in self._settled:
                     self._taken = self._settled
                     flow.before += f"{pruning.delete_sql(self._table, self._taken)}; "
