@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import _display
 from ._delivery.account import Stats
+from ._delivery.living import register
 from ._delivery.pipeline import build
+from ._delivery.within import Within
 from ._explicit import notes_arguments
-from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
-from .._database.table.ledger import new_delivery
 from .._database.table import ddl
+from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
