@@ -222,6 +222,8 @@ def test_a_closed_spool_sends_nothing(folder: Path) -> None:
 WAYS = pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "written"])
 
 
+# a signal in a callback of the garbage collector, Hypothesis' for one, is printed by Python and raised nowhere
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @WAYS
 def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder: Path, is_mapped: bool) -> None:
     user = User(folder, is_mapped=is_mapped)

@@ -58,8 +58,8 @@ _AFTER_MISTAKE = 0.1
 _ATTEMPTS_IN_DOUBT = 3
 #: what an attempt answers when another transaction holds a dedupe key: lock_not_available, deadlock_detected
 _BUSY = ("55P03", "40P01")
-#: seconds after which a row whose dedupe key is held is tried again, and how many such rows may wait
-_BUSY_DELAY, _ASIDE = 0.1, 100
+#: seconds after which rows with a dedupe key that is held are tried again, and how many may wait beside others
+_BUSY_DELAY, _ASIDE = 0.1, 1000
 #: no number of waiting rows calls
 _NEVER = sys.maxsize
 
@@ -183,6 +183,8 @@ class Worker:
         self._write_until: float | None = None
         self._is_abandoned = False
         self._start_at = 0.0
+        #: whether the last attempt waited for a dedupe key that another transaction holds
+        self._has_waited_for_key = False
 
     @property
     def stats(self) -> Stats:
@@ -307,10 +309,18 @@ class Worker:
             paced: from when on another batch is started, unless many rows wait or somebody waits for it.
         """
         now = time.monotonic()
+        lets_others_pass = self._has_waited_for_key and any(
+            self._is_ready(lane, now, last_end) and not self._is_held(lane) for lane in self.lanes
+        )
+        best: Batch | None = None
         for batch in list(self.account.open):
-            is_decided = batch.verdict is not None
-            if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
-                return self._lane_of(batch), batch
+            if (batch.is_busy and lets_others_pass) or batch.diverter is not None:
+                continue
+            is_wanted = batch.due <= now or (is_due and (batch.verdict is None or self._is_ending()))
+            if is_wanted and (best is None or batch.due < best.due):
+                best = batch
+        if best is not None:
+            return self._lane_of(best), best
         for lane in self.lanes:
             if lane.stays or self._is_held(lane):
                 continue
@@ -328,16 +338,16 @@ class Worker:
     def _is_held(self, lane: Lane) -> bool:
         """Return whether nothing is to be taken from a lane, since what was taken before is not settled.
 
-        A row whose dedupe key another transaction holds waits aside, where no spool keeps the order.
+        Rows whose dedupe keys another transaction holds wait aside, where no spool keeps the order.
         """
         aside = [
             batch
             for batch in list(self.account.open)
             if batch.lane is lane and (batch.verdict is None or batch.diverter is None)
         ]
-        return bool(aside) and (
-            lane.is_kept or len(aside) > _ASIDE or not all(batch.is_busy and len(batch.rows) == 1 for batch in aside)
-        )
+        if lane.is_kept or not all(batch.is_busy for batch in aside):
+            return bool(aside)
+        return sum(len(batch.rows) for batch in aside) > _ASIDE
 
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
@@ -421,16 +431,16 @@ class Worker:
 
     def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
         """Make one attempt at a batch, and decide what follows from its failure."""
+        self._has_waited_for_key = False
         why = self._attempt(carrier, lane, batch, None)
         if why is None:
             return
         now = time.monotonic()
-        batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost
-        if batch.is_busy:
-            batch.due = now + _BUSY_DELAY
-            if len(batch.rows) > 1 and not lane.is_kept:
-                self._part(batch)
+        if self._is_busy(batch, why):
+            self._has_waited_for_key = True
+            if self._part(lane, batch):
                 return
+            batch.due = now + _BUSY_DELAY
         else:
             batch.due = now + lane.backoff.next(why)
         if batch.due >= self._give_up_at(batch, now):
@@ -460,11 +470,20 @@ class Worker:
             with self.account.lock:
                 lane.queue.note_taken(batch)
 
-    def _part(self, batch: Batch) -> None:
-        """Halve a batch, until a row whose key another transaction holds is alone."""
-        middle = len(batch.rows) // 2
-        parts = [batch.of(batch.rows[:middle]), batch.of(batch.rows[middle:])]
-        self.account.part(batch, parts)
+    def _is_busy(self, batch: Batch, why: Failure) -> bool:
+        """Note and return whether an attempt failed since another transaction holds a dedupe key.
+
+        Not so in doubt: there the same code says that the batch's own transaction is still under way.
+        """
+        batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost and not batch.in_doubt
+        return batch.is_busy
+
+    def _part(self, lane: Lane, batch: Batch) -> bool:
+        """Halve a batch, until a row whose key another transaction holds is alone; return whether that is done."""
+        if len(batch.rows) == 1 or lane.is_kept:
+            return False
+        self.account.part(batch, len(batch.rows) // 2)
+        return True
 
     def _give_up_at(self, batch: Batch, now: float) -> float:
         since = now if batch.failed_since is None else batch.failed_since
@@ -637,6 +656,10 @@ class Worker:
         """Make one attempt that the caller waits for; what fails is given up, unless the ledger has to be asked."""
         why = self._attempt(carrier, lane, batch, end)
         if why is None:
+            return
+        if self._is_busy(batch, why):  # and the database is not away
+            if not self._part(lane, batch):
+                self._give_up(carrier, lane, batch, why)
             return
         delay = lane.backoff.next(why)
         if (why.lost or batch.in_doubt) and attempts < _ATTEMPTS_IN_DOUBT:

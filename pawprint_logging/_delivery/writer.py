@@ -40,6 +40,11 @@ _LEAST = 0.05
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
 
+def lock_timeout(seconds: float) -> int:
+    """Return the milliseconds for which a lock is waited for, where an answer is for so many seconds."""
+    return int(min(LOCK_TIMEOUT, seconds) * 1000)
+
+
 def begin_within(seconds: float) -> str:
     """Return the statements that begin a transaction of which every step takes at most so many seconds.
 
@@ -48,7 +53,7 @@ def begin_within(seconds: float) -> str:
     """
     limits = {
         "statement_timeout": 0,
-        "lock_timeout": int(min(LOCK_TIMEOUT, seconds) * 1000),
+        "lock_timeout": lock_timeout(seconds),
         "idle_in_transaction_session_timeout": int(seconds * 1000),
     }
     return "; ".join([BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in limits.items())])
@@ -260,13 +265,14 @@ class Writer:
         if batch.is_keyed and self._usable.ledger_problem is None:
             with self._limit(session):  # a key that another transaction holds must not keep the thread from other rows
                 cursor.execute(f"{flow.before}SET LOCAL lock_timeout = {KEY_TIMEOUT}")
+            flow.before = f"SET LOCAL lock_timeout = {lock_timeout(self._write_timeout)}; "
             _, refused, duplicates = copy_keyed(
                 cursor,
                 self._table,
                 batch.rows,
                 partial(self._limit, session),
                 one_by_one=one_by_one,
-                uses_insert=flow.uses_insert,
+                flow=flow,
             )
             return refused, duplicates
         if not one_by_one:
