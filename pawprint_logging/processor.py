@@ -98,6 +98,11 @@ class PawprintProcessor:
             self._pipeline.take_event_dict(event_dict, logger, name)
         return self._passed_on(event_dict)
 
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker of the table that it writes to, for reading back."""
+        return self._pipeline.tracker
+
     def within(self, connection: Any) -> Within:
         """Write what this processor is given in a block in the transaction of a connection; see `within`."""
         return Within(connection, [self._pipeline])

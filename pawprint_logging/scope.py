@@ -37,12 +37,13 @@ def _forget(gone: Any) -> None:
         _living.remove(gone)
 
 
-def _all() -> list[PawprintHandler | PawprintProcessor]:
+def living() -> list[PawprintHandler | PawprintProcessor]:
+    """Return every handler and processor that lives, in the order in which they were made."""
     return [made for each in list(_living) if (made := each()) is not None]
 
 
 def _handlers() -> list[PawprintHandler]:
-    return [made for made in _all() if isinstance(made, logging.Handler)]
+    return [made for made in living() if isinstance(made, logging.Handler)]
 
 
 def get_handler(name: str | None = None) -> PawprintHandler:
@@ -81,7 +82,7 @@ def flush(timeout: float | None = None) -> bool:
     """
     end = None if timeout is None else time.monotonic() + timeout
     # each gets its turn, however much time is left
-    done = [made.flush(None if end is None else max(0.0, end - time.monotonic())) for made in _all()]
+    done = [made.flush(None if end is None else max(0.0, end - time.monotonic())) for made in living()]
     return all(done)
 
 
