@@ -41,7 +41,6 @@ def install(app: Celery) -> None:
         >>> app = Celery("shop")
         >>> install(app)
     """
-
     if not isinstance(app, Celery):
         raise ConfigurationError(f"install() takes a Celery application, not a {type(app).__name__}")
 

@@ -135,7 +135,9 @@ class LateDsn(Dsn):
 
 def keywords(parameters: Mapping[str, Any]) -> str:
     """Return the libpq keyword string of a driver's parameters, without those that are the driver's own."""
-    known = {name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)}
+    known: dict[str, Any] = {
+        name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)
+    }
     return make_dsn(**known)
 
 
