@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import _watch
 from ._delivery.account import Stats
 from ._delivery.pipeline import build
 from ._explicit import notes_arguments
@@ -75,6 +76,8 @@ class PawprintHandler(logging.Handler):
         register(self)
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
             self.emit = self.pipeline.take_record  # type: ignore[method-assign]
+        if _watch.is_on():
+            _watch.watch_handler(self, self.pipeline)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
         """Make no lock: the pipeline needs none, and a signal handler that logs could wait for it for ever."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from . import _watch
 from ._capture.record import LEVELS
 from ._delivery.account import Stats
 from ._delivery.pipeline import build
@@ -83,6 +84,8 @@ class PawprintProcessor:
                 )
             self._pipeline = handler.pipeline
         self._is_marked = self._pipeline.capture.is_marked
+        if _watch.is_on():
+            self._is_marked = _watch.watch_processor(self, self._is_marked)
         self._passed_on = self._pipeline.capture.passed_on
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
