@@ -50,7 +50,7 @@ def test_a_task_that_logs_two_events_and_is_retried_three_times_leaves_two_rows(
     handler = handler_on(db, dedupe_key="event_id")
     logger = logger_with(handler)
 
-    @app.task(bind=True, max_retries=3)
+    @app.task(bind=True, max_retries=3, shared=False)
     def ship(self: Any, product: str) -> int:
         logger.info("x", extra={"event": "shipping", "product": product})
         logger.info("x", extra={"event": "shipped", "product": product})
@@ -72,7 +72,7 @@ def test_a_task_that_logs_two_events_and_is_retried_three_times_leaves_two_rows(
 def test_events_of_one_name_in_one_run_and_of_two_runs_stay_apart(app: Celery, work: Callable[..., Any]) -> None:
     logger = logger_with(PawprintHandler(dedupe_key="event_id"), PawprintHandler(dedupe_key="event_id"))
 
-    @app.task
+    @app.task(shared=False)
     def ship() -> None:
         for _ in range(2):
             logger.info("x", extra={"event": "shipped"})
@@ -102,7 +102,7 @@ def test_a_key_for_a_column_is_a_uuid_and_the_same_in_a_retry(app: Celery, db: s
     handler = handler_on(db, dedupe_key="event_id", schema={**schema, "metadata": "JSONB"})
     logger = logger_with(handler)
 
-    @app.task
+    @app.task(shared=False)
     def ship() -> None:
         logger.info("x", extra={"event": "shipped"})
 
@@ -116,7 +116,7 @@ def test_a_key_for_a_column_is_a_uuid_and_the_same_in_a_retry(app: Celery, db: s
 def test_a_user_field_as_dedupe_key_is_left_alone(app: Celery) -> None:
     logger = logger_with(PawprintHandler(dedupe_key="user_id"))
 
-    @app.task
+    @app.task(shared=False)
     def ship() -> None:
         logger.info("x", extra={"event": "shipped"})
 
@@ -130,11 +130,11 @@ def test_the_bound_user_travels_along_and_to_tasks_that_are_called_from_it(
 ) -> None:
     logger = logger_with(PawprintHandler(user_field="customer", schema={"customer": "TEXT", "metadata": "JSONB"}))
 
-    @app.task
+    @app.task(shared=False)
     def mail() -> None:
         logger.info("x", extra={"event": "mailed"})
 
-    @app.task
+    @app.task(shared=False)
     def ship() -> None:
         logger.info("x", extra={"event": "shipped"})
         mail.apply()
@@ -149,7 +149,7 @@ def test_the_bound_user_travels_along_and_to_tasks_that_are_called_from_it(
 
 
 def test_a_task_that_runs_in_the_callers_place_leaves_its_context_as_it_was(app: Celery) -> None:
-    @app.task
+    @app.task(shared=False)
     def ship() -> dict[str, Any]:
         return dict(get_contextvars())
 
@@ -163,7 +163,7 @@ def test_a_task_that_runs_in_the_callers_place_leaves_its_context_as_it_was(app:
 def test_what_a_task_binds_is_not_seen_by_the_next(app: Celery, work: Callable[..., Any]) -> None:
     from structlog.contextvars import bind_contextvars
 
-    @app.task
+    @app.task(shared=False)
     def ship() -> list[str]:
         before = sorted(get_contextvars())
         bind_contextvars(leak="x")
