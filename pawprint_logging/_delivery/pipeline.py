@@ -111,8 +111,27 @@ class Pipeline:
         elif settings.dedupe_key is not None:
             self._put_now = self._put_either
         self._put = self._put_now if settings.after_commit is None else self._put_after_commit
-        self._of_record = self.capture.of_record
+        self._of_record: Callable[[logging.LogRecord], Entry | None] = self.capture.of_record
         self._of_event_dict = self.capture.of_event_dict
+        if tracker.is_debug:
+            self._put_silently, self._put = self._put, self._put_in_debug_mode
+            self._say_debug_mode()
+
+    def replace_of_record(self, made: Callable[[Any], Callable[[logging.LogRecord], Entry | None]]) -> None:
+        """Put something in the place of what reads log records, made of that; for those who count."""
+        self._of_record = made(self._of_record)
+
+    def _put_in_debug_mode(self, event: Entry) -> None:
+        """Say that there is no database with the first event that comes when somebody listens."""
+        self._say_debug_mode()
+        self._put_silently(event)
+
+    def _say_debug_mode(self) -> None:
+        logger = logging.getLogger("pawprint_logging")
+        # a handler is often made while logging is still being configured
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+            self._put = self._put_silently
+            logger.info("no db is set: this is debug mode, in which no event is stored")
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
