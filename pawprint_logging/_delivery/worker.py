@@ -310,7 +310,7 @@ class Worker:
         """
         now = time.monotonic()
         lets_others_pass = self._has_waited_for_key and any(
-            self._is_ready(lane, now, last_end) and not self._is_held(lane) for lane in self.lanes
+            self._is_ready(lane, now, paced) and not self._is_held(lane) for lane in self.lanes
         )
         best: Batch | None = None
         for batch in list(self.account.open):

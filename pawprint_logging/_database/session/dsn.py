@@ -138,7 +138,7 @@ def keywords(parameters: Mapping[str, Any]) -> str:
     known: dict[str, Any] = {
         name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)
     }
-    return make_dsn(**known)
+    return str(make_dsn(**known))
 
 
 def _is_libpqs(name: str) -> bool:
