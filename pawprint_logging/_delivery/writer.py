@@ -156,7 +156,10 @@ class Writer:
                     session.discard()
                 batch.troubles += flow.has_begun and not why.lost
                 return self._again(why)
-            if not one_by_one and (why.meaning == "row" or flow.has_begun):
+            # of an INSERT nobody knows whether a row is at fault, but for a table that is not there
+            if not one_by_one and (
+                why.meaning == "row" or flow.has_begun or (flow.uses_insert and why.sqlstate != "42P01")
+            ):
                 one_by_one = True
             elif not one_by_one and len({row[0] for row in batch.rows}) > 1:
                 one_by_one = True  # rows that name other columns may be fine

@@ -112,6 +112,9 @@ class Doubtful(Memory):
         self.committed[batch.delivery] = rows
         return Outcome(retry=LOST) if chance < 3 else Outcome(refused=refused)
 
+    def interrupt(self) -> None:
+        """Do nothing: setting an Event, a signal handler that raises may leave its lock held for ever."""
+
     def times_in_table(self) -> Counter[Row]:
         """Return how often each row is in the table, once `replay` has brought back what is on the fallback."""
         times = Counter(row for rows in list(self.committed.values()) for row in rows)

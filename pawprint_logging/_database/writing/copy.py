@@ -45,7 +45,8 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
     names = ", ".join(identifier(name) for name in columns)
     source = _Lines(lines, flow)
     before, flow.before = flow.before, ""
-    if flow.uses_insert or get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
+    flow.uses_insert = flow.uses_insert or get_wait_callback() is not None  # psycogreen: psycopg2 refuses to COPY then
+    if flow.uses_insert:
         if before:
             cursor.execute(before.removesuffix("; "))
         return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", source)

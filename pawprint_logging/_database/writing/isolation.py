@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..session.sqlstate import failure
 from ..table.schema import Table
 from .copy import Flow, copy
 
-#: rows that fail one after the other for a reason that may pass, and none that passes, after which the whole batch waits
+#: rows that fail one after the other for a reason that may pass, while none passes, after which the whole batch waits
 _NOBODYS_FAULT = 20
 
 
@@ -74,7 +75,7 @@ def copy_isolating(
                 with limit():
                     cursor.execute("ROLLBACK TO SAVEPOINT piece")
                 # of an INSERT nobody knows; a policy of row level security refuses single rows with 42501
-                if why.meaning == "table" and not flow.has_begun and not uses_insert:
+                if why.meaning == "table" and not flow.has_begun and not flow.uses_insert:
                     if len(groups) == 1:
                         raise
                     refused.extend((place, why) for place in places[start:end])
@@ -92,7 +93,7 @@ def copy_isolating(
         raise refused[0][1].error or AssertionError(refused)
     with limit():
         cursor.execute("RELEASE SAVEPOINT piece")
-    return sorted(refused, key=itemgetter(0))
+    return [(place, replace(why, meaning="row")) for place, why in sorted(refused, key=itemgetter(0))]
 
 
 def _parts(start: int, end: int, refused: int | None) -> list[tuple[int, int]]:

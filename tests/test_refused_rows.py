@@ -1,0 +1,137 @@
+"""One row that PostgreSQL refuses, whatever the code, costs no other; and ledgers that cannot be relied on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.shop import fallback, handler_on, logger_with, stored, tracker_on, value
+
+SCHEMA = {
+    "id": "SERIAL PRIMARY KEY",
+    "timestamp": "TIMESTAMP DEFAULT CURRENT_TIMESTAMP",
+    "user_id": "VARCHAR(32)",
+    "event": "VARCHAR(64)",
+    "metadata": "JSONB",
+}
+
+
+def trigger(connection: Any, code: str, when: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN IF {when} THEN RAISE 'no' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$"
+        )
+        cursor.execute("CREATE TRIGGER raises BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION raises()")
+
+
+def adds_up(handler: Any) -> bool:
+    stats = handler.stats
+    return bool(
+        stats.accepted == stats.written + stats.duplicates + stats.pending + stats.diverted + stats.dropped
+        and stats.pending == 0
+    )
+
+
+@pytest.mark.parametrize("code", ["42P01", "40001", "40P01", "55P03", "57014", "53100", "P0001", "XX000", "42501"])
+def test_a_trigger_that_raises_for_one_row_costs_that_row_whatever_the_code(
+    db: str, connection: Any, code: str
+) -> None:
+    tracker_on(db)
+    trigger(connection, code, "NEW.event = '70'")
+    handler, diverted = handler_on(db, flush_interval=60, write_timeout=5.0), fallback()
+    log = logger_with(handler)
+    for number in range(100):
+        log.info("x", extra={"event": str(number)})
+    assert handler.flush(60)
+    assert [each["event"]["event"] for each in diverted.events] == ["70"]
+    assert value(connection, "SELECT count(*) FROM events") == 99
+    assert adds_up(handler)
+    assert len(diverted.warnings) == 1
+
+
+def test_a_value_that_is_a_syntax_error_costs_its_row(db: str, connection: Any) -> None:
+    tracker_on(db, schema={**SCHEMA, "query": "TSQUERY"})
+    handler, diverted = handler_on(db, schema={**SCHEMA, "query": "TSQUERY"}, flush_interval=60), fallback()
+    log = logger_with(handler)
+    for number in range(100):
+        log.info("x", extra={"event": str(number), "query": "a b" if number == 70 else "a & b"})
+    assert handler.flush(60)
+    assert [(each["event"]["event"], each["sqlstate"]) for each in diverted.events] == [("70", "42601")]
+    assert value(connection, "SELECT count(*) FROM events") == 99
+
+
+def test_an_extra_named_like_a_generated_column_costs_nothing(db: str, connection: Any) -> None:
+    schema = {**SCHEMA, "twice": "TEXT GENERATED ALWAYS AS (event || event) STORED"}
+    handler, diverted = handler_on(db, schema=schema, flush_interval=60), fallback()
+    log = logger_with(handler)
+    log.info("x", extra={"event": "a", "twice": "mine"})
+    log.info("x", extra={"event": "b"})
+    assert handler.flush(60)
+    assert diverted.events == []
+    assert stored(connection, "event, twice, metadata ->> 'twice'") == [("a", "aa", "mine"), ("b", "bb", None)]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+        "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()",
+        "CREATE RULE quiet AS ON INSERT TO events__deliveries DO INSTEAD NOTHING",
+        "ALTER TABLE events__deliveries DROP CONSTRAINT events__deliveries_pkey",
+        "ALTER TABLE events__deliveries ENABLE ROW LEVEL SECURITY; "
+        "ALTER TABLE events__deliveries FORCE ROW LEVEL SECURITY; "
+        "CREATE POLICY all_in ON events__deliveries FOR INSERT WITH CHECK (true)",
+    ],
+    ids=["trigger", "rule", "no key", "row level security"],
+)
+@pytest.mark.parametrize("background", [True, False], ids=["background", "inline"])
+def test_a_ledger_that_keeps_nothing_is_as_good_as_none_and_said_so(
+    db: str, connection: Any, harm: str, background: bool
+) -> None:
+    tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute(harm)
+    handler, diverted = handler_on(db, background=background), fallback()
+    log = logger_with(handler)
+    for number in range(10):
+        log.info("x", extra={"event": str(number)})
+        assert number % 3 or handler.flush(60)
+    assert handler.flush(60)
+    assert value(connection, "SELECT count(*) FROM events") == 10 == handler.stats.written
+    assert len(diverted.warnings) == 1
+    assert "events__deliveries" in diverted.warnings[0]
+
+
+def test_a_ledger_that_begins_to_swallow_while_a_handler_is_at_work(db: str, connection: Any) -> None:
+    # Given a handler that has looked at the ledger
+    tracker_on(db)
+    handler = handler_on(db)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "0"})
+    assert handler.flush(60)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE RULE quiet AS ON INSERT TO events__deliveries DO INSTEAD NOTHING")
+    for number in range(1, 10):
+        log.info("x", extra={"event": str(number)})
+        assert handler.flush(60)
+    assert value(connection, "SELECT count(*) FROM events") == 10 == handler.stats.written
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_under_row_level_security_of_the_table_rows_are_written_and_refused_one_by_one(
+    db: str, connection: Any, keyed: bool
+) -> None:
+    tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
+    handler, diverted = handler_on(db, dedupe_key="k", flush_interval=60), fallback()
+    log = logger_with(handler)
+    for number in range(20):
+        key = {"k": number} if keyed else {}
+        log.info("x", extra={"event": str(number), "user_id": "v" if number == 7 else "u", **key})
+    assert handler.flush(60)
+    assert value(connection, "SELECT count(*) FROM events") == 19
+    assert [each["event"]["event"] for each in diverted.events] == ["7"]
+    assert adds_up(handler)
