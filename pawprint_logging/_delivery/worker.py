@@ -543,9 +543,10 @@ class Worker:
             if is_ending and batch.verdict is None and batch.due > time.monotonic():
                 run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
             self._carry(run.carrier, lane, batch)
-            run.last_end = time.monotonic()
-            run.pace = min(max(_PACE, (run.last_end - started) / 2), _SLOWEST_PACE)
             run.is_connected = True
+            if not batch.is_busy:  # what waits for another's key holds up nobody else
+                run.last_end = time.monotonic()
+                run.pace = min(max(_PACE, (run.last_end - started) / 2), _SLOWEST_PACE)
             return True
         if is_ending:
             if self._state is not State.ENDING:  # nobody holds the handler any more
