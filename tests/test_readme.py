@@ -113,7 +113,8 @@ def test_its_sql_makes_the_tables_that_create_table_makes(shop: str, db: str, co
     for table in ("events", "events__deliveries", "made", "made__deliveries"):
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT column_name, data_type, character_maximum_length, is_nullable, replace(column_default, 'made_', 'events_')"
+                "SELECT column_name, data_type, character_maximum_length, is_nullable, replace(column_default, "
+                "'made_', 'events_')"
                 " FROM information_schema.columns WHERE table_name = %s ORDER BY ordinal_position",
                 (table,),
             )

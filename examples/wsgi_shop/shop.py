@@ -48,7 +48,7 @@ logger = logging.getLogger("shop")
 
 
 class Shop:
-    """``GET /products/<name>``, and for those with a cookie ``POST /cart?product=<name>&quantity=<number>`` and ``POST /checkout``."""
+    """``GET /products/<name>``; with a cookie ``POST /cart?product=<name>&quantity=<number>``, ``POST /checkout``."""
 
     def __init__(self) -> None:
         self._carts: defaultdict[str, Counter[str]] = defaultdict(Counter)

@@ -17,7 +17,7 @@ from ..session.sqlstate import failure
 from ..table.schema import Table
 from .copy import Flow, copy
 
-#: rows that fail one after the other for a reason that may pass, and none that passes, after which the whole batch waits
+#: rows that fail one after the other for a reason that may pass, and none that passes, before the whole batch waits
 _NOBODYS_FAULT = 20
 
 
