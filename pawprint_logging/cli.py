@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _NEEDED = frozenset({"click", "rich", "plotext", "pandas"})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    described: Mapping[str, Any] | None = None,
+    name: str = "pawprint-logging",
+) -> int:
     """Run the command line.
 
     Args:
         arguments: those after the program's name, default those of the process.
+        described: arguments of the tracker that a framework has, in place of the variables; what is passed wins.
+        name: what the program is called in messages.
 
     Returns:
         The exit status: 0, 1 for an error, 2 for a mistake in the arguments, 130 after Ctrl-C.
@@ -22,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise
-        sys.stderr.write(
-            f'pawprint-logging: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n'
-        )
+        sys.stderr.write(f'{name}: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n')
         return 1
-    return run(arguments)
+    return run(arguments, described, name)

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from . import _display
+from . import _display, _watch
 from ._delivery.account import Stats
+from ._delivery.living import register
 from ._delivery.pipeline import build
+from ._delivery.within import Within
 from ._explicit import notes_arguments
-from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class PawprintHandler(logging.Handler):
         register(self)
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
             self.emit = self.pipeline.take_record  # type: ignore[method-assign]
+        if _watch.is_on():
+            _watch.watch_handler(self, self.pipeline)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
         """Make no lock: the pipeline needs none, and a signal handler that logs could wait for it for ever."""

@@ -6,13 +6,15 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from . import _watch
 from ._capture.record import LEVELS
 from ._delivery.account import Stats
+from ._delivery.living import register
 from ._delivery.pipeline import build
+from ._delivery.within import Within
 from ._explicit import notes_arguments
 from .errors import ConfigurationError
 from .handler import PawprintHandler
-from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class PawprintProcessor:
                 )
             self._pipeline = handler.pipeline
         self._is_marked = self._pipeline.capture.is_marked
+        if _watch.is_on():
+            self._is_marked = _watch.watch_processor(self, self._is_marked)
         self._passed_on = self._pipeline.capture.passed_on
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -97,6 +101,11 @@ class PawprintProcessor:
         if not self._level or LEVELS.get(name, logging.INFO) >= self._level:
             self._pipeline.take_event_dict(event_dict, logger, name)
         return self._passed_on(event_dict)
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker of the table that it writes to, for reading back."""
+        return self._pipeline.tracker
 
     def within(self, connection: Any) -> Within:
         """Write what this processor is given in a block in the transaction of a connection; see `within`."""

@@ -96,7 +96,8 @@ class Tracker(Reading):
         }
         if dotfile is not None:
             options.update({name: value for name, value in _read_dotfile(dotfile).items() if name not in self._given})
-        self._dsn = None if options["db"] is None else Dsn(options["db"])
+        given = options["db"]
+        self._dsn: Dsn | None = given if given is None or isinstance(given, Dsn) else Dsn(given)
         self._auto_timestamp = options["auto_timestamp"]
         if not isinstance(self._auto_timestamp, bool):
             raise ConfigurationError(f"auto_timestamp must be true or false, not {self._auto_timestamp!r}")

@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task
-from celery.signals import before_task_publish, setup_logging, task_prerun, worker_process_shutdown
-from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
+from celery import Celery
+from celery.signals import setup_logging
+
+from pawprint_logging.integrations.celery import install
 
 logger = logging.getLogger("shop")
 
@@ -40,6 +41,8 @@ def configure_logging(**_: Any) -> None:
                     "db": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
                     "table": "events",
                     "create_table": True,
+                    # a task that is retried, or delivered twice, leaves its events once
+                    "dedupe_key": "event_id",
                 },
             },
             "root": {"level": "INFO", "handlers": ["console", "events"]},
@@ -47,23 +50,7 @@ def configure_logging(**_: Any) -> None:
     )
 
 
-@worker_process_shutdown.connect
-def write_last_events(**_: Any) -> None:
-    """Write what waits when a process of the pool ends; Celery's processes leave without Python's exit handlers."""
-    logging.shutdown()
-
-
-@before_task_publish.connect
-def send_user(headers: dict[str, Any], **_: Any) -> None:
-    """Send the user on whose behalf a task is called along with it."""
-    headers["user_id"] = get_contextvars().get("user_id")
-
-
-@task_prerun.connect
-def bind_user(task: Task[Any, Any], **_: Any) -> None:
-    """Say once per task who it is for, so that every event in it knows, and tasks called from it too."""
-    clear_contextvars()
-    bind_contextvars(user_id=getattr(task.request, "user_id", None), task=task.name)
+install(app)
 
 
 @app.task

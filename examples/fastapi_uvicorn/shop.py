@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from collections.abc import MutableMapping
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
+
+from pawprint_logging.integrations.asgi import EventsMiddleware
 
 logger = logging.getLogger("shop")
 
 
-async def bind_user(
-    request: Request, credentials: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
-) -> None:
-    """Say once per request who it is from.
-
-    `async`, since a plain function would run, and bind, in another thread's context.
-    """
-    clear_contextvars()
-    # An example takes everybody's word for who they are.
-    bind_contextvars(user_id=credentials.username if credentials else None, path=request.url.path)
+def user_of(scope: MutableMapping[str, Any]) -> str | None:
+    """Return who a request is from; an example takes everybody's word for it."""
+    scheme, _, credentials = HTTPConnection(scope).headers.get("Authorization", "").partition(" ")
+    return base64.b64decode(credentials).decode().partition(":")[0] if scheme == "Basic" else None
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Write the last events before uvicorn ends itself by the signal that it got, which skips Python's own exit."""
-    yield
-    await asyncio.to_thread(logging.shutdown)
-
-
-app = FastAPI(dependencies=[Depends(bind_user)], lifespan=lifespan)
+app = FastAPI()
+app.add_middleware(EventsMiddleware, user=user_of)
 
 
 @app.get("/products/{name}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+from typing import Any
 
 from flask import Flask, request
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.wrappers import Request
+
+from pawprint_logging.integrations.wsgi import EventsMiddleware
 
 # Before the application is made, as Flask asks for. With --preload this runs once, in gunicorn's first process; nothing
 # connects there, and each worker that is forked from it has a queue, a thread and a connection of its own.
@@ -30,17 +33,16 @@ logging.config.dictConfig(
     }
 )
 
+
+def user_of(environ: dict[str, Any]) -> str | None:
+    """Return who a request is from; an example takes everybody's word for it."""
+    authorization = Request(environ).authorization
+    return authorization.username if authorization else None
+
+
 app = Flask(__name__)
+app.wsgi_app = EventsMiddleware(app.wsgi_app, user=user_of)  # type: ignore[method-assign]
 logger = logging.getLogger("shop")
-
-
-@app.before_request
-def bind_user() -> None:
-    """Say once per request who it is from; the worker's thread served others before."""
-    clear_contextvars()
-    # An example takes everybody's word for who they are.
-    user = request.authorization.username if request.authorization else None
-    bind_contextvars(user_id=user, path=request.path)
 
 
 @app.get("/products/<name>")

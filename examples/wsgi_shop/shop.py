@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import structlog
-
 from pawprint_logging import Tracker
+from pawprint_logging.integrations.wsgi import EventsMiddleware
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 DB = os.environ.get("SHOP_DB", "embedded:pawprint-demo")
 TABLE = "shop_events"
@@ -48,14 +47,18 @@ logger = logging.getLogger("shop")
 
 
 class Shop:
+<<<<<<< HEAD
     """``GET /products/<name>``; with a cookie ``POST /cart?product=<name>&quantity=<number>``, ``POST /checkout``."""
+=======
+    """``GET /products/<name>``, and for those with a cookie ``POST /cart?product=…&quantity=…`` and ``POST /checkout``."""
+>>>>>>> main
 
     def __init__(self) -> None:
         self._carts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method, path, user = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("shop.user")
+        method, path, user = environ["REQUEST_METHOD"], environ["PATH_INFO"], user_of(environ)
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         if method == "GET" and path.startswith("/products/"):
             status, answer = self.show(path.removeprefix("/products/"))
@@ -101,20 +104,10 @@ class Shop:
         return "200 OK", {"amount": amount}
 
 
-def with_user(application: WSGIApplication) -> WSGIApplication:
-    """Bind the user that the cookie names, once for each request.
-
-    Then every event in it has the user, wherever it is logged.
-    """
-
-    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get("user")
-        environ["shop.user"] = user = None if cookie is None else cookie.value
-        # Bound around the call: a thread that serves the next request must not remember this one.
-        with structlog.contextvars.bound_contextvars(user_id=user, path=environ["PATH_INFO"]):
-            return application(environ, start_response)
-
-    return middleware
+def user_of(environ: WSGIEnvironment) -> str | None:
+    """Return the user that the cookie names."""
+    cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get("user")
+    return None if cookie is None else cookie.value
 
 
 class ThreadingServer(ThreadingMixIn, WSGIServer):
@@ -148,7 +141,9 @@ def main() -> None:
     # docker and systemd stop a program with SIGTERM, which by default ends Python at once, and what still waits to be
     # written with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with make_server("127.0.0.1", options.port, with_user(Shop()), ThreadingServer, QuietHandler) as server:
+    with make_server(
+        "127.0.0.1", options.port, EventsMiddleware(Shop(), user=user_of), ThreadingServer, QuietHandler
+    ) as server:
         print(f"http://127.0.0.1:{server.server_port} is open; Ctrl-C closes it", flush=True)
         try:
             server.serve_forever()

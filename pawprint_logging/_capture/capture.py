@@ -23,7 +23,7 @@ from . import copyline, moment
 from .declared import EventText, event_of
 from .encoder import Kind, field_text, object_text
 from .guard import guard
-from .key import dedupe_key_of
+from .key import dedupe_key_of, run_key
 from .quickjson import quickest
 from .record import (
     FALLBACK_EXTRA,
@@ -33,6 +33,7 @@ from .record import (
     PRISTINE_LENGTH,
     STRUCTLOG_KEYS,
     RecordFields,
+    bound_variables,
     context_variables,
     exception_of,
     exception_of_record,
@@ -140,6 +141,8 @@ class Capture:
         send = None if before_send is None else _made_send(fields, before_send)
         merge = _made_merge(RecordFields(record_fields) if record_fields else None, dict(common or {}))
         complete = _made_complete(fields, marks, merge, send, keyed, contextvars=contextvars, leaves_lines=leaves_lines)
+        if keyed is not None and keyed.may_be_given:
+            complete = _made_with_run_keys(complete, keyed, contextvars=contextvars)
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
         self.of_event_dict = _made_of_event_dict(marks, complete)
@@ -520,6 +523,12 @@ class _Keyed:
     name: str
     fields: Fields
 
+    @property
+    def may_be_given(self) -> bool:
+        """Whether an event that lacks the key may get one: user, time, name and document mean something else."""
+        fields = self.fields
+        return self.name not in (fields.timestamp, fields.user, fields.event, fields.json)
+
     def value(self, columns: Mapping[str, Any]) -> Any:
         """Return the value that the key is made of, from the columns of an event, if there is one."""
         if self.name in columns:
@@ -538,6 +547,25 @@ class _Keyed:
             kind = type(value).__name__
             reason = f"the dedupe key {self.name!r} must be text or a whole number, not {kind}"
             raise CaptureError(reason, line) from error
+
+
+def _made_with_run_keys(complete: Complete, keyed: _Keyed, *, contextvars: bool) -> Complete:
+    """Return what gives an event without a dedupe key that of its place in the run of a task, if one runs."""
+    key, json_field = keyed.name, keyed.fields.json
+    is_column = key in keyed.fields.kinds
+
+    def completed(
+        extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
+    ) -> Entry:
+        keys = run_key.get()
+        if keys is not None and extras.get(key) is None:
+            document = extras.get(json_field)
+            has_key = isinstance(document, Mapping) and document.get(key) is not None
+            if not has_key and not (contextvars and bound_variables().get(key) is not None):
+                extras[key] = keys(keyed, name, as_uuid=is_column)
+        return complete(extras, name, created, exception, origin)
+
+    return completed
 
 
 def _made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:

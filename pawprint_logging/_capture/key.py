@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from .storable import clean, is_writable
 
 #: of the keys of all tables
 _NAMESPACE = uuid.UUID("5a1d2f6e-4a53-5d3a-9c0b-0d7f1f6c2b8e")
+
+
+class RunKeys(Protocol):
+    """Makes the values of dedupe keys for the events of one run of a task, the same ones in each retry."""
+
+    def __call__(self, asker: object, name: str, *, as_uuid: bool) -> str:
+        """Return the value for an event.
+
+        Args:
+            asker: who asks; a table's keys do not depend on who else asks.
+            name: the event's name.
+            as_uuid: whether it must be the text of a UUID, since a column takes it.
+        """
+
+
+#: where events without a dedupe key get one from, if a task runs here; read only where dedupe keys are in use
+run_key: ContextVar[RunKeys | None] = ContextVar("pawprint_logging.run_key", default=None)
 
 
 def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:

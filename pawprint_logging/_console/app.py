@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -19,27 +20,27 @@ from .program import COMPLETE, PROGRAM, State, program
 _SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
 
 
-def run(arguments: Sequence[str] | None) -> int:
-    """Run the program; return its exit status."""
+def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = None, name: str = PROGRAM) -> int:
+    """Run the program; return its exit status. See `cli.main`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
             stream.reconfigure(errors="backslashreplace")
-    state = State()
+    state = State(described=described or {})
     try:
         status = program.main(
             args=None if arguments is None else list(arguments),
-            prog_name=PROGRAM,
+            prog_name=name,
             complete_var=COMPLETE,
             standalone_mode=False,
             obj=state,
         )
         sys.stdout.flush()
     except click.UsageError as error:
-        return _usage(error)
+        return _usage(error, name)
     except click.Abort as error:
         if isinstance(error.__cause__, KeyboardInterrupt):
             return 130
-        return _fail("stopped, since nobody answered")
+        return _fail(name, "stopped, since nobody answered")
     except BrokenPipeError:
         # the reader has gone, such as `head`; Python would complain once more at exit:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe
@@ -50,9 +51,10 @@ def run(arguments: Sequence[str] | None) -> int:
             traceback.print_exc()
             return 1
         return _fail(
+            name,
             error.format_message()
             if isinstance(error, click.ClickException)
-            else explain(error, state.tracker, state.purpose)
+            else explain(error, state.tracker, state.purpose),
         )
     finally:
         if state.tracker is not None:
@@ -60,16 +62,16 @@ def run(arguments: Sequence[str] | None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _usage(error: click.UsageError) -> int:
+def _usage(error: click.UsageError, name: str) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return 2
-    path = error.ctx.command_path if error.ctx is not None else PROGRAM
+    path = error.ctx.command_path if error.ctx is not None else name
     message = _SECRET.sub("…", error.format_message()).rstrip(".")
     click.echo(one_line(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help"), err=True)
     return 2
 
 
-def _fail(message: str) -> int:
-    click.echo(one_line(f"{PROGRAM}: {message}"), err=True)
+def _fail(name: str, message: str) -> int:
+    click.echo(one_line(f"{name}: {message}"), err=True)
     return 1

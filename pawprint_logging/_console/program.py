@@ -6,7 +6,7 @@ Options that every command has, and what a run knows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +31,14 @@ class State:
         purpose: what the command wants of the database, for the mend of an error.
         tracker: the tracker, once the command has asked for it.
         with_traceback: whether an error is shown with its traceback.
+        described: arguments of the tracker that a framework has, in place of the variables.
     """
 
     given: dict[str, str] = field(default_factory=dict)
     purpose: Purpose = "read"
     tracker: Tracker | None = None
     with_traceback: bool = False
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     def connect(self, purpose: Purpose, *, needs_table: bool = True) -> Tracker:
         """Return the tracker that options and variables describe; it has a database, and a table if one is needed.
@@ -45,13 +47,15 @@ class State:
             ConfigurationError: no database or table is named, or an option cannot be used.
         """
         self.purpose = purpose
-        options = dict(self.given)
+        options: dict[str, Any] = dict(self.given)
+        if self.described:
+            return self._of_framework(options, needs_table=needs_table)
         found = {name: os.environ.get(f"PAWPRINT_{name.upper()}") for name in ("dotfile", "db", "table")}
         variables = {name: value for name, value in found.items() if value and name not in options}
         if "dotfile" in options:  # what it says wins over the variables, and they fill in what it leaves out
             described = Tracker(dotfile=options["dotfile"])
             variables = {name: value for name, value in variables.items() if getattr(described, name, "") is None}
-        tracker = Tracker(**{**variables, **options})  # type: ignore[arg-type]
+        tracker = Tracker(**{**variables, **options})
         if tracker.is_debug:
             raise ConfigurationError(
                 'no database is named: pass --db "postgresql://…", or --dotfile, or set PAWPRINT_DB'
@@ -60,6 +64,15 @@ class State:
             raise ConfigurationError("no table is named: pass --table, or --dotfile, or set PAWPRINT_TABLE")
         self.tracker = tracker
         return tracker
+
+    def _of_framework(self, options: Mapping[str, Any], *, needs_table: bool) -> Tracker:
+        described = {} if "dotfile" in options else dict(self.described)
+        if not needs_table:
+            described.pop("table", None)
+        self.tracker = Tracker(**{**described, **options})
+        if self.tracker.is_debug:
+            raise ConfigurationError("the settings name no database, on purpose; name one there, or pass --db")
+        return self.tracker
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

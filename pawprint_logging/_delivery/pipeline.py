@@ -13,6 +13,7 @@ from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
+from .._database.table import ddl
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
@@ -24,7 +25,7 @@ from .fallback import Fallback
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
 from .worker import Worker
-from .writer import Writer
+from .writer import Creation, Writer
 
 if TYPE_CHECKING:
     from .spoolonly import SpoolOnly
@@ -60,6 +61,7 @@ class Pipeline:
 
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
         layout = tracker.layout
+        ddl.check_split(layout, settings.partition_by, settings.distribute_by)
         self.tracker = tracker
         self.settings = settings
         self._kinds = layout.fields.kinds
@@ -89,7 +91,11 @@ class Pipeline:
             leaves_lines=settings.background and not is_spooled,
         )
         open_table = partial(
-            Writer, tracker, fallback, write_timeout=settings.write_timeout, create_table=settings.create_table
+            Writer,
+            tracker,
+            fallback,
+            write_timeout=settings.write_timeout,
+            create=_creation(settings) if settings.create_table else None,
         )
         self._worker: Worker | SpoolOnly = (
             Worker(settings, open_table, fallback, stores)
@@ -105,8 +111,27 @@ class Pipeline:
         elif settings.dedupe_key is not None:
             self._put_now = self._put_either
         self._put = self._put_now if settings.after_commit is None else self._put_after_commit
-        self._of_record = self.capture.of_record
+        self._of_record: Callable[[logging.LogRecord], Entry | None] = self.capture.of_record
         self._of_event_dict = self.capture.of_event_dict
+        if tracker.is_debug:
+            self._put_silently, self._put = self._put, self._put_in_debug_mode
+            self._say_debug_mode()
+
+    def replace_of_record(self, made: Callable[[Any], Callable[[logging.LogRecord], Entry | None]]) -> None:
+        """Put something in the place of what reads log records, made of that; for those who count."""
+        self._of_record = made(self._of_record)
+
+    def _put_in_debug_mode(self, event: Entry) -> None:
+        """Say that there is no database with the first event that comes when somebody listens."""
+        self._say_debug_mode()
+        self._put_silently(event)
+
+    def _say_debug_mode(self) -> None:
+        logger = logging.getLogger("pawprint_logging")
+        # a handler is often made while logging is still being configured
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+            self._put = self._put_silently
+            logger.info("no db is set: this is debug mode, in which no event is stored")
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
@@ -205,6 +230,10 @@ class Pipeline:
     def stats(self) -> Stats:
         """A snapshot of the counters."""
         return self._worker.stats
+
+
+def _creation(settings: Settings) -> Creation:
+    return Creation(settings.partition_by, settings.distribute_by)
 
 
 def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:

@@ -1,4 +1,4 @@
-"""Settings of the shop; what concerns events is `LOGGING`, and the last line of `MIDDLEWARE`."""
+"""Settings of the shop; what concerns events is `PAWPRINT`, the last app and the last middleware."""
 
 from __future__ import annotations
 
@@ -10,29 +10,38 @@ DEBUG = True
 ROOT_URLCONF = "shop.urls"
 USE_TZ = True
 
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "pawprint_logging.integrations.django",
+]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "shop.middleware.bind_user",  # after the one that finds out who it is
+    "pawprint_logging.integrations.django.EventsMiddleware",  # after the one that finds out who it is
 ]
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 
-# Where the shop itself keeps its data; the events may be in the same PostgreSQL or in another one.
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).parents[1] / "shop.sqlite3"}}
+# Where the shop itself keeps its data. A request that fails leaves nothing behind, and no event either.
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": Path(__file__).parents[1] / "shop.sqlite3",
+        "ATOMIC_REQUESTS": True,
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# The events are in a database of their own here; in one of DATABASES: {"TABLE": "events", "DATABASE": "default"}
+PAWPRINT = {
+    "DB": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
+    "TABLE": "events",
+    "CREATE_TABLE": True,
+}
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {
-        "console": {"class": "logging.StreamHandler"},
-        "events": {
-            "class": "pawprint_logging.PawprintHandler",
-            "db": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
-            "table": "events",
-            "create_table": True,
-        },
-    },
-    "root": {"level": "INFO", "handlers": ["console", "events"]},
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class Dsn:
     def __init__(self, db: str) -> None:
         if not isinstance(db, str):
             raise ConfigurationError(f"db must be text such as {_FORMS}; it is a {type(db).__name__}")
-        self.given = db
+        self._given = db
         self._directory: str | None = None
         self._parameters: dict[str, Any] = {}
         if db.startswith(_EMBEDDED):
@@ -50,6 +52,11 @@ class Dsn:
             self._directory = str(Path(db[len(_EMBEDDED) :]).expanduser().absolute())
         else:
             self._parameters = _parsed(db)
+
+    @property
+    def given(self) -> str:
+        """The `db` as it was given, password included."""
+        return self._given
 
     def connect(self) -> Any:
         """Open a psycopg2 connection, in autocommit mode; start the embedded server if that is what was named."""
@@ -99,6 +106,45 @@ class Dsn:
 
     def __repr__(self) -> str:
         return f"Dsn({str(self)!r})"
+
+
+class LateDsn(Dsn):
+    """A `db` that is asked for whenever it is needed: a framework may not know it yet, or change it for its tests.
+
+    Args:
+        ask: returns it, in any form that `Dsn` takes.
+    """
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+
+    @property
+    def given(self) -> str:
+        return self._ask()
+
+    def connect(self) -> Any:
+        return Dsn(self._ask()).connect()
+
+    @property
+    def address(self) -> str:
+        return Dsn(self._ask()).address
+
+    def __str__(self) -> str:
+        return str(Dsn(self._ask()))
+
+
+def keywords(parameters: Mapping[str, Any]) -> str:
+    """Return the libpq keyword string of a driver's parameters, without those that are the driver's own."""
+    known: dict[str, Any] = {
+        name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)
+    }
+    return make_dsn(**known)
+
+
+def _is_libpqs(name: str) -> bool:
+    with suppress(psycopg2.Error):
+        return bool(parse_dsn(f"{name}=x"))
+    return False
 
 
 def _parsed(db: str) -> dict[str, Any]:

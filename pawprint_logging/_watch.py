@@ -1,0 +1,157 @@
+"""``PAWPRINT_DEBUG=1``: what became of the records that a handler saw, on standard error when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._capture.capture import DROPPED
+from ._delivery import process
+
+if TYPE_CHECKING:
+    from ._delivery.pipeline import Pipeline
+
+VARIABLE = "PAWPRINT_DEBUG"
+
+_watches: list[_Watch] = []
+
+
+def is_on() -> bool:
+    """Return whether the user asks for it."""
+    return os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+class _Watch:
+    """What is counted of one handler or processor."""
+
+    def __init__(self, made: Any) -> None:
+        self.kind = type(made).__name__
+        self.made = weakref.ref(made)
+        self.seen: Counter[str] = Counter()
+
+    def line(self) -> str:
+        """Return what there is to say about it."""
+        made, seen = self.made(), self.seen
+        name = made.get_name() if isinstance(made, logging.Handler) else None
+        who = f"{self.kind} {name!r}" if name else self.kind
+        total = seen.total()
+        why = [f"{seen[reason]:,} {reason}" for reason in ("no mark", "level", "filter", "before_send") if seen[reason]]
+        others = f"; not events: {', '.join(why)}" if why else ""
+        return (
+            f"{who}: saw {total:,} record{'' if total == 1 else 's'}, of which {seen['events']:,} were events{others}"
+        )
+
+
+def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
+    """Count what becomes of the records that reach a handler."""
+    watch = _watching(handler)
+    pipeline.replace_of_record(lambda of_record: _counting(of_record, watch))
+    handle, threshold = handler.handle, handler.level
+
+    def set_level(level: int | str) -> None:
+        nonlocal threshold
+        threshold = logging.Handler(level).level
+
+    def handling(record: logging.LogRecord) -> Any:
+        if record.levelno < threshold:
+            watch.seen["level"] += 1
+            return False
+        passed = handle(record)
+        if not passed:
+            watch.seen["filter"] += 1
+        return passed
+
+    # else the logger would ask the level itself, and say nothing to the handler
+    handler.level = logging.NOTSET
+    handler.setLevel = set_level  # type: ignore[method-assign]
+    handler.handle = handling  # type: ignore[method-assign]
+
+
+def watch_processor(processor: Any, is_marked: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return what asks whether an event dict is marked, and counts the answers."""
+    watch = _watching(processor)
+
+    def counting(event_dict: Any) -> bool:
+        answer = is_marked(event_dict)
+        watch.seen["events" if answer else "no mark"] += 1
+        return answer
+
+    return counting
+
+
+def _watching(made: Any) -> _Watch:
+    if not _watches:
+        atexit.register(report)
+        process.run_first_at_exit()  # so that this comes when all is written
+    watch = _Watch(made)
+    _watches.append(watch)
+    return watch
+
+
+def _counting(of_record: Callable[[logging.LogRecord], Any], watch: _Watch) -> Callable[[logging.LogRecord], Any]:
+    def counting(record: logging.LogRecord) -> Any:
+        try:
+            entry = of_record(record)
+        except Exception:
+            watch.seen["events"] += 1  # which goes on the fallback
+            raise
+        watch.seen["no mark" if entry is None else "before_send" if entry is DROPPED else "events"] += 1
+        return entry
+
+    return counting
+
+
+def report() -> None:
+    """Say on standard error what was counted, and which loggers let nothing through."""
+    lines = [*(watch.line() for watch in _watches), *_silent_loggers()]
+    try:
+        sys.stderr.write("".join(f"{VARIABLE}: {line}\n" for line in lines))
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # it is closed, or there is none
+        return
+
+
+def _silent_loggers() -> list[str]:
+    """Return which loggers lead to a handler of ours and are disabled, or let no record at INFO through."""
+    ours = {id(made) for watch in _watches if (made := watch.made()) is not None}
+    known = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
+    found = []
+    for each in loggers:
+        if not _leads_to(each, ours):
+            continue
+        if each.disabled:
+            found.append(f"the logger {each.name!r} is disabled (see disable_existing_loggers of dictConfig)")
+        elif each.getEffectiveLevel() > logging.INFO and (each.level or each is logging.root or _has(each, ours)):
+            level = logging.getLevelName(each.getEffectiveLevel())
+            found.append(f"the logger {each.name!r} is at {level}: its records at INFO are not made")
+    if logging.root.manager.disable >= logging.INFO:
+        found.append("logging.disable() is in force for INFO")
+    return found
+
+
+def _has(logger: logging.Logger, ours: set[int]) -> bool:
+    return any(id(handler) in ours for handler in logger.handlers)
+
+
+def _leads_to(logger: logging.Logger, ours: set[int]) -> bool:
+    current: logging.Logger | None = logger
+    while current is not None:
+        if _has(current, ours):
+            return True
+        current = current.parent if current.propagate else None
+    return False
+
+
+def _after_fork_in_child() -> None:
+    for watch in _watches:  # what the parent has counted, the parent says
+        watch.seen.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

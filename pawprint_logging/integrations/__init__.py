@@ -1,0 +1,1 @@
+"""Doors for frameworks; each module needs the framework that it is named after, and imports no other."""

@@ -1,0 +1,43 @@
+"""What the integrations have in common: the user of a request or task, and the end of a process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .._delivery.living import everything as living
+
+Request = TypeVar("Request")
+
+logger = logging.getLogger("pawprint_logging")
+
+
+def user_fields() -> set[str]:
+    """Return the names under which the handlers and processors there are look for a user."""
+    return {made.tracker.user_field for made in living()} or {"user_id"}
+
+
+def as_user(user: Any) -> dict[str, Any]:
+    """Return what is bound for a user."""
+    return dict.fromkeys(user_fields(), user)
+
+
+def asked(user: Callable[[Request], Any] | None, request: Request) -> Any:
+    """Return what the application's function says about a request; None, with a warning, if it raises."""
+    try:
+        return None if user is None else user(request)
+    except Exception as error:
+        warn_of(error)
+        return None
+
+
+def warn_of(error: Exception) -> None:
+    """Say that the application's function raised, and what that means."""
+    logger.warning("user= raised %s: the events of the request have no user", type(error).__name__)
+
+
+def write_what_waits(**_: Any) -> None:
+    """Close every handler and processor, each for at most its `close_timeout`; one that is used again opens again."""
+    for made in living():
+        made.close()

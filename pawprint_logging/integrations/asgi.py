@@ -1,0 +1,92 @@
+"""ASGI applications, such as FastAPI's and Starlette's: the user of a request, and the end of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from structlog.contextvars import bound_contextvars
+
+from ._binding import as_user, asked, warn_of, write_what_waits
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
+
+
+class EventsMiddleware:
+    """Binds the user of a request while it is served; writes what waits when the server's lifespan ends.
+
+    uvicorn ends itself by the signal that stopped it, by which Python runs no exit handlers.
+
+    Args:
+        app: the application. One that knows no lifespan, such as Django's, gets one that does this and nothing else.
+        user: takes the ASGI scope of a request or websocket and returns the user, or None if there is none; it may be
+            a coroutine function. What it raises costs the request nothing but its user. Default: nothing is bound.
+
+    Example:
+        >>> async def app(scope, receive, send): ...
+        >>> app = EventsMiddleware(app, user=lambda scope: scope.get("user"))
+    """
+
+    def __init__(self, app: App, *, user: Callable[[Scope], Any] | None = None) -> None:
+        self._app = app
+        self._user = user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, a websocket or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif self._user is None:
+            await self._app(scope, receive, send)
+        else:
+            with bound_contextvars(**as_user(await self._user_of(scope))):
+                await self._app(scope, receive, send)
+
+    async def _user_of(self, scope: Scope) -> Any:
+        user = asked(self._user, scope)
+        if not inspect.isawaitable(user):
+            return user
+        try:
+            return await user
+        except Exception as error:
+            warn_of(error)
+            return None
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_known = False
+
+        async def received() -> Message:
+            nonlocal is_known
+            is_known = True
+            return await receive()
+
+        async def sent(message: Message) -> None:
+            if message["type"] in _ENDS:
+                await asyncio.to_thread(write_what_waits)
+            await send(message)
+
+        try:
+            await self._app(scope, received, sent)
+        except Exception:
+            if is_known:
+                raise
+            await self._live_alone(receive, sent)
+
+    @staticmethod
+    async def _live_alone(receive: Receive, send: Send) -> None:
+        """Answer for an application that knows no lifespan.
+
+        https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+        """
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return

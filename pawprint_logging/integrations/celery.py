@@ -1,0 +1,108 @@
+"""Celery: who a task is for, a dedupe key for what it logs, and the end of a worker's process."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, signals
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars, reset_contextvars
+
+from .._capture.key import run_key
+from ..errors import ConfigurationError
+from ..handler import PawprintHandler
+from ._binding import as_user, user_fields, write_what_waits
+
+#: the header that carries the user
+_HEADER = "pawprint_user"
+#: where a run keeps what it undoes at its end
+_UNDO = "_pawprint_undo"
+
+
+def install(app: Celery) -> None:
+    """Have every event of a task know the task and its user, and lose none when a worker's process ends.
+
+    While a task runs, ``task_id`` and ``task`` (its name) are bound, and the user that was bound where it was called,
+    who travels in the message's headers. With the handler's option `dedupe_key`, an event that has none gets one made
+    of the task's id, the event's name and which of that name in the run it is: a retry of the task repeats the keys.
+    What waits is written when a worker, or a process of its pool, ends. Where Celery configures the root logger, the
+    handlers of this package that it had are put back.
+
+    Args:
+        app: the application; to install it twice changes nothing.
+
+    Raises:
+        ConfigurationError: it is no Celery application.
+
+    Example:
+        >>> app = Celery("shop")
+        >>> install(app)
+    """
+    if not isinstance(app, Celery):
+        raise ConfigurationError(f"install() takes a Celery application, not a {type(app).__name__}")
+
+    def connect(signal: Any, receiver: Callable[..., None]) -> None:
+        uid = f"pawprint_logging.{receiver.__name__}"
+        signal.connect(receiver, weak=False, dispatch_uid=uid)
+
+    connect(signals.before_task_publish, _send_user)
+    connect(signals.task_prerun, _begin)
+    connect(signals.task_postrun, _end)
+    connect(signals.celeryd_init, _note_handlers)
+    connect(signals.after_setup_logger, _put_handlers_back)
+    connect(signals.worker_process_shutdown, write_what_waits)
+    connect(signals.worker_shutdown, write_what_waits)
+
+
+def _send_user(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    bound = get_contextvars()
+    users = [bound[name] for name in sorted(user_fields()) if bound.get(name) is not None]
+    if headers is not None and users:
+        headers[_HEADER] = str(users[0])  # brokers carry text, and few of the types that keys have
+
+
+def _begin(task_id: str, task: Any, **_: Any) -> None:
+    request = task.request
+    user = getattr(request, _HEADER, None)
+    if not request.is_eager:  # else it runs in the middle of the caller's own
+        clear_contextvars()
+    bound = {"task_id": task_id, "task": task.name}
+    if user is not None or not request.is_eager:
+        bound.update(as_user(user))
+    setattr(request, _UNDO, (bind_contextvars(**bound), run_key.set(_Keys(task_id))))
+
+
+def _end(task: Any, **_: Any) -> None:
+    undo = getattr(task.request, _UNDO, None)
+    if undo is not None:
+        tokens, token = undo
+        reset_contextvars(**tokens)
+        run_key.reset(token)
+
+
+class _Keys:
+    """The dedupe keys of one run of a task."""
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._seen: Counter[tuple[int, str]] = Counter()
+
+    def __call__(self, asker: object, name: str, *, as_uuid: bool) -> str:
+        self._seen[id(asker), name] += 1
+        key = f"{self._task_id}:{name}:{self._seen[id(asker), name]}"
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, key)) if as_uuid else key
+
+
+_handlers: list[PawprintHandler] = []
+
+
+def _note_handlers(**_: Any) -> None:
+    _handlers[:] = [each for each in logging.getLogger().handlers if isinstance(each, PawprintHandler)]
+
+
+def _put_handlers_back(logger: logging.Logger, **_: Any) -> None:
+    for each in _handlers:
+        logger.addHandler(each)  # which does nothing where it is there

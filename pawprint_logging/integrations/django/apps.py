@@ -1,0 +1,95 @@
+"""The app: adds the handler when Django starts."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.db.backends.base.creation import BaseDatabaseCreation
+from django.utils.module_loading import import_string
+
+from ..._delivery.living import everything as living
+from ...errors import ConfigurationError
+from ...handler import PawprintHandler
+from .._binding import logger, write_what_waits
+from .checks import check_settings
+from .options import options
+
+#: the handler's name, for `get_handler`
+NAME = "pawprint"
+
+
+class PawprintConfig(AppConfig):
+    """The app ``pawprint``."""
+
+    name = "pawprint_logging.integrations.django"
+    label = "pawprint"
+    verbose_name = "Pawprint"
+    #: what is wrong with the setting; a check says it, and the middleware raises it
+    problem: ClassVar[str | None] = None
+
+    def ready(self) -> None:
+        """Add the handler to the root logger, and the checks."""
+        checks.register(check_settings)
+        _let_go_of_test_databases()
+        try:
+            found = options()
+            if not _has_handler_of_its_own():
+                handler = PawprintHandler(**found)
+                handler.set_name(NAME)
+                logging.getLogger().addHandler(handler)
+                _configure_again_with(handler)
+        except (ConfigurationError, TypeError, ValueError) as error:
+            type(self).problem = str(error)
+            # `manage.py check` says so too; a server that makes no checks would start without a word
+            logger.error("the setting PAWPRINT cannot be used, and no event is stored: %s", error)
+        else:
+            type(self).problem = None
+
+
+def _has_handler_of_its_own() -> bool:
+    """Return whether ``LOGGING`` has a handler for events."""
+    described = (settings.LOGGING or {}).get("handlers", {})
+    return NAME in described or any(_is_for_events(each) for each in described.values())
+
+
+def _is_for_events(described: Any) -> bool:
+    made_by = described.get("()", described.get("class")) if isinstance(described, Mapping) else None
+    if isinstance(made_by, str):
+        with suppress(ImportError):
+            made_by = import_string(made_by)
+    return isinstance(made_by, type) and issubclass(made_by, PawprintHandler)
+
+
+def _configure_again_with(handler: PawprintHandler) -> None:
+    """Have the handler stay where Django configures logging once more, as it does to make a WSGI application."""
+    described = settings.LOGGING or {}
+    if "root" in described:
+        root = described["root"]
+        settings.LOGGING = {
+            **described,
+            "handlers": {**described.get("handlers", {}), NAME: {"()": lambda: handler}},
+            "root": {**root, "handlers": [*root.get("handlers", []), NAME]},
+        }
+
+
+def _let_go_of_test_databases() -> None:
+    """Have our connections closed before a test runner drops a database: PostgreSQL drops none that is in use."""
+    destroy: Callable[..., Any] = BaseDatabaseCreation.destroy_test_db
+    if hasattr(destroy, "__wrapped__"):
+        return
+
+    @functools.wraps(destroy)
+    def destroying(self: BaseDatabaseCreation, *args: Any, **keywords: Any) -> Any:
+        write_what_waits()
+        for made in living():
+            made.tracker.close()
+        return destroy(self, *args, **keywords)
+
+    BaseDatabaseCreation.destroy_test_db = destroying  # type: ignore[method-assign]

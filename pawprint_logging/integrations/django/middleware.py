@@ -1,0 +1,74 @@
+"""Says once per request who it is from, so that every event in it knows."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import SimpleLazyObject
+from structlog.contextvars import bound_contextvars, get_contextvars
+
+from .._binding import as_user
+from .options import problem
+
+#: what a proxy may pass as X-Request-ID; anything else is a stranger's text, and not taken
+_REQUEST_ID = re.compile(r"[\w.:=+/-]{1,128}")
+
+
+class EventsMiddleware:
+    """Binds the user's primary key and the request's id (``request_id``) while a request is served.
+
+    It goes after ``AuthenticationMiddleware``. Requests without a session cookie are not asked for their user, so
+    that pages which anybody sees stay cacheable. The id is the header ``X-Request-ID``, or a new one; one that is
+    bound already is kept.
+
+    Raises:
+        ImproperlyConfigured: the setting ``PAWPRINT`` cannot be used.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        if (found := problem()) is not None:
+            raise ImproperlyConfigured(f"PAWPRINT: {found}")
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        """Serve a request; in async Django, return what serves it."""
+        if self._is_async:
+            return self._respond(request)
+        with bound_contextvars(**_known_of(request), **as_user(_user_of(request))):
+            return self._get_response(request)
+
+    async def _respond(self, request: Any) -> Any:
+        user = await sync_to_async(_user_of)(request) if _may_have_user(request) else None
+        with bound_contextvars(**_known_of(request), **as_user(user)):
+            response: Awaitable[Any] = self._get_response(request)
+            return await response
+
+
+def _known_of(request: Any) -> dict[str, Any]:
+    if "request_id" in get_contextvars():
+        return {}
+    given = request.headers.get("X-Request-ID", "")
+    return {"request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
+
+
+def _may_have_user(request: Any) -> bool:
+    """Return whether to ask who the user is: whoever asks has the answer vary by cookie."""
+    user = getattr(request, "user", None)
+    is_asked_of_session = isinstance(user, SimpleLazyObject)
+    return user is not None and (not is_asked_of_session or settings.SESSION_COOKIE_NAME in request.COOKIES)
+
+
+def _user_of(request: Any) -> Any:
+    return request.user.pk if _may_have_user(request) and request.user.is_authenticated else None

@@ -1,0 +1,396 @@
+"""The Django app, on the real framework and two real databases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+import threading
+import unittest
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any
+
+import psycopg2
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import connections, transaction
+from django.http import HttpResponse, StreamingHttpResponse
+from django.test import AsyncClient, Client, TestCase, TransactionTestCase, override_settings
+from django.urls import path
+from support.shop import logger_with, stored, value
+
+from pawprint_logging import ConfigurationError, PawprintHandler
+from pawprint_logging.integrations.django import EventsMiddleware, after_commit
+from pawprint_logging.integrations.django.apps import PawprintConfig
+from pawprint_logging.integrations.django.options import options
+from pawprint_logging.testing import capture_events
+
+Log = Callable[..., None]
+
+
+@pytest.fixture
+def handler(databases: list[str]) -> PawprintHandler:
+    return PawprintHandler(**options())
+
+
+@pytest.fixture
+def log(handler: PawprintHandler) -> Log:
+    logger = logger_with(handler)
+    return lambda name, **extra: logger.info("x", extra={"event": name, **extra})
+
+
+def events(handler: PawprintHandler) -> list[str]:
+    """Return the names of the events in the table, in order."""
+    handler.flush(20)
+    with closing(psycopg2.connect(handler.tracker.db or "")) as connection, suppress(psycopg2.errors.UndefinedTable):
+        return [name for (name,) in stored(connection, "event")]
+    return []
+
+
+def fails() -> Any:
+    """Expect that the block raises what `1 / 0` does, after what it logs."""
+    return pytest.raises(ZeroDivisionError)
+
+
+# ---- transactions
+
+
+def test_a_view_with_atomic_requests_that_logs_and_raises_leaves_no_event(
+    handler: PawprintHandler, log: Log, views: Callable[..., None]
+) -> None:
+    for alias in ("default", "other"):
+        connections[alias].settings_dict["ATOMIC_REQUESTS"] = True
+
+    def buy(request: Any, fails: str) -> HttpResponse:
+        log("purchase", fails=fails)
+        if fails == "yes":
+            raise RuntimeError
+        return HttpResponse("sold")
+
+    views(path("buy/<str:fails>", buy))
+    client = Client(raise_request_exception=False)
+    assert client.get("/buy/yes").status_code == 500
+    assert events(handler) == []
+    assert client.get("/buy/no").status_code == 200
+    assert events(handler) == ["purchase"]
+    assert handler.stats.accepted == 1
+
+
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_a_rollback_on_either_database_leaves_no_event(handler: PawprintHandler, log: Log, alias: str) -> None:
+    inner = "other" if alias == "default" else "default"
+    with fails(), transaction.atomic(alias), transaction.atomic(inner):
+        log("purchase")
+        raise ZeroDivisionError
+    with fails(), transaction.atomic(alias):
+        with transaction.atomic(inner):
+            log("purchase")
+        raise ZeroDivisionError
+    assert events(handler) == []
+
+
+def test_an_event_waits_for_the_last_of_two_databases(handler: PawprintHandler, log: Log) -> None:
+    with transaction.atomic("default"):
+        with transaction.atomic("other"):
+            log("purchase")
+        assert handler.stats.accepted == 0
+    assert handler.stats.accepted == 1
+    assert events(handler) == ["purchase"]
+
+
+def test_an_inner_block_that_is_rolled_back_takes_its_events_along(handler: PawprintHandler, log: Log) -> None:
+    with transaction.atomic():
+        log("before")
+        with fails(), transaction.atomic():
+            log("inside")
+            raise ZeroDivisionError
+        log("after")
+    assert events(handler) == ["before", "after"]
+
+
+def test_events_keep_their_order_and_survive_another_callback_that_raises(handler: PawprintHandler, log: Log) -> None:
+    called: list[int] = []
+    with fails(), transaction.atomic():
+        transaction.on_commit(lambda: 1 / 0)
+        log("first")
+        transaction.on_commit(lambda: called.append(1))
+        log("second")
+        log("third")
+    assert events(handler) == ["first", "second", "third"]
+    assert called == [], "which Django forgets"
+
+
+def test_an_event_outside_of_atomic_is_accepted_at_once(handler: PawprintHandler, log: Log) -> None:
+    log("autocommit")
+    assert handler.stats.accepted == 1
+    transaction.set_autocommit(False)
+    try:
+        log("manual")
+        with transaction.atomic():
+            log("atomic in manual")
+        assert handler.stats.accepted == 3
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert events(handler) == ["autocommit", "manual", "atomic in manual"]
+
+
+def test_another_threads_transaction_holds_nothing_up(handler: PawprintHandler, log: Log) -> None:
+    with transaction.atomic():
+        thread = threading.Thread(target=log, args=("elsewhere",))
+        thread.start()
+        thread.join()
+        assert handler.stats.accepted == 1
+        transaction.set_rollback(True)
+    assert events(handler) == ["elsewhere"]
+
+
+def test_async_code_accepts_at_once_whatever_the_thread_has_open(handler: PawprintHandler, log: Log) -> None:
+    async def logging_one() -> None:
+        log("async")
+
+    with transaction.atomic():
+        asyncio.run(logging_one())
+        assert handler.stats.accepted == 1
+        transaction.set_rollback(True)
+
+
+def test_an_event_of_a_callback_after_the_commit_is_accepted_at_once(handler: PawprintHandler, log: Log) -> None:
+    with transaction.atomic():
+        transaction.on_commit(lambda: log("committed"))
+    assert events(handler) == ["committed"]
+
+
+def test_after_commit_none_opts_out(databases: list[str]) -> None:
+    with override_settings(PAWPRINT={"TABLE": "events", "CREATE_TABLE": True, "AFTER_COMMIT": None}):
+        handler = PawprintHandler(**options())
+    logger = logger_with(handler)
+    with transaction.atomic():
+        logger.info("x", extra={"event": "at once"})
+        assert handler.stats.accepted == 1
+        transaction.set_rollback(True)
+    assert events(handler) == ["at once"]
+
+
+def test_a_handler_of_anybodys_takes_the_function_by_its_path(databases: list[str]) -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {
+                "events": {
+                    "class": "pawprint_logging.PawprintHandler",
+                    "after_commit": "ext://pawprint_logging.integrations.django.after_commit",
+                }
+            },
+            "loggers": {"shop": {"level": "INFO", "handlers": ["events"], "propagate": False}},
+        }
+    )
+    (handler,) = logging.getLogger("shop").handlers
+    assert isinstance(handler, PawprintHandler)
+    assert handler.pipeline.settings.after_commit is after_commit
+
+
+# ---- tests of applications
+
+
+def ran(case: type[unittest.TestCase]) -> unittest.TestResult:
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    assert not result.errors + result.failures, result.errors + result.failures
+    assert result.testsRun
+    return result
+
+
+def test_a_test_case_sees_events_without_waiting_for_the_commit(handler: PawprintHandler, log: Log) -> None:
+    class Buying(TestCase):
+        databases = {"default", "other"}  # noqa: RUF012 - Django's own spelling
+
+        def test_it(self) -> None:
+            with capture_events() as seen, transaction.atomic():
+                log("purchase")
+            assert [event["event"] for event in seen] == ["purchase"]
+            log("never committed")
+
+    ran(Buying)
+    assert events(handler) == []
+
+
+def test_capture_on_commit_callbacks_finds_those_of_its_block(handler: PawprintHandler, log: Log) -> None:
+    called: list[str] = []
+
+    class Buying(TestCase):
+        def test_it(self) -> None:
+            transaction.on_commit(lambda: called.append("before"))
+            with self.captureOnCommitCallbacks(execute=True):
+                transaction.on_commit(lambda: called.append("in it"))
+                log("purchase")
+
+    ran(Buying)
+    assert called == ["in it"]
+    assert events(handler) == ["purchase"]
+
+
+def test_a_transaction_test_case_finds_its_rows(handler: PawprintHandler, log: Log, migrated: list[str]) -> None:
+    class Buying(TransactionTestCase):
+        def test_it(self) -> None:
+            with transaction.atomic():
+                log("purchase")
+            assert events(handler) == ["purchase"]
+
+    ran(Buying)
+
+
+def test_tests_write_to_the_test_database_which_can_be_dropped(handler: PawprintHandler, log: Log) -> None:
+    real = connections["default"].settings_dict["NAME"]
+    creation = connections["default"].creation
+    with override_settings(INSTALLED_APPS=[]):
+        creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        log("in the test database")
+        assert events(handler) == ["in the test database"]
+        assert handler.tracker.count()["count"].sum() == 1
+        assert f"test_{real}" in repr(handler.tracker)
+    finally:
+        creation.destroy_test_db(real, verbosity=0)
+    assert events(handler) == []
+    log("in the real one")
+    assert events(handler) == ["in the real one"]
+
+
+# ---- the middleware
+
+
+def test_the_middleware_binds_user_and_request_id(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], migrated: list[str]
+) -> None:
+    def view(request: Any) -> HttpResponse:
+        log("viewed")
+        return HttpResponse("x")
+
+    views(path("x", view))
+    user = get_user_model().objects.create(username="alice")
+    known = Client()
+    known.force_login(user)
+    with capture_events() as seen:
+        assert "Vary" not in Client().get("/x", headers={"X-Request-ID": "abc-1"}).headers
+        known.get("/x", headers={"X-Request-ID": "a stranger's\ttext"})
+        log("afterwards")
+    first, second, third = seen
+    assert (first["user_id"], first["metadata"]) == (None, {"request_id": "abc-1"})
+    assert second["user_id"] == str(user.pk)
+    assert len(second["metadata"]["request_id"]) == 32
+    assert (third["user_id"], third["metadata"]) == (None, {})
+
+
+def test_the_middleware_is_async_where_django_is(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], migrated: list[str]
+) -> None:
+    async def view(request: Any) -> HttpResponse:
+        await asyncio.sleep(0.01)
+        log("viewed")
+        return HttpResponse("x")
+
+    views(path("x", view))
+    user = get_user_model().objects.create(username="alice")
+    known = AsyncClient()
+    known.force_login(user)
+
+    async def ask() -> None:
+        answers = await asyncio.gather(*[(known if number % 2 else AsyncClient()).get("/x") for number in range(20)])
+        assert {each.status_code for each in answers} == {200}
+
+    with capture_events() as seen:
+        asyncio.run(ask())
+    assert sorted(str(each["user_id"]) for each in seen) == sorted(["None", str(user.pk)] * 10)
+    assert len({each["metadata"]["request_id"] for each in seen}) == 20
+    assert EventsMiddleware.async_capable
+    assert EventsMiddleware.sync_capable
+
+
+def test_a_request_id_that_is_bound_already_is_kept(
+    handler: PawprintHandler, log: Log, views: Callable[..., None]
+) -> None:
+    import structlog
+
+    def view(request: Any) -> StreamingHttpResponse:
+        log("viewed")
+        return StreamingHttpResponse([b"x"])
+
+    views(path("x", view))
+    with capture_events() as seen, structlog.contextvars.bound_contextvars(request_id="outer"):
+        Client().get("/x", headers={"X-Request-ID": "abc-1"})
+    assert seen[0]["metadata"] == {"request_id": "outer"}
+
+
+# ---- settings and checks
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"TABEL": "events"}, r"no option 'TABEL'; did you mean 'TABLE'\?"),
+        ({"table": "events"}, r"no option 'table'; did you mean 'TABLE'\?"),
+        ({"TRACKER": None, "TABLE": "x"}, "no option 'TRACKER'"),
+        ({"TABLE": "events", "DATABASE": "defaut"}, r"DATABASES has no 'defaut'.*did you mean 'default'\?"),
+        ({"TABLE": "events", "DATABASE": "default", "DB": "postgresql://x/y"}, "leave one out"),
+        ({}, "no table is named"),
+        (["events"], "must be a dict"),
+        ({"TABLE": "events", "BEFORE_SEND": "shop.nowhere"}, "BEFORE_SEND is not the dotted path"),
+    ],
+)
+def test_a_mistake_in_the_setting_is_named(databases: list[str], setting: Any, message: str) -> None:
+    with override_settings(PAWPRINT=setting), pytest.raises(ConfigurationError, match=message):
+        options()
+
+
+def test_options_go_to_the_handler(databases: list[str]) -> None:
+    setting = {
+        "DB": None,
+        "MARKER": "product",
+        "COMMON": {"release": "1.2"},
+        "BEFORE_SEND": "copy.copy",
+        "LEVEL": "ERROR",
+    }
+    with override_settings(PAWPRINT=setting):
+        handler = PawprintHandler(**options())
+    assert handler.tracker.is_debug
+    assert handler.level == logging.ERROR
+    assert handler.pipeline.settings.common == {"release": "1.2"}
+    assert handler.pipeline.settings.before_send is __import__("copy").copy
+
+
+def test_the_middleware_refuses_to_start_with_settings_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PawprintConfig, "problem", "there is no option 'TABEL'")
+    with pytest.raises(ImproperlyConfigured, match="PAWPRINT: there is no option 'TABEL'"):
+        EventsMiddleware(lambda request: None)
+
+
+def test_options_of_the_connection_come_along(databases: list[str], connection: Any) -> None:
+    settings_dict = connections["default"].settings_dict
+    before = settings_dict["OPTIONS"]
+    settings_dict["OPTIONS"] = {"application_name": "the shop", "sslmode": "prefer", "isolation_level": 3}
+    try:
+        handler = PawprintHandler(**options())
+        logger_with(handler).info("x", extra={"event": "seen"})
+        assert events(handler) == ["seen"]
+        found = value(connection, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the shop'")
+        assert found >= 1
+    finally:
+        settings_dict["OPTIONS"] = before
+
+
+# ---- manage.py pawprint
+
+
+def test_the_command_line_uses_the_connection_of_the_settings(
+    handler: PawprintHandler, log: Log, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAWPRINT_TABLE", "somewhere_else")
+    log("purchase")
+    handler.flush()
+    call_command("pawprint", "count", "--where", "event=purchase", "--format", "csv")
+    assert capfd.readouterr().out.strip().endswith(",1")

@@ -1,0 +1,89 @@
+"""What the package says of itself where events do not arrive: debug mode, and `PAWPRINT_DEBUG`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from support.shop import logger_with
+
+from pawprint_logging import PawprintHandler
+
+_SCRIPT = """
+import logging, logging.config, structlog
+from pawprint_logging import PawprintHandler, PawprintProcessor
+early = logging.getLogger("early")
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"events": {"class": "pawprint_logging.PawprintHandler", "filters": ["secret"], "level": "INFO"}},
+    "filters": {"secret": {"()": lambda: lambda record: "secret" not in record.getMessage()}},
+    "loggers": {"shop": {"level": "DEBUG", "handlers": ["events"]}, "shop.quiet": {"level": "ERROR"}},
+})
+logger = logging.getLogger("shop")
+logger.handlers[0].set_name("events")
+logging.getLogger("shop.quiet").info("never made", extra={"event": "x"})
+logger.info("one", extra={"event": "purchase"})
+logger.info("two", extra={"event": "purchase"})
+logger.info("no mark")
+logger.debug("below", extra={"event": "purchase"})
+logger.info("secret", extra={"event": "purchase"})
+logging.getLogger("shop.gone").disabled = True
+"""
+
+
+def said(folder: Path, **variables: str) -> list[str]:
+    (folder / "app.py").write_text(textwrap.dedent(_SCRIPT), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    return done.stderr.splitlines()
+
+
+def test_pawprint_debug_says_at_exit_what_became_of_the_records(tmp_path: Path) -> None:
+    first, *others = said(tmp_path, PAWPRINT_DEBUG="1")
+    assert first.startswith("PAWPRINT_DEBUG: PawprintHandler 'events': saw 5 records, of which 2 were events; ")
+    assert first.endswith("not events: 1 no mark, 1 level, 1 filter")
+    assert others == [
+        "PAWPRINT_DEBUG: the logger 'shop.quiet' is at ERROR: its records at INFO are not made",
+        "PAWPRINT_DEBUG: the logger 'shop.gone' is disabled (see disable_existing_loggers of dictConfig)",
+    ]
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_without_the_variable_nothing_is_said_or_counted(
+    tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said(tmp_path, PAWPRINT_DEBUG=value) == []
+    monkeypatch.setenv("PAWPRINT_DEBUG", value)
+    assert "handle" not in PawprintHandler().__dict__
+
+
+def test_debug_mode_is_said_once_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        logger = logger_with(PawprintHandler())
+        logger.info("x", extra={"event": "one"})
+        logger.info("x", extra={"event": "two"})
+    lines = [record for record in caplog.records if record.name == "pawprint_logging"]
+    assert [line.levelno for line in lines] == [logging.INFO]
+    assert "no db is set" in lines[0].getMessage()
+
+
+def test_debug_mode_is_said_with_the_first_event_if_nobody_listened_before(caplog: pytest.LogCaptureFixture) -> None:
+    handler = PawprintHandler()
+    logger = logger_with(handler)
+    logger.info("x", extra={"event": "unheard"})
+    with caplog.at_level(logging.INFO):
+        logger.info("x", extra={"event": "one"})
+        logger.info("x", extra={"event": "two"})
+    assert [record.name for record in caplog.records] == ["pawprint_logging"]
+    assert handler.stats.accepted == 3

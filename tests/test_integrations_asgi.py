@@ -1,0 +1,136 @@
+"""The ASGI middleware; a real server runs it in tests/examples."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.contextvars import get_contextvars
+from support.shop import handler_on, logger_with, stored
+
+from pawprint_logging import PawprintHandler
+from pawprint_logging.integrations.asgi import EventsMiddleware
+from pawprint_logging.testing import capture_events
+
+
+def user_of(scope: Any) -> Any:
+    return scope.get("user")
+
+
+async def user_of_async(scope: Any) -> Any:
+    await asyncio.sleep(0)
+    return scope.get("user")
+
+
+async def ask(app: Any, **scope: Any) -> None:
+    await app({"type": "http", **scope}, None, None)
+
+
+async def live(app: Any, *kinds: str) -> list[str]:
+    """Let a server's lifespan begin and end; return what the application answers."""
+    asked = iter(kinds or ("lifespan.startup", "lifespan.shutdown"))
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(asked)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await app({"type": "lifespan"}, receive, send)
+    return sent
+
+
+async def lively(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "lifespan"
+    for _ in range(2):
+        await send({"type": (await receive())["type"] + ".complete"})
+
+
+@pytest.mark.parametrize("user", [user_of, user_of_async])
+def test_events_have_the_user_of_their_request(user: Any) -> None:
+    logger = logger_with(PawprintHandler())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.001)
+        logger.info("x", extra={"event": "viewed", "product": scope["user"]})
+        await asyncio.to_thread(logger.info, "x", extra={"event": "viewed", "product": scope["user"]})
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*[ask(EventsMiddleware(app, user=user), user=f"user-{number}") for number in range(20)])
+        assert get_contextvars() == {}
+
+    with capture_events() as seen:
+        asyncio.run(all_at_once())
+    assert len(seen) == 40
+    assert all(event["user_id"] == event["metadata"]["product"] for event in seen)
+
+
+def test_the_user_goes_where_each_handler_has_its_users() -> None:
+    schema = {"customer": "TEXT", "event": "TEXT", "metadata": "JSONB"}
+    logger = logger_with(PawprintHandler(user_field="customer", schema=schema))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        logger.info("x", extra={"event": "viewed"})
+
+    with capture_events() as seen:
+        asyncio.run(ask(EventsMiddleware(app, user=user_of), user="alice"))
+    assert seen[0]["customer"] == "alice"
+
+
+async def _failing_later(scope: Any) -> Any:
+    raise LookupError
+
+
+def _failing(scope: Any) -> Any:
+    raise LookupError
+
+
+@pytest.mark.parametrize("user", [_failing, _failing_later])
+def test_a_user_function_that_raises_costs_the_request_its_user_alone(
+    user: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logger_with(PawprintHandler())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        logger.info("x", extra={"event": "viewed"})
+
+    with capture_events() as seen:
+        asyncio.run(ask(EventsMiddleware(app, user=user)))
+    assert [event["user_id"] for event in seen] == [None]
+    assert "user= raised LookupError" in caplog.text
+
+
+def test_the_end_of_the_lifespan_writes_what_waits_before_it_is_answered(db: str, connection: Any) -> None:
+    handler = handler_on(db, flush_interval=60)
+    logger = logger_with(handler)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await lively(scope, receive, send)
+
+    logger.info("x", extra={"event": "last"})
+    assert asyncio.run(live(EventsMiddleware(app))) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert stored(connection, "event") == [("last",)]
+    logger.info("x", extra={"event": "later"})
+    assert handler.flush(20)
+    assert stored(connection, "event") == [("last",), ("later",)]
+
+
+def test_an_application_without_lifespan_gets_one(db: str, connection: Any) -> None:
+    logger_with(handler_on(db, flush_interval=60)).info("x", extra={"event": "last"})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("only http")
+
+    assert asyncio.run(live(EventsMiddleware(app))) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert stored(connection, "event") == [("last",)]
+
+
+def test_a_start_that_fails_stays_the_applications_own() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise ValueError("no such file")
+
+    with pytest.raises(ValueError, match="no such file"):
+        asyncio.run(live(EventsMiddleware(app)))
