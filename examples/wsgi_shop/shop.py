@@ -47,11 +47,7 @@ logger = logging.getLogger("shop")
 
 
 class Shop:
-<<<<<<< HEAD
-    """``GET /products/<name>``; with a cookie ``POST /cart?product=<name>&quantity=<number>``, ``POST /checkout``."""
-=======
     """``GET /products/<name>``, and for those with a cookie ``POST /cart?product=…&quantity=…`` and ``POST /checkout``."""
->>>>>>> main
 
     def __init__(self) -> None:
         self._carts: defaultdict[str, Counter[str]] = defaultdict(Counter)
