@@ -22,6 +22,7 @@ import pytest
 from support.server import Server
 
 from pawprint_logging import PawprintHandler, Statistics, Tracker
+from pawprint_logging._capture import declared
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.cli import main
 from pawprint_logging.tracker import TRACKER_OPTIONS
@@ -47,6 +48,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
         else:
             found[-1] = (found[-1][0], text)
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_declared_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of events that other pages declare have no part in the views of this one."""
+    monkeypatch.setattr(declared, "_names", {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

@@ -26,6 +26,7 @@ import pytest
 from support.server import USER, Server
 
 from pawprint_logging import PawprintHandler, Tracker, flush
+from pawprint_logging._capture import declared
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.tracker import TRACKER_OPTIONS
 
@@ -45,6 +46,12 @@ def readme() -> docutils.nodes.document:
     """The parsed README; a warning is an error."""
     settings = {"halt_level": 2, "report_level": 2, "syntax_highlight": "none"}
     return docutils.core.publish_doctree((ROOT / "README.rst").read_text("utf-8"), settings_overrides=settings)
+
+
+@pytest.fixture(autouse=True)
+def no_declared_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of events that other pages declare have no part in the views of this one."""
+    monkeypatch.setattr(declared, "_names", {})
 
 
 def blocks(readme: docutils.nodes.document, language: str) -> list[str]:
