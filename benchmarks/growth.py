@@ -29,8 +29,10 @@ def measure(options: Options) -> list[Row]:
             db = databases[size] = server.dsn(f"of_{size}")
             stack.enter_context(Tracker(db=db, table="events")).create_table()
             server.execute(
-                "INSERT INTO events (timestamp, user_id, event, metadata) SELECT timestamp '2024-01-01' + n * interval '1 second',"
-                " 'user' || n %% 1000, 'purchase', jsonb_build_object('amount', n, 'plan', 'pro') FROM generate_series(1, %s) n",
+                "INSERT INTO events (timestamp, user_id, event, "
+                "metadata) SELECT timestamp '2024-01-01' + n * interval '1 second',"
+                " 'user' || n %% 1000, 'purchase', jsonb_build_object('amount', n, 'plan', "
+                "'pro') FROM generate_series(1, %s) n",
                 (size,),
                 dbname=f"of_{size}",
             )

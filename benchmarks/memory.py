@@ -32,7 +32,8 @@ if what == "handler":
     handler.flush()
     before = peak()
     for place in range(number):
-        logger.info("sold", extra={"event": "purchase", "user_id": f"user{place % 1000}", "amount": place, "plan": "pro"})
+        user = f"user{place % 1000}"
+        logger.info("sold", extra={"event": "purchase", "user_id": user, "amount": place, "plan": "pro"})
     assert handler.flush() and handler.stats.written == number + 1, handler.stats
     handler.close()
 else:

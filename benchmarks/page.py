@@ -22,7 +22,10 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 def render(results: dict[str, Any]) -> str:
     """Return the page."""
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>pawprint_logging: benchmarks</title><style>{_STYLE}</style>"
+        (
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>pawprint_logging: "
+            f"benchmarks</title><style>{_STYLE}</style>"
+        )
     ]
     parts.append(f"<h1>Benchmarks of pawprint_logging</h1><p>{results['when']}. ")
     parts.append(
@@ -72,10 +75,12 @@ def _bars(rows: list[tuple[str, float, float, float, str]]) -> str:
         color = "#2f6fb2" if name.startswith(("ours", "logger.info", "write", "pawprint")) else "#9aa7b5"
         parts.append(f"<text x='{_LABEL - 8}' y='{y + 15}' text-anchor='end' font-size='12'>{html.escape(name)}</text>")
         parts.append(
-            f"<rect x='{_LABEL}' y='{y + 4}' width='{max(1.0, middle * scale):.1f}' height='{_BAR - 8}' fill='{color}'/>"
+            f"<rect x='{_LABEL}' y='{y + 4}' width='{max(1.0, middle * scale):.1f}' height='{_BAR - 8}' "
+            f"fill='{color}'/>"
         )
         parts.append(
-            f"<path d='M{_LABEL + least * scale:.1f} {y + 11}H{_LABEL + most * scale:.1f}' stroke='#e08a00' stroke-width='2'/>"
+            f"<path d='M{_LABEL + least * scale:.1f} {y + 11}H{_LABEL + most * scale:.1f}' stroke='#e08a00' "
+            "stroke-width='2'/>"
         )
         parts.append(f"<text x='{_LABEL + most * scale + 6:.1f}' y='{y + 15}' font-size='11'>{middle:.3g}</text>")
         if wanted:
@@ -101,7 +106,8 @@ def _tails(rows: list[dict[str, Any]]) -> str:
         for name, value in ((name, row["more"][name]) for name in colors):
             x = _LABEL + math.log10(max(value, low) / low) * scale
             parts.append(
-                f"<circle cx='{x:.1f}' cy='{y}' r='5' fill='{colors[name]}'><title>{name}: {value:.1f} µs</title></circle>"
+                f"<circle cx='{x:.1f}' cy='{y}' r='5' fill='{colors[name]}'><title>{name}: {value:.1f} "
+                "µs</title></circle>"
             )
     legend = []
     for place, (name, color) in enumerate(colors.items()):
@@ -117,4 +123,7 @@ def _tails(rows: list[dict[str, Any]]) -> str:
             ticks.append(f"<path d='M{x:.1f} 16V{bottom - 12}' stroke='#c8ced6' stroke-width='.5'/>")
             ticks.append(f"<text x='{x:.1f}' y='{bottom}' font-size='11' text-anchor='middle'>{tick:,} µs</text>")
     drawn = "".join((*ticks, *parts, *legend))
-    return f"<p>One call: median, 99 %, 99.9 %, worst.</p><svg viewBox='0 0 {_WIDTH} {bottom + 6}' role='img'>{drawn}</svg>"
+    return (
+        "<p>One call: median, 99 %, 99.9 %, "
+        f"worst.</p><svg viewBox='0 0 {_WIDTH} {bottom + 6}' role='img'>{drawn}</svg>"
+    )

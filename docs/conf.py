@@ -9,11 +9,15 @@ author = "The pawprint_logging authors"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+#: without what a console shows before a command, and without what it answers
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
 html_theme = "furo"
 html_title = f"pawprint_logging {version}"
 html_copy_source = False
 html_static_path = ["_static"]
+html_favicon = html_logo = "../pawprint_logging/web/static/icon.svg"
 exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"
@@ -29,7 +33,8 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(Path|Mapping|MutableMapping|Sequence|Iterable|Iterator|OrderedDict|Any|Unpack|Options|Stats|JsonFormatter|ABC)",
     ),
-    ("py:.*", r"(LogRecord|Logger|Handler|timedelta|date|datetime|Moment|callable|optional)"),
+    ("py:.*", r"(LogRecord|Logger|Handler|timedelta|date|datetime|tzinfo|Moment|Since|Names|callable|optional)"),
+    ("py:.*", r"(Axes|ASGIApp|threading\.Event)"),
     ("py:.*", r"A DataFrame|numbers|users"),  # napoleon takes the words before a colon for a type
-    ("py:.*", r"pawprint_logging\.(delivery|reading|database|capture|errors)\..*"),
+    ("py:.*", r"pawprint_logging\.(_delivery|_reading|_database|_capture|errors|event\.Class|scope\.Within).*"),
 ]

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from pawprint_logging._charts import drawing
 from pawprint_logging.web import app, server
 
 HERE = Path(__file__).parent
+_PYTHON = re.compile(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 NOW = datetime.now(timezone.utc).replace(tzinfo=None)
 #: name → address, colours, width and height of the window
 PAGES = {
@@ -106,9 +110,26 @@ def photograph(tracker: Tracker, folder: Path) -> None:
         opened.close()
 
 
+def follow_the_tutorial(folder: Path) -> None:
+    """Run the tutorial's program, and the command that draws its users, and keep the pictures."""
+    program = "\n".join(map(textwrap.dedent, _PYTHON.findall((HERE / "tutorial.rst").read_text("utf-8"))))
+    command = [sys.executable, "-m", "pawprint_logging", "--db", "embedded:pawprint-demo", "--table", "events", "count"]
+    with tempfile.TemporaryDirectory(prefix="pictures-", dir="/tmp") as place:
+        for each in (
+            [sys.executable, "-c", program],
+            [*command, "DISTINCT(user_id)", "--resolution", "week", "--end", "2024-03-31", "--output", "users.png"],
+        ):
+            subprocess.run(  # noqa: S603 - programs of this repository
+                each, cwd=place, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "MPLBACKEND": "Agg"}
+            )
+        shutil.copy(Path(place, "retention.png"), folder / "tutorial_retention.png")
+        shutil.copy(Path(place, "users.png"), folder / "users.png")
+
+
 def main(folder: Path) -> None:
     """Make all of them."""
     folder.mkdir(parents=True, exist_ok=True)
+    follow_the_tutorial(folder)
     rows = sorted((row for row in shop() if row["timestamp"] < NOW), key=lambda row: row["timestamp"])
     with (
         tempfile.TemporaryDirectory(prefix="pictures-", dir="/tmp") as place,  # a socket needs a short name

@@ -75,10 +75,10 @@ class Event:
             if _NAME in vars(cls).get("__annotations__", {}):
                 raise TypeError(f"{cls.__name__}: a field cannot be called {_NAME}")
             name = keywords["name"]
-            if name is not None:
-                declare(cls, name, lambda event: (name, fields_of_instance(event)), fields_of_dataclass)
             setattr(cls, _NAME, name)
             dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
+            if name is not None:  # behind all that may raise: a class that was not made is not declared
+                declare(cls, name, lambda event: (name, fields_of_instance(event)), fields_of_dataclass)
 
     def __new__(cls, /, *_: Any, **__: Any) -> Event:
         """Refuse to make an instance of a base."""

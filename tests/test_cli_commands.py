@@ -76,7 +76,10 @@ ANSWERS: dict[str, tuple[str, str]] = {
         "timestamp,dau,wau,mau,engagement\n2026-01-07T00:00:00+00:00,0,2,2,0.0\n2026-01-08T00:00:00+00:00,1,2,2,0.5",
     ),
     "funnel signup purchase": (
-        "step       users   conversion\n─────────────────────────────\nsignup         2            1\npurchase       1          0.5",
+        (
+            "step       users   conversion\n─────────────────────────────\nsignup         2            1\n"
+            "purchase       1          0.5"
+        ),
         "step,users,conversion\nsignup,2,1.0\npurchase,1,0.5",
     ),
     "retention --period week": (

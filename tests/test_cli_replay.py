@@ -113,5 +113,6 @@ def test_a_server_that_is_away_is_one_line(cli: CommandLine, lost: Path) -> None
 
     assert result.status == 1
     assert result.err == (
-        "pawprint-logging: no connection to the database: the connection was refused: is the server running, and are host and port right?\n"
+        "pawprint-logging: no connection to the database: the connection was refused: is the server running, "
+        "and are host and port right?\n"
     )

@@ -8,14 +8,21 @@ import io
 import logging
 import re
 import shlex
+import sys
 import textwrap
+import types
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg2
 import pytest
+from support.server import Server
 
-from pawprint_logging import PawprintHandler, Tracker
+from pawprint_logging import PawprintHandler, Statistics, Tracker
+from pawprint_logging._capture import declared
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.cli import main
 from pawprint_logging.tracker import TRACKER_OPTIONS
@@ -43,6 +50,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_declared_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of events that other pages declare have no part in the views of this one."""
+    monkeypatch.setattr(declared, "_names", {})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     page: Path, db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, close_handlers: Callable[[], None]
@@ -50,14 +63,58 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     logging.getLogger("shop").propagate = False
-    names: dict[str, Any] = {"__name__": "shop"}
+    module = types.ModuleType("shop")  # where classes of the page look for their names
+    monkeypatch.setitem(sys.modules, "shop", module)
+    names = vars(module)
     for code, shown in blocks(page):
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            exec(compile(DATABASES.sub(db, code), str(page), "exec"), names)
+            exec(compile(DATABASES.sub(db, code), str(page), "exec", dont_inherit=True), names)
         assert [line.rstrip() for line in said.getvalue().splitlines()] == shown.splitlines(), code
     for value in names.values():
         if isinstance(value, Tracker):
             value.close()
+
+
+def sql_of(page: str) -> list[str]:
+    """Return the SQL blocks of a page."""
+    found = re.findall(r"^\.\. code-block:: sql\n\n((?:    .*\n|\n)+)", (DOCS / page).read_text("utf-8"), re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+def test_the_sql_of_the_cookbook_answers_on_its_own_data(db: str, close_handlers: Callable[[], None]) -> None:
+    names: dict[str, Any] = {"__name__": "shop"}
+    for code, _ in blocks(DOCS / "howto" / "cookbook.rst"):
+        exec(DATABASES.sub(db, code), names)
+    questions = sql_of("howto/cookbook.rst")
+    assert len(questions) > 5
+    with names["tracker"] as tracker:
+        empty = [sql for sql in questions if tracker.query(sql).empty]
+    assert empty == []
+
+
+def test_the_role_of_analysts_reads_and_cannot_write(db: str, server: Server) -> None:
+    # Given the table, and the role that the page makes
+    with Tracker(db=db, table="events") as tracker:
+        tracker.create_table()
+        tracker.write(event="signup", user_id="alice")
+    role = f"analyst_{uuid.uuid4().hex[:8]}"
+    parts = urlsplit(db)
+    (sql,) = sql_of("howto/analysts.rst")
+    server.execute(sql.replace("analyst", role), dbname=parts.path[1:])
+    try:
+        # When it reads and writes
+        with Tracker(
+            db=urlunsplit(parts._replace(netloc=f"{role}:secret@{parts.hostname}:{parts.port}")), table="events"
+        ) as tracker:
+            # Then it may do the one alone, whatever it sets
+            assert [row["user_id"] for row in tracker.iter_rows()] == ["alice"]
+            assert len(Statistics(tracker).funnel("signup")) == 1
+            with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+                tracker.write(event="signup", user_id="mallory")
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                tracker.query("SET TRANSACTION READ WRITE; DELETE FROM events")
+    finally:
+        server.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", dbname=parts.path[1:])
 
 
 def test_the_session_on_the_command_line_is_what_the_tutorial_s_data_give(

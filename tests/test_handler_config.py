@@ -259,7 +259,10 @@ def test_the_end_of_the_interpreter_closes_the_processor(db: str, connection: An
 
 def test_events_that_are_logged_at_exit_are_written(db: str, connection: Any) -> None:
     tracker_on(db)
-    program = "import atexit\natexit.register(log.info, 'x', extra={'event': 'early'})\nhandler()\nlog.info('x', extra={'event': 'e'})\n"
+    program = (
+        "import atexit\natexit.register(log.info, 'x', extra={'event': 'early'})\nhandler()\nlog.info('x', "
+        "extra={'event': 'e'})\n"
+    )
     program += "atexit.register(log.info, 'x', extra={'event': 'late'})\n"
     run(START + program, db)
     assert sorted(stored(connection, "event")) == [("e",), ("early",), ("late",)]

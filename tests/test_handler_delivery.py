@@ -269,7 +269,10 @@ def test_close_flushes_and_may_be_called_again(db: str, connection: Any) -> None
     handler.close()
     handler.close()
     assert stored(connection, "event") == [("last",)]
-    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pawprint_logging' AND datname = current_database()"
+    ours = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pawprint_logging' "
+        "AND datname = current_database()"
+    )
     until(lambda: value(connection, ours) == 0)
 
 

@@ -208,7 +208,8 @@ def test_what_works_and_is_worth_knowing_is_a_note(
 
 def test_a_partitioned_table_is_as_good(check: CommandLine, connection: Any) -> None:
     connection.cursor().execute(
-        "CREATE TABLE events (id BIGINT GENERATED ALWAYS AS IDENTITY, timestamp TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,"
+        "CREATE TABLE events (id BIGINT GENERATED ALWAYS AS IDENTITY, "
+        "timestamp TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,"
         " user_id TEXT, event TEXT, metadata JSONB) PARTITION BY RANGE (timestamp);"
         "CREATE TABLE events_all PARTITION OF events DEFAULT;" + Tracker(table="events").layout.ledger_ddl()
     )
@@ -223,8 +224,10 @@ def test_a_partitioned_table_is_as_good(check: CommandLine, connection: Any) -> 
     ("change", "mend"),
     [
         (
-            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
-            "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()",
+            (
+                "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+                "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()"
+            ),
             'DROP TRIGGER "quiet" ON "events__deliveries"',
         ),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -139,10 +140,8 @@ class Life(RuleBasedStateMachine):
 
 
 def with_interrupts(call: Callable[[], object]) -> None:
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         call()
-    except KeyboardInterrupt:
-        pass
 
 
 TestLife = Life.TestCase

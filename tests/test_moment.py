@@ -103,7 +103,9 @@ def test_what_names_no_moment_is_none_and_raises_nothing(value: Any) -> None:
 
 @given(
     st.datetimes(
-        timezones=st.timezones() | st.none(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9998, 1, 1)
+        timezones=st.timezones() | st.none(),
+        min_value=dt.datetime(2, 1, 1),  # noqa: DTZ001 - hypothesis asks for naive bounds
+        max_value=dt.datetime(9998, 1, 1),  # noqa: DTZ001
     )
 )
 def test_isoformat_of_any_datetime_is_read_as_that_moment(value: dt.datetime) -> None:

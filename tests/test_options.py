@@ -159,7 +159,8 @@ def test_paths_may_be_path_objects(tmp_path: Path) -> None:
 def test_a_tracker_takes_these_arguments_with_these_defaults() -> None:
     parameters = inspect.signature(Tracker).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == {
-        "dotfile": None, "db": None, "table": None, "schema": None, "json_field": "metadata", "timestamp_field": "timestamp",
+        "dotfile": None, "db": None, "table": None, "schema": None, "json_field": "metadata",
+        "timestamp_field": "timestamp",
         "user_field": "user_id", "event_field": "event", "auto_timestamp": False, "logger": None,
     }  # fmt: skip
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
@@ -169,7 +170,8 @@ def test_a_handler_has_these_defaults() -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(PawprintHandler).parameters.items()}
     assert defaults.items() >= {
         "marker": "track", "event_key": "event", "record_fields": (), "contextvars": True, "before_send": None,
-        "background": True, "batch_size": 1000, "flush_interval": 1.0, "max_queue_size": 100_000, "max_queue_bytes": 64 * 2**20,
+        "background": True, "batch_size": 1000, "flush_interval": 1.0, "max_queue_size": 100_000,
+        "max_queue_bytes": 64 * 2**20,
         "overflow": "fallback", "write_timeout": 30.0, "close_timeout": 5.0, "spool": None, "create_table": False,
         "fallback_logger": "pawprint_logging.fallback", "fallback_file": None, "on_error": None,
     }.items()  # fmt: skip

@@ -27,7 +27,10 @@ def said(program: str) -> str:
 
 
 def test_importing_the_package_alone_loads_none_of_it() -> None:
-    program = "import sys, pawprint_logging; print([name for name in sys.modules if name.startswith(('pawprint_logging.', 'psycopg2'))])"
+    program = (
+        "import sys, pawprint_logging; print([name for name in sys.modules if name.startswith(('pawprint_logging.', "
+        "'psycopg2'))])"
+    )
     assert said(program) == "[]"
 
 

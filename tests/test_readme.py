@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import json
 import logging
 import logging.config
+import re
+import subprocess
+import sys
+import textwrap
+import types
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +25,13 @@ import psycopg2
 import pytest
 from support.server import USER, Server
 
-from pawprint_logging import PawprintHandler, Tracker
+from pawprint_logging import PawprintHandler, Tracker, flush
+from pawprint_logging._capture import declared
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.tracker import TRACKER_OPTIONS
 
 ROOT = Path(__file__).parents[1]
+DB = "postgresql://shop:secret@localhost/shop"
 #: how the README writes defaults that are counts
 COUNTS = {
     "batch_size": "1000 events",
@@ -39,6 +48,12 @@ def readme() -> docutils.nodes.document:
     return docutils.core.publish_doctree((ROOT / "README.rst").read_text("utf-8"), settings_overrides=settings)
 
 
+@pytest.fixture(autouse=True)
+def no_declared_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of events that other pages declare have no part in the views of this one."""
+    monkeypatch.setattr(declared, "_names", {})
+
+
 def blocks(readme: docutils.nodes.document, language: str) -> list[str]:
     """Return the code blocks in a language, in order."""
     return [block.astext() for block in readme.findall(docutils.nodes.literal_block) if language in block["classes"]]
@@ -53,9 +68,10 @@ def tables(readme: docutils.nodes.document) -> list[list[list[str]]]:
 
 
 @pytest.fixture
-def shop(db: str, server: Server, close_handlers: Callable[[], None], readme: docutils.nodes.document) -> Any:
-    """DSN of a database with the README's table, for the README's role, which has no other rights."""
-    (sql,) = blocks(readme, "sql")
+def shop(db: str, server: Server, close_handlers: Callable[[], None]) -> Any:
+    """DSN of a database with the table of the production page, for its role, which has no other rights."""
+    page = (ROOT / "docs" / "howto" / "production.rst").read_text("utf-8")
+    (sql,) = map(textwrap.dedent, re.findall(r"code-block:: sql\n\n((?:    .*\n|\n)+)", page))
     role = f"shop_{uuid.uuid4().hex[:8]}"
     parts = urlsplit(db)
     dbname = parts.path[1:]
@@ -70,35 +86,61 @@ def test_the_readme_shows_what_the_quickstart_logs(readme: docutils.nodes.docume
     assert blocks(readme, "python")[0] in (ROOT / "examples" / "quickstart.py").read_text("utf-8")
 
 
-def test_its_code_writes_rows_as_the_role_that_it_makes(
+def test_its_programs_run_one_after_the_other_and_write_what_they_say(
     readme: docutils.nodes.document,
-    shop: str,
+    db: str,
     connection: Any,
     close_handlers: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _excerpt, configuration, use, before_send, structured, *_ = (
-        code.replace("postgresql://shop:secret@localhost/shop", shop) for code in blocks(readme, "python")
-    )
-    names: dict[str, Any] = {"__name__": "shop"}
-    exec(configuration, names)
-    exec(use, names)
-    exec(before_send, names)
+    # Given the blocks up to that on the fallback, and what they take to be there
+    monkeypatch.chdir(tmp_path)
+    connection.autocommit = True
+    connection.cursor().execute("CREATE TABLE orders (number INT)")
+    _excerpt, *programs = (code.replace(DB, db) for code in blocks(readme, "python"))
+    programs = programs[: next(number for number, code in enumerate(programs) if "FallbackFormatter" in code)]
+    # When they run
+    module = types.ModuleType("shop")
+    monkeypatch.setitem(sys.modules, "shop", module)
+    names = vars(module)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        for code in programs:
+            exec(compile(code, "README.rst", "exec", dont_inherit=True), names)
+            assert flush(timeout=10)
     logging.getLogger("addresses").propagate = False
     logging.getLogger("addresses").addHandler(names["handler"])
     logging.getLogger("addresses").warning("m", extra={"event": "moved", "address": "Main Street 1", "city": "Oslo"})
-    exec(structured, names)
     close_handlers()
-    for processor in names["structlog"].get_config()["processors"]:
-        if hasattr(processor, "close"):
-            processor.close()
-
+    names["connection"].close()
+    for made in (names["handler"], *names["structlog"].get_config()["processors"]):
+        if hasattr(made, "close"):
+            made.close()
+    # Then the events are in the table, each as often as it says
+    assert "1 written" in said.getvalue().splitlines()
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT event, user_id, metadata::text FROM events ORDER BY event, user_id, metadata::text"
-        )
-        assert cursor.fetchall() == [("moved", None, '{"city": "Oslo"}'), ("signup", "alice", '{"plan": "pro"}')]
-        cursor.execute("SELECT count(*) FROM events WHERE event = 'signup'")
-        assert cursor.fetchone() == (2,)
+        cursor.execute("SELECT event, user_id, metadata::text FROM events ORDER BY event, user_id, metadata::text")
+        assert cursor.fetchall() == [
+            ("job_done", "alice", "{}"),
+            ("moved", None, '{"city": "Oslo"}'),
+            ("order", "alice", '{"number": 7}'),
+            ("payment", "alice", '{"amount": 5, "payment_id": "p-1"}'),
+            ("purchase", "alice", '{"name": "teapot", "amount": 19.9}'),
+            ("signup", "alice", '{"plan": "pro"}'),
+            ("signup", "alice", '{"plan": "pro"}'),
+        ]
+        cursor.execute("SELECT relkind FROM pg_class WHERE relname = 'visits'")
+        assert cursor.fetchone() == ("p",)
+
+
+def test_the_role_of_the_production_page_may_write(shop: str, connection: Any) -> None:
+    handler = PawprintHandler(db=shop, table="events")
+    logging.getLogger("shop").addHandler(handler)
+    logging.getLogger("shop").warning("m", extra={"event": "signup", "user_id": "alice"})
+    assert handler.flush(timeout=10)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT event, user_id FROM events")
+        assert cursor.fetchall() == [("signup", "alice")]
 
 
 def test_its_role_may_do_nothing_else(shop: str) -> None:
@@ -113,7 +155,8 @@ def test_its_sql_makes_the_tables_that_create_table_makes(shop: str, db: str, co
     for table in ("events", "events__deliveries", "made", "made__deliveries"):
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT column_name, data_type, character_maximum_length, is_nullable, replace(column_default, 'made_', 'events_')"
+                "SELECT column_name, data_type, character_maximum_length, is_nullable, replace(column_default, "
+                "'made_', 'events_')"
                 " FROM information_schema.columns WHERE table_name = %s ORDER BY ordinal_position",
                 (table,),
             )
@@ -127,7 +170,7 @@ def test_its_fallback_configuration_gives_such_lines_as_it_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(blocks(readme, "python")[5], names)
+    exec(next(code for code in blocks(readme, "python") if "FallbackFormatter" in code), names)
     logging.config.dictConfig(names["LOGGING"])
     handler = PawprintHandler(db=shop, table="events")
     logger = logging.getLogger("shop")
@@ -189,5 +232,21 @@ def test_it_lists_every_option_with_its_default(readme: docutils.nodes.document)
 
 def test_its_links_lead_to_files(readme: docutils.nodes.document) -> None:
     links = [reference["refuri"] for reference in readme.findall(docutils.nodes.reference) if "refuri" in reference]
+    links += [picture["uri"] for picture in readme.findall(docutils.nodes.image)]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_package_index_gets_no_link_or_picture_that_leads_nowhere_there() -> None:
+    # Given what `setup.py` hands to an index
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "--long-description"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    # When it is read as the index does, a warning being an error
+    settings = {"halt_level": 2, "report_level": 2, "syntax_highlight": "none"}
+    page = docutils.core.publish_doctree(done.stdout, settings_overrides=settings)
+    # Then every link of it leads to a place on the page
+    assert [link["refuri"] for link in page.findall(docutils.nodes.reference) if "refuri" in link] == []
+    assert list(page.findall(docutils.nodes.image)) == []
+    assert page.astext().count("structlog") > 3

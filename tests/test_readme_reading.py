@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pawprint_logging import PawprintHandler
+from pawprint_logging._capture import declared
 
 README = Path(__file__).parents[1] / "README.rst"
 TITLE = "Reading back\n------------\n"
@@ -22,6 +23,12 @@ EVENTS: list[tuple[int, str, str, dict[str, object]]] = [
     (1500, "alice", "purchase", {"items": ["pot"], "amount": 40}),
     (1510, "carol", "signup", {"plan": "free"}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_declared_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of events that other pages declare have no part in the views of this one."""
+    monkeypatch.setattr(declared, "_names", {})
 
 
 @pytest.fixture

@@ -49,7 +49,8 @@ def write(tracker: Tracker, rows: list[Happening]) -> None:
 
 def sessions(stats: Statistics) -> list[models.Session]:
     frame = stats["sessions"].query(
-        'SELECT "timestamp", user_id, duration, total_events, last_timestamp, events FROM events__sessions ORDER BY 1, 2'
+        'SELECT "timestamp", user_id, duration, total_events, last_timestamp, '
+        "events FROM events__sessions ORDER BY 1, 2"
     )
     return [
         (

@@ -194,7 +194,8 @@ def test_a_suite_that_does_not_use_the_fixture_pays_nothing_for_it(tmp_path: Pat
     (tmp_path / "test_other.py").write_text(
         "import sys\n"
         "def test_that_nothing_was_loaded():\n"
-        "    assert {name for name in sys.modules if name.startswith('pawprint_logging.')} == {'pawprint_logging._pytest_plugin'}\n"
+        "    assert {name for name in sys.modules if name.startswith('pawprint_logging.')} == "
+        "{'pawprint_logging._pytest_plugin'}\n"
         "    assert not {'psycopg2', 'structlog', 'pythonjsonlogger', 'orjson', 'pandas', 'click'} & set(sys.modules)\n"
     )
 
@@ -209,7 +210,8 @@ def test_the_fixture_alone_loads_no_driver_and_works_once_a_handler_comes(tmp_pa
         "HANDLERS = {'events': {'class': 'pawprint_logging.PawprintHandler'}}\n"
         "def test_that_a_handler_comes_late(captured_events):\n"
         "    assert not {'psycopg2', 'structlog'} & set(sys.modules)\n"
-        "    logging.config.dictConfig({'version': 1, 'handlers': HANDLERS, 'root': {'level': 'INFO', 'handlers': ['events']}})\n"
+        "    logging.config.dictConfig({'version': 1, 'handlers': HANDLERS, 'root': {'level': 'INFO', "
+        "'handlers': ['events']}})\n"
         "    logging.info('paid', extra={'event': 'purchase'})\n"
         "    assert [event['event'] for event in captured_events] == ['purchase']\n"
     )

@@ -23,7 +23,8 @@ NOON = dt.datetime(2024, 2, 29, 12, 0)  # noqa: DTZ001 - as it comes back from a
 def tables(connection: Any) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', "
+            "'information_schema')"
         )
         return sorted(name for (name,) in cursor.fetchall())
 
@@ -36,7 +37,8 @@ def test_create_table_makes_the_default_columns_and_the_ledger(db: str, connecti
 
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a "
+            "SELECT a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, "
+            "d.adrelid) FROM pg_attribute a "
             "LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
             "WHERE a.attrelid = 'events'::regclass AND a.attnum > 0 ORDER BY a.attnum"
         )
@@ -50,7 +52,8 @@ def test_create_table_makes_the_default_columns_and_the_ledger(db: str, connecti
         cursor.execute("SELECT delivery, written_at FROM events__deliveries")
         assert cursor.fetchall() == []
         cursor.execute(
-            "SELECT indrelid::regclass::text FROM pg_index WHERE indisprimary AND indrelid::regclass::text LIKE 'events%'"
+            "SELECT indrelid::regclass::text FROM pg_index WHERE indisprimary "
+            "AND indrelid::regclass::text LIKE 'events%'"
         )
         assert sorted(cursor.fetchall()) == [("events",), ("events__deliveries",)]
 

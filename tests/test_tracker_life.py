@@ -19,7 +19,10 @@ from pawprint_logging import Tracker
 
 
 def sessions(connection: Any) -> int:
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pawprint_logging'"
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name = 'pawprint_logging'"
+    )
     return int(value(connection, sql))
 
 

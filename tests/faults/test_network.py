@@ -130,7 +130,10 @@ def test_an_immediate_stop_with_synchronous_commit_off(
     written = handler.stats.written
     sums = oracle.account(with_stats=False, may_miss=lambda _: True)
     missing = sums.accepted - sums.table
-    sums.note = f"{missing} confirmed events lost by the server, as synchronous_commit=off allows; {handler.stats.retries} retries"
+    sums.note = (
+        f"{missing} confirmed events lost by the server, as synchronous_commit=off allows; "
+        f"{handler.stats.retries} retries"
+    )
     assert written + handler.stats.diverted == sums.accepted
     assert handler.stats.diverted == 0
     report("immediate stop, synchronous_commit=off ×3", sums)
@@ -188,14 +191,16 @@ def test_a_backend_killed_in_the_middle_of_a_copy_prints_no_row(
     handler = oracle.open()
     name = breakable_db.rpartition("/")[2]
     breakable.execute(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$",
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; "
+        "END $$",
         dbname=name,
     )
     breakable.execute(f"CREATE TRIGGER slow BEFORE INSERT ON {TABLE} FOR EACH ROW EXECUTE FUNCTION slow()", dbname=name)
     oracle.log(200)
     wait_for(
         lambda: breakable.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%%COPY%%' AND wait_event = 'PgSleep'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%%COPY%%' "
+            "AND wait_event = 'PgSleep'"
         )
     )
     breakable.execute(f"DROP TRIGGER slow ON {TABLE}", dbname=name)

@@ -89,7 +89,8 @@ def test_a_role_with_insert_only_suffices(
     oracle = oracles(db, through=proxy.dsn(name).replace(USER, f"writer_{name}", 1))
     server.execute(f"CREATE ROLE writer_{name} LOGIN PASSWORD '{PASSWORD}'")
     server.execute(
-        f"GRANT INSERT ON {TABLE}, {TABLE}__deliveries TO writer_{name}; GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO writer_{name}",
+        f"GRANT INSERT ON {TABLE}, {TABLE}__deliveries TO writer_{name}; "
+        f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO writer_{name}",
         dbname=name,
     )
     try:

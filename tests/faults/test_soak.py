@@ -137,5 +137,8 @@ def test_soak(
         assert descriptors() <= files + 8
         oracle.close()
         rate = len(oracle.issued) / seconds
-        note = f"seed {seed}, {len(happened)} faults, {rate:.0f} events/s, RSS {growth:+.0f} MiB, {handler.stats.retries} retries"
+        note = (
+            f"seed {seed}, {len(happened)} faults, {rate:.0f} events/s, RSS {growth:+.0f} MiB, "
+            f"{handler.stats.retries} retries"
+        )
         report(f"soak of {seconds:g} s", oracle.account(may_doubt=True, note=note))

@@ -78,8 +78,7 @@ def find_binaries(version: int | None = 18) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on, and that no client is given for its end of a
-    connection.
+    """Return a TCP port of the loopback interface that nothing listens on, and that no client is given for its own end.
 
     One that the system picks is among those. While nothing listens there, as when a server is stopped, any outgoing
     connection may take it; a client that tries the port again and again even connects to itself in the end.

@@ -21,8 +21,8 @@ CONNECT_TIMEOUT = 10
 
 _EMBEDDED = "embedded:"
 _FORMS = (
-    'postgresql://user:password@host:5432/database, "host=… dbname=…" or embedded:DIRECTORY; characters such as @ : / # % in a '
-    "password must be percent-encoded in a URL"
+    'postgresql://user:password@host:5432/database, "host=… dbname=…" or embedded:DIRECTORY; '
+    "characters such as @ : / # % in a password must be percent-encoded in a URL"
 )
 
 

@@ -4,8 +4,8 @@ After a lost connection nobody can say from the outside whether a COMMIT arrived
 after a crash or a failover. So the transaction that copies a batch also inserts the batch's UUID here; to insert it
 again tells, and waits for a transaction that is still under way.
 
-Beside the deliveries, whose last 32 bits are zero, the ledger holds the dedupe keys of events, which are UUIDs of version
-8 with other last bits, for as long as a repeat of them is to be left out: KEEP_DAYS.
+Beside the deliveries, whose last 32 bits are zero, the ledger holds the dedupe keys of events, which are UUIDs of
+version 8 with other last bits, for as long as a repeat of them is to be left out: KEEP_DAYS.
 """
 
 from __future__ import annotations

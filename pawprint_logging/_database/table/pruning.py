@@ -34,7 +34,8 @@ BLOCKS = 512
 # Two steps, each of bounded cost: whichever the size of the ledger, a statement reads so many blocks of it, and looks
 # into the primary key once for each row of a series. A row of 'infinity' belongs to a replayed line.
 _SETTLED = """
-substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) = '00000000' AND isfinite(l.written_at) AND EXISTS (
+substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) = '00000000' AND isfinite(l.written_at)
+AND EXISTS (
   SELECT FROM {ledger} later WHERE later.delivery > l.delivery
   AND later.delivery <= (substr(l.delivery::text, 1, 18) || '-ffff-ffffffffffff')::uuid)
 """
