@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from . import _watch
@@ -83,7 +83,7 @@ class PawprintProcessor:
                     "PawprintProcessor() got a handler and other options as well; give those to the handler"
                 )
             self._pipeline = handler.pipeline
-        self._is_marked = self._pipeline.capture.is_marked
+        self._is_marked: Callable[[Any], bool] = self._pipeline.capture.is_marked
         if _watch.is_on():
             self._is_marked = _watch.watch_processor(self, self._is_marked)
         self._passed_on = self._pipeline.capture.passed_on

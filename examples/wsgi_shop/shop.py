@@ -47,7 +47,7 @@ logger = logging.getLogger("shop")
 
 
 class Shop:
-    """``GET /products/<name>``, and for those with a cookie ``POST /cart?product=…&quantity=…`` and ``POST /checkout``."""
+    """``GET /products/<name>``, and for those with a cookie ``POST /cart?product=…&quantity=…``, ``POST /checkout``."""
 
     def __init__(self) -> None:
         self._carts: defaultdict[str, Counter[str]] = defaultdict(Counter)

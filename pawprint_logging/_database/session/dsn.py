@@ -138,7 +138,8 @@ def keywords(parameters: Mapping[str, Any]) -> str:
     known: dict[str, Any] = {
         name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)
     }
-    return make_dsn(**known)
+    made: str = make_dsn(**known)
+    return made
 
 
 def _is_libpqs(name: str) -> bool:
