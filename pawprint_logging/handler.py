@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from . import _watch
+from . import _display, _watch
 from ._delivery.account import Stats
+from ._delivery.living import register
 from ._delivery.pipeline import build
+from ._delivery.within import Within
 from ._explicit import notes_arguments
-from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -118,6 +120,13 @@ class PawprintHandler(logging.Handler):
         """Write what waits for at most `close_timeout` seconds and divert the rest; idempotent."""
         self.pipeline.close()
         super().close()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: where events go, and what became of them so far."""
+        return _display.table(
+            type(self).__name__,
+            [("writes to", repr(self.tracker)), *((name, f"{value:,}") for name, value in asdict(self.stats).items())],
+        )
 
     @property
     def stats(self) -> Stats:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from . import _watch
 from ._capture.record import LEVELS
 from ._delivery.account import Stats
+from ._delivery.living import register
 from ._delivery.pipeline import build
+from ._delivery.within import Within
 from ._explicit import notes_arguments
 from .errors import ConfigurationError
 from .handler import PawprintHandler
-from .scope import Within, register
 from .tracker import Tracker
 
 if TYPE_CHECKING:

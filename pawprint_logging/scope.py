@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-import uuid
-import weakref
 from collections.abc import Collection
-from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from ._database.writing.caller import AsyncCaller, Caller, caller_of, raise_autocommit, require_usable
-from ._database.writing.dialogue import StatementError
-from ._database.writing.within import Part, Result, is_marked, marking, writing
-from ._delivery.blocks import Block, settle
+from ._delivery import living
+from ._delivery.within import Within
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ._delivery.blocks import Pipeline
     from .handler import PawprintHandler
-    from .processor import PawprintProcessor
-
-#: every handler and processor that lives, in the order in which they were made
-_living: list[weakref.ref[PawprintHandler | PawprintProcessor]] = []
-
-
-def register(made: PawprintHandler | PawprintProcessor) -> None:
-    """Know a handler or processor for as long as it lives."""
-    _living.append(weakref.ref(made, _forget))
-
-
-def _forget(gone: Any) -> None:
-    with suppress(ValueError):
-        _living.remove(gone)
-
-
-def living() -> list[PawprintHandler | PawprintProcessor]:
-    """Return every handler and processor that lives, in the order in which they were made."""
-    return [made for each in list(_living) if (made := each()) is not None]
 
 
 def _handlers() -> list[PawprintHandler]:
-    return [made for made in living() if isinstance(made, logging.Handler)]
+    found: list[Any] = living.everything()
+    return [cast("PawprintHandler", made) for made in found if isinstance(made, logging.Handler)]
 
 
 def get_handler(name: str | None = None) -> PawprintHandler:
@@ -82,7 +56,7 @@ def flush(timeout: float | None = None) -> bool:
     """
     end = None if timeout is None else time.monotonic() + timeout
     # each gets its turn, however much time is left
-    done = [made.flush(None if end is None else max(0.0, end - time.monotonic())) for made in living()]
+    done = [made.flush(None if end is None else max(0.0, end - time.monotonic())) for made in living.everything()]
     return all(done)
 
 
@@ -112,119 +86,3 @@ def within(connection: Any, *names: str) -> Within:
         ...     logger.info("paid", extra={"event": "purchase", "order": order.id})
     """
     return Within(connection, [get_handler(name).pipeline for name in names] if names else None)
-
-
-class Within:
-    """One block, in ``with`` or ``async with``.
-
-    Args:
-        connection: the caller's.
-        pipelines: whose events are written; None for all.
-    """
-
-    def __init__(self, connection: Any, pipelines: Collection[Pipeline] | None) -> None:
-        self._caller = caller_of(connection)
-        self._pipelines = pipelines
-        self._block: Block | None = None
-        self._setting = ""
-        self._token = ""
-        self._was_failed = False
-        self._pid = os.getpid()
-
-    def __enter__(self) -> None:
-        caller = self._sync()
-        block = self._begin()
-        must_prove = caller.state == "idle"
-        try:
-            caller.synchronise()
-            if not self._was_failed:
-                caller.talk(marking(self._setting, self._token))
-                if must_prove and not caller.talk(is_marked(self._setting, self._token)):
-                    raise_autocommit()
-        except StatementError as error:
-            raise (error.__cause__ or error.error) from None
-        block.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        caller = self._sync()
-        parts = self._end()
-        result: Result = "failed"
-        try:
-            if kind is None and not self._was_failed and self._pid == os.getpid():
-                if caller.state == "open":
-                    caller.settle()
-                told = _told_by(caller.state)
-                if told is not None:
-                    result = told
-                elif parts:
-                    result = caller.talk(writing([part for _, part in parts], self._setting, self._token))
-        finally:
-            settle(parts, result)
-
-    async def __aenter__(self) -> None:
-        caller = self._async()
-        block = self._begin()
-        must_prove = caller.state == "idle"
-        try:
-            await caller.synchronise()
-            if not self._was_failed:
-                await caller.talk(marking(self._setting, self._token))
-                if must_prove and not await caller.talk(is_marked(self._setting, self._token)):
-                    raise_autocommit()
-        except StatementError as error:
-            raise (error.__cause__ or error.error) from None
-        block.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        caller = self._async()
-        parts = self._end()
-        result: Result = "failed"
-        try:
-            if kind is None and not self._was_failed and self._pid == os.getpid():
-                if caller.state == "open":
-                    await caller.settle()
-                told = _told_by(caller.state)
-                if told is not None:
-                    result = told
-                elif parts:
-                    result = await caller.talk(writing([part for _, part in parts], self._setting, self._token))
-        finally:
-            settle(parts, result)
-
-    def _sync(self) -> Caller:
-        if isinstance(self._caller, AsyncCaller):
-            raise ConfigurationError('within() got an asynchronous connection: write "async with within(connection)"')
-        return self._caller
-
-    def _async(self) -> AsyncCaller:
-        if isinstance(self._caller, Caller):
-            raise ConfigurationError(
-                'within() got a connection that is not asynchronous: write "with within(connection)"'
-            )
-        return self._caller
-
-    def _begin(self) -> Block:
-        if self._block is not None:
-            raise ConfigurationError("a block of within() is entered once: call within() for each")
-        require_usable(self._caller)
-        block = self._block = Block(self._pipelines)
-        # one for each depth, so that a block inside another leaves that one's mark alone
-        self._setting, self._token = f"pawprint.within_{block.depth}", uuid.uuid4().hex
-        self._was_failed = self._caller.state == "failed"
-        return block
-
-    def _end(self) -> list[tuple[Pipeline, Part]]:
-        assert self._block is not None
-        self._block.close()
-        return self._block.parts()
-
-
-def _told_by(state: str) -> Result | None:
-    """Return what a connection's state says about the rows, if it says it all."""
-    if state in ("idle", "closed"):
-        return "ended"
-    return "failed" if state in ("failed", "lost") else None

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
+from . import _display
 from ._capture import moment
 from ._database.analysis import days, engagement, funnel, paths, retention
 from ._database.analysis.derived import Work, work
@@ -95,6 +96,21 @@ class Statistics:
         self._accounts = None if users is None else accounts_named(users)
         self._trackers: dict[str, Tracker] = {}
         self._told: set[str] = set()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: of which events, and what can be asked. Asks the database nothing."""
+        questions = {
+            "sessions()": 'brings the sessions up to date; stats["sessions"] reads them',
+            "engagement()": 'brings the daily, weekly and monthly users up to date; stats["engagement"] reads them',
+            'funnel("signup", "purchase")': "how many users came to each step",
+            'retention("week")': "how many came back, cohort by cohort",
+            'paths(after="signup")': "what users did next",
+        }
+        return _display.table(
+            f"Statistics of {self.tracker.table}",
+            [*questions.items(), ("time zone", self.tz), ("users", self.users)],
+            note="frame.pawprint.plot() draws what comes back.",
+        )
 
     def __getitem__(self, name: str) -> Tracker:
         """Return a tracker on the table of a statistic: ``"sessions"`` or ``"engagement"``.

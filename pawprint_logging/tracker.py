@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from . import _display
 from ._capture import copyline
 from ._capture.capture import decode
 from ._capture.encoder import column_text
@@ -149,6 +150,18 @@ class Tracker(Reading):
 
     def __repr__(self) -> str:
         return f"Tracker(db={None if self._dsn is None else str(self._dsn)!r}, table={self.table!r})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: where events are kept, and in which columns. Asks the database nothing."""
+        fields = self.layout.fields
+        parts = {fields.timestamp: "time", fields.user: "user", fields.event: "event", fields.json: "properties"}
+        columns = ((name, f"{kind} ({parts[name]})" if name in parts else kind) for name, kind in self.schema.items())
+        where = "none: debug mode, in which nothing is written" if self._dsn is None else str(self._dsn)
+        return _display.table(
+            "Tracker",
+            [("database", where), ("table", self.table), *columns],
+            note="read(), count(), top() and catalogue() answer with DataFrames; frame.pawprint.plot() draws them.",
+        )
 
     def __enter__(self) -> Tracker:
         return self

@@ -198,7 +198,7 @@ def test_plot_draws_the_series_with_the_days_on_which_nothing_happened(shop: Com
 
 
 def test_plot_of_nothing_says_so(shop: CommandLine) -> None:
-    assert shop("count", "--plot", "--where", "event=nothing").out == "count per day: nothing to draw\n"
+    assert shop("count", "--plot", "--where", "event=nothing").out == "count per day, event=nothing: nothing to draw\n"
 
 
 def test_output_writes_a_picture(shop: CommandLine, tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from support.shop import stored, tracker_on, value
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
+from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import entry_of, new_delivery, refused_delivery
 from pawprint_logging._database.table.pruning import prunable
 from pawprint_logging._database.writing.claim import claim_keys, copy_keyed
+from pawprint_logging._database.writing.copy import Flow
 
 Keyed = tuple[tuple[str, ...], bytes, uuid.UUID]
 
@@ -197,7 +199,7 @@ def test_under_row_level_security_keyed_rows_go_by_insert(tracker: Tracker, conn
         cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
     with tracker.session().transaction() as cursor:
         rows = [keyed("a"), keyed("b", "v"), keyed("a")]
-        written, refused, duplicates = copy_keyed(cursor, tracker.layout, rows, uses_insert=True)
+        written, refused, duplicates = copy_keyed(cursor, tracker.layout, rows, flow=Flow(uses_insert=True))
     assert (written, [place for place, _ in refused], duplicates) == (1, [1], 1)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import structlog
 from support.server import PASSWORD
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, value
 
-from pawprint_logging import PawprintHandler, Tracker
+from pawprint_logging import ConfigurationError, PawprintHandler, Tracker
 
 
 def test_an_event_is_a_row(db: str, connection: Any) -> None:
@@ -244,7 +246,8 @@ def test_create_table_makes_the_table_with_its_ledger_on_first_use(db: str, conn
     logger_with(handler).info("x", extra={"event": "signup"})
     handler.close()
 
-    assert value(connection, "SELECT count(*) FROM events__deliveries") == 1
+    # its delivery, which nobody can ask for any more, is gone
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 0
     assert stored(connection, "event") == [("signup",)]
 
 
@@ -347,3 +350,37 @@ def test_an_extra_called_id_leaves_the_primary_key_to_its_sequence(db: str, conn
     log.info("x", extra={"event": "two"})
     handler.close()
     assert stored(connection, "id, metadata") == [(1, {"id": 2}), (2, {})]
+
+
+def test_create_table_partitions_as_it_is_told(db: str, connection: Any) -> None:
+    handler = PawprintHandler(db=db, table="events", create_table=True, partition_by="day")
+    logger_with(handler).info("x", extra={"event": "signup"})
+    handler.close()
+    assert value(connection, "SELECT relkind::text FROM pg_class WHERE oid = 'events'::regclass") == "p"
+    assert stored(connection, "event") == [("signup",)]
+
+
+def test_a_partition_by_that_does_not_fit_the_schema_is_refused_at_construction() -> None:
+    with pytest.raises(ConfigurationError, match="partition_by"):
+        PawprintHandler(
+            table="events", create_table=True, partition_by="day", schema={"event": "TEXT", "metadata": "JSONB"}
+        )
+
+
+def test_partition_by_without_create_table_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="create_table=True"):
+        PawprintHandler(table="events", partition_by="day")
+
+
+def test_a_role_that_may_delete_leaves_the_ledger_empty_with_a_spool_too(
+    db: str, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawprint_logging._delivery.spool.FORGET_AFTER", 0.0)
+    handler = PawprintHandler(db=db, table="events", create_table=True, spool=tmp_path, flush_interval=0.0)
+    log = logger_with(handler)
+    for number in range(40):
+        log.info("x", extra={"event": str(number)})
+        assert handler.flush(60)
+    handler.close()
+    assert value(connection, "SELECT count(*) FROM events") == 40
+    assert value(connection, "SELECT count(*) FROM events__deliveries") <= 20

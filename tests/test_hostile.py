@@ -76,6 +76,7 @@ def test_ten_thousand_hostile_events_among_ten_thousand_ordinary_ones(db: str, c
     assert (stats.accepted, stats.pending, stats.dropped) == (HOSTILE + ORDINARY, 0, 0)
     assert stats.written == value(connection, "SELECT count(*) FROM events")
     assert stats.written + len(diverted.events) == HOSTILE + ORDINARY
+    assert [event for event in diverted.events if "metadata" not in event["event"]] == []
     assert all(event["event"]["metadata"]["hostile"] for event in diverted.events)
     # And what is diverted is what no stand-in could mend: too long for its column
     assert {event["sqlstate"] for event in diverted.events} == {"22001"}

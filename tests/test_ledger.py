@@ -103,6 +103,6 @@ def test_old_deliveries_are_pruned_and_replayed_ones_kept(tracker: Tracker, conn
             "(%s, now() - interval '36 days'), (%s, now() - interval '34 days'), (%s, 'infinity')",
             [str(old), str(young), str(replayed)],
         )
-        ledger.prune(cursor, tracker.layout)
+        tracker.maintain()
         cursor.execute("SELECT delivery FROM events__deliveries")
         assert {uuid.UUID(row[0]) for row in cursor.fetchall()} == {young, replayed}

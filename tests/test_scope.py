@@ -32,7 +32,6 @@ from pawprint_logging import (
     flush,
     get_handler,
     replay,
-    scope,
     within,
 )
 from pawprint_logging._delivery import blocks
@@ -44,7 +43,7 @@ from pawprint_logging.testing import capture_events
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the handlers that other tests have made, and somebody still holds."""
-    monkeypatch.setattr(scope, "_living", [])
+    monkeypatch.setattr("pawprint_logging._delivery.living._living", [])
 
 
 @pytest.fixture

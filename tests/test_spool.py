@@ -19,6 +19,7 @@ import pytest
 from support.sink import BAD, event
 
 from pawprint_logging._capture.capture import Row
+from pawprint_logging._delivery import spool as spool_module
 from pawprint_logging._delivery.batch import Batch
 from pawprint_logging._delivery.queue import Queue
 from pawprint_logging._delivery.spool import Spool
@@ -221,6 +222,8 @@ def test_a_closed_spool_sends_nothing(folder: Path) -> None:
 WAYS = pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "written"])
 
 
+# a signal in a callback of the garbage collector, Hypothesis' for one, is printed by Python and raised nowhere
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @WAYS
 def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder: Path, is_mapped: bool) -> None:
     user = User(folder, is_mapped=is_mapped)
@@ -476,3 +479,28 @@ def test_leftovers_are_seen(folder: Path) -> None:
     user.add(1)
     user.spool.close()
     assert User(folder).spool.leftovers()
+
+
+def test_a_settled_delivery_is_forgettable_once_it_is_old_and_surely_on_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(folder)
+    user.add(1, 2, 3)
+    first, second = user.take(1), user.take(1)
+    user.spool.settled(first)
+    user.spool.settled(second)
+    assert user.spool.forgettable() == []
+    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    assert user.spool.forgettable() == [first.delivery, second.delivery]
+    assert user.spool.forgettable() == []
+
+
+def test_what_is_settled_in_a_segment_that_was_let_go_is_not_forgettable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(folder)
+    user.add(1, 2)
+    user.spool.settled(user.take(1))
+    user.spool.close()  # somebody else goes on with the file
+    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    assert user.spool.forgettable() == []

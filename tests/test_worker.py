@@ -836,3 +836,32 @@ def test_rows_that_wait_for_a_descriptor_at_the_end_are_counted_as_dropped(make:
     assert not worker.flush(0.1)
     worker.close()
     assert (worker.stats.pending, worker.stats.dropped) == (0, 1)
+
+
+def test_the_connection_of_an_idle_worker_is_closed_and_opened_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawprint_logging._delivery.worker._IDLE_CONNECTION", 0.0)
+    monkeypatch.setattr("pawprint_logging._delivery.worker._IDLE", 0.05)
+    sink = Memory()
+    worker = make(sink)
+    worker.put(event(1))
+    assert worker.flush(60)
+    wait_for(lambda: sink.closed)
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert sink.written == [event(1), event(2)]
+
+
+def test_where_a_write_takes_long_rows_are_waited_for(make: Make) -> None:
+    def answer(batch: Batch) -> Outcome:
+        time.sleep(0.3)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, flush_interval=0.0)
+    for number in range(12):
+        worker.put(event(number))
+        time.sleep(0.05)
+    assert worker.flush(60)
+    assert len(sink.batches) <= 4

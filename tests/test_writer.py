@@ -16,7 +16,7 @@ from pawprint_logging._capture.capture import Row, encode
 from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
 from pawprint_logging._delivery.store import Nowhere
-from pawprint_logging._delivery.writer import Writer, begin_within
+from pawprint_logging._delivery.writer import Creation, Writer, begin_within
 
 Make = Callable[..., Writer]
 
@@ -31,7 +31,7 @@ def make(db: str) -> Iterator[Make]:
             Tracker(db=db, table=table).create_table(if_not_exists=True)
         logger = logging.getLogger("tests.fallback")
         fallback = Fallback(logger, file=None, on_error=None, layout=tracker.layout)
-        writers.append(Writer(tracker, fallback, **{"write_timeout": 5.0, "create_table": False, **options}))
+        writers.append(Writer(tracker, fallback, **{"write_timeout": 5.0, "create": None, **options}))
         return writers[-1]
 
     yield new
@@ -149,7 +149,7 @@ def test_a_missing_table_refuses_the_batch_and_says_how_to_mend_it(make: Make) -
 
 
 def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: Make, db: str, connection: Any) -> None:
-    writer = make(exists=False, create_table=True)
+    writer = make(exists=False, create=Creation())
     assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
     Tracker(db=db, table="events").drop_table()
     assert writer.write(Batch([event("b")]), Nowhere()).retry is not None

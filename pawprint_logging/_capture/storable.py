@@ -99,7 +99,10 @@ def _field_names(cls: Any) -> list[str] | None:
 def is_null(value: Any) -> bool:
     """Return whether the value stands for none at all: pandas' NaT and NA."""
     kind = type(value)
-    return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
+    try:
+        return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
+    except Exception:  # a class that does not even tell its name
+        return False
 
 
 _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (

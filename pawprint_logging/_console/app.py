@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from . import check, demo, maintain, read, replay, ship, statistics, table, tail  # noqa: F401 - they add their commands
+# they add their commands
+from . import check, demo, maintain, read, replay, serve, ship, statistics, table, tail  # noqa: F401
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._charts import drawing
 from ..errors import ConfigurationError
+from .output import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Points = Sequence[tuple[Any, Any]]
 
@@ -29,17 +34,25 @@ _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _FORMATS = {"second": "%m-%d %H:%M:%S", "minute": "%m-%d %H:%M", "hour": "%m-%d %Hh"}
 #: for streams that cannot do better
 _ASCII = str.maketrans("┌┐└┘┤├┬┴┼─│", "+++++++++-|")
+#: what each line is made of; the first of dots where the terminal has them
+_MARKERS = ("*", "o", "x", "+", "#")
 #: lines and columns where there is no terminal to ask
 _SIZE = (80, 20)
 
 
-def filled(points: Points, resolution: str) -> Points:
-    """Return a series with a zero wherever nothing happened; unchanged if that would be too many."""
-    if len(points) < 2:
+def filled(points: Points, resolution: str, first: datetime | None = None, last: datetime | None = None) -> Points:
+    """Return a series with a zero wherever nothing happened; unchanged if that would be too many.
+
+    Args:
+        points: time and value, in order.
+        resolution: of time.
+        first: where it begins, if that is before its first point.
+        last: where it ends, if that is after its last point.
+    """
+    if not points:
         return points
     known = dict(points)
-    last = points[-1][0]
-    moment: datetime = points[0][0]
+    moment, last = first or points[0][0], last or points[-1][0]
     result = []
     while moment <= last:
         result.append((moment, known.get(moment, 0)))
@@ -56,16 +69,48 @@ def _next(moment: datetime, resolution: str) -> datetime:
     return moment.replace(year=months // 12, month=months % 12 + 1)
 
 
-def draw(points: Points, title: str, resolution: str) -> None:
-    """Print a line plot; in colours on a terminal that wants them."""
-    import plotext
+def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
+    """Return the series of a frame: one, or where it is split by a field one for each value, the greatest first."""
+    value = frame.columns[-1]
+    resolution = str(frame.attrs.get("resolution", ""))
+    groups: dict[str, list[tuple[Any, Any]]] = {}
+    names = frame.iloc[:, 1].map(drawing.short) if len(frame.columns) > 2 else [""] * len(frame)
+    for name, moment, number in zip(names, frame["datetime"], frame[value], strict=True):
+        if plain(moment) is not None:
+            groups.setdefault(name, []).append((moment.to_pydatetime(), plain(number)))
+    is_filled = value in ("count", "sum") and (resolution in _STEPS or resolution in _MONTHS)
+    moments = [moment for points in groups.values() for moment, _ in points]
+    first, last = min(moments, default=None), max(moments, default=None)
+    totals = {name: sum(float(number or 0) for _, number in points) for name, points in groups.items()}
+    return {
+        name: filled(groups[name], resolution, first, last) if is_filled else groups[name]
+        for name in sorted(groups, key=lambda name: -totals[name])
+    }
 
-    points = [
-        (moment, float(value))
-        for moment, value in points
-        if isinstance(value, (int, float)) or hasattr(value, "__float__")
-    ]
-    if not points:
+
+def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> None:
+    """Print a line plot, in the terminal's own colours: lines are told apart by what they are made of.
+
+    Args:
+        lines: time and value of each point; of several lines, by their names, the first few are drawn.
+        title: what is shown.
+        resolution: of time.
+    """
+    try:
+        import plotext
+    except ImportError as error:
+        raise ImportError('--plot needs plotext: pip install "pawprint-logging[plot]"', name=error.name) from error
+    named = lines if isinstance(lines, Mapping) else {"": lines}
+    drawn = {
+        name: [
+            (moment, float(value))
+            for moment, value in points
+            if isinstance(value, (int, float)) or hasattr(value, "__float__")
+        ]
+        for name, points in list(named.items())[: len(_MARKERS)]
+    }
+    drawn = {name: points for name, points in drawn.items() if points}
+    if not drawn:
         click.echo(f"{title}: nothing to draw")
         return
     is_terminal = sys.stdout.isatty()
@@ -73,25 +118,42 @@ def draw(points: Points, title: str, resolution: str) -> None:
     figure = plotext.figure
     figure.clear()
     figure.plot_size(max(size.columns, 20), max(min(size.lines - 2, 24), 8) if is_terminal else _SIZE[1])
-    begin = points[0][0]
-    places = [(moment - begin).total_seconds() for moment, _ in points]
-    signal = figure.signal(places, [value for _, value in points], marker="braille" if _has_braille() else "*")
-    signal.lines()
-    figure.draw(signal)
+    moments = sorted({moment for points in drawn.values() for moment, _ in points})
+    begin = moments[0]
+    for number, points in enumerate(drawn.values()):
+        marker = "braille" if _has_braille() and not number else _MARKERS[number]
+        places = [(moment - begin).total_seconds() for moment, _ in points]
+        signal = figure.signal(places, [value for _, value in points], marker=marker)
+        signal.lines()
+        figure.draw(signal)
     figure.title(title)
-    ticks = (
-        sorted({round(index * (len(points) - 1) / 4) for index in range(5)})
-        if size.columns >= 60
-        else sorted({0, len(points) - 1})
-    )
+    count = 5 if size.columns >= 60 else 2
+    ticks = sorted({round(index * (len(moments) - 1) / (count - 1)) for index in range(count)})
     form = _FORMATS.get(resolution, "%Y-%m-%d")
-    figure.ruler(0, 0).ticks([places[index] for index in ticks], [f"{points[index][0]:{form}}" for index in ticks])
-    text = str(figure.build())
-    if not is_terminal or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
-        text = plotext.uncolorize(text)
+    figure.ruler(0, 0).ticks(
+        [(moments[index] - begin).total_seconds() for index in ticks], [f"{moments[index]:{form}}" for index in ticks]
+    )
+    values = [value for points in drawn.values() for _, value in points]
+    if all(value == int(value) for value in values):
+        whole = whole_ticks(min(values), max(values))
+        figure.ruler(1, 0).ticks([float(tick) for tick in whole], [f"{tick:,}" for tick in whole])
+    text = plotext.uncolorize(str(figure.build()))
     if not _has_braille():
         text = text.translate(_ASCII)
-    click.echo("\n".join(line.rstrip() for line in text.splitlines()), color=True)
+    click.echo("\n".join(line.rstrip() for line in text.splitlines()))
+    if len(drawn) > 1:
+        marks = ["⠒" if _has_braille() else _MARKERS[0], *_MARKERS[1:]]
+        rest = f"   and {len(named) - len(drawn)} more" if len(named) > len(drawn) else ""
+        click.echo("   ".join(f"{mark} {name}" for mark, name in zip(marks, drawn, strict=False)) + rest)
+
+
+def whole_ticks(low: float, high: float) -> list[int]:
+    """Return a few whole numbers at equal, round distances between two numbers."""
+    first, last = math.floor(low), math.ceil(high)
+    wanted = max((last - first) / 5, 1)
+    power = 10 ** math.floor(math.log10(wanted))
+    step = next(int(each * power) for each in (1, 2, 5, 10) if each * power >= wanted)
+    return list(range(math.ceil(first / step) * step, last + 1, step)) or [first]
 
 
 def _has_braille() -> bool:
@@ -105,10 +167,9 @@ def check_output(path: str) -> None:
         ConfigurationError: the name's ending stands for no format, or its folder is not there.
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('--output needs matplotlib: pip install "pawprint-logging[plot]"', name=error.name) from error
+    drawing.require_matplotlib()
+    from matplotlib.figure import Figure
+
     ending = Path(path).suffix.lower().lstrip(".")
     known = Figure().canvas.get_supported_filetypes()
     if ending not in known:
@@ -117,17 +178,6 @@ def check_output(path: str) -> None:
         raise ConfigurationError(f"--output {path}: there is no such folder; make it first")
 
 
-def save(path: str, points: Points, title: str) -> None:
-    """Draw a line plot into a file."""
-    from matplotlib.figure import Figure  # not pyplot, which looks for a screen
-
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([moment for moment, _ in points], [value for _, value in points], marker="." if len(points) < 100 else "")
-    axes.set_title(title)
-    axes.grid(visible=True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if points and all(isinstance(value, (int, float)) and value >= 0 for _, value in points):
-        axes.set_ylim(bottom=0)
-    figure.autofmt_xdate()
-    figure.savefig(path, dpi=120)
+def save(path: str, frame: pd.DataFrame, title: str) -> None:
+    """Draw a frame into a file."""
+    drawing.save(frame, path, title=title)

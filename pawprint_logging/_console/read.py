@@ -25,8 +25,6 @@ _OF = {
     "minimum": "Least value of a field",
     "maximum": "Greatest value of a field",
 }
-#: what its column is called in the result
-_COLUMNS = {"count": "count", "sum": "sum", "average": "avg", "minimum": "min", "maximum": "max"}
 
 
 @command("read")
@@ -112,15 +110,13 @@ def _series(state: State, name: str, field: str, options: dict[str, Any]) -> Non
     for each in caught:
         note(str(each.message))
     title = f"{name} per {resolution}" if name == "count" and field == "*" else f"{name} of {field} per {resolution}"
+    title = ", ".join([title, *options["where"]])
     names, rows = frame_rows(frame)
-    points: plot.Points = [(row["datetime"], row[_COLUMNS[name]]) for row in rows if row["datetime"] is not None]
-    if name in ("count", "sum"):
-        points = plot.filled(points, resolution)
     if options["output"] is not None:
-        plot.save(options["output"], points, title)
+        plot.save(options["output"], frame, title)
         note(f"wrote {options['output']}")
     if options["with_plot"]:
-        plot.draw(points, title, resolution)
+        plot.draw(plot.lines_of(frame), title, resolution)
     elif options["output"] is None or options["style"] is not None:
         show(names, rows, options["style"], limit=0, resolution=resolution)
 
@@ -143,7 +139,8 @@ def _add(name: str) -> None:
     def aggregate(state: State, field: str, **options: Any) -> None:
         _series(state, name, field, options)
 
-    aggregate.help = f"{_OF[name]} per day, or per --resolution.\n\nThe FIELD is a column of numbers, or a path such as metadata__amount."
+    text = "The FIELD is a column of numbers, or a path such as metadata__amount."
+    aggregate.help = f"{_OF[name]} per day, or per --resolution.\n\n{text}"
 
 
 for _name in _OF:

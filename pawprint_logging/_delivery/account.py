@@ -12,7 +12,7 @@ the lock held for ever.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,13 +134,14 @@ class Account:
             del self.open[batch]
         self.notify()
 
-    def part(self, batch: Batch, parts: Sequence[Batch]) -> None:
-        """Put several batches in the place of one that is open and undecided."""
+    def part(self, batch: Batch, number: int) -> None:
+        """Leave so many rows in a batch that is open and undecided, and open another one for the rest."""
+        head, rest = batch.rows[:number], batch.of(batch.rows[number:])
         with self.lock:
             if batch in self.open and batch.verdict is None:
-                for part in parts:
-                    self.open[part] = None
-                del self.open[batch]
+                # no call between these two
+                self.open[rest] = None
+                batch.rows = head
 
     def leave(self, batch: Batch) -> None:
         """Leave a batch in the spool, to whoever opens it next."""

@@ -13,6 +13,7 @@ from .._capture.capture import DROPPED, Capture, decode, encode
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
+from .._database.table import ddl
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
@@ -24,7 +25,7 @@ from .fallback import Fallback
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
 from .worker import Worker
-from .writer import Writer
+from .writer import Creation, Writer
 
 if TYPE_CHECKING:
     from .spoolonly import SpoolOnly
@@ -60,6 +61,7 @@ class Pipeline:
 
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
         layout = tracker.layout
+        ddl.check_split(layout, settings.partition_by, settings.distribute_by)
         self.tracker = tracker
         self.settings = settings
         self._kinds = layout.fields.kinds
@@ -89,7 +91,11 @@ class Pipeline:
             leaves_lines=settings.background and not is_spooled,
         )
         open_table = partial(
-            Writer, tracker, fallback, write_timeout=settings.write_timeout, create_table=settings.create_table
+            Writer,
+            tracker,
+            fallback,
+            write_timeout=settings.write_timeout,
+            create=_creation(settings) if settings.create_table else None,
         )
         self._worker: Worker | SpoolOnly = (
             Worker(settings, open_table, fallback, stores)
@@ -224,6 +230,10 @@ class Pipeline:
     def stats(self) -> Stats:
         """A snapshot of the counters."""
         return self._worker.stats
+
+
+def _creation(settings: Settings) -> Creation:
+    return Creation(settings.partition_by, settings.distribute_by)
 
 
 def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:

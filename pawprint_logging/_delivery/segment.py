@@ -149,6 +149,8 @@ class Segment:
 
     def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
         self.path = path
+        #: whether all that was noted is surely on the disk
+        self.is_durable = False
         self.descriptor = descriptor
         self.head = head
         #: bytes that it takes of the spool's
@@ -314,6 +316,7 @@ class Segment:
         )
         state += _CHECKSUM.pack(zlib.crc32(state))
         self.progress = progress
+        self.is_durable = self._with_fsync
         os.pwrite(self.descriptor, state.ljust(_COPY, b" ") + state, _SLOTS[progress.turn % 2])
         if self._with_fsync:
             os.fsync(self.descriptor)
@@ -366,12 +369,24 @@ class Segment:
 
     # ---- its end
 
+    def make_durable(self) -> bool:
+        """See to it that what is noted survives the machine; return False for a file that is no longer ours.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        if self.descriptor >= 0 and not self.is_durable:
+            os.fdatasync(self.descriptor)
+            self.is_durable = True
+        return self.is_durable
+
     def remove(self) -> None:
         """Delete the file: its rows are settled.
 
         Raises:
             OSError: it cannot be deleted. It stays this process'.
         """
+        self.make_durable()
         self.path.unlink(missing_ok=True)
         if self._beside >= 0:
             self._path_beside.unlink(missing_ok=True)

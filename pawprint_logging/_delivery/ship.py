@@ -320,7 +320,7 @@ class Shipper:
                 tracker,
                 fallback,
                 write_timeout=_WRITE_TIMEOUT,
-                create_table=False,
+                create=None,
                 session=self._session,
                 keeps_rows=True,
             )

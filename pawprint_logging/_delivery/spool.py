@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,9 @@ SEGMENT_BYTES = 16 * 2**20
 WINDOW_BYTES = 2**20
 #: bytes after which a segment is deleted as soon as all of it is delivered
 _WORTH_DELETING = 4 * 2**20
+
+#: seconds after which a settled delivery may be forgotten
+FORGET_AFTER = 900.0
 
 _SIZE = HEAD.size
 _pack = HEAD.pack
@@ -108,6 +112,8 @@ class Spool:
         self._window = _NO_WINDOW
         self._inherited: Segment | None = None
         self._bytes = 0
+        #: deliveries that are settled: since when, of which segment
+        self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
         #: rows in segments that are forgotten
         self._rows_before = 0
         self._prelude: tuple[tuple[str, ...] | None, bytes, int, int] = (None, b"", 0, 0)
@@ -422,11 +428,29 @@ class Spool:
         with self.lock:
             with self._delivering_on():
                 note_settled(origin)
+                self._settled.append((time.monotonic(), batch.delivery, segment))
             if segment.is_inherited:
                 return
             self._seal_if_settled(segment, self._worth_deleting)
             if segment.is_sealed:
                 self._remove_if_settled(segment)
+
+    def forgettable(self) -> list[uuid.UUID]:
+        """Return deliveries that nobody will ask for any more, each once: that they are settled is surely on the disk.
+
+        Not before some minutes have passed: a deliverer that was paused may still hold one of them for in doubt.
+        """
+        found: list[uuid.UUID] = []
+        if not self._settled or self._settled[0][0] + FORGET_AFTER > time.monotonic():
+            return found
+        with self.lock, self._delivering_on():
+            while self._settled and self._settled[0][0] + FORGET_AFTER <= time.monotonic():
+                _, delivery, segment = self._settled[0]
+                is_durable = segment.make_durable()
+                self._settled.popleft()
+                if is_durable:
+                    found.append(delivery)
+        return found
 
     def tidy(self) -> None:
         """Delete the current segment if all of it is settled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
@@ -54,6 +55,9 @@ class Store(Protocol):
     def settled(self, batch: Batch) -> None:
         """Note that a batch is in the table or on the fallback."""
 
+    def forgettable(self) -> list[uuid.UUID]:
+        """Return deliveries of which the ledger need not know any more, each once."""
+
     def tidy(self) -> None:
         """Delete what is settled."""
 
@@ -94,6 +98,10 @@ class Nowhere:
         """Note nothing."""
 
     refusing = settled = resending
+
+    def forgettable(self) -> list[uuid.UUID]:
+        """The writer knows by itself."""
+        return []
 
     def tidy(self) -> None:
         """Delete nothing."""

@@ -46,6 +46,10 @@ _STANDSTILL = 1.0
 _IDLE = 5.0
 #: seconds between two batches under load: each time that the thread asks for the interpreter lock, a caller may wait
 _PACE = 0.025
+#: the pace is at most so many seconds, where a write takes long
+_SLOWEST_PACE = 1.0
+#: seconds without a row after which the connection is closed; another is opened when one comes
+_IDLE_CONNECTION = 60.0
 #: seconds after a start that failed before the next one is tried
 _START_AGAIN = 0.05
 #: seconds before a mistake of ours is made again
@@ -54,8 +58,8 @@ _AFTER_MISTAKE = 0.1
 _ATTEMPTS_IN_DOUBT = 3
 #: what an attempt answers when another transaction holds a dedupe key: lock_not_available, deadlock_detected
 _BUSY = ("55P03", "40P01")
-#: seconds after which a row whose dedupe key is held is tried again, and how many such rows may wait
-_BUSY_DELAY, _ASIDE = 0.1, 100
+#: seconds after which rows with a dedupe key that is held are tried again, and how many may wait beside others
+_BUSY_DELAY, _ASIDE = 0.1, 1000
 #: no number of waiting rows calls
 _NEVER = sys.maxsize
 
@@ -125,6 +129,9 @@ class _Run:
         self.wake = native.allocate_lock()
         self.wake.acquire()
         self.last_end = 0.0
+        #: seconds between the end of a batch and the next: where a write takes long, rows are worth waiting for
+        self.pace = _PACE
+        self.is_connected = False
 
     def nudge(self) -> None:
         """Have the thread look around."""
@@ -176,6 +183,8 @@ class Worker:
         self._write_until: float | None = None
         self._is_abandoned = False
         self._start_at = 0.0
+        #: whether the last attempt waited for a dedupe key that another transaction holds
+        self._has_waited_for_key = False
 
     @property
     def stats(self) -> Stats:
@@ -292,22 +301,30 @@ class Worker:
 
     # ---- what to write next
 
-    def _next(self, *, is_due: bool, last_end: float = 0.0) -> tuple[Lane, Batch] | None:
+    def _next(self, *, is_due: bool, paced: float = 0.0) -> tuple[Lane, Batch] | None:
         """Return the next batch to carry, or None if nothing is to be done now.
 
         Args:
             is_due: whether whatever waits is to be written at once.
-            last_end: when the last batch was done, for the pace.
+            paced: from when on another batch is started, unless many rows wait or somebody waits for it.
         """
         now = time.monotonic()
+        lets_others_pass = self._has_waited_for_key and any(
+            self._is_ready(lane, now, last_end) and not self._is_held(lane) for lane in self.lanes
+        )
+        best: Batch | None = None
         for batch in list(self.account.open):
-            is_decided = batch.verdict is not None
-            if batch.diverter is None and (batch.due <= now or (is_due and (not is_decided or self._is_ending()))):
-                return self._lane_of(batch), batch
+            if (batch.is_busy and lets_others_pass) or batch.diverter is not None:
+                continue
+            is_wanted = batch.due <= now or (is_due and (batch.verdict is None or self._is_ending()))
+            if is_wanted and (best is None or batch.due < best.due):
+                best = batch
+        if best is not None:
+            return self._lane_of(best), best
         for lane in self.lanes:
             if lane.stays or self._is_held(lane):
                 continue
-            if self._is_ready(lane, now, last_end) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
+            if self._is_ready(lane, now, paced) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
                 taken = self._take(lane)
                 if taken is not None:
                     return lane, taken
@@ -321,16 +338,16 @@ class Worker:
     def _is_held(self, lane: Lane) -> bool:
         """Return whether nothing is to be taken from a lane, since what was taken before is not settled.
 
-        A row whose dedupe key another transaction holds waits aside, where no spool keeps the order.
+        Rows whose dedupe keys another transaction holds wait aside, where no spool keeps the order.
         """
         aside = [
             batch
             for batch in list(self.account.open)
             if batch.lane is lane and (batch.verdict is None or batch.diverter is None)
         ]
-        return bool(aside) and (
-            lane.is_kept or len(aside) > _ASIDE or not all(batch.is_busy and len(batch.rows) == 1 for batch in aside)
-        )
+        if lane.is_kept or not all(batch.is_busy for batch in aside):
+            return bool(aside)
+        return sum(len(batch.rows) for batch in aside) > _ASIDE
 
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
@@ -343,7 +360,7 @@ class Worker:
         """Return whether what waits in a lane came after the winding down began."""
         return self._state is State.ENDING and lane.queue.taken >= lane.end_at
 
-    def _is_ready(self, lane: Lane, now: float, last_end: float) -> bool:
+    def _is_ready(self, lane: Lane, now: float, paced: float) -> bool:
         """Return whether a write is to start with what waits in a lane."""
         queue = lane.queue
         number = len(queue.rows)
@@ -354,9 +371,9 @@ class Worker:
         settings = self._settings
         if self._state is not State.RUNNING or self._is_abandoned or lane.flush_to > queue.taken:
             return True
-        if number >= settings.batch_size and (now >= last_end + _PACE or number >= self._filling()):
+        if number >= self._filling():
             return True
-        return now >= lane.waits_since + settings.flush_interval
+        return now >= paced and (number >= settings.batch_size or now >= lane.waits_since + settings.flush_interval)
 
     def _filling(self) -> int:
         """Return how many waiting rows are not to be left waiting for the pace."""
@@ -414,16 +431,16 @@ class Worker:
 
     def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
         """Make one attempt at a batch, and decide what follows from its failure."""
+        self._has_waited_for_key = False
         why = self._attempt(carrier, lane, batch, None)
         if why is None:
             return
         now = time.monotonic()
-        batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost
-        if batch.is_busy:
-            batch.due = now + _BUSY_DELAY
-            if len(batch.rows) > 1 and not lane.is_kept:
-                self._part(batch)
+        if self._is_busy(batch, why):
+            self._has_waited_for_key = True
+            if self._part(lane, batch):
                 return
+            batch.due = now + _BUSY_DELAY
         else:
             batch.due = now + lane.backoff.next(why)
         if batch.due >= self._give_up_at(batch, now):
@@ -453,11 +470,20 @@ class Worker:
             with self.account.lock:
                 lane.queue.note_taken(batch)
 
-    def _part(self, batch: Batch) -> None:
-        """Halve a batch, until a row whose key another transaction holds is alone."""
-        middle = len(batch.rows) // 2
-        parts = [batch.of(batch.rows[:middle]), batch.of(batch.rows[middle:])]
-        self.account.part(batch, parts)
+    def _is_busy(self, batch: Batch, why: Failure) -> bool:
+        """Note and return whether an attempt failed since another transaction holds a dedupe key.
+
+        Not so in doubt: there the same code says that the batch's own transaction is still under way.
+        """
+        batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost and not batch.in_doubt
+        return batch.is_busy
+
+    def _part(self, lane: Lane, batch: Batch) -> bool:
+        """Halve a batch, until a row whose key another transaction holds is alone; return whether that is done."""
+        if len(batch.rows) == 1 or lane.is_kept:
+            return False
+        self.account.part(batch, len(batch.rows) // 2)
+        return True
 
     def _give_up_at(self, batch: Batch, now: float) -> float:
         since = now if batch.failed_since is None else batch.failed_since
@@ -510,13 +536,16 @@ class Worker:
     def _step(self, run: _Run) -> bool:
         """Do the next thing there is to do; return False if the thread's time is over."""
         is_ending = self._state is State.ENDING or self._is_abandoned
-        found = self._next(is_due=is_ending, last_end=run.last_end)
+        found = self._next(is_due=is_ending, paced=run.last_end + run.pace)
         if found is not None:
             lane, batch = found
+            started = time.monotonic()
             if is_ending and batch.verdict is None and batch.due > time.monotonic():
                 run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
             self._carry(run.carrier, lane, batch)
             run.last_end = time.monotonic()
+            run.pace = min(max(_PACE, (run.last_end - started) / 2), _SLOWEST_PACE)
+            run.is_connected = True
             return True
         if is_ending:
             if self._state is not State.ENDING:  # nobody holds the handler any more
@@ -526,6 +555,9 @@ class Worker:
                     self._then = State.CLOSED
                     self._turn_to(State.ENDING, run)
             return False
+        if run.is_connected and time.monotonic() > run.last_end + _IDLE_CONNECTION and not self.account.open:
+            run.is_connected = False
+            run.carrier.table.close()
         self._wait(run)
         return True
 
@@ -540,7 +572,7 @@ class Worker:
                 if batch.diverter is None:
                     until = min(until, batch.due)
             for lane in self.lanes:
-                until = min(until, self._listen(lane, now, run.last_end))
+                until = min(until, self._listen(lane, now, run.last_end + run.pace))
         if until > now:
             run.wake.acquire(timeout=until - now)
         with self.account.lock:
@@ -548,12 +580,11 @@ class Worker:
                 for lane in self.lanes:
                     lane.queue.wake_at = _NEVER
 
-    def _listen(self, lane: Lane, now: float, last_end: float) -> float:
+    def _listen(self, lane: Lane, now: float, paced: float) -> float:
         """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
         queue, settings = lane.queue, self._settings
         if lane.stays or self._is_held(lane):
             return now + _IDLE
-        paced = last_end + _PACE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
         number = len(queue.rows)  # looked at again, now that callers know when to call
         if not number:
@@ -564,7 +595,7 @@ class Worker:
         if lane.flush_to > queue.taken or lane.has_leftovers or number >= self._filling():
             return now
         if now < paced:
-            return min(due, paced)  # from then on, a whole batch calls
+            return paced  # from then on, a whole batch calls
         return now if number >= settings.batch_size else due
 
     # ---- those who write themselves
@@ -625,6 +656,10 @@ class Worker:
         """Make one attempt that the caller waits for; what fails is given up, unless the ledger has to be asked."""
         why = self._attempt(carrier, lane, batch, end)
         if why is None:
+            return
+        if self._is_busy(batch, why):  # and the database is not away
+            if not self._part(lane, batch):
+                self._give_up(carrier, lane, batch, why)
             return
         delay = lane.backoff.next(why)
         if (why.lost or batch.in_doubt) and attempts < _ATTEMPTS_IN_DOUBT:

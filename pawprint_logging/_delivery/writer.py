@@ -9,7 +9,7 @@ import time
 import uuid
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
@@ -40,6 +40,11 @@ _LEAST = 0.05
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
 
+def lock_timeout(seconds: float) -> int:
+    """Return the milliseconds for which a lock is waited for, where an answer is for so many seconds."""
+    return int(min(LOCK_TIMEOUT, seconds) * 1000)
+
+
 def begin_within(seconds: float) -> str:
     """Return the statements that begin a transaction of which every step takes at most so many seconds.
 
@@ -48,10 +53,22 @@ def begin_within(seconds: float) -> str:
     """
     limits = {
         "statement_timeout": 0,
-        "lock_timeout": int(min(LOCK_TIMEOUT, seconds) * 1000),
+        "lock_timeout": lock_timeout(seconds),
         "idle_in_transaction_session_timeout": int(seconds * 1000),
     }
     return "; ".join([BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in limits.items())])
+
+
+class Creation(NamedTuple):
+    """How a missing table is made.
+
+    Args:
+        partition_by: by which stretch of time it is partitioned, None for none.
+        distribute_by: by which column Citus distributes it, None for none.
+    """
+
+    partition_by: str | None = None
+    distribute_by: str | None = None
 
 
 class Writer:
@@ -61,7 +78,7 @@ class Writer:
         tracker: knows database and table.
         fallback: where warnings go.
         write_timeout: seconds without an answer after which the connection counts as lost.
-        create_table: whether to create the table, if it is missing, on first use.
+        create: how to create the table, if it is missing, on first use; None if it is not to be.
         session: a connection that writers of several tables share, default one of its own.
         keeps_rows: whether what cannot be written for now stays in the spool, rather than being diverted.
     """
@@ -72,7 +89,7 @@ class Writer:
         fallback: Fallback,
         *,
         write_timeout: float,
-        create_table: bool,
+        create: Creation | None,
         session: Session | None = None,
         keeps_rows: bool = False,
     ) -> None:
@@ -80,8 +97,8 @@ class Writer:
         self._table = tracker.layout
         self._fallback = fallback
         self._write_timeout = write_timeout
-        self._must_create = create_table
-        self._create_table = create_table
+        self._must_create = create is not None
+        self._create = create
         self._usable = Usable(None, needs_insert=False)
         self._told: str | None = None
         #: numbers the deliveries of batches that no spool knows
@@ -143,7 +160,7 @@ class Writer:
                 one_by_one = True
             elif not one_by_one and len({row[0] for row in batch.rows}) > 1:
                 one_by_one = True  # rows that name other columns may be fine
-            elif why.sqlstate == "42P01" and self._create_table and not self._must_create:
+            elif why.sqlstate == "42P01" and self._create is not None and not self._must_create:
                 self._must_create = True  # dropped since it was made
                 return self._again(why)
             else:
@@ -183,9 +200,9 @@ class Writer:
         self._connection = None
         if is_new:
             process.run_first_at_exit()
-        if self._must_create:
+        if self._must_create and self._create is not None:
             with session.transaction(self._begin) as cursor:
-                ddl.create(cursor, self._table, if_not_exists=True)
+                ddl.create(cursor, self._table, if_not_exists=True, **self._create._asdict())
             self._must_create = False
             is_new = True
         if is_new:  # made meanwhile, or another server: ask anew
@@ -205,6 +222,8 @@ class Writer:
                 if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
                     batch.delivery = self._series.next()
                 self._taken = []
+                if self._may_delete:
+                    self._settled += store.forgettable()
                 if len(self._settled) >= pruning.AT_ONCE and batch.delivery not in self._settled:
                     self._taken = self._settled
                     flow.before += f"{pruning.delete_sql(self._table, self._taken)}; "
@@ -246,13 +265,14 @@ class Writer:
         if batch.is_keyed and self._usable.ledger_problem is None:
             with self._limit(session):  # a key that another transaction holds must not keep the thread from other rows
                 cursor.execute(f"{flow.before}SET LOCAL lock_timeout = {KEY_TIMEOUT}")
+            flow.before = f"SET LOCAL lock_timeout = {lock_timeout(self._write_timeout)}; "
             _, refused, duplicates = copy_keyed(
                 cursor,
                 self._table,
                 batch.rows,
                 partial(self._limit, session),
                 one_by_one=one_by_one,
-                uses_insert=flow.uses_insert,
+                flow=flow,
             )
             return refused, duplicates
         if not one_by_one:

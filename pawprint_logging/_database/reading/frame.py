@@ -20,6 +20,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..._charts.accessor import register
 from ..table.columns import Column
 from .query import INTEGERS, Output
 
@@ -30,7 +31,7 @@ _INSTALL = 'reading into a DataFrame needs pandas: pip install "pawprint-logging
 
 
 def import_pandas() -> Any:
-    """Return the pandas module.
+    """Return the pandas module, whose frames have the accessor `pawprint` from then on.
 
     Raises:
         ImportError: it is not installed; the message names the extra.
@@ -39,6 +40,7 @@ def import_pandas() -> Any:
         import pandas as pd
     except ImportError as error:
         raise ImportError(_INSTALL, name=error.name) from error
+    register(pd)
     return pd
 
 

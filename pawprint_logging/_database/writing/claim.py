@@ -151,7 +151,7 @@ def copy_keyed(
     limit: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
     one_by_one: bool = False,
-    uses_insert: bool = False,
+    flow: Flow | None = None,
 ) -> Keyed:
     """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
 
@@ -164,12 +164,14 @@ def copy_keyed(
         rows: (columns, line, key).
         limit: makes what bounds the wait for each answer.
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
-        uses_insert: whether rows go by INSERT, default False.
+        flow: how rows go, and how far they came.
 
     Raises:
         psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
             row's fault; the transaction has failed then.
     """
+    flow = Flow() if flow is None else flow
+    uses_insert = flow.uses_insert
     texts = [entry_of(row[2]) for row in rows]
     first: dict[str, int] = {}
     repeats: dict[str, list[int]] = {}
@@ -191,7 +193,6 @@ def copy_keyed(
                 break
             refused.update({places[index]: why for index, why in found})
         else:
-            flow = Flow(uses_insert=uses_insert)
             try:
                 with limit():
                     copy_rows(cursor, table, events, flow)

@@ -1,0 +1,61 @@
+"""`frame.pawprint`: what a DataFrame of ours can do beyond pandas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+class PawprintAccessor:
+    """What every DataFrame has as ``frame.pawprint``, once this package has made one.
+
+    Args:
+        frame: the DataFrame.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def plot(self, kind: str | None = None, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw the frame as it should look: a series, bars, a funnel, a cohort heat-map, paths.
+
+        Args:
+            kind: series, top, catalogue, funnel, retention, paths, sessions or engagement; default: what
+                ``frame.attrs["kind"]`` says, else what the columns fit.
+            ax: the axes to draw on; default: those of a new figure, as in pandas.
+            title: default: the question that the frame answers.
+
+        Returns:
+            The axes; ``.figure.savefig("file.png")`` saves them.
+
+        Raises:
+            ConfigurationError: no such kind, or the frame lacks a column that it needs.
+            ImportError: matplotlib is not installed; the message names the extra.
+        """
+        from . import drawing
+
+        if ax is None:
+            drawing.require_matplotlib()
+            from matplotlib import pyplot as plt
+
+            _, ax = plt.subplots(figsize=drawing.SIZE, layout="constrained")
+        drawing.draw(self._frame, kind, axes=ax, title=title)
+        return ax
+
+
+_is_registered = False
+
+
+def register(pd: Any) -> None:
+    """Give every DataFrame of pandas the accessor, once.
+
+    Args:
+        pd: the pandas module, which is thus not imported here.
+    """
+    global _is_registered
+    if not _is_registered:
+        _is_registered = True
+        pd.api.extensions.register_dataframe_accessor("pawprint")(PawprintAccessor)

@@ -1,0 +1,525 @@
+"""How each kind of answer is drawn, for notebooks, for `--output` and for the documentation.
+
+Every chart can be read without colour: lines have styles of their own and their names at their ends, bars and cells
+carry their numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+#: inches
+SIZE = (9.0, 4.8)
+#: dots per inch of a file
+DPI = 150
+#: one hue for what is one thing; dark enough for text on white
+_BLUE = "#0b5cad"
+_INK, _QUIET, _GRID = "#1b1f24", "#57606a", "#d8dee4"
+#: told apart with every kind of colour vision: https://jfly.uni-koeln.de/color/, the light ones darkened
+_HUES = ("#0072b2", "#b34700", "#00795a", "#8f4a78", "#7a6a00", "#1f6f9c", "#444444")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: points up to which each is marked
+_MARKED = 45
+#: bars and cohorts that are drawn at most: more cannot be read
+_MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
+#: characters of a name that fit
+_WIDTH = 36
+
+_UNITS = {"count": "events", "users": "users", "avg": "average", "min": "minimum", "max": "maximum"}
+
+
+def require_matplotlib() -> None:
+    """Raise unless matplotlib is installed.
+
+    Raises:
+        ImportError: it is not; the message names the extra.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise ImportError('a chart needs matplotlib: pip install "pawprint-logging[plot]"', name=error.name) from error
+
+
+def draw(frame: pd.DataFrame, kind: str | None = None, *, axes: Axes, title: str | None = None) -> None:
+    """Draw a frame on axes.
+
+    Args:
+        frame: what the tracker or its statistics returned.
+        kind: which of KINDS; None for what the frame says of itself, or what its columns fit.
+        axes: where to.
+        title: None for the question that the frame answers.
+
+    Raises:
+        ConfigurationError: no such kind, or the frame lacks a column that it needs.
+    """
+    name = kind_of(frame, kind)
+    chart = _CHARTS[name]
+    axes.set_title(title or _question(frame, name), loc="left", fontsize=12, fontweight="bold", color=_INK, pad=12)
+    if not len(frame):
+        _say_nothing(axes)
+        return
+    chart.draw(frame, axes)
+    axes.tick_params(colors=_QUIET, length=0)
+    axes.xaxis.label.set_color(_QUIET)
+    axes.yaxis.label.set_color(_QUIET)
+
+
+def save(frame: pd.DataFrame, path: str | Path, kind: str | None = None, *, title: str | None = None) -> None:
+    """Draw a frame into a file, by the ending of its name: png, svg, pdf.
+
+    Raises:
+        ConfigurationError: as for `draw`.
+        ImportError: matplotlib is not installed.
+    """
+    _figure(frame, kind, title).savefig(path, dpi=DPI)
+
+
+def picture(frame: pd.DataFrame, kind: str | None = None, *, title: str | None = None) -> str:
+    """Return the chart of a frame as an SVG element for a page.
+
+    Raises:
+        ConfigurationError: as for `draw`.
+        ImportError: matplotlib is not installed.
+    """
+    text = io.StringIO()
+    _figure(frame, kind, title).savefig(text, format="svg")
+    return text.getvalue().partition("<svg")[2].join(("<svg", ""))
+
+
+def _figure(frame: pd.DataFrame, kind: str | None, title: str | None) -> Any:
+    require_matplotlib()
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures, and looks for a screen
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(frame, kind, axes=figure.add_subplot(), title=title)
+    return figure
+
+
+def kind_of(frame: pd.DataFrame, kind: str | None = None) -> str:
+    """Return the kind that a frame is drawn as.
+
+    Raises:
+        ConfigurationError: no such kind, or the frame lacks a column that it needs.
+    """
+    kind = kind if kind is not None else frame.attrs.get("kind")
+    if kind is None:
+        fitting = (name for name, chart in _CHARTS.items() if not _missing(frame, chart))
+        kind = next(fitting, None)
+        if kind is None:
+            raise ConfigurationError(
+                f"nothing says what this frame is, and its columns {', '.join(map(str, frame.columns))} fit no chart; "
+                f"pass kind=, one of {', '.join(_CHARTS)}"
+            )
+    if kind not in _CHARTS:
+        raise ConfigurationError(f"kind {kind!r} is not known; take one of {', '.join(_CHARTS)}")
+    if missing := _missing(frame, _CHARTS[kind]):
+        raise ConfigurationError(
+            f"a chart of kind {kind!r} needs the {'columns' if len(missing) > 1 else 'column'} {', '.join(missing)}; "
+            f"the frame has {', '.join(map(str, frame.columns)) or 'none'}"
+        )
+    return str(kind)
+
+
+def _missing(frame: pd.DataFrame, chart: _Chart) -> list[str]:
+    names = [str(name) for name in frame.columns]
+    if chart.first is not None:
+        lacks_numbers = not all(isinstance(name, int) or str(name).isdecimal() for name in frame.columns)
+        return [chart.first] * (frame.index.name != chart.first) + ["0"] * (lacks_numbers or "0" not in names)
+    lacking = [name for name in chart.columns if name not in names]
+    if not lacking and chart.needs_number and not _number_columns(frame):
+        return ["of numbers beside " + chart.columns[0]]
+    return lacking
+
+
+def _number_columns(frame: pd.DataFrame) -> list[str]:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    return [name for name in frame.columns if is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name])]
+
+
+def _question(frame: pd.DataFrame, kind: str) -> str:
+    if isinstance(said := frame.attrs.get("title"), str):
+        return said
+    if kind == "series":
+        value = frame.columns[-1]
+        field = frame.attrs.get("field")
+        what = "Events" if value == "count" and field in (None, "*") else f"{str(value).capitalize()}"
+        if isinstance(field, str) and field != "*":
+            what = f"{what} of {field}"
+        per = frame.attrs.get("resolution")
+        by = f" by {frame.columns[1]}" if len(frame.columns) > 2 else ""
+        return f"{what}{f' per {per}' if isinstance(per, str) else ' over time'}{by}"
+    if kind == "retention":
+        period = frame.attrs.get("period")
+        return "How many came back" + (f", {period} by {period}" if isinstance(period, str) else "")
+    return {
+        "top": f"Most frequent values of {frame.columns[0]}" if len(frame.columns) else "Most frequent values",
+        "catalogue": "Which events have which fields",
+        "funnel": "How many came to each step",
+        "paths": "What users did next",
+        "sessions": "Sessions begun per day",
+        "engagement": "Active users",
+    }[kind]
+
+
+def _say_nothing(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "nothing to draw", ha="center", va="center", color=_QUIET, transform=axes.transAxes)
+
+
+def short(value: Any) -> str:
+    """Return a name that fits beside a bar, on one line, without what a font or matplotlib would take for a formula."""
+    text = "(none)" if value is None or value != value or type(value).__name__ == "NAType" else str(value)
+    text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    text = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return text.replace("$", r"\$") or "(empty)"
+
+
+def whole(value: float, _: object = None) -> str:
+    """Return a number as people write it: thousands set off, no decimals that say nothing."""
+    if not math.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+
+
+# -- series -----------------------------------------------------------------------------------------------------------
+
+
+def _series(frame: pd.DataFrame, axes: Axes) -> None:
+    value = _number_columns(frame)[-1]
+    groups = [name for name in frame.columns if name not in ("datetime", value)]
+    if not groups:
+        _lines(axes, {"": _stretched(frame, value)}, unit=_UNITS.get(value, value), is_count=value == "count")
+        return
+    lines: dict[str, Any] = {}
+    known = frame[groups[0]].map(short)
+    for name in dict.fromkeys(frame.groupby(known)[value].sum().sort_values(ascending=False).index):
+        lines[name] = _stretched(frame[known == name], value, frame["datetime"])
+    _lines(
+        axes,
+        dict(list(lines.items())[:_MOST_LINES]),
+        unit=_UNITS.get(value, value),
+        is_count=value == "count",
+    )
+
+
+def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
+    """Return a series over time; with a zero for each stretch in which nothing was counted.
+
+    Args:
+        frame: the rows of this series.
+        value: its column.
+        moments: the times of all series that are drawn together; default: its own.
+    """
+    import pandas as pd
+
+    points = pd.Series(frame[value].astype("float64").to_numpy(), index=pd.DatetimeIndex(frame["datetime"]))
+    points = points[points.index.notna()]
+    points = points[~points.index.duplicated()].sort_index()
+    step = {
+        "second": "s", "minute": "min", "hour": "h", "day": "D", "week": "7D", "month": "MS", "quarter": "QS",
+        "year": "YS",
+    }.get(str(frame.attrs.get("resolution")))  # fmt: skip
+    if step is None or value not in ("count", "sum") or not len(points) or frame.attrs.get("fill"):
+        return points
+    drawn = points.index if moments is None else pd.DatetimeIndex(moments.dropna())
+    every = pd.date_range(drawn.min(), drawn.max(), freq=step, unit="us")
+    if len(every) > 50_000 or not points.index.isin(every).all():  # a zone with daylight saving
+        return points
+    return points.reindex(every, fill_value=0.0)
+
+
+def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ends: list[tuple[float, str, str]] = []
+    for number, (name, points) in enumerate(lines.items()):
+        hue = _HUES[number % len(_HUES)] if name else _BLUE
+        axes.plot(
+            points.index.to_numpy(),
+            points.to_numpy(),
+            color=hue,
+            linewidth=1.8,
+            linestyle=_DASHES[number % len(_DASHES)],
+            marker=_MARKERS[number % len(_MARKERS)] if len(points) <= _MARKED else "",
+            markersize=3.5,
+            label=name,
+        )
+        known = points.dropna()
+        if len(known) and name:
+            ends.append((float(known.iloc[-1]), name, hue))
+    if "" in lines and len(lines[""]) > 1:
+        axes.fill_between(lines[""].index.to_numpy(), lines[""].to_numpy(), color=_BLUE, alpha=0.08, linewidth=0)
+    axes.set_ylabel(unit)
+    axes.margins(x=0.01)
+    low, high = axes.get_ylim()
+    if low >= 0 or all((points.dropna() >= 0).all() for points in lines.values()):
+        axes.set_ylim(0, max(high, 1.0) if is_count else high)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=is_count))
+    axes.yaxis.set_major_formatter(FuncFormatter(whole))
+    locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.grid(visible=True, axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+    _name_the_ends(axes, ends)
+
+
+def _name_the_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write each line's name where it ends, and move names apart that would lie on each other."""
+    low, high = axes.get_ylim()
+    room = (high - low) * 0.055
+    place = -math.inf
+    for value, name, hue in sorted(ends):
+        place = max(value, place + room)
+        axes.annotate(
+            name,
+            (1.0, value),
+            xytext=(1.015, (place - low) / (high - low or 1)),
+            xycoords=("axes fraction", "data"),
+            textcoords="axes fraction",
+            color=hue,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _engagement(frame: pd.DataFrame, axes: Axes) -> None:
+    names = {"mau": "in 30 days", "wau": "in 7 days", "dau": "on the day"}
+    timed = frame.rename(columns={"timestamp": "datetime"})
+    _lines(axes, {text: _stretched(timed, name) for name, text in names.items()}, unit="users", is_count=True)
+
+
+def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
+    import pandas as pd
+
+    days = pd.DatetimeIndex(frame["timestamp"]).floor("D")
+    counted = days.value_counts().sort_index()
+    every = pd.date_range(counted.index[0], counted.index[-1], freq="D")
+    _lines(axes, {"": counted.reindex(every, fill_value=0).astype("float64")}, unit="sessions", is_count=True)
+
+
+# -- bars -------------------------------------------------------------------------------------------------------------
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], labels: Sequence[str], unit: str) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    places = range(len(names))
+    axes.barh(list(places), values, color=_BLUE, height=0.62)
+    for place, value, label in zip(places, values, labels, strict=True):
+        axes.annotate(
+            label, (value, place), xytext=(6, 0), textcoords="offset points", va="center", color=_INK, fontsize=9
+        )
+    axes.set_yticks(list(places), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, (max(values, default=0) or 1) * 1.28)
+    axes.set_xlabel(unit)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=unit in ("users", "events")))
+    axes.xaxis.set_major_formatter(FuncFormatter(whole))
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color(_GRID)
+
+
+def _top(frame: pd.DataFrame, axes: Axes) -> None:
+    shown = frame.head(_MOST_BARS)
+    counts = [float(value) for value in shown["count"]]
+    users = list(shown["users"]) if "users" in shown else [None] * len(shown)
+    labels = [
+        f"{whole(count)}" + ("" if user is None else f"  ({whole(float(user))} users)")
+        for count, user in zip(counts, users, strict=True)
+    ]
+    _bars(axes, [short(value) for value in shown.iloc[:, 0]], counts, labels, "events")
+
+
+def _catalogue(frame: pd.DataFrame, axes: Axes) -> None:
+    shown = frame.dropna(subset=["share"]).head(_MOST_BARS)
+    names = [f"{short(event)} · {short(field)}" for event, field in zip(shown["event"], shown["field"], strict=True)]
+    shares = [float(value) * 100 for value in shown["share"]]
+    _bars(axes, names, shares, [f"{share:.0f} %" for share in shares], "% of the events that have the field")
+
+
+def _funnel(frame: pd.DataFrame, axes: Axes) -> None:
+    shown = frame.head(_MOST_BARS)
+    others = [name for name in frame.columns if name not in _FUNNEL_COLUMNS]
+    names, labels = [], []
+    for row in shown.to_dict("records"):
+        step = row["step"]
+        name = short(step[0] if isinstance(step, (tuple, list)) else step)
+        names.append(" · ".join([name, *(short(row[other]) for other in others)]))
+        conversion = row["conversion"]
+        share = (
+            "" if conversion is None or conversion != conversion else f"  ·  {float(conversion):.0%} of the first step"
+        )
+        labels.append(f"{whole(float(row['users']))}{share}")
+    values = [float(value) for value in shown["users"]]
+    _bars(axes, names, values, labels, str(frame.attrs.get("unit") or "users"))
+    axes.set_xlim(0, (max(values, default=0) or 1) * 1.4)
+
+
+_FUNNEL_COLUMNS = frozenset({"step", "users", "conversion", "step_conversion", "median_time"})
+
+
+# -- cohorts ----------------------------------------------------------------------------------------------------------
+
+
+def _retention(frame: pd.DataFrame, axes: Axes) -> None:
+    import numpy as np
+
+    shown = frame.tail(_MOST_COHORTS)
+    numbers = shown.to_numpy(dtype="float64", na_value=np.nan)
+    sizes = numbers[:, :1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(sizes > 0, numbers / sizes, np.nan)
+    axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share == share:
+            axes.text(
+                column,
+                row,
+                f"{share:.0%}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share > 0.55 else _INK,
+            )
+    period = frame.attrs.get("period") or "period"
+    form = "%Y-%m-%d %H:%M" if period == "hour" else "%Y-%m-%d"
+    labels = [
+        f"{cohort:{form}}  ({whole(size) or '0'})"
+        if hasattr(cohort, "strftime")
+        else f"{short(cohort)}  ({whole(size)})"
+        for cohort, size in zip(shown.index, sizes[:, 0], strict=True)
+    ]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_xticks(range(shares.shape[1]), [str(name) for name in shown.columns])
+    axes.set_xlabel(f"{period}s since the first")
+    axes.set_ylabel("cohort (users)")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(shares.shape[1] + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(shares.shape[0] + 1) - 0.5, minor=True)
+    axes.grid(visible=True, which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="minor", length=0)
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def _paths(frame: pd.DataFrame, axes: Axes) -> None:
+    """Draw each step as a column of events, and between two of them a band for the users who went on."""
+    from matplotlib.patches import Rectangle
+
+    steps = sorted(int(step) for step in frame["step"].unique())
+    nodes: dict[tuple[int, str], float] = {}
+    flows: list[tuple[int, str, str, float]] = []
+    for step, event, following, users in zip(frame["step"], frame["event"], frame["next"], frame["users"], strict=True):
+        flows.append((int(step), short(event), _next_name(following), float(users)))
+    for column in [*steps, steps[-1] + 1]:
+        leaving: dict[str, float] = {}
+        coming: dict[str, float] = {}
+        for step, event, following, users in flows:
+            if step == column:
+                leaving[event] = leaving.get(event, 0) + users
+            if step == column - 1:
+                coming[following] = coming.get(following, 0) + users
+        for name in sorted({*leaving, *coming}, key=lambda name: -max(leaving.get(name, 0), coming.get(name, 0))):
+            nodes[column, name] = max(leaving.get(name, 0), coming.get(name, 0))
+    total = max(sum(size for (column, _), size in nodes.items() if column == each) for each in {c for c, _ in nodes})
+    gap, bottom = total * 0.06, {}
+    tops: dict[int, float] = {}
+    for (column, name), size in nodes.items():
+        bottom[column, name] = tops.get(column, 0.0)
+        tops[column] = bottom[column, name] + size + gap
+        quiet = name == _NOTHING
+        axes.add_patch(
+            Rectangle((column - 0.04, bottom[column, name]), 0.08, size, color=_GRID if quiet else _BLUE, linewidth=0)
+        )
+        axes.text(
+            column + 0.06,
+            bottom[column, name] + size / 2,
+            f"{name}  {whole(size)}",
+            va="center",
+            fontsize=8.5,
+            color=_QUIET if quiet else _INK,
+        )
+    out: dict[tuple[int, str], float] = {}
+    into: dict[tuple[int, str], float] = {}
+    for step, event, following, users in sorted(flows, key=lambda flow: -flow[3]):
+        start, end = (step, event), (step + 1, following)
+        low, high = bottom[start] + out.get(start, 0.0), bottom[end] + into.get(end, 0.0)
+        out[start], into[end] = out.get(start, 0.0) + users, into.get(end, 0.0) + users
+        _band(axes, (step + 0.04, low), (step + 0.96, high), users, _GRID if following == _NOTHING else _BLUE)
+    axes.set_xlim(steps[0] - 0.1, steps[-1] + 1.75)
+    axes.set_ylim(max(tops.values()), -gap)
+    axes.set_xticks([*steps, steps[-1] + 1], [f"step {step}" for step in [*steps, steps[-1] + 1]])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+_NOTHING = "(nothing more)"
+
+
+def _next_name(value: Any) -> str:
+    name = short(value)
+    return _NOTHING if name == "(none)" else name
+
+
+def _band(axes: Axes, start: tuple[float, float], end: tuple[float, float], size: float, hue: str) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    (left, low), (right, high), middle = start, end, (start[0] + end[0]) / 2
+    points = [
+        (left, low), (middle, low), (middle, high), (right, high),
+        (right, high + size), (middle, high + size), (middle, low + size), (left, low + size), (left, low),
+    ]  # fmt: skip
+    codes = [
+        Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4, Outline.LINETO, Outline.CURVE4, Outline.CURVE4,
+        Outline.CURVE4, Outline.CLOSEPOLY,
+    ]  # fmt: skip
+    axes.add_patch(PathPatch(Outline(points, codes), facecolor=hue, alpha=0.28, linewidth=0))
+
+
+class _Chart(NamedTuple):
+    """How a kind is drawn, and what it needs.
+
+    Args:
+        draw: draws a frame that is not empty on axes.
+        columns: which must be there.
+        needs_number: whether one more is needed, of numbers.
+        first: the name of the index, for cohorts, whose columns are numbers.
+    """
+
+    draw: Callable[[Any, Any], None]
+    columns: tuple[str, ...] = ()
+    needs_number: bool = False
+    first: str | None = None
+
+
+#: where nothing says what a frame is, the first that its columns fit
+_CHARTS: dict[str, _Chart] = {
+    "series": _Chart(_series, ("datetime",), needs_number=True),
+    "funnel": _Chart(_funnel, ("step", "users", "conversion")),
+    "paths": _Chart(_paths, ("step", "event", "next", "users")),
+    "retention": _Chart(_retention, first="cohort"),
+    "engagement": _Chart(_engagement, ("timestamp", "dau", "wau", "mau")),
+    "sessions": _Chart(_sessions, ("timestamp", "duration", "total_events")),
+    "catalogue": _Chart(_catalogue, ("event", "field", "share")),
+    "top": _Chart(_top, ("count",)),
+}
+KINDS = tuple(_CHARTS)

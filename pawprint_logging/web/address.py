@@ -1,0 +1,214 @@
+"""What the URL of a page says: which events, with which properties, of which time."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, time, timedelta, timezone
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from .._database.reading.times import duration_of, moment_of
+from ..errors import ConfigurationError
+
+#: stretches of time to choose from, and what they are called
+CHOICES = {
+    "24h": "24 hours",
+    "7d": "7 days",
+    "30d": "30 days",
+    "90d": "90 days",
+    "365d": "12 months",
+}
+DEFAULT = "30d"
+#: the resolution of a chart: the first whose number of days is not exceeded
+_RESOLUTIONS = ((2.1, "hour"), (100.0, "day"), (800.0, "week"), (5000.0, "month"), (float("inf"), "year"))
+_TRUE = {"true": True, "false": False}
+#: characters of a condition, and conditions, beyond which an address is no work of a hand
+_LONGEST, _MOST = 2000, 20
+#: seconds to which the present is rounded, so that readers of one page share its answers
+_STEP = 10
+
+
+class BadAddressError(ConfigurationError):
+    """A URL says something that cannot be looked up."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of time, the one of the same length before it, and the resolution in which both are looked at.
+
+    Args:
+        start: included; the beginning of a stretch of the resolution.
+        end: excluded.
+        before: where the range before it begins.
+        resolution: as for `Tracker.count`.
+    """
+
+    start: datetime
+    end: datetime
+    before: datetime
+    resolution: str
+
+    def stretches(self) -> list[datetime]:
+        """Return the beginnings of the stretches of time in the range."""
+        found: list[datetime] = []
+        moment = self.start
+        while moment < self.end and len(found) < 5000:
+            found.append(moment)
+            moment = following(moment, self.resolution)
+        return found
+
+    @property
+    def name(self) -> str:
+        """The length, in words."""
+        hours = (self.end - self.start).total_seconds() / 3600
+        return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24):,} days"
+
+
+def floor(moment: datetime, resolution: str) -> datetime:
+    """Return the beginning of the stretch of time that a moment is in."""
+    if resolution == "hour":
+        return moment.replace(minute=0, second=0, microsecond=0)
+    day = datetime.combine(moment.date(), time())
+    if resolution == "week":
+        return day - timedelta(days=day.weekday())
+    if resolution == "month":
+        return day.replace(day=1)
+    return day.replace(month=1, day=1) if resolution == "year" else day
+
+
+def following(moment: datetime, resolution: str) -> datetime:
+    """Return the beginning of the next stretch of time."""
+    if resolution == "year":
+        return moment.replace(year=moment.year + 1)
+    if resolution == "month":
+        return moment.replace(year=moment.year + moment.month // 12, month=moment.month % 12 + 1)
+    return moment + {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[resolution]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events a page is about.
+
+    Args:
+        event: the name of the event, None for all of them.
+        where: conditions such as ``metadata__plan=pro``.
+        since: how long ago, such as ``30d``, or a time in ISO 8601.
+        until: a time in ISO 8601, a day being part of the range; None for now.
+    """
+
+    event: str | None = None
+    where: tuple[str, ...] = ()
+    since: str = DEFAULT
+    until: str | None = None
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The parameters of a URL that says it."""
+        pairs = [("event", self.event)] if self.event is not None else []
+        pairs += [("where", each) for each in self.where]
+        pairs += [("since", self.since)] if self.since != DEFAULT else []
+        pairs += [("until", self.until)] if self.until is not None else []
+        return [(name, value) for name, value in pairs if value is not None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it lets every event through, of whatever time."""
+        return self.event is None and not self.where
+
+    def without(self, condition: str) -> Filter:
+        """Return the filter without one of its conditions."""
+        return replace(self, where=tuple(each for each in self.where if each != condition))
+
+    def span(self, now: datetime | None = None) -> Span:
+        """Return the range of time that is meant.
+
+        Raises:
+            BadAddressError: one of the ends is no time, or it ends before it begins.
+        """
+        present = now or datetime.now(timezone.utc).replace(tzinfo=None)
+        present = present.replace(microsecond=0) - timedelta(seconds=present.second % _STEP - _STEP)
+        end = present if self.until is None else _moment("until", self.until, is_end=True)
+        if (ago := duration_of(self.since)) is not None:
+            try:
+                start = end - ago
+            except OverflowError:
+                raise BadAddressError(f"since={self.since}: that is longer ago than the calendar goes") from None
+        else:
+            start = _moment("since", self.since)
+        if start >= end:
+            raise BadAddressError("the range of time ends before it begins: choose an earlier beginning")
+        days = (end - start).total_seconds() / 86_400
+        resolution = next(name for most, name in _RESOLUTIONS if days <= most)
+        try:
+            start = floor(start, resolution)
+            return Span(start, end, start - (end - start), resolution)
+        except (OverflowError, ValueError):
+            return Span(start, end, start, resolution)
+
+    def conditions(self, *, event_field: str) -> dict[str, Any]:
+        """Return the conditions as `Tracker.read` takes them, the event's name among them.
+
+        Raises:
+            BadAddressError: one of them cannot be read.
+        """
+        given: dict[str, Any] = {}
+        for each in self.where:
+            name, value = _condition(each)
+            if name in given:
+                raise BadAddressError(
+                    f"{name} is there twice, and all conditions must hold; one of several values is {name}__in=A,B"
+                )
+            given[name] = value
+        if self.event is not None:
+            if f"{event_field}__eq" in given:
+                raise BadAddressError(f"{event_field}__eq is there twice: choose the event in one place")
+            given[f"{event_field}__eq"] = self.event
+        return given
+
+
+def _condition(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    name = name.strip()
+    if not separator or not name:
+        raise BadAddressError("a condition is written FIELD=VALUE, as in metadata__plan=pro")
+    modifier = name.rpartition("__")[2] if "__" in name else ""
+    if modifier in ("in", "not_in"):
+        return name, next(csv.reader([value], skipinitialspace=True), [])
+    if modifier == "isnull":
+        if value.lower() not in _TRUE:
+            raise BadAddressError(f"{name} takes true or false")
+        return name, _TRUE[value.lower()]
+    return name, value
+
+
+def _moment(name: str, text: str, *, is_end: bool = False) -> datetime:
+    try:
+        moment = moment_of(text, name=name).replace(tzinfo=None)
+        return moment + timedelta(days=1) if is_end and len(text.strip()) == 10 else moment  # the whole of a day
+    except (ConfigurationError, OverflowError):
+        raise BadAddressError(f"{name}: write a time such as 2026-11-01, or how long ago, such as 7d") from None
+
+
+def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:
+    """Return what the parameters of a URL say; what is empty says nothing.
+
+    Raises:
+        BadAddressError: there is more of it than anybody writes.
+    """
+    conditions = tuple(dict.fromkeys(each for each in where if each.strip()))
+    if len(conditions) > _MOST or any(len(each) > _LONGEST for each in (*conditions, *parameters.values())):
+        raise BadAddressError("there is more in this address than can be looked up: leave out some of it")
+    return Filter(
+        event=parameters.get("event") or None,
+        where=conditions,
+        since=parameters.get("from") or parameters.get("since") or DEFAULT,
+        until=parameters.get("until") or None,
+    )
+
+
+def url(root: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Return an address on the server."""
+    query = urlencode(list(pairs), quote_via=quote)
+    return f"{root}/{path}" + (f"?{query}" if query else "")

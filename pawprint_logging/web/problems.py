@@ -1,0 +1,100 @@
+"""What stands in the way of an answer, in words, with what to do about it and the status that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
+from .._database.table import rights
+from ..errors import ConfigurationError
+from ..tracker import Tracker
+from .address import BadAddressError
+from .data import BusyError, is_cancelled
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a reader must know.
+
+    Args:
+        status: the HTTP status of a page on which nothing else can be shown.
+        headline: what it is.
+        text: what to do.
+        statement: a statement or command to paste, if one mends it.
+    """
+
+    status: int
+    headline: str
+    text: str
+    statement: str | None = None
+
+
+def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
+    """Return what to tell a reader about an error.
+
+    Args:
+        error: what a question raised.
+        tracker: the tracker that it was asked of.
+        limit: seconds that it had.
+    """
+    if isinstance(error, BadAddressError):
+        return Problem(400, "This address cannot be looked up", _sentence(str(error)))
+    if isinstance(error, UserWarning):  # where warnings are errors
+        return Problem(404, "Nothing of that name", _sentence(str(error)))
+    if isinstance(error, BusyError):
+        return Problem(503, "Many questions at once", "Wait a moment, then reload.")
+    if is_cancelled(error):
+        return Problem(
+            504,
+            "Not done in time",
+            f"This took longer than {limit:g} seconds, and was stopped on the server. "
+            "Choose a shorter time, or one event.",
+        )
+    if tracker.is_debug:
+        return Problem(503, "No database", "The tracker is in debug mode, in which nothing is written. Give it db=….")
+    if isinstance(error, ConfigurationError):
+        return Problem(400, "This cannot be asked of the table", _sentence(str(error)))
+    if isinstance(error, DatabaseError):
+        return _of_database(error, tracker)
+    return Problem(500, "A mistake of this program", f"{type(error).__name__}; please report it.")
+
+
+def _of_database(error: DatabaseError, tracker: Tracker) -> Problem:
+    sqlstate = error.pgcode
+    if is_connect_error(error) or sqlstate is None:
+        why = connect_failure(error) if is_connect_error(error) else failure(error)
+        return Problem(503, "The database is out of reach", _sentence(why.reason) + " Then reload.")
+    if sqlstate in ("42P01", "3F000"):
+        table = tracker.table or ""
+        return Problem(
+            503,
+            f"There is no table {table}",
+            "Make it, or name the right one, then reload. A handler with create_table=True makes it by itself.",
+            f"pawprint-logging create-table --table {table}",
+        )
+    if sqlstate == "42501":
+        return Problem(
+            503,
+            "The role may not read the events",
+            "Give it the right, then reload.",
+            _grant(tracker) or f"GRANT SELECT ON {tracker.layout.sql} TO the role",
+        )
+    return Problem(503, "PostgreSQL refused it", _sentence(failure(error).reason))
+
+
+def _grant(tracker: Tracker) -> str | None:
+    """Return the statement that gives the right to read."""
+    try:
+        session = tracker.session()
+        try:
+            with session.limit(5.0):
+                return rights.first_mend(session, tracker.layout, "read")
+        finally:
+            session.close()
+    except Exception:  # who cannot be asked cannot say it
+        return None
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")

@@ -1,0 +1,108 @@
+"""The page as a server of its own: uvicorn, with bounds on what a slow or a numerous client can take."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+#: connections at once: a browser has up to six
+MOST = 200
+#: seconds within which a connection must have sent the head of its first request
+PATIENCE = 10.0
+
+
+class Bounded(H11Protocol):
+    """A connection that is closed at once if there are too many, and soon if nothing is asked."""
+
+    _hurry: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, or not."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST:
+            transport.abort()
+            return
+        self._hurry = self.loop.call_later(PATIENCE, self._lose_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of it."""
+        if self._hurry is not None:
+            self._hurry.cancel()
+        super().connection_lost(exc)
+
+    def _lose_patience(self) -> None:
+        if self.scope is None and self.transport is not None:
+            self.transport.abort()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is of this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """Return a token that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ConfigurationError: the port is in use, or cannot be had, or the host is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise ConfigurationError(f"--host {host}: there is no such host; name one of this machine's") from None
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(128)
+    except PermissionError:
+        opened.close()
+        raise ConfigurationError(f"--port {port}: this port needs more rights; take one above 1023") from None
+    except OSError as error:
+        opened.close()
+        reason = "it is in use" if error.errno in _IN_USE else str(error.strerror or "it cannot be had").lower()
+        raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}; pass another --port") from None
+    return opened
+
+
+_IN_USE = (98, 48)  # EADDRINUSE on Linux, on macOS
+
+
+def serve(app: ASGIApp, opened: Sequence[socket.socket]) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    config = Config(
+        app,
+        http=Bounded,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+    Server(config).run(sockets=list(opened))

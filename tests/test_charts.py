@@ -1,0 +1,274 @@
+"""Charts: `frame.pawprint.plot()`, and what notebooks show of our objects."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from support.commandline import environment
+from support.server import PASSWORD
+
+from pawprint_logging import ConfigurationError, PawprintHandler, Statistics, Tracker
+from pawprint_logging._charts import drawing
+from pawprint_logging._charts.accessor import PawprintAccessor, register
+from pawprint_logging._console.plot import whole_ticks
+
+mpl.use("Agg")
+register(pd)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    yield
+    from matplotlib import pyplot as plt
+
+    plt.close("all")
+
+
+def plot(frame: pd.DataFrame, *args: Any, **keywords: Any) -> Any:
+    accessor: PawprintAccessor = frame.pawprint
+    axes = accessor.plot(*args, **keywords)
+    axes.figure.canvas.draw()
+    return axes
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def series(*counts: int, **attrs: Any) -> pd.DataFrame:
+    days = pd.date_range("2026-01-01", periods=len(counts), unit="us")
+    frame = pd.DataFrame({"datetime": days, "count": counts})
+    frame.attrs.update({"kind": "series", "resolution": "day", "field": "*"} | attrs)
+    return frame
+
+
+FUNNEL = pd.DataFrame({"step": ["signup", "purchase"], "users": [200, 50], "conversion": [1.0, 0.25]})
+COHORTS = pd.DataFrame(
+    [[40, 20, 10], [30, 3, None], [20, None, None]],
+    index=pd.DatetimeIndex(["2026-01-05", "2026-01-12", "2026-01-19"], name="cohort"),
+    dtype="Int64",
+)
+PATHS = pd.DataFrame(
+    {
+        "step": [1, 1, 2, 2],
+        "event": ["signup", "signup", "view", "view"],
+        "next": ["view", None, "purchase", None],
+        "users": [80, 20, 30, 50],
+    }
+)
+KINDS = {
+    "series": series(3, 5, 8),
+    "top": pd.DataFrame({"event": ["a", "b"], "count": [10, 4], "users": [3, 2]}),
+    "catalogue": pd.DataFrame({"event": ["a"], "field": ["metadata__n"], "type": ["number"], "share": [0.5]}),
+    "funnel": FUNNEL,
+    "retention": COHORTS,
+    "paths": PATHS,
+    "sessions": pd.DataFrame(
+        {"timestamp": pd.to_datetime(["2026-01-01", "2026-01-03"]), "duration": [1.0, 2.0], "total_events": [2, 3]}
+    ),
+    "engagement": pd.DataFrame(
+        {"timestamp": pd.date_range("2026-01-01", periods=3), "dau": [1, 2, 1], "wau": [3, 3, 3], "mau": [5, 5, 6]}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_drawn_by_what_the_frame_says_of_itself(kind: str) -> None:
+    frame = KINDS[kind].copy()
+    frame.attrs["kind"] = kind
+    axes = plot(frame)
+    assert axes.get_title(loc="left")
+    assert axes.lines or axes.patches or axes.images
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_drawn_by_its_name(kind: str) -> None:
+    plot(KINDS[kind], kind)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "top"])
+def test_where_nothing_says_what_it_is_the_columns_do(kind: str) -> None:
+    frame = KINDS[kind].copy()
+    frame.attrs.clear()
+    assert drawing.kind_of(frame) == kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_without_rows_says_that_there_is_nothing(kind: str) -> None:
+    frame = KINDS[kind].iloc[:0]
+    assert texts(plot(frame, kind)) == ["nothing to draw"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_column_is_named(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"a chart of kind '{kind}' needs the column"):
+        pd.DataFrame({"x": [1]}).pawprint.plot(kind)
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="kind 'pie' is not known; take one of series, funnel"):
+        FUNNEL.pawprint.plot("pie")
+
+
+def test_a_frame_that_fits_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="its columns x fit no chart"):
+        pd.DataFrame({"x": [1]}).pawprint.plot()
+
+
+def test_counts_are_whole_and_begin_at_zero() -> None:
+    axes = plot(series(1, 2, 3))
+    assert axes.get_ylim()[0] == 0
+    assert all(tick == int(tick) for tick in axes.get_yticks())
+    assert axes.get_ylabel() == "events"
+
+
+def test_thousands_are_set_off() -> None:
+    axes = plot(series(1000, 250_000))
+    assert "250,000" in [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_days_on_which_nothing_was_counted_are_zero() -> None:
+    frame = series(4, 6)
+    frame["datetime"] = pd.to_datetime(["2026-01-01", "2026-01-04"])
+    assert list(plot(frame).lines[0].get_ydata()) == [4, 0, 0, 6]
+
+
+def test_an_average_has_no_zeros_where_nothing_happened() -> None:
+    frame = series(4, 6).rename(columns={"count": "avg"})
+    frame["datetime"] = pd.to_datetime(["2026-01-01", "2026-01-04"])
+    assert list(plot(frame).lines[0].get_ydata()) == [4, 6]
+
+
+def test_lines_can_be_told_apart_without_colour_and_carry_their_names() -> None:
+    frame = pd.concat([series(n, n + 1, n + 2).assign(event=name) for n, name in enumerate("abc")])
+    axes = plot(frame[["datetime", "event", "count"]], "series")
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 3
+    assert {"a", "b", "c"} <= set(texts(axes))
+
+
+def test_lines_that_are_drawn_together_end_together() -> None:
+    frame = series(5, 6, 7).assign(event=["a", "a", "b"])[["datetime", "event", "count"]]
+    assert [list(line.get_ydata()) for line in plot(frame).lines] == [[5, 6, 0], [0, 0, 7]]
+
+
+def test_the_other_values_of_a_split_series_are_named(recwarn: pytest.WarningsRecorder) -> None:
+    frame = series(5, 6).assign(event=["a", None])[["datetime", "event", "count"]]
+    assert "(none)" in texts(plot(frame, "series"))
+
+
+def test_a_funnel_is_labelled_with_users_and_shares() -> None:
+    assert texts(plot(FUNNEL)) == ["200  ·  100% of the first step", "50  ·  25% of the first step"]
+
+
+def test_cohorts_have_percentages_and_a_blank_future() -> None:
+    assert texts(plot(COHORTS)) == ["100%", "50%", "25%", "100%", "10%", "100%"]
+    cells = plot(COHORTS).images[0].get_array()
+    assert np.ma.getmaskarray(cells).tolist() == [[False] * 3, [False, False, True], [False, True, True]]
+
+
+def test_paths_name_events_and_where_they_end() -> None:
+    said = texts(plot(PATHS))
+    assert {"signup  100", "view  80", "purchase  30", "(nothing more)  50"} <= set(said)
+
+
+def test_the_title_is_the_question_or_what_is_passed() -> None:
+    assert plot(series(1, 2)).get_title(loc="left") == "Events per day"
+    assert plot(series(1, 2), title="How it grew").get_title(loc="left") == "How it grew"
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "\x00\x1b[31m", "a" * 500, "", "☃\u202e", "_hidden", "<b>"])
+def test_hostile_names_are_drawn_as_text(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a font may lack a character
+        plot(FUNNEL.assign(step=[name, "purchase"]))
+        plot(series(1, 2).assign(event=[name, name])[["datetime", "event", "count"]], "series")
+
+
+def test_it_is_drawn_on_axes_that_are_passed() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    assert plot(FUNNEL, ax=axes) is axes
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_chart_is_saved_by_the_ending(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"chart.{ending}"
+    drawing.save(FUNNEL, path)
+    assert path.stat().st_size > 1000
+
+
+def test_what_comes_from_a_table_is_drawn(db: str) -> None:
+    with Tracker(db=db, table="events") as tracker:
+        tracker.create_table()
+        for day, user in ((1, "alice"), (2, "alice"), (2, "bob")):
+            tracker.write(timestamp=f"2026-01-0{day}", user_id=user, event="signup")
+        plot(tracker.count())
+        plot(tracker.count(by="event"))
+        statistics = Statistics(tracker)
+        plot(statistics.funnel("signup"))
+        plot(statistics.retention("day"))
+        plot(statistics.paths())
+
+
+def test_the_package_imports_neither_pandas_nor_matplotlib() -> None:
+    program = (
+        "import sys; from pawprint_logging import *; import pawprint_logging._database.reading.frame;"
+        "print({'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install \"pawprint-logging\[plot\]\""):
+        FUNNEL.pawprint.plot()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0, 4, [0, 1, 2, 3, 4]), (0, 0, [0]), (0, 100, [0, 20, 40, 60, 80, 100]), (-3, 2, [-3, -2, -1, 0, 1, 2])],
+)
+def test_ticks_of_a_terminal_are_whole(low: float, high: float, ticks: list[int]) -> None:
+    assert whole_ticks(low, high) == ticks
+
+
+# -- notebooks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tracker_shows_itself_without_the_password_and_without_connecting() -> None:
+    tracker = Tracker(db=f"postgresql://me:{PASSWORD}@nowhere.invalid/shop", table="<b>events</b>")
+    shown = tracker._repr_html_()
+    assert "postgresql://nowhere.invalid/shop" in shown
+    assert "&lt;b&gt;events&lt;/b&gt;" in shown
+    assert "JSONB (properties)" in shown
+    assert PASSWORD not in shown
+
+
+def test_statistics_show_what_can_be_asked() -> None:
+    shown = Statistics(Tracker(table="events"))._repr_html_()
+    assert "Statistics of events" in shown
+    assert "retention(&quot;week&quot;)" in shown
+
+
+def test_a_handler_shows_its_counters() -> None:
+    handler = PawprintHandler(table="events")
+    try:
+        shown = handler._repr_html_()
+    finally:
+        handler.close()
+    assert "accepted" in shown
+    assert "Tracker(db=None" in shown

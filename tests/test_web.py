@@ -1,0 +1,699 @@
+"""The page in the browser, over HTTP and against a real table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from support.server import PASSWORD, Server
+
+from pawprint_logging import ConfigurationError, Tracker, __version__
+from pawprint_logging.web import app, server
+from pawprint_logging.web.guard import COOKIE
+
+NOW = datetime.now(timezone.utc).replace(tzinfo=None)
+PAGES = (
+    "/",
+    "/events",
+    "/event?name=signup",
+    "/funnel?step=signup&step=purchase",
+    "/retention",
+    "/sessions",
+    "/users",
+    "/user?id=alice",
+    "/live",
+)
+TOKEN = "a-token-of-some-length"
+
+
+def ago(**length: float) -> datetime:
+    return NOW - timedelta(**length)
+
+
+EVENTS: tuple[dict[str, Any], ...] = (
+    {"timestamp": ago(days=40), "user_id": "bob", "event": "signup", "metadata": {"plan": "free"}},
+    {"timestamp": ago(days=9), "user_id": "alice", "event": "signup", "metadata": {"plan": "pro", "from": {"ad": 7}}},
+    {"timestamp": ago(days=9, minutes=-5), "user_id": "alice", "event": "purchase", "metadata": {"amount": 12}},
+    {"timestamp": ago(days=2), "user_id": "carol", "event": "signup", "metadata": {"plan": "free"}},
+    {"timestamp": ago(hours=1), "user_id": "alice", "event": "purchase", "metadata": {"amount": 30}},
+)
+
+
+@pytest.fixture
+def tracker(db: str) -> Iterator[Tracker]:
+    with Tracker(db=db, table="events") as made:
+        made.create_table()
+        yield made
+
+
+@pytest.fixture
+def visit(tracker: Tracker) -> Iterator[TestClient]:
+    tracker.write_many(EVENTS)
+    with client(tracker) as made:
+        yield made
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, as a browser sees them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[tuple[str, str | None]]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, attrs))
+
+
+def client(tracker: Tracker, **options: Any) -> TestClient:
+    return TestClient(app(tracker, **options), base_url="http://127.0.0.1:8765", follow_redirects=False)
+
+
+def text_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_answers_without_a_problem(visit: TestClient, page: str) -> None:
+    answer = visit.get(page)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert 'class="problem"' not in answer.text
+    assert answer.text.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_of_an_empty_table_says_how_to_log_the_first_event(tracker: Tracker, page: str) -> None:
+    with client(tracker) as empty:
+        answer = empty.get(page)
+    assert answer.status_code == 200
+    assert "Log your first event" in answer.text
+    assert 'PawprintHandler(db="postgresql://…", table="events")' in answer.text
+
+
+def test_the_overview_has_the_numbers_of_the_range_against_those_before(visit: TestClient) -> None:
+    said = text_of(visit.get("/").text)
+    assert re.search(r"Events 4 ▲ \+300 % from 1 in the 30 days before", said)
+    assert re.search(r"Users 2 ▲ \+100 % from 1 in the 30 days before", said)
+
+
+def test_the_range_is_in_the_url(visit: TestClient) -> None:
+    assert "Events 1 " in text_of(visit.get("/?since=24h").text)
+    assert "Events 5 " in text_of(visit.get("/?since=365d").text)
+    day = f"{ago(days=9):%Y-%m-%d}"
+    assert "Events 2 " in text_of(visit.get(f"/?from={day}&until={day}").text) or ago(days=9).hour == 23
+
+
+def test_event_and_property_are_in_the_url(visit: TestClient) -> None:
+    assert "Events 2 " in text_of(visit.get("/?event=purchase").text)
+    assert "Events 1 " in text_of(visit.get("/?where=metadata__plan%3Dpro").text)
+    assert "Events 1 " in text_of(visit.get("/?event=purchase&where=metadata__amount__gt%3D12").text)
+
+
+def test_links_keep_the_filter(visit: TestClient) -> None:
+    page = visit.get("/?event=purchase&where=metadata__amount__gt%3D12&since=90d").text
+    assert 'href="/retention?event=purchase&amp;where=metadata__amount__gt%3D12&amp;since=90d"' in page
+
+
+def test_a_form_with_empty_fields_leads_to_the_short_url(visit: TestClient) -> None:
+    answer = visit.get("/?event=&where=&since=7d&until=")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?since=7d")
+
+
+def test_the_chart_has_its_numbers_as_a_table(visit: TestClient) -> None:
+    said = text_of(visit.get("/").text)
+    label = f"{ago(days=2).day} {ago(days=2):%b}"
+    assert f"{label} 0 1" in said  # purchases, then signups
+
+
+def test_the_funnel_counts_users(visit: TestClient) -> None:
+    said = text_of(visit.get("/funnel?step=signup&step=purchase").text)
+    assert "50 % came from signup to purchase" in said
+
+
+def test_the_retention_has_a_row_for_each_cohort(visit: TestClient) -> None:
+    said = text_of(visit.get("/retention?period=week&since=30d").text)
+    assert "First seen Users Week 1" in said
+
+
+def test_sessions_end_after_silence(visit: TestClient) -> None:
+    assert "Sessions 3 of 2 users" in text_of(visit.get("/sessions").text)
+
+
+def test_an_event_shows_its_properties_with_their_values(visit: TestClient) -> None:
+    page = visit.get("/event?name=signup").text
+    assert "metadata__plan string 100 % 2" in text_of(page)
+    assert "metadata__from__ad number 50 % 1 7" in text_of(page)
+    assert "where=metadata__plan%3Dpro" in page
+
+
+def test_a_user_has_a_history(visit: TestClient) -> None:
+    said = text_of(visit.get("/user?id=alice").text)
+    assert "Events 3" in said
+    assert "amount 30" in said
+
+
+def test_a_long_history_goes_on_on_another_page(tracker: Tracker) -> None:
+    tracker.write_many({"timestamp": ago(minutes=n), "user_id": "alice", "event": f"step {n}"} for n in range(150))
+    with client(tracker) as visit:
+        first = visit.get("/user?id=alice").text
+        rest = re.search(r'href="(/user[^"]*before[^"]*)"', first)
+        assert rest is not None
+        second = visit.get(rest[1].replace("&amp;", "&")).text
+    seen = [re.findall(r">(step \d+)</a>", page) for page in (first, second)]
+    assert len(seen[0]) == 100
+    assert sorted({*seen[0], *seen[1]}) == sorted({f"step {n}" for n in range(150)})
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "said"),
+    [
+        ("/nothing", 404, "There is no such page"),
+        ("/user?id=nobody", 404, "Nobody of that name"),
+        ("/?since=yesterday-ish", 400, "since: write a time such as 2026-11-01"),
+        ("/?from=2026-02-01&until=2026-01-01", 400, "ends before it begins"),
+        ("/?where=nothing%3D5", 400, "there is no such column"),
+        ("/?where=just-text", 400, "a condition is written FIELD=VALUE"),
+        ("/?where=id%3Dten", 400, "id"),
+        ("/?event=%00", 400, "NUL"),
+        ("/retention?period=fortnight", 400, "take one of day, week, month"),
+        ("/sessions?silence=never", 400, "take one of 5, 15"),
+        ("/funnel?step=signup&within=ever", 400, "within=ever"),
+        ("/user?id=alice&before=then", 400, "before: write a time"),
+        ("/?since=99999999w", 400, "longer ago"),
+        ("/static/nothing.css", 404, "There is no such page"),
+        ("/?where=" + "x" * 3000, 400, "more in this address"),
+    ],
+)
+def test_a_hand_written_address_says_what_is_wrong_with_it(
+    visit: TestClient, address: str, status: int, said: str
+) -> None:
+    answer = visit.get(address)
+    assert answer.status_code == status
+    assert said.lower() in text_of(answer.text).lower()
+    assert "Traceback" not in answer.text
+
+
+def test_a_missing_table_says_how_to_make_it(db: str) -> None:
+    with Tracker(db=db, table="nowhere") as tracker, client(tracker) as visit:
+        answer = visit.get("/")
+    assert answer.status_code == 503
+    assert "pawprint-logging create-table --table nowhere" in answer.text
+
+
+def test_a_role_that_may_not_read_is_told_the_statement(server: Server, db: str, tracker: Tracker) -> None:
+    role = f"reader_{db.rpartition('/')[2]}"
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    other = re.sub(r"//[^:]+:", f"//{role}:", db)
+    try:
+        with Tracker(db=other, table="events") as poor, client(poor) as visit:
+            answer = visit.get("/")
+    finally:
+        server.execute(f"DROP ROLE {role}")
+    assert answer.status_code == 503
+    assert f"GRANT SELECT ON &#34;events&#34; TO &#34;{role}&#34;" in answer.text
+
+
+def test_a_database_that_is_gone_is_no_traceback_and_no_password(private_server: Callable[..., Server]) -> None:
+    gone = private_server()
+    dsn = gone.dsn("postgres")
+    gone.stop()
+    with Tracker(db=dsn, table="events") as tracker, client(tracker) as visit:
+        answer = visit.get("/")
+    assert answer.status_code == 503
+    assert "out of reach" in answer.text
+    assert PASSWORD not in answer.text
+
+
+def test_debug_mode_says_so() -> None:
+    with client(Tracker()) as visit:
+        answer = visit.get("/")
+    assert answer.status_code == 503
+    assert "debug mode" in answer.text
+
+
+def test_a_table_without_users_shows_the_rest(db: str) -> None:
+    with Tracker(db=db, table="events", schema={"timestamp": "TIMESTAMP", "event": "TEXT"}) as tracker:
+        tracker.create_table()
+        tracker.write(timestamp=ago(hours=2), event="tick")
+        with client(tracker) as visit:
+            page = visit.get("/")
+            assert page.status_code == 200
+            assert "Events 1 " in text_of(page.text)
+            assert "there is no such column" in page.text
+            assert visit.get("/live").status_code == 200
+            assert visit.get("/event?name=tick").status_code == 200
+
+
+def test_a_query_over_its_limit_is_cancelled_on_the_server_and_the_rest_is_shown(
+    tracker: Tracker, connection: Any
+) -> None:
+    tracker.write_many(EVENTS)
+    with connection.cursor() as cursor:  # a table of which some columns take their time
+        cursor.execute("ALTER TABLE events RENAME TO base")
+        cursor.execute(
+            "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(30); RETURN $1; END$$"
+        )
+        cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
+    with client(tracker, time_limit=0.5) as visit:
+        begin = time.monotonic()
+        answer = visit.get("/")
+        assert time.monotonic() - begin < 10
+    said = text_of(answer.text)
+    assert answer.status_code == 200
+    assert "Events 4 " in said
+    assert "Not done in time" in said
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        assert cursor.fetchone() == (0,)
+
+
+def test_nothing_can_be_written_even_by_a_role_that_may(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many(EVENTS)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE seen (n int)")
+        cursor.execute("ALTER TABLE events RENAME TO base")
+        cursor.execute(
+            "CREATE FUNCTION spy(text) RETURNS text LANGUAGE plpgsql"
+            " AS $$BEGIN INSERT INTO seen VALUES (1); RETURN $1; END$$"
+        )
+        cursor.execute('CREATE VIEW events AS SELECT "timestamp", spy(user_id) AS user_id, event, metadata FROM base')
+    with client(tracker) as visit:
+        said = text_of(visit.get("/").text)
+    assert "PostgreSQL refused it" in said
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM seen")
+        assert cursor.fetchone() == (0,)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'><svg/onload=alert(1)>", "{{7*7}}", "{% raw %}",
+    "javascript:alert(1)", "%s%%d", "a\r\nSet-Cookie: x=1", "../../etc/passwd", "\u202eevil", "</title><script>",
+    "&lt;b&gt;",
+    "x' OR 1=1 --", "\\x00", "☃" * 20, "a&b=c", "a#b?c", " ", "<!--", "]]>", "data: x\n\nevent: y",
+)  # fmt: skip
+
+
+def test_hostile_names_and_values_are_text_on_every_page(tracker: Tracker) -> None:
+    """10,000 strings as event, user, property's name and its value."""
+    rows = [
+        {
+            "timestamp": NOW - timedelta(seconds=n % 3000 + 30),
+            "user_id": f"{HOSTILE[n % len(HOSTILE)][:24]}{n // len(HOSTILE) % 9}",
+            "event": f"{HOSTILE[n * 7 % len(HOSTILE)][:56]}{n % 5}",
+            "metadata": {f"{HOSTILE[n * 3 % len(HOSTILE)]}{n}": HOSTILE[n % len(HOSTILE)]},
+        }
+        for n in range(10_000)
+    ]
+    tracker.write_many(rows)
+    names = [f"/event?name={quote(text[:56])}0" for text in HOSTILE]
+    users = [f"/user?id={quote(text[:24])}0" for text in HOSTILE[:17]]
+    with client(tracker) as visit:
+        for page in (*PAGES[:7], "/live", *names, *users):
+            answer = visit.get(page)
+            assert answer.status_code in (200, 404), page
+            tags = Tags()
+            tags.feed(answer.text)
+            assert not {name for name, _ in tags.seen} & {"img", "iframe", "object", "embed", "b"}
+            scripts = [dict(attributes) for name, attributes in tags.seen if name == "script"]
+            assert scripts == [{"src": f"/static/page.js?v={__version__}", "defer": None}]
+            for _, attributes in tags.seen:
+                for name, value in attributes:
+                    assert not name.startswith("on")
+                    assert name != "style"
+                    assert not (name in ("href", "src", "action") and not str(value).startswith(("/", "#")))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_stands_in_an_address_is_text(visit: TestClient, text: str) -> None:
+    for name in ("event", "where", "since", "until", "step", "id", "name", "period"):
+        answer = visit.get(f"/funnel?{name}={quote(text)}")
+        assert answer.status_code in (200, 303, 400)
+        assert len(re.findall("<script", answer.text)) <= 1
+        assert "set-cookie" not in answer.headers
+        assert "\n" not in answer.headers.get("location", "")
+
+
+def test_every_answer_has_a_strict_policy(visit: TestClient) -> None:
+    for page in (*PAGES, "/nothing", "/static/page.css", "/?since=x"):
+        headers = visit.get(page).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+
+
+def test_no_page_names_another_host(visit: TestClient) -> None:
+    for page in PAGES:
+        assert not re.findall(r"""(?:src|href|action)=["'](?:https?:)?//[^"']*""", visit.get(page).text)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[::2]"])
+def test_another_host_is_refused(visit: TestClient, host: str) -> None:
+    answer = visit.get("/", headers={"Host": host})
+    assert answer.status_code == 421
+    assert "signup" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "LOCALHOST", "[::1]:8765"])
+def test_the_names_of_this_machine_are_answered(visit: TestClient, host: str) -> None:
+    assert visit.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_a_host_can_be_allowed(tracker: Tracker) -> None:
+    with client(tracker, hosts=["Events.example"]) as visit:
+        assert visit.get("/", headers={"Host": "events.example:80"}).status_code == 200
+        assert visit.get("/", headers={"Host": "other.example"}).status_code == 421
+
+
+def test_another_site_is_refused(visit: TestClient) -> None:
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:8766", "https://127.0.0.1.evil.example"):
+        assert visit.get("/", headers={"Origin": origin}).status_code == 403
+    assert visit.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}).status_code == 403
+    assert visit.get("/", headers={"Origin": "http://127.0.0.1:8765"}).status_code == 200
+    assert visit.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_it_only_reads(visit: TestClient, method: str) -> None:
+    answer = visit.request(method, "/")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_head_answers_without_a_body(visit: TestClient) -> None:
+    answer = visit.head("/")
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../application.py",
+        "/static/%2e%2e/application.py",
+        "/static/..%2fapplication.py",
+        "/static//etc/passwd",
+    ],
+)
+def test_no_file_beside_the_static_ones_can_be_had(visit: TestClient, path: str) -> None:
+    answer = visit.get(path)
+    assert answer.status_code == 404
+    assert "import" not in answer.text
+
+
+def test_mounted_it_links_below_its_place(tracker: Tracker) -> None:
+    tracker.write_many(EVENTS)
+    outer = Starlette(routes=[Mount("/admin/events", app(tracker))])
+    with TestClient(outer, base_url="http://shop.example") as visit:
+        answer = visit.get("/admin/events/")
+        assert answer.status_code == 200
+        links = re.findall(r'(?:href|src|action)="([^"#]*)"', answer.text)
+        assert links
+        assert all(link.startswith("/admin/events/") for link in links)
+        assert visit.get("/admin/events/static/page.css").status_code == 200
+        assert visit.get("/admin/events/retention").status_code == 200
+
+
+# -- the token ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guarded(tracker: Tracker) -> Iterator[TestClient]:
+    tracker.write_many(EVENTS)
+    with client(tracker, token=TOKEN) as made:
+        yield made
+
+
+def test_without_the_token_nothing_is_shown(guarded: TestClient) -> None:
+    for page in (*PAGES, "/live/events"):
+        answer = guarded.get(page)
+        assert answer.status_code == 401
+        assert "alice" not in answer.text.replace("/user?id=alice", "")
+
+
+def test_the_link_with_the_token_signs_in_and_drops_it_from_the_address(guarded: TestClient) -> None:
+    answer = guarded.get(f"/events?since=7d&token={TOKEN}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/events?since=7d")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert TOKEN not in cookie
+    assert guarded.get("/events").status_code == 200
+
+
+def test_the_form_signs_in(guarded: TestClient) -> None:
+    assert guarded.post("/sign-in", data={"token": "wrong"}).status_code == 401
+    assert guarded.post("/sign-in", data={"token": TOKEN}).status_code == 303
+    assert guarded.get("/").status_code == 200
+
+
+def test_programs_send_the_token_as_a_bearer(guarded: TestClient) -> None:
+    assert guarded.get("/", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert guarded.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+@pytest.mark.parametrize("cookie", ["1.abc", f"99999999999.{'0' * 64}", "x", "", "9" * 5000, "²³.x"])
+def test_a_forged_or_expired_session_signs_nobody_in(guarded: TestClient, cookie: str) -> None:
+    answer = guarded.get("/", headers={"Cookie": f"{COOKIE}={cookie}".encode("latin-1", "replace")})
+    assert answer.status_code == 401
+
+
+def test_an_expired_session_says_so(guarded: TestClient) -> None:
+    from pawprint_logging.web.guard import _session
+
+    old = _session(TOKEN, int(time.time()) - 1)
+    answer = guarded.get("/", headers={"Cookie": f"{COOKIE}={old}"})
+    assert answer.status_code == 401
+    assert "The session has expired" in answer.text
+
+
+def test_an_endless_sign_in_is_cut_off(guarded: TestClient) -> None:
+    assert guarded.post("/sign-in", content=b"token=" + b"x" * 100_000).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"token": "short"}, "16 characters"), ({"time_limit": 0}, "time_limit"), ({"time_limit": True}, "time_limit")],
+)
+def test_an_option_that_cannot_be_used_is_an_error(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        app(Tracker(), **options)
+
+
+# -- live, and many at once -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(page: Any) -> Iterator[int]:
+    """A server in a thread; yields its port."""
+    import uvicorn
+
+    opened = server.listen("127.0.0.1", 0)
+    config = uvicorn.Config(page, http=server.Bounded, ws="none", log_level="error", timeout_graceful_shutdown=1)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[opened])))
+    thread.start()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        yield opened.getsockname()[1]
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        opened.close()
+
+
+def test_new_events_come_by_themselves_each_once(tracker: Tracker) -> None:
+    tracker.write_many(EVENTS)
+    with serving(app(tracker)) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET /live/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        received = b""
+        while b": nothing" not in received:
+            received += connection.recv(65536)
+        tracker.write(timestamp=NOW + timedelta(seconds=5), user_id="dave", event="<arrived>")
+        while b"data: [" not in received:
+            received += connection.recv(65536)
+        line = re.search(rb"data: (\[.*\])\n", received)
+        assert line is not None
+        rows = json.loads(line[1])
+        assert len(rows) == 1
+        assert "&lt;arrived&gt;" in rows[0]
+        seen = received.count(b"arrived")
+        connection.settimeout(2.5)
+        try:
+            while True:
+                received += connection.recv(65536)
+        except TimeoutError:
+            pass
+        assert received.count(b"arrived") == seen
+
+
+def test_slow_connections_are_cut_and_the_page_answers_the_others(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker.write_many(EVENTS)
+    monkeypatch.setattr(server, "PATIENCE", 1.0)
+    with serving(app(tracker)) as port:
+        slow = []
+        for _ in range(1000):
+            try:
+                one = socket.create_connection(("127.0.0.1", port), timeout=5)
+                one.sendall(b"GET / HT")
+                slow.append(one)
+            except OSError:
+                pass
+        time.sleep(2)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+        for one in slow:
+            one.close()
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert b"Events" in received
+
+
+def test_many_readers_of_a_page_are_one_question_to_the_database(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many(EVENTS)
+    made = app(tracker)
+
+    async def many() -> list[int]:
+        import httpx
+
+        transport = httpx.ASGITransport(app=made)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            answers = await asyncio.gather(*(http.get("/") for _ in range(20)))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(many()) == [200] * 20
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        # the tracker's own, and the page's three
+        assert cursor.fetchone()[0] <= 4
+    with TestClient(made):
+        pass  # which ends it
+
+
+def test_the_first_piece_is_there_before_the_answers(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many(EVENTS)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events RENAME TO base")
+        cursor.execute(
+            "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(0.5); RETURN $1; END$$"
+        )
+        cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
+    with serving(app(tracker)) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as opened:
+        opened.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        received = b""
+        while b"<h1" not in received:
+            received += opened.recv(65536)
+        assert b"Newest" not in received
+        while chunk := opened.recv(65536):
+            received += chunk
+    assert b"Newest" in received
+
+
+def test_a_page_begins_while_others_wait_for_slow_answers(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many(EVENTS)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events RENAME TO base")
+        cursor.execute(
+            "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(2); RETURN $1; END$$"
+        )
+        cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
+    with serving(app(tracker)) as port:
+
+        def get(path: str) -> socket.socket:
+            opened = socket.create_connection(("127.0.0.1", port), timeout=30)
+            opened.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            return opened
+
+        others = [get(f"/users?event=signup&where=metadata__n%3D{n}") for n in range(4)]
+        others += [get(f"/retention?since={n}d") for n in (20, 21, 22)]
+        time.sleep(0.5)
+        begin = time.monotonic()
+        with get("/sessions?since=7d") as mine:
+            received = b""
+            while b"<h1" not in received:
+                received += mine.recv(65536)
+        assert time.monotonic() - begin < 1.5
+        for one in others:
+            one.close()
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_one_line(tracker: Tracker, db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pawprint_logging.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--db", db, "--table", "events", "--port", str(port)]) == 1
+    said = capsys.readouterr().err
+    assert said == f"pawprint-logging: cannot listen on 127.0.0.1, port {port}: it is in use; pass another --port\n"
+
+
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigurationError, match="in use; pass another --port"),
+    ):
+        server.listen("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("127.9.9.9", True),
+        ("0.0.0.0", False),
+        ("example.org", False),
+    ],
+)
+def test_loopback_needs_no_token(host: str, is_ours: bool) -> None:
+    assert server.is_loopback(host) is is_ours
+
+
+def test_a_connection_that_broke_while_idle_is_replaced(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many(EVENTS)
+    with client(tracker) as visit:
+        assert visit.get("/live").status_code == 200
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert visit.get("/sessions").status_code == 200
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith(("pawprint_logging.web.", "jinja2"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"pip install \"pawprint-logging\[web\]\""):
+        app(Tracker())
