@@ -326,7 +326,33 @@ def test_a_request_id_that_is_bound_already_is_kept(
     assert seen[0]["metadata"] == {"request_id": "outer"}
 
 
+def test_a_user_who_cannot_be_found_costs_the_request_nothing_else(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def view(request: Any) -> HttpResponse:
+        log("viewed")
+        return HttpResponse("x")
+
+    views(path("x", view))
+    client = Client()
+    client.cookies["sessionid"] = "of a table that there is not"
+    with capture_events() as seen:
+        assert client.get("/x").status_code == 200
+    assert [event["user_id"] for event in seen] == [None]
+    assert "raised ProgrammingError: its events have none" in caplog.text
+
+
 # ---- settings and checks
+
+
+def test_a_database_that_cannot_be_named_is_a_mistake_in_the_setting(databases: list[str]) -> None:
+    settings_dict = connections["default"].settings_dict
+    name, settings_dict["NAME"] = settings_dict["NAME"], ""
+    try:
+        with pytest.raises(ConfigurationError, match=r"DATABASES\['default'\]: .*NAME"):
+            options()
+    finally:
+        settings_dict["NAME"] = name
 
 
 @pytest.mark.parametrize(
