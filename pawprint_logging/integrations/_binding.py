@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .._delivery import living
+from .._delivery.living import everything as living
 
 Request = TypeVar("Request")
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("pawprint_logging")
 
 def user_fields() -> set[str]:
     """Return the names under which the handlers and processors there are look for a user."""
-    return {made.tracker.user_field for made in living.everything()} or {"user_id"}
+    return {made.tracker.user_field for made in living()} or {"user_id"}
 
 
 def as_user(user: Any) -> dict[str, Any]:
@@ -39,5 +39,5 @@ def warn_of(error: Exception) -> None:
 
 def write_what_waits(**_: Any) -> None:
     """Close every handler and processor, each for at most its `close_timeout`; one that is used again opens again."""
-    for made in living.everything():
+    for made in living():
         made.close()

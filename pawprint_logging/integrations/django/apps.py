@@ -14,7 +14,7 @@ from django.core import checks
 from django.db.backends.base.creation import BaseDatabaseCreation
 from django.utils.module_loading import import_string
 
-from ..._delivery import living
+from ..._delivery.living import everything as living
 from ...errors import ConfigurationError
 from ...handler import PawprintHandler
 from .._binding import logger, write_what_waits
@@ -88,7 +88,7 @@ def _let_go_of_test_databases() -> None:
     @functools.wraps(destroy)
     def destroying(self: BaseDatabaseCreation, *args: Any, **keywords: Any) -> Any:
         write_what_waits()
-        for made in living.everything():
+        for made in living():
             made.tracker.close()
         return destroy(self, *args, **keywords)
 
