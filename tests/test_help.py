@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.shop import logger_with
 
-from pawprint_logging import PawprintHandler
+from pawprint_logging import PawprintHandler, PawprintProcessor, _watch
 
 _SCRIPT = """
 import logging, logging.config, structlog
@@ -87,3 +87,25 @@ def test_debug_mode_is_said_with_the_first_event_if_nobody_listened_before(caplo
         logger.info("x", extra={"event": "two"})
     assert [record.name for record in caplog.records] == ["pawprint_logging"]
     assert handler.stats.accepted == 3
+
+
+def test_pawprint_debug_counts_a_processors_event_dicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    monkeypatch.setattr(_watch, "_watches", [])
+    processor = PawprintProcessor()
+    processor(None, "info", {"event": "one", "track": True})
+    processor(None, "info", {"event": "two"})
+    (watch,) = _watch._watches
+    assert watch.line() == "PawprintProcessor: saw 2 records, of which 1 were events; not events: 1 no mark"
+
+
+def test_pawprint_debug_follows_a_level_that_is_set_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    monkeypatch.setattr(_watch, "_watches", [])
+    handler = PawprintHandler()
+    handler.setLevel("ERROR")
+    logger_with(handler).info("x", extra={"event": "below"})
+    logger_with(handler).error("x", extra={"event": "above"})
+    (watch,) = _watch._watches
+    assert watch.line() == "PawprintHandler: saw 2 records, of which 1 were events; not events: 1 level"
+    assert handler.stats.accepted == 1

@@ -99,7 +99,7 @@ def test_a_user_function_that_raises_costs_the_request_its_user_alone(
     with capture_events() as seen:
         asyncio.run(ask(EventsMiddleware(app, user=user)))
     assert [event["user_id"] for event in seen] == [None]
-    assert "user= raised LookupError" in caplog.text
+    assert "raised LookupError: its events have none" in caplog.text
 
 
 def test_the_end_of_the_lifespan_writes_what_waits_before_it_is_answered(db: str, connection: Any) -> None:

@@ -84,4 +84,4 @@ def test_a_user_function_that_raises_costs_the_request_its_user_alone(caplog: py
     with capture_events() as seen:
         assert ask(EventsMiddleware(app, user=failing)) == b"x"
     assert [event["user_id"] for event in seen] == [None]
-    assert "user= raised KeyError" in caplog.text
+    assert "raised KeyError: its events have none" in caplog.text

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from structlog.contextvars import bind_contextvars
+
 from pawprint_logging import Tracker
 from pawprint_logging.integrations.wsgi import EventsMiddleware
 
@@ -55,6 +57,7 @@ class Shop:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, path, user = environ["REQUEST_METHOD"], environ["PATH_INFO"], user_of(environ)
+        bind_contextvars(path=path)  # until the request ends, as the middleware does with the user
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         if method == "GET" and path.startswith("/products/"):
             status, answer = self.show(path.removeprefix("/products/"))

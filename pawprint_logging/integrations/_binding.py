@@ -34,7 +34,7 @@ def asked(user: Callable[[Request], Any] | None, request: Request) -> Any:
 
 def warn_of(error: Exception) -> None:
     """Say that the application's function raised, and what that means."""
-    logger.warning("user= raised %s: the events of the request have no user", type(error).__name__)
+    logger.warning("finding the user of a request raised %s: its events have none", type(error).__name__)
 
 
 def write_what_waits(**_: Any) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
+import subprocess
+import sys
+import textwrap
 import threading
 import unittest
 from collections.abc import Callable
@@ -326,7 +329,33 @@ def test_a_request_id_that_is_bound_already_is_kept(
     assert seen[0]["metadata"] == {"request_id": "outer"}
 
 
+def test_a_user_who_cannot_be_found_costs_the_request_nothing_else(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def view(request: Any) -> HttpResponse:
+        log("viewed")
+        return HttpResponse("x")
+
+    views(path("x", view))
+    client = Client()
+    client.cookies["sessionid"] = "of a table that there is not"
+    with capture_events() as seen:
+        assert client.get("/x").status_code == 200
+    assert [event["user_id"] for event in seen] == [None]
+    assert "raised ProgrammingError: its events have none" in caplog.text
+
+
 # ---- settings and checks
+
+
+def test_a_database_that_cannot_be_named_is_a_mistake_in_the_setting(databases: list[str]) -> None:
+    settings_dict = connections["default"].settings_dict
+    name, settings_dict["NAME"] = settings_dict["NAME"], ""
+    try:
+        with pytest.raises(ConfigurationError, match=r"DATABASES\['default'\]: .*NAME"):
+            options()
+    finally:
+        settings_dict["NAME"] = name
 
 
 @pytest.mark.parametrize(
@@ -394,3 +423,80 @@ def test_the_command_line_uses_the_connection_of_the_settings(
     handler.flush()
     call_command("pawprint", "count", "--where", "event=purchase", "--format", "csv")
     assert capfd.readouterr().out.strip().endswith(",1")
+
+
+# ---- the handler that the app adds, each time in a process of its own
+
+_START = """
+import logging, sys
+import django
+from django.conf import settings
+
+settings.configure(
+    INSTALLED_APPS=["pawprint_logging.integrations.django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}},
+    **OPTIONS
+)
+django.setup()
+"""
+_ROOT = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+}
+
+
+def started(then: str, **options: Any) -> str:
+    """Return what a process says that starts Django and runs some more."""
+    script = _START.replace("OPTIONS", repr(options)) + textwrap.dedent(then)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("described", [{}, {"LOGGING": _ROOT}, {"LOGGING_CONFIG": None}])
+def test_the_handler_is_on_the_root_logger_also_after_logging_was_configured_again(described: Any) -> None:
+    said = started(
+        """
+        from django.core.wsgi import get_wsgi_application
+        from pawprint_logging import get_handler
+        get_wsgi_application()
+        django.setup()
+        print(logging.getLogger().handlers.count(get_handler("pawprint")), get_handler().tracker)
+        """,
+        PAWPRINT={"TABLE": "events"},
+        **described,
+    )
+    assert said == "1 Tracker(db='postgresql:///shop', table='events')\n"
+
+
+@pytest.mark.parametrize(
+    "handlers",
+    [
+        {"mine": {"class": "pawprint_logging.PawprintHandler"}},
+        {"mine": {"()": "pawprint_logging.handler.PawprintHandler"}},
+        {"pawprint": {"class": "pawprint_logging.PawprintHandler"}},
+    ],
+)
+def test_a_handler_in_logging_is_the_only_one(handlers: dict[str, Any]) -> None:
+    (name,) = handlers
+    logging_dict = {**_ROOT, "handlers": handlers, "root": {"level": "INFO", "handlers": [name]}}
+    said = started(
+        "from pawprint_logging import get_handler; print(get_handler().get_name(), logging.getLogger().handlers)",
+        PAWPRINT={"TABLE": "events"},
+        LOGGING=logging_dict,
+    )
+    assert said == f"{name} [<PawprintHandler (NOTSET)>]\n"
+
+
+def test_a_mistake_is_said_at_the_start_where_no_checks_are_made() -> None:
+    said = started(
+        "print(logging.getLogger().handlers)", PAWPRINT={"TABLE": "events", "BATCHSIZE": 5}, LOGGING_CONFIG=None
+    )
+    assert "no event is stored: there is no option 'BATCHSIZE'; did you mean 'BATCH_SIZE'?" in said
+    assert said.startswith("[]\n")
+
+
+def test_a_value_that_an_option_cannot_have_is_said_too() -> None:
+    said = started("", PAWPRINT={"TABLE": "events", "BATCH_SIZE": 0}, LOGGING_CONFIG=None)
+    assert "batch_size must be a whole number of at least 1, not 0" in said

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from .._binding import as_user
+from .._binding import as_user, asked
 from .options import problem
 
 #: what a proxy may pass as X-Request-ID; anything else is a stranger's text, and not taken
@@ -46,11 +46,11 @@ class EventsMiddleware:
         """Serve a request; in async Django, return what serves it."""
         if self._is_async:
             return self._respond(request)
-        with bound_contextvars(**_known_of(request), **as_user(_user_of(request))):
+        with bound_contextvars(**_known_of(request), **as_user(asked(_user_of, request))):
             return self._get_response(request)
 
     async def _respond(self, request: Any) -> Any:
-        user = await sync_to_async(_user_of)(request) if _may_have_user(request) else None
+        user = await sync_to_async(asked)(_user_of, request) if _may_have_user(request) else None
         with bound_contextvars(**_known_of(request), **as_user(user)):
             response: Awaitable[Any] = self._get_response(request)
             return await response

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 from django.utils.module_loading import import_string
@@ -81,6 +82,10 @@ class _Address:
             raise ConfigurationError(
                 f'DATABASE is {alias!r}, which is no PostgreSQL ({vendor}); name another, or write "DB": "postgresql://…"'
             )
+        try:
+            self()
+        except ImproperlyConfigured as error:  # no NAME, or one that is too long
+            raise ConfigurationError(f"DATABASES[{alias!r}]: {error}") from None
 
     def __call__(self) -> str:
         return keywords(connections[self._alias].get_connection_params())
