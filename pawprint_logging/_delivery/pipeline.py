@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
 from .._capture.capture import DROPPED, Capture, decode, encode
+from .._capture.record import LEVELS, MISSING
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
@@ -88,14 +89,13 @@ class Pipeline:
         # a pipeline that nobody holds any more must not keep its thread
         weakref.finalize(self, self._worker.abandon).atexit = False
         self._put = self._worker.put_after_fork if process.forks_unseen() else self._worker.put
-        self._of_record = self.capture.of_record
-        self._of_event_dict = self.capture.of_event_dict
+        self._entry_of = self.capture.entry_of
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
-        of_record = self._of_record  # CPython 3.11 takes longer to call an attribute at once
+        entry_of = self._entry_of  # CPython 3.11 takes longer to call an attribute at once
         try:
-            event = of_record(record)
+            event = entry_of(record)
         except Exception as error:
             self._uncaptured(error, record.msg)
         else:
@@ -107,26 +107,44 @@ class Pipeline:
                 put = self._put
                 put(event)
 
-    def take_event_dict(self, event_dict: Mapping[str, Any], logger: Any, method: str) -> None:
-        """Accept the event of a structlog event dict that carries the marker. Raises nothing.
+    def taker_of_event_dicts(self, level: int) -> Callable[..., MutableMapping[str, Any]]:
+        """Return what accepts the event of a structlog event dict, if it is one, and raises nothing.
+
+        It gets the logger that structlog wraps, the name of the method that was called, and the event dict; it returns
+        that, without the marker. The pipeline does not hold it, since it holds the pipeline.
 
         Args:
-            event_dict: structlog's event dict; it is not changed.
-            logger: the logger that structlog wraps.
-            method: which of its methods was called.
+            level: events below it are not accepted.
         """
-        of_event_dict = self._of_event_dict
-        try:
-            event = of_event_dict(event_dict, logger, method)
-        except Exception as error:
-            self._uncaptured(error, event_dict.get("event"))
-        else:
-            if event is None:
-                return
-            if event is DROPPED or taps:
-                self._set_aside(event)
+        marker, entry_of, put = self.settings.marker, self.capture.entry_of, self._put
+        is_marked, passed_on = self.capture.is_marked, self.capture.passed_on
+        set_aside, uncaptured = self._set_aside, self._uncaptured
+        is_plain = self.settings.event_key == "event"
+
+        def take_event_dict(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+            # as is_marked answers for nearly all, without the call
+            marked = event_dict.get(marker) if type(event_dict) is dict else MISSING
+            if marked is not True:
+                if marked is None and is_plain and type(event_dict.get("event")) is str:
+                    return event_dict
+                if not is_marked(event_dict):
+                    return event_dict
+            if level and LEVELS.get(method, logging.INFO) < level:
+                return passed_on(event_dict)
+            try:
+                event = entry_of(None, event_dict, logger, method)
+            except Exception as error:
+                uncaptured(error, event_dict.get("event"))
             else:
-                self._put(event)
+                if event is None:
+                    pass
+                elif event is DROPPED or taps:
+                    set_aside(event)
+                else:
+                    put(event)
+            return passed_on(event_dict)
+
+        return take_event_dict
 
     def _set_aside(self, event: Entry) -> None:
         """Do with an event that is not to be written what is to be done: count it, or show it to a test."""
