@@ -67,6 +67,8 @@ def bring_up_to_date(
         witness = memory["witness"] if extends and memory is not None and not arrivals.ranges else None
         if arrivals.ranges:
             witness = _witness(work, events, max(last for _, last in arrivals.ranges))
+        if extends:
+            work.look_up()
         if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
             with engagement.following(work, events):
                 sessions.extend(work, events, silence)
@@ -230,9 +232,14 @@ def _extend(work: Work, events: Events) -> None:
     """Add the days of the events that were put aside, and let the days beside them know."""
     days = work.beside(DAYS)
     work.run(
+        "CREATE TEMPORARY TABLE pawprint_active ON COMMIT DROP AS"
+        " SELECT DISTINCT member, moment::date AS day FROM pawprint_new"
+    )
+    work.run("ANALYZE pawprint_active")  # nobody can guess how few they are
+    work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
-        SELECT active.member, active.day FROM (SELECT DISTINCT member, moment::date AS day FROM pawprint_new) AS active
+        SELECT active.member, active.day FROM pawprint_active AS active
         LEFT JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
         WHERE kept.{DAY} IS NULL
         """

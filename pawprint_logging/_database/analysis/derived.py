@@ -98,6 +98,14 @@ class Work(NamedTuple):
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
 
+    def look_up(self) -> None:
+        """Have the statements that follow look up what they need by an index, where that is little beside a table.
+
+        By default PostgreSQL takes a page that an index leads to for four times as dear as one in order, as on a disk
+        that turns, and reads all that was ever derived for the few rows that new events touch.
+        """
+        self.run("SET LOCAL random_page_cost = 1.1")
+
     def matches(self, suffix: str, columns: Mapping[str, str]) -> bool:
         """Return whether there is a table beside the events table that has these columns."""
         return self.has(suffix) and [
