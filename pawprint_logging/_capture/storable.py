@@ -100,9 +100,12 @@ def _field_names(cls: Any) -> list[str] | None:
 
 
 def is_null(value: Any) -> bool:
-    """Return whether the value stands for none at all: pandas' NaT and NA."""
+    """Return whether the value stands for none at all: pandas' NaT and NA; never raises."""
     kind = type(value)
-    return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
+    try:
+        return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
+    except Exception:  # a metaclass may do anything
+        return False
 
 
 _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
