@@ -24,9 +24,9 @@ from typing import Any
 import structlog
 
 from pawprint_logging import PawprintHandler, PawprintProcessor, Tracker
-from pawprint_logging._capture.quickjson import Way, by_json, make_by_orjson, quickest
+from pawprint_logging._capture.quickjson import Way, by_json, by_orjson, quickest
 
-by_orjson = make_by_orjson()
+orjson = by_orjson()
 
 EVENT = {"event": "purchase", "user_id": "alice", "amount": 42}
 NO_EVENT = {"request": "3f2a", "user_id": "alice", "amount": 42}
@@ -107,7 +107,7 @@ def _with_options(db: str, table: str, stack: ExitStack, **usual: Any) -> list[S
                 f"ours, {name}",
                 call=partial(info, "purchase", extra=event),
                 settle=handler.flush,
-                prepare=with_json_by(by_orjson or by_json),
+                prepare=with_json_by(by_json if orjson is None else orjson.way),
             )
         )
     return found
@@ -205,8 +205,8 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
                 prepare=with_json_by(by_json),
             ),
         ]
-        if by_orjson is not None:
-            senders.insert(1, _by_handler("ours, orjson", handler, prepare=with_json_by(by_orjson)))
+        if orjson is not None:
+            senders.insert(1, _by_handler("ours, orjson", handler, prepare=with_json_by(orjson.way)))
         if not is_busy:
             usual = {name: value for name, value in options.items() if name not in ("db", "table")}
             senders += _with_options(db, table, stack, **usual)

@@ -73,14 +73,13 @@ def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
     handler.handle = handling  # type: ignore[method-assign]
 
 
-def watch_processor(processor: Any, is_marked: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return what asks whether an event dict is marked, and counts the answers."""
+def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callable[[Any], bool]) -> Callable[..., Any]:
+    """Return what takes an event dict as `take` does, and counts whether it is marked."""
     watch = _watching(processor)
 
-    def counting(event_dict: Any) -> bool:
-        answer = is_marked(event_dict)
-        watch.seen["events" if answer else "no mark"] += 1
-        return answer
+    def counting(logger: Any, method: str, event_dict: Any) -> Any:
+        watch.seen["events" if is_marked(event_dict) else "no mark"] += 1
+        return take(logger, method, event_dict)
 
     return counting
 

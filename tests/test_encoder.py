@@ -25,11 +25,11 @@ from support.shop import value as first
 
 from pawprint_logging._capture import encoder
 from pawprint_logging._capture.encoder import column_text, document_text, json_text, timestamp_text
-from pawprint_logging._capture.quickjson import Way, by_json, make_by_orjson
+from pawprint_logging._capture.quickjson import Way, by_json, by_orjson
 
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 #: the ways to JSON that this installation has; the suite runs with and without orjson
-WAYS: list[Way] = [way for way in (by_json, make_by_orjson()) if way is not None]
+WAYS: list[Way] = [by_json] if (orjson := by_orjson()) is None else [by_json, orjson.way]
 
 
 @given(hostile.values)

@@ -37,7 +37,7 @@ def columns(made: Entry | None, fields: Fields = DEFAULT) -> dict[str, Any]:
 
 
 def taken(made: logging.LogRecord, fields: Fields = DEFAULT, **options: Any) -> dict[str, Any]:
-    return columns(Capture(fields, **options).of_record(made), fields)
+    return columns(Capture(fields, **options).entry_of(made), fields)
 
 
 def with_schema(**schema: str) -> Fields:
@@ -48,7 +48,7 @@ def with_schema(**schema: str) -> Fields:
     "extra", [{"event": "signup"}, {"track": True}, {"track": 1}, {"event": "x", "track": False}], ids=repr
 )
 def test_a_record_with_an_event_key_or_a_true_marker_is_an_event(extra: dict[str, Any]) -> None:
-    assert Capture(DEFAULT).of_record(record(**extra))
+    assert Capture(DEFAULT).entry_of(record(**extra))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_record_with_an_event_key_or_a_true_marker_is_an_event(extra: dict[str
     ids=repr,
 )
 def test_any_other_record_is_none(extra: dict[str, Any]) -> None:
-    assert Capture(DEFAULT).of_record(record(**extra)) is None
+    assert Capture(DEFAULT).entry_of(record(**extra)) is None
 
 
 @pytest.mark.parametrize("value", [np.arange(3), hostile.Raising()], ids=hostile.kind)
@@ -70,8 +70,8 @@ def test_a_value_without_a_truth_value_marks_like_any_other(value: Any) -> None:
 def test_records_of_our_own_loggers_are_never_events(name: str) -> None:
     capture = Capture(DEFAULT, own_logger="own")
 
-    assert capture.of_record(record(logger=name, event="signup")) is None
-    assert capture.of_record(record(logger=name, track=True)) is None
+    assert capture.entry_of(record(logger=name, event="signup")) is None
+    assert capture.entry_of(record(logger=name, track=True)) is None
 
 
 def test_a_record_without_a_name_is_an_event_like_any_other() -> None:
@@ -85,14 +85,14 @@ def test_loggers_with_names_like_ours_are_the_users() -> None:
 
 
 def test_a_record_that_carries_a_diverted_event_is_never_an_event() -> None:
-    assert Capture(DEFAULT).of_record(record(event="signup", pawprint_fallback={})) is None
-    assert Capture(DEFAULT).of_record(record(track=True, pawprint_fallback={})) is None
+    assert Capture(DEFAULT).entry_of(record(event="signup", pawprint_fallback={})) is None
+    assert Capture(DEFAULT).entry_of(record(track=True, pawprint_fallback={})) is None
 
 
 def test_what_is_logged_on_behalf_of_an_event_is_none() -> None:
     with silenced():
-        assert Capture(DEFAULT).of_record(record(event="signup")) is None
-        assert Capture(DEFAULT).of_record(record(track=True)) is None
+        assert Capture(DEFAULT).entry_of(record(event="signup")) is None
+        assert Capture(DEFAULT).entry_of(record(track=True)) is None
 
 
 def test_without_an_event_key_the_formatted_message_is_the_event() -> None:
@@ -280,7 +280,7 @@ def test_context_variables_stay_out_if_that_is_wanted() -> None:
 
 def test_a_context_variable_marks_nothing() -> None:
     with structlog.contextvars.bound_contextvars(event="x", track=True):
-        assert Capture(DEFAULT).of_record(record()) is None
+        assert Capture(DEFAULT).entry_of(record()) is None
 
 
 def test_a_message_that_does_not_fit_its_arguments_is_refused_with_what_there_is() -> None:
@@ -312,7 +312,7 @@ def test_before_send_gets_columns_and_its_answer_is_stored() -> None:
 
 
 def test_before_send_that_returns_none_drops_the_event() -> None:
-    assert Capture(DEFAULT, before_send=lambda event: None).of_record(record(event="x")) is DROPPED
+    assert Capture(DEFAULT, before_send=lambda event: None).entry_of(record(event="x")) is DROPPED
 
 
 @pytest.mark.parametrize("answer", [1 / 1, "text", [1], {}], ids=repr)
@@ -359,7 +359,7 @@ def test_null_in_a_json_column_is_none() -> None:
     ],
 )
 def test_the_line_is_left_for_later_where_the_queue_can_count_its_bytes(extras: dict[str, Any], is_left: bool) -> None:
-    event = Capture(DEFAULT, leaves_lines=True).of_record(record(event="x", **extras))
+    event = Capture(DEFAULT, leaves_lines=True).entry_of(record(event="x", **extras))
     assert event is not None
     assert len(event) == (5 if is_left else 2)
     assert wholes([event, event]) == [whole(event)] * 2
@@ -370,7 +370,7 @@ def test_the_line_is_left_for_later_where_the_queue_can_count_its_bytes(extras: 
 def test_lines_of_one_second_and_the_next_and_of_both_kinds_are_made_together() -> None:
     capture = Capture(DEFAULT, leaves_lines=True)
     created = (1.0, 1.999999, 1_800_000_000.0, 1_800_000_000.999, 1_800_000_001.0, 1_800_000_000.5)
-    events = [capture.of_record(record(event=event, created=second)) for second in created for event in ("x", "y\n")]
+    events = [capture.entry_of(record(event=event, created=second)) for second in created for event in ("x", "y\n")]
     assert {len(event) for event in events if event is not None} == {2, 5}
     assert wholes(event for event in events if event is not None) == [
         whole(event) for event in events if event is not None
@@ -385,7 +385,7 @@ def test_a_time_that_no_clock_can_have_keeps_no_event_back(created: Any) -> None
     made = record(event="x")
     made.created = created
     assert moment.parse(taken(made)["timestamp"]) is not None
-    assert taken(made) | {"timestamp": ""} == columns(Capture(DEFAULT, leaves_lines=True).of_record(made)) | {
+    assert taken(made) | {"timestamp": ""} == columns(Capture(DEFAULT, leaves_lines=True).entry_of(made)) | {
         "timestamp": ""
     }
 

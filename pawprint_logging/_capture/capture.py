@@ -24,7 +24,7 @@ from .declared import EventText, event_of
 from .encoder import Kind, field_text, object_text
 from .guard import guard
 from .key import dedupe_key_of, run_key
-from .quickjson import quickest
+from .quickjson import MANY_BRACKETS, by_orjson, quickest
 from .record import (
     FALLBACK_EXTRA,
     LAST_ATTRIBUTE,
@@ -94,17 +94,10 @@ def _document(text: str | None) -> Any:
         return text
 
 
-#: makes an entry of: the extras, which it changes; the event's name; the time of the record; its exception; and where
-#: it came from, a record, or logger, method, event dict and record of structlog
-Complete = Callable[[dict[str, Any], str, float, "dict[str, Any] | None", Any], Entry]
-#: puts what else goes into the JSON column under the extras
-Merge = Callable[[dict[str, Any], "dict[str, Any] | None", Any], dict[str, Any]]
-
-
 class Capture:
     """The user's options about what is an event and what goes into it.
 
-    What its functions raise is a CaptureError, which carries what could be made of the event.
+    What they raise is a CaptureError, which carries what could be made of the event.
 
     Args:
         fields: the columns of the table.
@@ -114,8 +107,8 @@ class Capture:
             The other arguments are those of `PawprintHandler`.
 
     Attributes:
-        of_record: returns the entry of a log record, DROPPED if `before_send` declined it, or None if it is no event.
-        of_event_dict: the same for a structlog event dict, with the logger and the name of its method.
+        entry_of: returns the entry of a log record, DROPPED if `before_send` declined it, or None if it is no event; of
+            a structlog event dict with the arguments None, event dict, logger and the name of its method.
         is_marked: whether a structlog event dict is an event; what a renderer has made of one is none.
         passed_on: makes of such an event dict what the rest of the chain gets.
     """
@@ -138,15 +131,18 @@ class Capture:
         quickest.choose()
         marks = _Marks(marker, event_key, own_logger)
         keyed = None if dedupe_key is None else _Keyed(table or "", dedupe_key, fields)
-        send = None if before_send is None else _made_send(fields, before_send)
-        merge = _made_merge(RecordFields(record_fields) if record_fields else None, dict(common or {}))
-        complete = _made_complete(fields, marks, merge, send, keyed, contextvars=contextvars, leaves_lines=leaves_lines)
-        if keyed is not None and keyed.may_be_given:
-            complete = _made_with_run_keys(complete, keyed, contextvars=contextvars)
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
-        self.of_event_dict = _made_of_event_dict(marks, complete)
-        self.of_record = _made_of_record(marks, complete, self.of_event_dict)
+        self.entry_of = _made_entry_of(
+            fields,
+            marks,
+            RecordFields(record_fields) if record_fields else None,
+            dict(common or {}),
+            before_send,
+            keyed,
+            contextvars=contextvars,
+            leaves_lines=leaves_lines,
+        )
 
 
 class _Marks:
@@ -188,7 +184,7 @@ class _Marks:
         if type(event_dict) is not dict and not isinstance(event_dict, Mapping):
             return False
         marked = event_dict.get(self.marker)
-        if marked is True or (marked is not None and is_true(marked)):
+        if marked is not None and (marked is True or is_true(marked)):
             return True
         if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
             return False
@@ -200,11 +196,12 @@ class _Marks:
         An Event's fields are among the keys then, but for those that would mean something to others, and its name
         where it was.
         """
-        is_plain = type(event_dict.get("event")) is str and event_dict.get(self.marker) is True
+        marker, event_key = self.marker, self.event_key
+        is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
         typed = None if is_plain else self.typed_in(event_dict)
-        event_dict.pop(self.marker, None)
-        if self.event_key != "event":  # else it is the message, of which no handler makes an extra
-            event_dict.pop(self.event_key, None)
+        event_dict.pop(marker, None)
+        if event_key != "event":  # else it is the message, of which no handler makes an extra
+            event_dict.pop(event_key, None)
         if typed is not None:
             name, values = typed
             if event_of(event_dict.get(key := message_key(event_dict))) is not None:
@@ -227,51 +224,230 @@ def message_key(event_dict: Mapping[str, Any]) -> str:
     return next((key for key in ("message", "msg") if key in event_dict), "event")
 
 
-def _made_of_record(  # noqa: C901
-    marks: _Marks, complete: Complete, of_event_dict: Any
-) -> Callable[[logging.LogRecord], Entry | None]:
-    marker, event_key, others_loggers = marks.marker, marks.event_key, marks.others
+def _made_entry_of(  # noqa: C901, PLR0915, PLR0917
+    fields: Fields,
+    marks: _Marks,
+    record_fields: RecordFields | None,
+    common: dict[str, Any],
+    before_send: BeforeSend | None,
+    keyed: _Keyed | None,
+    *,
+    contextvars: bool,
+    leaves_lines: bool,
+) -> Callable[..., Entry | None]:
+    """Return what makes entries of records and of event dicts: one function, since each call within costs as well."""
+    marker, event_key, others_loggers, not_keys = marks.marker, marks.event_key, marks.others, marks.not_keys
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
+    is_renamed = event_key != "event"
+    kinds = fields.kinds
+    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
+    has_timestamp, has_user, has_json = timestamp in kinds, user_field in kinds, json_field in kinds
+    no_user = MISSING if fields.user_has_default else None
+    roles = (timestamp, user_field, event_field)
+    usual: Columns = (*roles, json_field)
+    #: whether the columns are those which whole() knows
+    is_usual = has_json and all(kinds.get(role) in ("plain", "timestamp") for role in roles)
+    own = [name for name in kinds if name not in usual and name not in fields.numbered]
+    own_names = frozenset(own)
+    known: dict[Columns, Columns] = {}
+    columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
+    send = None if before_send is None else _made_send(fields, before_send)
+    give_run_key = (
+        _made_give_run_key(keyed, contextvars=contextvars) if keyed is not None and keyed.may_be_given else None
+    )
+    by_orjson_way, dumps, convert, options = by_orjson() or (None, None, None, 0)
 
-    def of_record(record: logging.LogRecord) -> Entry | None:  # noqa: C901, PLR0912
-        attributes = record.__dict__
-        name = attributes.get(event_key)
-        typed = failure = exception = None
-        if name is None and marker not in attributes and type(record.msg) is str:
-            return None  # most records: this must cost next to nothing
-        if type(name) is not str or not name or marker in attributes or type(record.msg) is not str:
-            marked = carefully(record, name)
-            if marked is None:
-                is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
-                return of_event_dict(record.msg, None, "", record) if is_structlogs else None
-            name, typed, failure = marked
-        if (guard.frame is not None and guard.busy) or (
-            record.name not in others_loggers and marks.is_own(record.name)
-        ):
-            return None
-        extras: dict[str, Any] = {}
-        others = PRISTINE_LENGTH
-        # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
-        for key in reversed(attributes):
-            if key not in special:
-                extras[key] = attributes[key]
-            elif key == LAST_ATTRIBUTE:
-                break
-            elif key == FALLBACK_EXTRA:
-                return None
+    def entry_of(  # noqa: C901, PLR0912, PLR0915
+        record: logging.LogRecord | None,
+        event_dict: Mapping[str, Any] | None = None,
+        logger: Any = None,
+        method: str = "",
+    ) -> Entry | None:
+        """Return the entry of a record, or of an event dict that is marked; None if it is no event.
+
+        Args:
+            record: the log record, which may carry an event dict of structlog's.
+            event_dict: structlog's event dict, left as it is.
+            logger: who logs that.
+            method: by which method.
+        """
+        exception = failure = None
+        extras: dict[str, Any]
+        if event_dict is None:
+            assert record is not None
+            attributes = record.__dict__
+            name = attributes.get(event_key)
+            if type(name) is not str or not name or marker in attributes or type(record.msg) is not str:
+                if name is None and marker not in attributes and type(record.msg) is str:
+                    return None  # most records: this must cost next to nothing
+                marked = carefully(record, name)
+                if marked is None:
+                    is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
+                    return entry_of(record, record.msg) if is_structlogs else None  # type: ignore[arg-type]
+                name, typed, failure = marked
             else:
-                others += 1
-        if len(attributes) - len(extras) != others:  # made by a LogRecord subclass, say
-            if FALLBACK_EXTRA in attributes:
+                typed = None
+            if (guard.frame is not None and guard.busy) or (
+                record.name not in others_loggers and marks.is_own(record.name)
+            ):
                 return None
-            extras = {key: value for key, value in attributes.items() if key not in special}
-        if typed is not None:
-            extras.update(typed)
-        if record.exc_info or record.exc_text or record.args is None:
-            exception = exception_of_record(record)
-        if failure is not None:
-            return _refused(complete(extras, name, record.created, exception, record), failure)
-        return complete(extras, name, record.created, exception, record)
+            extras = {}
+            others = PRISTINE_LENGTH
+            # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
+            for key in reversed(attributes):
+                if key not in special:
+                    extras[key] = attributes[key]
+                elif key == LAST_ATTRIBUTE:
+                    break
+                elif key == FALLBACK_EXTRA:
+                    return None
+                else:
+                    others += 1
+            if len(attributes) - len(extras) != others:  # made by a LogRecord subclass, say
+                if FALLBACK_EXTRA in attributes:
+                    return None
+                extras = {key: value for key, value in attributes.items() if key not in special}
+            if typed is not None:
+                extras.update(typed)
+            if attributes["exc_info"] or attributes["exc_text"] or attributes["args"] is None:
+                exception = exception_of_record(record)
+            created = attributes["created"]
+        else:
+            if (
+                (guard.frame is not None and guard.busy)
+                or FALLBACK_EXTRA in event_dict
+                or (record is not None and marks.is_own(record.name))
+            ):
+                return None
+            name = event_dict.get("event")
+            if (
+                type(event_dict) is dict
+                and type(name) is str
+                and event_dict.get(marker) is True
+                and not_keys_but_marks.isdisjoint(event_dict)
+            ):
+                extras = event_dict.copy()
+                del extras["event"], extras[marker]
+            else:
+                extras = {key: value for key, value in event_dict.items() if key not in not_keys}
+                name, failure = carefully_in(event_dict, extras)
+                if event_dict.get("exc_info"):
+                    exception = exception_of(event_dict["exc_info"])
+            if record is None:
+                created = time()
+            else:
+                created = record.created
+                if record.exc_info or record.exc_text:
+                    exception = exception_of_record(record)
+
+        # ---- what both have in common
+        if give_run_key is not None:
+            give_run_key(extras, name)
+        # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
+        if contextvars and "structlog.contextvars" in modules and (context := copy_context()):
+            bound = context_variables(context)
+            if bound:
+                bound.pop(marker, None)
+                bound.pop(event_key, None)
+                bound.update(extras)
+                extras = bound
+        at: float | datetime = created
+        if has_timestamp and timestamp in extras:
+            given = extras.pop(timestamp)
+            trusted = moment.of_record(given, created) if event_dict is None else moment.of_structlog(given)
+            if trusted is not None:
+                at = trusted
+            elif given is not None and not is_null(given):
+                # not a time, or nobody knows of which zone: kept beside the record's own
+                extras[timestamp] = given
+        user = extras.pop(user_field, no_user) if has_user else None
+        owned: dict[str, Any] | None = None
+        if own_names and not own_names.isdisjoint(extras):
+            owned = {}
+            for column in own:
+                if column in extras:
+                    owned[column] = extras.pop(column)
+        explicit = extras.pop(json_field) if json_field in extras else None
+        # what is under the extras: each under what came before it
+        if exception is not None and "exception" not in extras:
+            extras["exception"] = exception
+        if record_fields is not None:
+            if record is None:
+                record_fields.add_of_event_dict(extras, logger, method, event_dict or {})
+            else:
+                message = None if event_dict is None else _text(event_dict.get("event", ""))
+                record_fields.add_of_record(extras, record, message)
+        if common:
+            extras = common | extras
+        if explicit is not None:
+            try:
+                extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
+            except Exception:  # a mapping that cannot be read
+                extras[json_field] = explicit
+        if send is not None:
+            sent = send(columns_of(extras, at, user, name, owned))
+            if sent is None:
+                return DROPPED
+            parts = parts_of(sent) if is_usual else None
+            if parts is None:
+                return finished(in_line(sent), failure)
+            extras, at, user, name, owned = parts
+        if not is_usual or user is MISSING:
+            return finished(in_line(columns_of(extras, at, user, name, owned)), failure)
+
+        # ---- the usual columns: simple values may become a line later
+        to_json = quickest.way
+        if to_json is by_orjson_way:  # as that does, without the call
+            try:
+                document = dumps(extras, convert, options).decode()  # type: ignore[misc, arg-type]
+            except TypeError:
+                document = to_json(extras)
+            else:
+                if "\\" in document or "null" in document or len(document) > MANY_BRACKETS:
+                    document = to_json(extras)
+        else:
+            document = to_json(extras)
+        if document is None:
+            document = object_text(extras)
+        # the queue counts characters, and ASCII has as many bytes
+        if leaves_lines and len(name) <= _LONG and name.isprintable() and document.isascii():
+            if type(user) is str:
+                is_simple = len(user) <= _LONG and user.isprintable()
+                if is_simple and owned is None and keyed is None and failure is None:
+                    return (usual, document, at, user, name)
+            else:
+                is_simple = True
+        else:
+            is_simple = False
+        text = user
+        kind = type(user)
+        if not (user is None or kind is str or kind is UUID or (kind is int and user.bit_length() < 64)):
+            text = field_text(user, "plain")
+            is_simple = is_simple and _is_simple(text)
+        columns = usual
+        values: Sequence[Any] = ()
+        if owned is not None:
+            columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
+            values = texts = []
+            for column, value in owned.items():
+                if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
+                    value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
+                is_simple = is_simple and _is_simple(value)
+                texts.append(value)
+        if is_simple:
+            entry: Entry = (columns, document, at, text, name, *values)
+        else:
+            values = [field_text(text, "plain"), field_text(name, "plain"), *values]
+            try:
+                entry = (columns, line_of(document, at, values))
+            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+                entry = (columns, line_of(object_text(extras), at, values))
+        if keyed is not None:
+            value = keyed.value({**(owned or {}), user_field: user, event_field: name, json_field: extras})
+            entry = keyed.entry(entry, value)
+        return finished(entry, failure)
+
+    not_keys_but_marks = not_keys - {"event", marker}
 
     def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
         """Return name, an Event's fields and what is wrong with the message of a record that is marked, else None."""
@@ -287,54 +463,7 @@ def _made_of_record(  # noqa: C901
         text, failure = message_of(record)
         return text, None, failure
 
-    return of_record
-
-
-def _made_of_event_dict(marks: _Marks, complete: Complete) -> Callable[..., Entry | None]:
-    marker, event_key, not_keys = marks.marker, marks.event_key, marks.not_keys
-    is_renamed = event_key != "event"
-
-    def of_event_dict(
-        event_dict: Mapping[str, Any], logger: Any, method: str, record: logging.LogRecord | None = None
-    ) -> Entry | None:
-        """Return the entry of an event dict that is marked.
-
-        Args:
-            event_dict: structlog's event dict, left as it is.
-            logger: who logs it.
-            method: by which method.
-            record: the log record that carries it, if one does.
-        """
-        if (
-            (guard.frame is not None and guard.busy)
-            or FALLBACK_EXTRA in event_dict
-            or (record is not None and marks.is_own(record.name))
-        ):
-            return None
-        extras: dict[str, Any] = {}
-        for key, value in event_dict.items():
-            if key not in not_keys:
-                extras[key] = value  # noqa: PERF403
-        name = event_dict.get("event")
-        failure = None
-        if (
-            type(name) is not str
-            or event_dict.get(marker) is not True
-            or "positional_args" in event_dict
-            or (is_renamed and event_key in event_dict)
-        ):
-            name, failure = carefully(event_dict, extras)
-        exception = None
-        if record is not None and (record.exc_info or record.exc_text):
-            exception = exception_of_record(record)
-        elif event_dict.get("exc_info"):
-            exception = exception_of(event_dict["exc_info"])
-        created = time() if record is None else record.created
-        origin = (logger, method, event_dict, record)
-        entry = complete(extras, name, created, exception, origin)
-        return entry if failure is None else _refused(entry, failure)
-
-    def carefully(event_dict: Mapping[str, Any], extras: dict[str, Any]) -> tuple[str, Exception | None]:
+    def carefully_in(event_dict: Mapping[str, Any], extras: dict[str, Any]) -> tuple[str, Exception | None]:
         """Return the name of an event that is marked in a less usual way; put an Event's fields among the extras."""
         key = message_key(event_dict)
         extras.pop(key, None)
@@ -349,170 +478,28 @@ def _made_of_event_dict(marks: _Marks, complete: Complete) -> Callable[..., Entr
             return interpolated(message, arguments)
         return _text(message), None
 
-    return of_event_dict
+    def in_line(columns: dict[str, Any]) -> Entry:
+        """Return the entry of columns that are not the usual ones."""
+        entry = encode(columns, kinds)
+        return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
+
+    def finished(entry: Entry, failure: Exception | None) -> Entry:
+        """Return the entry, or raise that message and arguments of its event do not fit together."""
+        if failure is None:
+            return entry
+        reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
+        raise CaptureError(reason, whole(entry)[:2]) from failure
+
+    return entry_of
 
 
 def _text(name: Any) -> str:
     return name if type(name) is str else field_text(name, "plain") or ""
 
 
-def _refused(entry: Entry | None, failure: Exception) -> Entry | None:
-    """Raise that message and arguments of an event do not fit together."""
-    if entry is None or entry is DROPPED:
-        return entry
-    reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
-    raise CaptureError(reason, whole(entry)[:2]) from failure
-
-
-def _made_complete(  # noqa: C901, PLR0915
-    fields: Fields,
-    marks: _Marks,
-    merge: Merge | None,
-    send: Callable[[dict[str, Any]], dict[str, Any] | None] | None,
-    keyed: _Keyed | None,
-    *,
-    contextvars: bool,
-    leaves_lines: bool,
-) -> Complete:
-    """Return what both ways of logging have in common: from the extras of an event to its entry."""
-    marker, event_key, kinds = marks.marker, marks.event_key, fields.kinds
-    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
-    has_timestamp, has_user, has_json = timestamp in kinds, user_field in kinds, json_field in kinds
-    no_user = MISSING if fields.user_has_default else None
-    roles = (timestamp, user_field, event_field)
-    usual: Columns = (*roles, json_field)
-    #: whether the columns are those which whole() knows
-    is_usual = has_json and all(kinds.get(role) in ("plain", "timestamp") for role in roles)
-    own = [name for name in kinds if name not in usual and name not in fields.numbered]
-    own_names = frozenset(own)
-    known: dict[Columns, Columns] = {}
-    put_under = merge or _made_merge_exception()
-    columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
-
-    def complete(  # noqa: C901, PLR0912, PLR0915
-        extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
-    ) -> Entry:
-        # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
-        if contextvars and "structlog.contextvars" in modules and (context := copy_context()):
-            bound = context_variables(context)
-            if bound:
-                bound.pop(marker, None)
-                bound.pop(event_key, None)
-                bound.update(extras)
-                extras = bound
-        at: float | datetime = created
-        if has_timestamp and timestamp in extras:
-            given = extras.pop(timestamp)
-            trusted = moment.of_structlog(given) if type(origin) is tuple else moment.of_record(given, created)
-            if trusted is not None:
-                at = trusted
-            elif given is not None and not is_null(
-                given
-            ):  # not a time, or nobody knows of which zone: kept beside the record's own
-                extras[timestamp] = given
-        user = extras.pop(user_field, no_user) if has_user else None
-        columns = usual
-        values: Sequence[Any] = ()
-        owned: dict[str, Any] | None = None
-        if own_names and not own_names.isdisjoint(extras):
-            owned = {}
-            for column in own:
-                if column in extras:
-                    owned[column] = extras.pop(column)
-        explicit = extras.pop(json_field) if json_field in extras else None
-        if merge is not None or exception is not None:
-            extras = put_under(extras, exception, origin)
-        if explicit is not None:
-            try:
-                extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
-            except Exception:  # a mapping that cannot be read
-                extras[json_field] = explicit
-        if send is not None:
-            sent = send(columns_of(extras, at, user, name, owned))
-            if sent is None:
-                return DROPPED
-            parts = parts_of(sent) if is_usual else None
-            if parts is None:
-                return in_line(sent)
-            extras, at, user, name, owned = parts
-        if not is_usual or user is MISSING:
-            return in_line(columns_of(extras, at, user, name, owned))
-
-        # ---- the usual columns: simple values may become a line later
-        to_json = quickest.way
-        document = to_json(extras)
-        if document is None:
-            document = object_text(extras)
-        text: Any = user
-        kind = type(user)
-        if kind is str:
-            is_simple = text.isprintable() and len(text) <= _LONG
-        elif user is None or kind is UUID or (kind is int and user.bit_length() < 64):
-            is_simple = True
-        else:
-            text = field_text(user, "plain")
-            is_simple = _is_simple(text)
-        if owned is not None:
-            columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
-            values = texts = []
-            for column, value in owned.items():
-                if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
-                    value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
-                is_simple = is_simple and _is_simple(value)
-                texts.append(value)
-        # the queue counts characters, and ASCII has as many bytes
-        if leaves_lines and is_simple and name.isprintable() and len(name) <= _LONG and document.isascii():
-            if keyed is None and owned is None:
-                return (columns, document, at, text, name)
-            entry: Entry = (columns, document, at, text, name, *values)
-        else:
-            values = [field_text(text, "plain"), field_text(name, "plain"), *values]
-            try:
-                entry = (columns, line_of(document, at, values))
-            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
-                entry = (columns, line_of(object_text(extras), at, values))
-        if keyed is None:
-            return entry
-        value = keyed.value({**(owned or {}), user_field: user, event_field: name, json_field: extras})
-        return keyed.entry(entry, value)
-
-    def in_line(columns: dict[str, Any]) -> Entry:
-        """Return the entry of columns that are not the usual ones."""
-        entry = encode(columns, kinds)
-        return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
-
-    return complete
-
-
 def _is_simple(text: str | None) -> bool:
     """Return whether text can wait to become part of a line."""
     return text is None or (text.isprintable() and len(text) <= _LONG)
-
-
-def _made_merge(record_fields: RecordFields | None, common: dict[str, Any]) -> Merge | None:
-    """Return what puts record fields, exception and the user's common entries under the extras, if there are any."""
-
-    def merge(extras: dict[str, Any], exception: dict[str, Any] | None, origin: Any) -> dict[str, Any]:
-        merged = common.copy()
-        if record_fields is not None:
-            if type(origin) is not tuple:
-                record_fields.add_of_record(merged, origin)
-            else:
-                logger, method, event_dict, record = origin
-                if record is None:
-                    record_fields.add_of_event_dict(merged, logger, method, event_dict)
-                else:
-                    record_fields.add_of_record(merged, record, _text(event_dict.get("event", "")))
-        if exception is not None:
-            merged["exception"] = exception
-        merged.update(extras)
-        return merged
-
-    return merge if record_fields is not None or common else None
-
-
-def _made_merge_exception() -> Merge:
-    return lambda extras, exception, _: {"exception": exception, **extras}
 
 
 @dataclass(frozen=True)
@@ -549,23 +536,21 @@ class _Keyed:
             raise CaptureError(reason, line) from error
 
 
-def _made_with_run_keys(complete: Complete, keyed: _Keyed, *, contextvars: bool) -> Complete:
+def _made_give_run_key(keyed: _Keyed, *, contextvars: bool) -> Callable[[dict[str, Any], str], None]:
     """Return what gives an event without a dedupe key that of its place in the run of a task, if one runs."""
     key, json_field = keyed.name, keyed.fields.json
     is_column = key in keyed.fields.kinds
 
-    def completed(
-        extras: dict[str, Any], name: str, created: float, exception: dict[str, Any] | None, origin: Any
-    ) -> Entry:
+    def give(extras: dict[str, Any], name: str) -> None:
         keys = run_key.get()
-        if keys is not None and extras.get(key) is None:
-            document = extras.get(json_field)
-            has_key = isinstance(document, Mapping) and document.get(key) is not None
-            if not has_key and not (contextvars and bound_variables().get(key) is not None):
-                extras[key] = keys(keyed, name, as_uuid=is_column)
-        return complete(extras, name, created, exception, origin)
+        if keys is None or extras.get(key) is not None:
+            return
+        document = extras.get(json_field)
+        has_key = isinstance(document, Mapping) and document.get(key) is not None
+        if not has_key and not (contextvars and bound_variables().get(key) is not None):
+            extras[key] = keys(keyed, name, as_uuid=is_column)
 
-    return completed
+    return give
 
 
 def _made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:

@@ -33,9 +33,7 @@ def parse(value: Any) -> datetime | None:
         if type(value) is datetime:
             return value if value.tzinfo is _UTC else _utc(value)
         if type(value) is str and _USUAL.fullmatch(value):
-            # "Z" is read from Python 3.11 on
-            moment = datetime.fromisoformat(f"{value[:-1]}+00:00" if value[-1] == "Z" else value)
-            return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
+            return _usual(value)
         if isinstance(value, datetime):
             return None if value != value else _utc(plain(value))
         if isinstance(value, date):
@@ -49,12 +47,24 @@ def parse(value: Any) -> datetime | None:
     return None
 
 
+def _usual(text: str) -> datetime | None:
+    """Return the moment of text that _USUAL matches, or None if its calendar or clock has no such; never raises."""
+    try:
+        # "Z" is read from Python 3.11 on
+        moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1] == "Z" else text)
+        return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def of_structlog(value: Any) -> datetime | None:
     """Return the moment of a structlog stamp if it is a number or says its zone, else None; never raises.
 
     structlog's default stamper writes local time without saying so.
     """
-    if type(value) is float or (type(value) is str and _USUAL.fullmatch(value)):
+    if type(value) is str and _USUAL.fullmatch(value):
+        return _usual(value)
+    if type(value) is float:
         return parse(value)
     try:
         if isinstance(value, str):
@@ -75,8 +85,10 @@ def of_record(value: Any, created: float) -> datetime | None:
     Text that does not say its zone is taken as UTC, but not where it is the time of the record in local time: a
     structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
     """
+    if type(value) is str and _USUAL.fullmatch(value):
+        return _usual(value)
     moment = parse(value)
-    if type(value) is not str or moment is None or _USUAL.fullmatch(value) or of_structlog(value) is not None:
+    if type(value) is not str or moment is None or of_structlog(value) is not None:
         return moment
     try:
         is_now = abs(moment.timestamp() - created) < _STAMP_DELAY

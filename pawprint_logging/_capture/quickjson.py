@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from datetime import datetime, timezone
+from functools import cache
+from typing import Any, NamedTuple
 
 from .storable import MAX_CHARACTERS, convert
+
+_UTC = timezone.utc
 
 Way = Callable[[Any], "str | None"]
 
@@ -53,7 +57,25 @@ def _checked(text: str) -> str | None:
     return text if is_fine else None
 
 
-def make_by_orjson() -> Way | None:
+class Orjson(NamedTuple):
+    """The way by orjson, and what it is made of, for those who cannot afford the call.
+
+    Args:
+        way: returns the value as JSON if orjson or the json module makes it storable but for lone surrogates, else
+            None.
+        dumps: orjson's encoder.
+        convert: for what that does not know.
+        options: how it is to encode.
+    """
+
+    way: Way
+    dumps: Callable[[Any, Callable[[Any], Any], int], bytes]
+    convert: Callable[[Any], Any]
+    options: int
+
+
+@cache
+def by_orjson() -> Orjson | None:
     """Return the way by orjson, or None where that is not installed."""
     try:
         import orjson
@@ -63,21 +85,22 @@ def make_by_orjson() -> Way | None:
     # it would cut the seconds off the offset of a local mean time
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
-    def by_orjson(value: Any) -> str | None:
-        """Return the value as JSON if orjson or the json module makes it storable but for lone surrogates.
+    def convert_quickly(value: Any) -> Any:
+        if type(value) is datetime and (value.tzinfo is _UTC or value.tzinfo is None):
+            return dumps(value).decode()[1:-1]  # in a third of the time of isoformat()
+        return convert(value)
 
-        Else None.
-        """
+    def way(value: Any) -> str | None:
         try:
             # str at once: to look for something takes ten times longer in bytes
-            text = dumps(value, convert, options).decode()
+            text = dumps(value, convert_quickly, options).decode()
         except TypeError:  # JSONEncodeError: integers past 64 bits, keys that are not text, surrogates, depth
             return by_json(value)
         if "null" in text:  # NaN comes out as null as well: let the json module tell them apart
             return by_json(value)
         return text if len(text) <= MANY_BRACKETS and "\\" not in text else _checked(text)
 
-    return by_orjson
+    return Orjson(way, dumps, convert_quickly, options)
 
 
 class Quickest:
@@ -92,7 +115,8 @@ class Quickest:
     def choose(self) -> None:
         """Take orjson from now on, where it is installed."""
         if not self._is_chosen:
-            self.way = make_by_orjson() or by_json
+            orjson = by_orjson()
+            self.way = by_json if orjson is None else orjson.way
             self._is_chosen = True
 
 

@@ -155,15 +155,17 @@ class RecordFields:
         """Add what a record has of them.
 
         Args:
-            found: where to add it.
+            found: where to add it; what is there by the same name stays.
             record: the record.
             message: its message, where that is not what `getMessage` makes of it.
         """
         attributes = record.__dict__
         for key, path in self._plain:
-            if path in attributes:
+            if key not in found and path in attributes:
                 found[key] = attributes[path]
         for key, path, steps in self._paths:
+            if key in found:
+                continue
             if path == "message":
                 found[key] = message_of(record)[0] if message is None else message
             elif path in attributes:
@@ -182,9 +184,11 @@ class RecordFields:
             "args": event_dict.get("positional_args", ()),
         }
         for key, path in self._plain:
-            if path in attributes:
+            if key not in found and path in attributes:
                 found[key] = attributes[path]
         for key, path, steps in self._paths:
+            if key in found:
+                continue
             if path == "message":
                 found[key] = attributes[path]
             elif steps[0] in attributes and (value := _followed(attributes, steps)) is not MISSING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._capture.capture import DROPPED, Capture, decode, encode
+from .._capture.record import LEVELS, MISSING
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
@@ -111,15 +112,14 @@ class Pipeline:
         elif settings.dedupe_key is not None:
             self._put_now = self._put_either
         self._put = self._put_now if settings.after_commit is None else self._put_after_commit
-        self._of_record: Callable[[logging.LogRecord], Entry | None] = self.capture.of_record
-        self._of_event_dict = self.capture.of_event_dict
+        self._entry_of: Callable[..., Entry | None] = self.capture.entry_of
         if tracker.is_debug:
             self._put_silently, self._put = self._put, self._put_in_debug_mode
             self._say_debug_mode()
 
     def replace_of_record(self, made: Callable[[Any], Callable[[logging.LogRecord], Entry | None]]) -> None:
         """Put something in the place of what reads log records, made of that; for those who count."""
-        self._of_record = made(self._of_record)
+        self._entry_of = made(self._entry_of)
 
     def _put_in_debug_mode(self, event: Entry) -> None:
         """Say that there is no database with the first event that comes when somebody listens."""
@@ -135,9 +135,9 @@ class Pipeline:
 
     def take_record(self, record: logging.LogRecord) -> None:
         """Accept the event that a log record marks, if it marks one. Raises nothing."""
-        of_record = self._of_record  # CPython 3.11 takes longer to call an attribute at once
+        entry_of = self._entry_of  # CPython 3.11 takes longer to call an attribute at once
         try:
-            event = of_record(record)
+            event = entry_of(record)
         except Exception as error:
             self._uncaptured(error, record.msg)
         else:
@@ -149,26 +149,45 @@ class Pipeline:
                 put = self._put
                 put(event)
 
-    def take_event_dict(self, event_dict: Mapping[str, Any], logger: Any, method: str) -> None:
-        """Accept the event of a structlog event dict that carries the marker. Raises nothing.
+    def taker_of_event_dicts(self, level: int) -> Callable[..., MutableMapping[str, Any]]:
+        """Return what accepts the event of a structlog event dict, if it is one, and raises nothing.
+
+        It gets the logger that structlog wraps, the name of the method that was called, and the event dict; it returns
+        that, without the marker. The pipeline does not hold it, since it holds the pipeline.
 
         Args:
-            event_dict: structlog's event dict; it is not changed.
-            logger: the logger that structlog wraps.
-            method: which of its methods was called.
+            level: events below it are not accepted.
         """
-        of_event_dict = self._of_event_dict
-        try:
-            event = of_event_dict(event_dict, logger, method)
-        except Exception as error:
-            self._uncaptured(error, event_dict.get("event"))
-        else:
-            if event is None:
-                return
-            if event is DROPPED or taps or open_blocks:
-                self._set_aside(event)
+        marker, entry_of = self.settings.marker, self.capture.entry_of
+        is_marked, passed_on = self.capture.is_marked, self.capture.passed_on
+        set_aside, uncaptured = self._set_aside, self._uncaptured
+        is_plain = self.settings.event_key == "event"
+
+        def take_event_dict(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+            # as is_marked answers for nearly all, without the call
+            marked = event_dict.get(marker) if type(event_dict) is dict else MISSING
+            if marked is not True:
+                if marked is None and is_plain and type(event_dict.get("event")) is str:
+                    return event_dict
+                if not is_marked(event_dict):
+                    return event_dict
+            if level and LEVELS.get(method, logging.INFO) < level:
+                return passed_on(event_dict)
+            try:
+                event = entry_of(None, event_dict, logger, method)
+            except Exception as error:
+                uncaptured(error, event_dict.get("event"))
             else:
-                self._put(event)
+                if event is None:
+                    pass
+                elif event is DROPPED or taps or open_blocks:
+                    set_aside(event)
+                else:
+                    put = self._put  # which changes in debug mode
+                    put(event)
+            return passed_on(event_dict)
+
+        return take_event_dict
 
     def _set_aside(self, event: Entry) -> None:
         """Do with an event that may not be put into the queue what is to be done.
