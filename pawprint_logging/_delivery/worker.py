@@ -246,7 +246,8 @@ class Worker:
         except BaseException as error:
             self._start_at = now + _START_AGAIN
             with self.account.lock:
-                if run is not None and self._run is run:  # a thread that starts all the same finds that it is not meant
+                # a thread that starts all the same finds that it is not meant; one that has begun goes on
+                if run is not None and self._run is run and run.thread is None:
                     self._turn_to(State.IDLE)
             if run is None or not isinstance(error, RuntimeError):  # a signal handler's, and meant for the application
                 raise
@@ -511,7 +512,9 @@ class Worker:
         # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what
         # that logs must not be lost. User code of which we know is silenced where it is called.
         guard.is_own_thread = True
-        run.thread = native.get_ident()
+        with self.account.lock:
+            if self._run is run:
+                run.thread = native.get_ident()
         while self._run is run:
             try:
                 if not self._step(run):
