@@ -261,9 +261,9 @@ class Worker:
         """Forget the former end: some dictConfig closed every handler of the process, and this one is still in use."""
         self._write_until = None
         self._is_abandoned = False
+        self._look_for_leftovers()  # first, so that `flush` at no moment misses what was left
         for lane in self.lanes:
             lane.begin_anew()
-        self._look_for_leftovers()
 
     def _look_for_leftovers(self) -> bool:
         for lane in self.lanes:
@@ -725,7 +725,9 @@ class Worker:
         if not is_done():
             if self._state is State.INLINE:
                 self._write_here(end)
-            elif self._run is None and (self.account.open or any(lane.queue.rows for lane in self.lanes)):
+            elif self._run is None and (
+                self.account.open or any(lane.queue.rows or lane.has_latecomers for lane in self.lanes)
+            ):
                 self._start_at = 0.0
                 self._attend()
                 if self._run is None and self._state is not State.ENDING:  # no thread can start
@@ -739,7 +741,8 @@ class Worker:
     def _is_settled_to(self, marks: Sequence[tuple[Lane, int]]) -> bool:
         """Return whether the rows of each lane up to a number are settled, and so is what dead processes left."""
         return all(
-            lane.queue.taken >= mark and not lane.has_leftovers and not lane.stays for lane, mark in marks
+            lane.queue.taken >= mark and not (lane.has_leftovers or lane.has_latecomers or lane.stays)
+            for lane, mark in marks
         ) and not any(
             batch.is_inherited or any(batch.lane is lane and batch.start < mark for lane, mark in marks)
             for batch in list(self.account.open)
@@ -837,6 +840,7 @@ class Worker:
         """Take what came after the end out of a queue whose spool is closed; the spool gives it back."""
         while lane.queue.rows and (batch := self._take(lane, bound=False)) is not None:
             lane.has_latecomers = True
+            lane.stays = lane.stays or self._then is State.INLINE  # nobody opens the spool again
             self._prepare_filled(lane, batch)
             self.account.leave(batch)
 

@@ -188,17 +188,21 @@ class Writer:
 
     def _limit(self, session: Session) -> AbstractContextManager[None]:
         """Return what bounds the wait for one answer."""
+        return session.limit(self._patience())
+
+    def _patience(self) -> float:
+        """Return the seconds for which an answer is waited for."""
         seconds = self._write_timeout
         if self._deadline is not None:
             seconds = max(_LEAST, min(seconds, self._deadline - time.monotonic()))
-        return session.limit(seconds)
+        return seconds
 
     def _roll_back(self, session: Session) -> None:
         with self._limit(session):
             session.roll_back()
 
     def _connect(self, session: Session) -> Any:
-        connection = session.connection()
+        connection = session.connection(self._patience())
         is_new = connection is not self._connection
         self._connection = None
         if is_new:

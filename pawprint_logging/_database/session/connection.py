@@ -45,8 +45,11 @@ class Session:
         self._new_lock = native.RLock
         self.lock = self._new_lock()
 
-    def connection(self) -> Any:
+    def connection(self, seconds: float | None = None) -> Any:
         """Return an open connection: the present one, or a new one if there is none or it broke while idle.
+
+        Args:
+            seconds: how long connecting may take, default as long as ever.
 
         Raises:
             psycopg2.OperationalError: none could be opened.
@@ -54,7 +57,7 @@ class Session:
         if self._connection is not None and self._is_broken(self._connection):
             self.discard()
         if self._connection is None:
-            self._connection = self.dsn.connect()
+            self._connection = self.dsn.connect(seconds)
         return self._connection
 
     @staticmethod

@@ -16,8 +16,10 @@ from ...errors import ConfigurationError
 from . import embedded
 
 #: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's own default is to wait for
-#: ever
+#: ever, and its least is 2:
+#: https://www.postgresql.org/docs/16/libpq-connect.html#LIBPQ-CONNECT-CONNECT-TIMEOUT
 CONNECT_TIMEOUT = 10
+_LEAST = 2
 
 _EMBEDDED = "embedded:"
 _FORMS = (
@@ -58,8 +60,12 @@ class Dsn:
         """The `db` as it was given, password included."""
         return self._given
 
-    def connect(self) -> Any:
-        """Open a psycopg2 connection, in autocommit mode; start the embedded server if that is what was named."""
+    def connect(self, seconds: float | None = None) -> Any:
+        """Open a psycopg2 connection, in autocommit mode; start the embedded server if that is what was named.
+
+        Args:
+            seconds: how long this may take at most, if that is less than usual; libpq counts whole ones for each host.
+        """
         parameters = self._parameters
         if self._directory is not None:
             parameters = parse_dsn(embedded.start(self._directory))
@@ -70,6 +76,10 @@ class Dsn:
             # not an option that a user may change: what is stored must not depend on the client's locale
             "client_encoding": "UTF8",
         }
+        if seconds is not None:
+            usual = int(settings["connect_timeout"])
+            bound = max(_LEAST, int(seconds))
+            settings["connect_timeout"] = min(usual, bound) if usual > 0 else bound
         connection = psycopg2.connect(make_dsn(**settings))
         connection.autocommit = (
             True  # transactions are opened in words, together with what else one round trip can carry
@@ -122,8 +132,8 @@ class LateDsn(Dsn):
     def given(self) -> str:
         return self._ask()
 
-    def connect(self) -> Any:
-        return Dsn(self._ask()).connect()
+    def connect(self, seconds: float | None = None) -> Any:
+        return Dsn(self._ask()).connect(seconds)
 
     @property
     def address(self) -> str:
