@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = f"pawprint_logging {version}"
 html_copy_source = False
 html_static_path = ["_static"]
+html_css_files = ["logo.css"]
 html_favicon = html_logo = "../pawprint_logging/web/static/icon.svg"
 exclude_patterns = ["_build"]
 
