@@ -89,9 +89,7 @@ def test_a_formula_is_harmless_in_csv(cli: CommandLine, connection: Any) -> None
 
 
 @pytest.mark.parametrize("style", ["table", "csv", "json", "markdown"])
-def test_no_format_lets_escape_sequences_reach_a_terminal(
-    cli: CommandLine, connection: Any, style: str
-) -> None:
+def test_no_format_lets_escape_sequences_reach_a_terminal(cli: CommandLine, connection: Any, style: str) -> None:
     insert(connection, ("2026-02-01", "\x1b[31mred\x9b2J", "x", {}))
 
     screen = Screen(program("read", "user_id", "event", "--format", style, *cli.options), environment(), columns=80)
@@ -127,22 +125,24 @@ def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:
     assert cli("funnel", "signup[metadata__plan=pro]", "purchase").rows[0][1] == "1"
 
 
-#: command → the screen of 80 columns
-SCREENS = {
-    "funnel signup purchase": [
-        "step       users   conversion   step_conversion   median_time",
-    ],
-}
+def test_times_on_a_narrow_screen_lose_their_seconds_and_never_break_off(cli: CommandLine) -> None:
+    screen = Screen(program("sessions", *cli.options), environment(), columns=80, lines=60)
+
+    assert screen.finish() == 0
+    assert "2026-01-01 10:00   alice        5 min              2   2026-01-01 10:05" in "\n".join(screen.lines)
+
+
+#: commands with a wide and a narrow answer
+COMMANDS = ("funnel signup purchase", "retention", "top", "paths", "catalogue", "sessions", "read")
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-@pytest.mark.parametrize("command", ["funnel signup purchase", "retention", "top", "paths", "catalogue", "sessions", "read"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_line_is_wider_than_the_terminal(cli: CommandLine, command: str, columns: int) -> None:
     screen = Screen(program(*command.split(), *cli.options), environment(), columns=columns, lines=60)
 
     assert screen.finish() == 0
     lines = screen.lines
-    print("\n".join(lines))
     # what is wider would be wrapped: each row begins at the left and its rule is one line
     assert sum(line.startswith("──") for line in lines) == 1
     assert "0 days" not in "\n".join(lines)

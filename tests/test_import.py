@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from support.commandline import CommandLine
 from support.shop import tracker_on, value
@@ -134,9 +136,6 @@ def test_set_gives_all_rows_a_field(cli: CommandLine, connection: Any, tmp_path:
 
 
 def test_parquet_is_imported(cli: CommandLine, connection: Any, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"event": ["view", "view"], "n": [1, 2]}), path)
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,10 @@ def check_output(path: str | None, *, pictures: bool = True) -> None:
 def import_pyarrow(what: str) -> Any:
     """Return pyarrow, or raise ImportError that says what needs it."""
     try:
-        import pyarrow.parquet
+        import_module("pyarrow.parquet")
+        return import_module("pyarrow")
     except ImportError as error:
         raise ImportError(f"{what} needs pyarrow: pip install pyarrow", name="pyarrow") from error
-    return pyarrow
 
 
 @contextmanager

@@ -25,8 +25,8 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login or "
-    "user_id__isnull=true; all of them, if there are several.",
+    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
+    "or user_id__isnull=true; all of them, if there are several.",
 )
 
 
@@ -54,7 +54,7 @@ resolution_option = click.option(
     type=click.Choice(RESOLUTIONS),
     default="day",
     show_default=True,
-    help="Stretch of time, in the zone of --tz.",
+    help="Stretch of time, in that zone.",
 )
 
 
@@ -82,7 +82,8 @@ def parse(where: Sequence[str]) -> dict[str, Any]:
             name = f"{name}__eq"
         if name in given:
             raise click.UsageError(
-                f"--where {name} is there twice, and all conditions must hold; for one of several values write {name}__in=A,B"
+                f"--where {name} is there twice, and all conditions must hold; "
+                f"for one of several values write {name}__in=A,B"
             )
         given[name] = value
     return given

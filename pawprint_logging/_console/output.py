@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -62,7 +62,7 @@ format_option = click.option(
 
 
 def console(*, err: bool = False) -> Console:
-    """Return a console that adds no colours of its own, and none at all where there is no terminal or NO_COLOR is set."""
+    """Return a console that adds no colours of its own, and none at all without a terminal or with NO_COLOR."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else _UNBOUNDED
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
@@ -132,7 +132,7 @@ def length(value: Any) -> str:
     seconds = round(value.total_seconds())
     if seconds < 1:
         return f"{value.total_seconds() * 1000:.0f} ms"
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         number, seconds = divmod(seconds, size)
         if number or parts:
@@ -229,7 +229,15 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
     texts = {name: [_shaped(row[name], shapes.get(name), with_time=with_time) for row in rows] for name in names}
     heads = {name: printable(name) for name in names}
     widths = {name: max(cell_len(heads[name]), *map(cell_len, texts[name])) for name in names}
-    kept = _fitting(heads, widths, out.width)
+    moments = [name for name in names if any(isinstance(row[name], datetime) for row in rows)] if with_time else []
+    numbers = [name for name in names if any(isinstance(row[name], (int, float, Decimal)) for row in rows)]
+    for size in (16, 10):  # a time without its seconds, then the day alone: never one that breaks off
+        if _least(heads, widths, {*moments, *numbers}) <= out.width:
+            break
+        for name in moments:
+            texts[name] = [text[:size] for text in texts[name]]
+            widths[name] = max(cell_len(heads[name]), *map(cell_len, texts[name]))
+    kept = _fitting(heads, widths, out.width, {*moments, *numbers})
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name in kept:
         known = [row[name] for row in rows if row[name] is not None]
@@ -263,14 +271,22 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
         note("texts are cut to what fits; --format csv has them whole")
 
 
-def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int) -> list[str]:
-    """Return the columns that fit; make the wide ones narrower in `widths` first."""
+def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: Set[str]) -> int:
+    """Return the width of a table whose texts are cut as far as they may be."""
+    sizes = [
+        width if name in whole else min(width, max(_LEAST, cell_len(heads[name]))) for name, width in widths.items()
+    ]
+    return sum(sizes) + _GAP * (len(sizes) - 1)
+
+
+def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole: Set[str]) -> list[str]:
+    """Return the columns that fit; make those that need not be whole narrower in `widths` first."""
     names = list(widths)
 
     def excess() -> int:
         return sum(widths[name] for name in names) + _GAP * (len(names) - 1) - room
 
-    for name in sorted(names, key=lambda each: -widths[each]):
+    for name in sorted(set(names) - whole, key=lambda each: -widths[each]):
         least = max(_LEAST, cell_len(heads[name]))
         if excess() > 0 and widths[name] > least:
             widths[name] = max(least, widths[name] - excess())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._capture.declared import FieldType, declared, declared_fields
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Plan = Mapping[str, Mapping[str, FieldType]]
+Seen = dict[str, dict[str, tuple[str, float]]]
 _TYPES: Mapping[type, frozenset[str]] = {
     bool: frozenset({"boolean"}),
     int: frozenset({"integer"}),
@@ -34,7 +35,7 @@ def declared_by(module: str) -> Plan:
     Raises:
         ConfigurationError: there is no such module, or no event is declared.
     """
-    sys.path.insert(0, os.getcwd())  # as `python -m` has it
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -49,9 +50,14 @@ def declared_by(module: str) -> Plan:
 
 def differences(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> list[str]:
     """Return what a table has and the plan has not, and the other way round, one sentence each."""
+    seen = _seen(frame, plan, tracker)
+    return [*_undeclared(seen, plan), *_lacking(seen, plan)]
+
+
+def _seen(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> Seen:
+    """Return each event's fields, with their types and the share of the events that have them."""
     begin = f"{tracker.json_field}__"
-    sentences: list[str] = []
-    seen: dict[str, dict[str, tuple[str, float]]] = {}
+    seen: Seen = {}
     for event, field, kind, share in zip(frame["event"], frame["field"], frame["type"], frame["share"], strict=True):
         fields = seen.setdefault(str(event), {})
         if isinstance(field, str) and field.startswith(begin):
@@ -63,6 +69,11 @@ def differences(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> list[str]:
                 fields[steps[0]] = ("object", max(float(share), known[1] if known else 0.0))
         elif isinstance(field, str) and field in plan.get(str(event), {}):
             fields[field] = ("", float(share))
+    return seen
+
+
+def _undeclared(seen: Seen, plan: Plan) -> list[str]:
+    sentences = []
     for event, fields in seen.items():
         if event not in plan:
             sentences.append(f"{event}: is in the table, and not declared")
@@ -74,6 +85,11 @@ def differences(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> list[str]:
                 (wanted := _kinds(plan[event][name].type)) is not None and kind and not set(kind.split(" | ")) <= wanted
             ):
                 sentences.append(f"{event}.{name}: is {kind}, and declared as {' or '.join(sorted(wanted))}")
+    return sentences
+
+
+def _lacking(seen: Seen, plan: Plan) -> list[str]:
+    sentences = []
     for event, declaration in plan.items():
         if event not in seen:
             sentences.append(f"{event}: is declared, and not in the table")

@@ -47,7 +47,7 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
 @command("engagement")
 @_clean_option
 @click.option(
-    "--since", "--start", "start", metavar="DAY", help="First day of the table. Default: the first day with an event."
+    "--since", "--start", "start", metavar="DAY", help="First day of the table. Default: the first with an event."
 )
 @click.option(
     "--min-sessions",
@@ -203,12 +203,12 @@ def retention(
         conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
         answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
     if options["output"] is None and chosen(options["style"]) in ("table", "markdown"):
-        size = frame[0] if 0 in frame else None
         frame = frame.copy()
-        for column in [each for each in frame.columns if each != 0] if size is not None else []:
+        sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
+        for column in frame.columns[1:]:
             frame[column] = [
                 None if number != number else percent(number / whole if whole else 0)
-                for number, whole in zip(frame[column].astype(object).fillna(float("nan")), size, strict=True)
+                for number, whole in zip(frame[column].astype(object).fillna(float("nan")), sizes, strict=True)
             ]
         frame = frame.rename(columns={0: "users"})
     answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
