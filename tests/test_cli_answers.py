@@ -125,11 +125,11 @@ def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:
     assert cli("funnel", "signup[metadata__plan=pro]", "purchase").rows[0][1] == "1"
 
 
-def test_times_on_a_narrow_screen_lose_their_seconds_and_never_break_off(cli: CommandLine) -> None:
+def test_times_on_a_narrow_screen_are_days_and_never_break_off(cli: CommandLine) -> None:
     screen = Screen(program("sessions", *cli.options), environment(), columns=80, lines=60)
 
     assert screen.finish() == 0
-    assert "2026-01-01 10:00   alice        5 min              2   2026-01-01 10:05" in "\n".join(screen.lines)
+    assert screen.lines[2].startswith("2026-01-01   alice        5 min              2   2026-01-01 ")
 
 
 #: commands with a wide and a narrow answer

@@ -149,7 +149,7 @@ def test_the_demo_on_a_terminal() -> None:
         status, screen = on_screen("demo", "--directory", str(Path(folder) / "here"))
 
     assert status == 0
-    funnel = screen[screen.index("step            users   conversion") + 2 :]
+    funnel = screen[screen.index("step            users   conversion   step_conversion   median_time") + 2 :]
     assert [line.split()[:2] for line in funnel[:3]] == [["signup", "12"], ["added_to_cart", "11"], ["purchase", "10"]]
     assert any("┌" in line for line in screen)
     assert "look around:  pawprint-logging tail --db embedded:" in "".join(funnel)
