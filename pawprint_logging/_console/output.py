@@ -9,7 +9,8 @@ import math
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -271,7 +272,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
         note("texts are cut to what fits; --format csv has them whole")
 
 
-def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: Set[str]) -> int:
+def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: AbstractSet[str]) -> int:
     """Return the width of a table whose texts are cut as far as they may be."""
     sizes = [
         width if name in whole else min(width, max(_LEAST, cell_len(heads[name]))) for name, width in widths.items()
@@ -279,7 +280,7 @@ def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: Set[str])
     return sum(sizes) + _GAP * (len(sizes) - 1)
 
 
-def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole: Set[str]) -> list[str]:
+def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole: AbstractSet[str]) -> list[str]:
     """Return the columns that fit; make those that need not be whole narrower in `widths` first."""
     names = list(widths)
 
