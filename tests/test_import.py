@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from support.commandline import CommandLine
+from support.commandline import CommandLine, environment, program
 from support.shop import tracker_on, value
 
 
@@ -125,6 +127,27 @@ def test_a_refused_row_is_put_aside_and_the_others_are_written(
     assert value(connection, "SELECT count(*) FROM events") == 9
     rejected = [json.loads(line) for line in Path(f"{path}.rejected").read_text().splitlines()]
     assert sorted(map(str, (each["row"] for each in rejected))) == sorted(map(str, [bad, "{torn"]))
+
+
+def test_an_import_that_is_killed_and_run_again_writes_each_row_once(
+    cli: CommandLine, connection: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("w") as file:
+        file.writelines(json.dumps({"event": "view", "uuid": f"u{number}"}) + "\n" for number in range(60_000))
+    command = ("import", str(path), "--dedupe-key", "uuid")
+
+    for _ in range(3):
+        before = value(connection, "SELECT count(*) FROM events")
+        process = subprocess.Popen(program(*command, *cli.options), env=environment(), stdout=subprocess.DEVNULL)
+        while process.poll() is None and value(connection, "SELECT count(*) FROM events") == before < 60_000:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+
+    assert cli(*command).status == 0
+    assert value(connection, "SELECT count(*) FROM events") == 60_000
+    assert value(connection, "SELECT count(DISTINCT metadata->>'uuid') FROM events") == 60_000
 
 
 def test_set_gives_all_rows_a_field(cli: CommandLine, connection: Any, tmp_path: Path) -> None:
