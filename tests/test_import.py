@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from support.commandline import CommandLine, environment, program
@@ -160,7 +160,7 @@ def test_set_gives_all_rows_a_field(cli: CommandLine, connection: Any, tmp_path:
 
 def test_parquet_is_imported(cli: CommandLine, connection: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"event": ["view", "view"], "n": [1, 2]}), path)
+    pyarrow.parquet.write_table(pa.table({"event": ["view", "view"], "n": [1, 2]}), path)
 
     assert cli("import", str(path)).out == "2 written, 0 rejected\n"
     assert [row[3] for row in rows(connection)] == [{"n": 1}, {"n": 2}]
