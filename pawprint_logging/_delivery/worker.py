@@ -739,7 +739,10 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent. A later row opens it again."""
+        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent.
+
+        A later row opens it again.
+        """
         self._wind_down(State.CLOSED)
 
     def retire(self) -> None:
@@ -747,7 +750,10 @@ class Worker:
         self._wind_down(State.INLINE)
 
     def abandon(self) -> None:
-        """Write what waits and end the thread, since nobody holds the owner any more. Takes no lock, waits for nothing."""
+        """Write what waits and end the thread, since nobody holds the owner any more.
+
+        Takes no lock, waits for nothing.
+        """
         self._is_abandoned = True
         if (run := self._run) is not None:
             run.nudge()
