@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 # they add their commands
-from . import check, demo, maintain, read, replay, serve, ship, statistics, table, tail  # noqa: F401
+from . import check, demo, ingest, maintain, people, read, replay, serve, ship, statistics, table, tail  # noqa: F401
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 
