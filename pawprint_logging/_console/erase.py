@@ -29,7 +29,7 @@ def erase(state: State, user: str, fallback: tuple[Path, ...], more: tuple[Path,
     """
     if more and not fallback:
         raise click.UsageError("one user at a time; files come after --fallback")
-    tracker = state.connect("drop")
+    tracker = state.connect("derive")
     files = [
         each
         for path in (*fallback, *more)
