@@ -69,7 +69,7 @@ def test_each_format_gives_the_same_rows(
 
     assert (done.status, done.out) == (0, "2 written, 0 already there, 0 rejected\n"), done.err
     assert done.err == NO_KEY
-    rows = stored(connection, '"timestamp"::text, user_id, event, metadata - \'plan\', metadata->>\'plan\'')
+    rows = stored(connection, "\"timestamp\"::text, user_id, event, metadata - 'plan', metadata->>'plan'")
     assert rows == [
         ("2026-01-01 08:00:00", "alice", "signup", {"n": 1}, "pro"),
         ("2026-01-02 10:00:00", "bob", "view", {"n": 2}, None),
@@ -107,7 +107,9 @@ def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
 def test_renames_reach_into_objects_and_two_may_change_places(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:
-    path = json_lines(tmp_path / "a.json", [{"event": "e", "kind": "k", "properties": {"who": "alice", "n": 1}, "b": 2}])
+    path = json_lines(
+        tmp_path / "a.json", [{"event": "e", "kind": "k", "properties": {"who": "alice", "n": 1}, "b": 2}]
+    )
 
     done = cli(
         "import", str(path), "--rename", "properties=metadata", "--rename", "properties__who=user_id",
@@ -195,7 +197,9 @@ def test_killed_ten_times_and_run_again_each_row_is_there_once(
     cli: CommandLine, db: str, tmp_path: Path, connection: Any
 ) -> None:
     number = 150_000
-    path = json_lines(tmp_path / "a.jsonl", ({"event": "e", "user_id": "u", "uid": f"k{each}"} for each in range(number)))
+    path = json_lines(
+        tmp_path / "a.jsonl", ({"event": "e", "user_id": "u", "uid": f"k{each}"} for each in range(number))
+    )
     command = program("import", str(path), "--db", db, "--table", "events", "--dedupe-key", "uid")
     kills = 0
     for each in range(10):
@@ -233,7 +237,9 @@ def test_partitions_are_made_for_what_is_old(cli: CommandLine, db: str, tmp_path
 
 def test_columns_are_those_of_the_table_itself(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute('CREATE TABLE own (at TIMESTAMPTZ, "we ""ird" TEXT, tags TEXT[], event TEXT CHECK (event <> \'no\'))')
+        cursor.execute(
+            'CREATE TABLE own (at TIMESTAMPTZ, "we ""ird" TEXT, tags TEXT[], event TEXT CHECK (event <> \'no\'))'
+        )
     cli.options[-1] = "own"
     good = {"at": 1767225600, 'we "ird': "x", "tags": ["a", 'b"']}
     path = json_lines(tmp_path / "a.jsonl", [good, {"other": 1}, {"event": "no"}])
@@ -243,7 +249,8 @@ def test_columns_are_those_of_the_table_itself(cli: CommandLine, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "text", ['"; DROP TABLE events; --', "'); DROP TABLE events; --", "\\.", "\\N", "%s%(a)s", "\x00", "\ud800", "a\tb\nc"]
+    "text",
+    ['"; DROP TABLE events; --', "'); DROP TABLE events; --", "\\.", "\\N", "%s%(a)s", "\x00", "\ud800", "a\tb\nc"],
 )
 def test_hostile_names_and_values_are_values(cli: CommandLine, tmp_path: Path, connection: Any, text: str) -> None:
     path = json_lines(tmp_path / "a.jsonl", [{"event": text, "user_id": text, text: text, "k": text}])
@@ -257,9 +264,7 @@ def test_hostile_names_and_values_are_values(cli: CommandLine, tmp_path: Path, c
     assert (user, event, document["k"], document[clean]) == (clean, clean, clean, clean)
 
 
-def test_what_is_wrong_is_said_before_anything_is_written(
-    cli: CommandLine, tmp_path: Path, connection: Any
-) -> None:
+def test_what_is_wrong_is_said_before_anything_is_written(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     good = json_lines(tmp_path / "a.jsonl", ROWS)
     array = tmp_path / "b.json"
     array.write_text(json.dumps(ROWS))
@@ -277,7 +282,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     one_line(cli("import", str(good), "--rename", "when"), "--rename takes two sides", status=2)
     one_line(cli("import", str(good), "--set", "=x"), "--set takes two sides", status=2)
     one_line(cli("import", str(good), "--rename", "a=x", "--rename", "b=x"), "'x' twice", status=2)
-    assert "no record has a field 'wen'; did you mean 'when'?" in cli("import", str(good), "--rename", "wen=timestamp").err
+    assert (
+        "no record has a field 'wen'; did you mean 'when'?" in cli("import", str(good), "--rename", "wen=timestamp").err
+    )
     (tmp_path / "g.csv").write_text("when,event\n1,2\n")
     assert "did you mean 'when'" in cli("import", str(tmp_path / "g.csv"), "--rename", "wen=timestamp").err
     assert "no row has a field 'uid'" in cli("import", str(good), "--dedupe-key", "uid").err
