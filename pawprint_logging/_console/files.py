@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._nearest import did_you_mean
 from ..errors import ConfigurationError
@@ -42,18 +42,20 @@ _SINCE_1970 = re.compile(r"(\d{10}|\d{13}|\d{16}|\d{19})(\.\d+)?", re.ASCII)
 _1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class Record(NamedTuple):
-    """One record of a file.
+#: one record: its line, its fields, or itself; name → value, or why it cannot be read; the bytes that are read with it
+Record = tuple[Any, "dict[str, Any] | str", int]
 
-    Args:
-        raw: where it came from: its line, its fields, or itself.
-        values: name → value; why it cannot be read, if it cannot.
-        done: bytes of the file that are read with it.
-    """
 
-    raw: Any
-    values: dict[str, Any] | str
-    done: int
+_scan = json.JSONDecoder().raw_decode
+
+
+def _loads(line: str) -> Any:
+    """Do as `json.loads` does, in half its time for a line that begins with a value and ends after it."""
+    if line[:1] == "{":
+        value, end = _scan(line)
+        if line[end:].strip(" \t\r\n") == "":
+            return value
+    return json.loads(line)
 
 
 class Source:
@@ -81,7 +83,6 @@ class Source:
 
     def records(self) -> Iterator[Record]:
         """Yield its records."""
-        loads = json.loads
         with self.path.open("rb") as file:
             file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
             for line in file:
@@ -89,7 +90,7 @@ class Source:
                     continue
                 values: Any
                 try:
-                    values = loads(line.decode())
+                    values = _loads(line.decode())
                 except UnicodeDecodeError:
                     values = "not UTF-8"
                 except (ValueError, RecursionError):
@@ -97,7 +98,7 @@ class Source:
                 else:
                     if type(values) is not dict:
                         values = "no JSON object"
-                yield Record(line, values, len(line))
+                yield (line, values, len(line))
 
     def line_of(self, raw: Any) -> bytes:
         """Return a line for a file of the same format."""
@@ -146,7 +147,7 @@ class _Csv(Source):
                             name: text for name, text, wanted in zip(names, fields, is_wanted, strict=True) if wanted
                         }
                 place = file.tell()
-                yield Record(fields, values, place - done)
+                yield (fields, values, place - done)
                 done = place
 
     def line_of(self, raw: Any) -> bytes:
@@ -207,7 +208,7 @@ class _Parquet(Source):
                         name: value for name, value in zip(self.names or (), row, strict=True) if value is not None
                     }
                     read += 1
-                    yield Record(values, dict(values), int(read * each) - int((read - 1) * each))
+                    yield (values, dict(values), int(read * each) - int((read - 1) * each))
 
     def line_of(self, raw: Any) -> bytes:
         return f"{json_line(raw)}\n".encode()
@@ -263,17 +264,15 @@ class Plan:
         if self.renames:
             self._rename(values)
         values.update(self.constants)
-        columns, json_field = self.columns, self.json_field
+        if self.is_text:
+            values = {name: value for name, value in values.items() if value != ""}
         row: dict[str, Any] = {}
-        others: dict[str, Any] = {}
-        for name, value in values.items():
-            if self.is_text and value == "":
-                continue
-            is_time = columns.get(name)
-            if is_time is None:
-                others[name] = _typed(value) if self.is_text else value
-            else:
+        for name, is_time in self.columns.items():
+            if name in values:
+                value = values.pop(name)
                 row[name] = _moment(value) if is_time else value
+        others = {name: _typed(value) for name, value in values.items()} if self.is_text else values
+        json_field = self.json_field
         if json_field is None:
             if others:
                 return f"the table has neither a column {sorted(others)[0]!r} nor one for what is no column"
@@ -354,9 +353,7 @@ def _typed(value: str) -> Any:
 
 def _moment(value: Any) -> Any:
     """Return a value for a column of times; of a number since 1970, that moment."""
-    if type(value) is datetime:
-        return value
-    if type(value) is str and not value[:1].isdigit():
+    if type(value) is str and value[4:5] == "-":  # a date, as most are
         return value
     if type(value) not in (str, int, float):
         return value
