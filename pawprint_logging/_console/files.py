@@ -275,7 +275,7 @@ class Plan:
         json_field = self.json_field
         if json_field is None:
             if others:
-                return f"the table has neither a column {sorted(others)[0]!r} nor one for what is no column"
+                return f"the table has neither a column {min(others)!r} nor one for what is no column"
         elif json_field in row:
             document = _document(row[json_field])
             if type(document) is dict:

@@ -34,7 +34,7 @@ from .program import State, command
 from .replay import summary
 
 #: records in one transaction, and bytes of a file that are enough for one
-_CHUNK, _CHUNK_BYTES = 10_000, 16 * 2**20
+_CHUNK, _CHUNK_BYTES = 20_000, 16 * 2**20
 
 
 @command("import")
@@ -44,7 +44,7 @@ _CHUNK, _CHUNK_BYTES = 10_000, 16 * 2**20
     "renames",
     multiple=True,
     metavar="OLD=NEW",
-    help="A field under another name, as in when=timestamp or properties__time=timestamp; nothing after = leaves it out.",
+    help="A field under another name, as in when=timestamp or properties__time=timestamp; none after = leaves it out.",
 )
 @click.option(
     "--set", "constants", multiple=True, metavar="COLUMN=VALUE", help="A value for every row, as in event=purchase."
@@ -265,7 +265,7 @@ class _Job:
                 written += more
                 refused += [(keyed[index], why) for index, why in found]
             if others:
-                plain: list[Row] = [rows[place] for place in others]  # type: ignore[misc]
+                plain: list[Row] = [rows[place] for place in others]
                 found = copy_isolating(cursor, table, plain, uses_insert=uses_insert)
                 written -= len(found)
                 refused += [(others[index], why) for index, why in found]
