@@ -89,10 +89,22 @@ def test_nobody_of_that_name(cli: CommandLine) -> None:
     assert cli("erase", "nobody", "--yes").out == "0 events erased from events\n"
 
 
-def test_erasing_asks_and_says_how_many_events_there_were(
+class Terminal(io.StringIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_pipe_erasing_does_not_ask(cli: CommandLine, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert cli("erase", ALICE).out == "2 events erased from events\n"
+
+
+def test_at_a_terminal_erasing_asks_and_says_how_many_events_there_were(
     cli: CommandLine, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     done = cli("erase", ALICE)
     assert done.status == 1
     assert "erase 2 events of this user from Tracker(" in done.err
@@ -100,7 +112,7 @@ def test_erasing_asks_and_says_how_many_events_there_were(
     assert PASSWORD not in done.err
     assert value(connection, "SELECT count(*) FROM events") == 3
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
     assert cli("erase", ALICE).out == "2 events erased from events\n"
     assert stored(connection, "user_id") == [("bob",)]
 

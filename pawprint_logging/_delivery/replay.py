@@ -41,7 +41,7 @@ _BEGINNING = b'{"timestamp": '
 #: the table is missing or may not be written to: no line would fare better than another
 _EVERYTHING = ("42501", "42P01", "3F000", "3D000")
 
-_TORN = "incomplete or unrecognised"
+_TORN = "torn or foreign"
 _UNCOMMITTED = "of a transaction that was not committed, or is not known to be"
 
 
