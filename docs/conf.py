@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = f"pawprint_logging {version}"
 html_copy_source = False
 html_static_path = ["_static"]
+html_css_files = ["logo.css"]
 html_favicon = html_logo = "../pawprint_logging/web/static/icon.svg"
 exclude_patterns = ["_build"]
 
@@ -34,7 +35,7 @@ nitpick_ignore_regex = [
         r"(Path|Mapping|MutableMapping|Sequence|Iterable|Iterator|OrderedDict|Any|Unpack|Options|Stats|JsonFormatter|ABC)",
     ),
     ("py:.*", r"(LogRecord|Logger|Handler|timedelta|date|datetime|tzinfo|Moment|Since|Names|callable|optional)"),
-    ("py:.*", r"(Axes|ASGIApp|threading\.Event)"),
+    ("py:.*", r"(Axes|ASGIApp|WSGIApplication|WSGIEnvironment|threading\.Event)"),
     ("py:.*", r"A DataFrame|numbers|users"),  # napoleon takes the words before a colon for a type
     ("py:.*", r"pawprint_logging\.(_delivery|_reading|_database|_capture|errors|event\.Class|scope\.Within).*"),
 ]

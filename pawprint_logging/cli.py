@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NEEDED = frozenset({"click", "rich", "plotext", "pandas"})
+_NEEDED = frozenset({"click", "rich"})
 
 
 def main(

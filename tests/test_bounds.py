@@ -27,9 +27,7 @@ def test_inline_in_a_black_hole_another_thread_keeps_its_bounds(
 ) -> None:
     # Given a thread that waits for an answer which never comes
     tracker_on(db)
-    handler = handler_on(
-        proxy.through(db), background=False, write_timeout=WRITE, close_timeout=CLOSE, dedupe_key="k"
-    )
+    handler = handler_on(proxy.through(db), background=False, write_timeout=WRITE, close_timeout=CLOSE, dedupe_key="k")
     fallback()
     log = logger_with(handler)
     key = {"k": 1} if keyed else {}

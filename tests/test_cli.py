@@ -237,9 +237,11 @@ def test_engagement_is_computed_and_printed(shop: CommandLine) -> None:
 
 
 def test_a_funnel(shop: CommandLine) -> None:
-    assert shop("funnel", "signup", "purchase").out == "step,users,conversion\nsignup,2,1.0\npurchase,1,0.5\n"
-    assert shop("funnel", "signup", "view", "--within", "60").rows[1] == ["view", "0", "0.0"]
-    assert shop("funnel", "signup", "purchase", "--where", "user_id=bob").rows[0] == ["signup", "1", "1.0"]
+    assert shop("funnel", "signup", "purchase").out == (
+        "step,users,conversion,step_conversion,median_time\nsignup,2,1.0,1.0,\npurchase,1,0.5,0.5,300.0\n"
+    )
+    assert shop("funnel", "signup", "view", "--within", "60").rows[1] == ["view", "0", "0.0", "0.0", ""]
+    assert shop("funnel", "signup", "purchase", "--where", "user_id=bob").rows[0] == ["signup", "1", "1.0", "1.0", ""]
 
 
 def test_retention_has_a_row_for_each_cohort(shop: CommandLine) -> None:

@@ -55,9 +55,9 @@ ANSWERS: dict[str, tuple[str, str]] = {
         (
             "timestamp             user_id   duration   total_events   last_timestamp        events\n"
             "───────────────────────────────────────────────────────────────────────────────────────────────\n"
-            "2026-01-01 10:00:00   alice            2              2   2026-01-01 10:02:00   signup,purchase\n"
-            "2026-01-02 12:00:00   bob              0              1   2026-01-02 12:00:00   signup\n"
-            "2026-01-08 12:00:00   alice            0              1   2026-01-08 12:00:00   purchase"
+            "2026-01-01 10:00:00   alice        2 min              2   2026-01-01 10:02:00   signup,purchase\n"
+            "2026-01-02 12:00:00   bob          0 min              1   2026-01-02 12:00:00   signup\n"
+            "2026-01-08 12:00:00   alice        0 min              1   2026-01-08 12:00:00   purchase"
         ),
         (
             "timestamp,user_id,duration,total_events,last_timestamp,events\n"
@@ -70,20 +70,22 @@ ANSWERS: dict[str, tuple[str, str]] = {
         (
             "timestamp    dau   wau   mau   engagement\n"
             "─────────────────────────────────────────\n"
-            "2026-01-07     0     2     2            0\n"
-            "2026-01-08     1     2     2          0.5"
+            "2026-01-07     0     2     2           0%\n"
+            "2026-01-08     1     2     2          50%"
         ),
         "timestamp,dau,wau,mau,engagement\n2026-01-07T00:00:00+00:00,0,2,2,0.0\n2026-01-08T00:00:00+00:00,1,2,2,0.5",
     ),
     "funnel signup purchase": (
         (
-            "step       users   conversion\n─────────────────────────────\nsignup         2            1\n"
-            "purchase       1          0.5"
+            "step       users   conversion   step_conversion   median_time\n"
+            "──────────────────────────────────────────────────────────────────────────────────────────────\n"
+            "signup         2         100%              100%                 ██████████████████████████████\n"
+            "purchase       1          50%               50%         2 min   ███████████████"
         ),
-        "step,users,conversion\nsignup,2,1.0\npurchase,1,0.5",
+        "step,users,conversion,step_conversion,median_time\nsignup,2,1.0,1.0,\npurchase,1,0.5,0.5,120.0",
     ),
     "retention --period week": (
-        "cohort       0   1\n──────────────────\n2025-12-29   2   1",
+        "cohort       users   1\n────────────────────────\n2025-12-29       2   50%",
         "cohort,0,1\n2025-12-29T00:00:00+00:00,2,1",
     ),
     "create-table --if-not-exists": ("the table events and its ledger are there",) * 2,
@@ -147,7 +149,7 @@ def test_the_demo_on_a_terminal() -> None:
         status, screen = on_screen("demo", "--directory", str(Path(folder) / "here"))
 
     assert status == 0
-    funnel = screen[screen.index("step            users   conversion") + 2 :]
+    funnel = screen[screen.index("step            users   conversion   step_conversion   median_time") + 2 :]
     assert [line.split()[:2] for line in funnel[:3]] == [["signup", "12"], ["added_to_cart", "11"], ["purchase", "10"]]
     assert any("┌" in line for line in screen)
     assert "look around:  pawprint-logging tail --db embedded:" in "".join(funnel)

@@ -75,13 +75,17 @@ def test_an_extra_named_like_a_generated_column_costs_nothing(db: str, connectio
 @pytest.mark.parametrize(
     "harm",
     [
-        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
-        "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()",
+        (
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+            "CREATE TRIGGER quiet BEFORE INSERT ON events__deliveries FOR EACH ROW EXECUTE FUNCTION swallow()"
+        ),
         "CREATE RULE quiet AS ON INSERT TO events__deliveries DO INSTEAD NOTHING",
         "ALTER TABLE events__deliveries DROP CONSTRAINT events__deliveries_pkey",
-        "ALTER TABLE events__deliveries ENABLE ROW LEVEL SECURITY; "
-        "ALTER TABLE events__deliveries FORCE ROW LEVEL SECURITY; "
-        "CREATE POLICY all_in ON events__deliveries FOR INSERT WITH CHECK (true)",
+        (
+            "ALTER TABLE events__deliveries ENABLE ROW LEVEL SECURITY; "
+            "ALTER TABLE events__deliveries FORCE ROW LEVEL SECURITY; "
+            "CREATE POLICY all_in ON events__deliveries FOR INSERT WITH CHECK (true)"
+        ),
     ],
     ids=["trigger", "rule", "no key", "row level security"],
 )

@@ -756,6 +756,39 @@ def test_a_thread_that_cannot_start_once_is_started_with_a_later_event(
     assert sink.threads.isdisjoint({threading.get_ident()})
 
 
+def test_a_thread_that_has_begun_though_its_start_was_interrupted_goes_on_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a thread that is at a batch when a signal handler raises in its start
+    start = _native.start_thread
+    goes_on = threading.Event()
+
+    def answer(_: Batch) -> Outcome:
+        goes_on.wait(60)
+        return Outcome()
+
+    sink = Memory(answer)
+
+    def start_interrupted(*arguments: Any) -> None:
+        start(*arguments)
+        wait_for(lambda: sink.batches)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pawprint_logging._native.start_thread", start_interrupted)
+    worker = make(sink, batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.put(event(1))
+    monkeypatch.setattr("pawprint_logging._native.start_thread", start)
+    # When more comes, no second one takes that batch as well
+    time.sleep(0.1)
+    worker.put(event(2))
+    time.sleep(0.1)
+    assert sink.batches == [[event(1)]]
+    goes_on.set()
+    assert worker.flush(60)
+    assert sink.written == [event(1), event(2)]
+
+
 def test_flush_and_close_write_by_themselves_while_no_thread_can_start(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

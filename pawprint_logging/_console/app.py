@@ -12,7 +12,21 @@ from typing import Any
 import click
 
 # they add their commands
-from . import check, demo, maintain, read, replay, serve, ship, statistics, table, tail  # noqa: F401
+from . import (  # noqa: F401
+    check,
+    demo,
+    erase,
+    export,
+    import_,
+    maintain,
+    read,
+    replay,
+    serve,
+    ship,
+    statistics,
+    table,
+    tail,
+)
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 

@@ -11,7 +11,12 @@ import click
 from .._database.reading.query import RESOLUTIONS
 
 #: names of arguments of the reading methods; a column that is called like one is asked for by a modifier
-_ARGUMENTS = ("field", "resolution", "start", "end", "within", "period")
+_ARGUMENTS = frozenset(
+    {
+        *("resolution", "start", "end", "by", "limit", "fill", "tz"),
+        *("within", "unit", "first", "back", "rolling", "after", "before", "depth"),
+    }
+)
 _TRUE = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -20,23 +25,36 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login or "
-    "user_id__isnull=true; all of them, if there are several.",
+    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
+    "or user_id__isnull=true; all of them, if there are several.",
 )
 
 
 def span_options(function: Decorated) -> Decorated:
-    """Add --start and --end."""
-    for name, text in (
-        ("end", "Last moment that counts, likewise."),
-        ("start", "First moment that counts, in ISO 8601; a date is its midnight, UTC."),
+    """Add --since, --until, which are also called as the arguments of the methods are, and --tz."""
+    for option in (  # the last comes first in the help
+        click.option(
+            "--tz", metavar="ZONE", default="UTC", show_default=True, help="Zone of midnights, such as Europe/Berlin."
+        ),
+        click.option("--until", "--end", "end", metavar="TIME", help="Last moment that counts, likewise."),
+        click.option(
+            "--since",
+            "--start",
+            "start",
+            metavar="TIME",
+            help="First moment that counts, in ISO 8601, or how long ago, as in 7d or 12h; a date is its midnight.",
+        ),
     ):
-        function = click.option(f"--{name}", metavar="TIME", help=text)(function)
+        function = option(function)
     return function
 
 
 resolution_option = click.option(
-    "--resolution", type=click.Choice(RESOLUTIONS), default="day", show_default=True, help="Stretch of time, in UTC."
+    "--resolution",
+    type=click.Choice(RESOLUTIONS),
+    default="day",
+    show_default=True,
+    help="Stretch of time, in that zone.",
 )
 
 
@@ -61,10 +79,11 @@ def parse(where: Sequence[str]) -> dict[str, Any]:
                 raise click.UsageError(f"--where {name} takes true or false")
             value = _TRUE[text.lower()]
         elif name in _ARGUMENTS:
-            name, value = f"{name}__in", [text]
+            name = f"{name}__eq"
         if name in given:
             raise click.UsageError(
-                f"--where {name} is there twice, and all conditions must hold; for one of several values write {name}__in=A,B"
+                f"--where {name} is there twice, and all conditions must hold; "
+                f"for one of several values write {name}__in=A,B"
             )
         given[name] = value
     return given

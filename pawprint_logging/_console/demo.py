@@ -17,7 +17,7 @@ from ..statistics import Statistics
 from ..tracker import Tracker
 from . import plot
 from .failures import has_long_tmpdir
-from .output import frame_rows, show
+from .output import frame_rows, percent, show
 from .program import State, command
 
 _TABLE = "events"
@@ -72,7 +72,7 @@ def demo(state: State, directory: str | None) -> int:
     plot.draw(plot.filled([(row["datetime"], row["count"]) for row in found], "day"), "users per day", "day")
     _say(f"Statistics(tracker).funnel({', '.join(map(repr, _STEPS))})")
     names, rows = frame_rows(Statistics(tracker).funnel(*_STEPS))
-    show(names, rows, "table", limit=0)
+    show(names, rows, "table", limit=0, shapes={"conversion": percent, "step_conversion": percent}, bar="users")
     if not Path(directory).parent.name.startswith("pawprint-demo-"):
         click.echo(f"\nlook around:  pawprint-logging tail --db embedded:{directory} --table {_TABLE}")
     return 0

@@ -38,7 +38,10 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
-    return f"{type(error).__name__}, which is a mistake of this program; run it again with --traceback, and report what it shows"
+    return (
+        f"{type(error).__name__}, which is a mistake of this program; run it again with --traceback, "
+        "and report what it shows"
+    )
 
 
 def has_long_tmpdir() -> bool:
@@ -102,7 +105,7 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
 
 
 def _of_another(session: Session, tracker: Tracker) -> str | None:
-    """Return what to do about a table of the statistics that another role made, and which only that role can bring up to date."""
+    """Return what to do about a table of the statistics that only another role, its owner, can change."""
     with session.transaction() as cursor:
         user = cursor.connection.info.user
     *namespace, table = tracker.layout.path

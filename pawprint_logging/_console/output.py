@@ -6,15 +6,18 @@ import csv
 import itertools
 import json
 import math
+import re
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timezone
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +25,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
-Format = Literal["table", "csv", "json"]
+Format = Literal["table", "csv", "json", "markdown"]
 Row = Mapping[str, Any]
+#: how a table shows the values of a column
+Shapes = Mapping[str, Callable[[Any], str]]
 
 #: columns for a table that goes into a file or a pipe: as wide as it likes
 _UNBOUNDED = 100_000
@@ -32,18 +37,33 @@ TABLE_ROWS = 1000
 #: stretches of time that are named by their day
 _DAYS = ("day", "week", "month", "quarter", "year")
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+#: columns between two columns
+_GAP = 3
+_MARKDOWN = re.compile(r"[\\|`*_<>\[\]]")
+#: columns of a terminal that a text keeps when a table is too wide
+_LEAST = 12
+#: what a spreadsheet takes for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: what JSON may hold as it is, and a terminal obeys: C1 controls, and what changes the direction of writing
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _encode(value: Any) -> str:
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", _to_json(value))
+
 
 format_option = click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json"]),
+    type=click.Choice(["table", "csv", "json", "markdown"]),
     help="Default: table on a terminal, csv in a pipe.",
 )
 
 
 def console(*, err: bool = False) -> Console:
-    """Return a console that adds no colours of its own, and none at all where there is no terminal or NO_COLOR is set."""
+    """Return a console that adds no colours of its own, and none at all without a terminal or with NO_COLOR."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else _UNBOUNDED
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
@@ -66,6 +86,8 @@ def show(
     *,
     limit: int | None = None,
     resolution: str = "second",
+    shapes: Shapes | None = None,
+    bar: str | None = None,
 ) -> None:
     """Print rows.
 
@@ -75,6 +97,8 @@ def show(
         style: the format, None for the one that suits.
         limit: how many rows at most; 0 for all of them; default None: 1,000 in a table, all of them otherwise.
         resolution: the stretch of time that times stand for; from "day" on a table shows the day alone.
+        shapes: how a table shows the values of a column, by the column's name.
+        bar: the column that a table on a terminal draws as bars, default none.
     """
     style = chosen(style)
     if limit is None and style == "table":
@@ -82,13 +106,44 @@ def show(
     elif limit:
         rows = itertools.islice(rows, limit)
     if style == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_text(row[name]) for name in names] for row in rows)
+        write_csv(sys.stdout, names, rows)
     elif style == "json":
-        _show_json(names, rows)
+        write_json(sys.stdout, names, rows)
+    elif style == "markdown":
+        _show_markdown(names, rows, shapes or {}, with_time=resolution not in _DAYS)
     else:
-        _show_table(names, list(rows), with_time=resolution not in _DAYS)
+        _show_table(names, list(rows), shapes or {}, bar, with_time=resolution not in _DAYS)
+
+
+def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write rows as CSV; no text of it is a formula to a spreadsheet, nor an order to a terminal."""
+    is_terminal = stream.isatty()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([_cell(name, is_terminal=is_terminal) for name in names])
+    writer.writerows([_cell(row[name], is_terminal=is_terminal) for name in names] for row in rows)
+
+
+def percent(value: Any) -> str:
+    """Return a share as a percentage of at most one decimal."""
+    return f"{100 * float(value):.1f}".removesuffix(".0") + "%"
+
+
+def length(value: Any) -> str:
+    """Return a length of time in its two largest units."""
+    seconds = round(value.total_seconds())
+    if seconds < 1:
+        return f"{value.total_seconds() * 1000:.0f} ms"
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, seconds = divmod(seconds, size)
+        if number or parts:
+            parts.append(f"{number} {unit}" if number else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
+def minutes(value: Any) -> str:
+    """Return minutes as a length of time."""
+    return length(timedelta(minutes=float(value))) if value else "0 min"
 
 
 def frame_rows(frame: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]]]:
@@ -124,7 +179,17 @@ def json_line(row: Row) -> str:
 
 def csv_line(row: Row) -> None:
     """Print a row as a line of CSV."""
-    csv.writer(sys.stdout, lineterminator="\n").writerow([_text(value) for value in row.values()])
+    is_terminal = sys.stdout.isatty()
+    csv.writer(sys.stdout, lineterminator="\n").writerow(
+        [_cell(value, is_terminal=is_terminal) for value in row.values()]
+    )
+
+
+def _cell(value: Any, *, is_terminal: bool) -> str:
+    text = _text(value)
+    if isinstance(value, str) and text.startswith(_FORMULA):
+        text = f"'{text}"
+    return printable(text) if is_terminal else text
 
 
 def _cut(rows: Iterable[Row]) -> Iterator[Row]:
@@ -135,39 +200,115 @@ def _cut(rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _show_json(names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print an array with one object a line, as they come."""
+def write_json(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write an array with one object a line, as they come."""
     begin = "["
     for row in rows:
-        sys.stdout.write(f"{begin}\n{json_line({name: row[name] for name in names})}")
+        stream.write(f"{begin}\n{json_line({name: row[name] for name in names})}")
         begin = ","
-    sys.stdout.write("[]\n" if begin == "[" else "\n]\n")
+    stream.write("[]\n" if begin == "[" else "\n]\n")
 
 
-def _show_table(names: Sequence[str], rows: Sequence[Row], *, with_time: bool) -> None:
+def _show_markdown(names: Sequence[str], rows: Iterable[Row], shapes: Shapes, *, with_time: bool) -> None:
+    def line_of(texts: Iterable[str]) -> str:
+        return "| " + " | ".join(_MARKDOWN.sub(r"\\\g<0>", text) for text in texts) + " |\n"
+
+    sys.stdout.write(line_of(map(printable, names)) + "|" + " --- |" * len(names) + "\n")
+    for row in rows:
+        sys.stdout.write(line_of(_shaped(row[name], shapes.get(name), with_time=with_time) for name in names))
+
+
+def _shaped(value: Any, shape: Callable[[Any], str] | None, *, with_time: bool) -> str:
+    return _shown(value, with_time=with_time) if shape is None or value is None else shape(value)
+
+
+def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: str | None, *, with_time: bool) -> None:
+    if not rows:
+        note("nothing to show: no event meets this")
+        return
+    out = console()
+    texts = {name: [_shaped(row[name], shapes.get(name), with_time=with_time) for row in rows] for name in names}
+    heads = {name: printable(name) for name in names}
+    widths = {name: max(cell_len(heads[name]), *map(cell_len, texts[name])) for name in names}
+    moments = [name for name in names if any(isinstance(row[name], datetime) for row in rows)] if with_time else []
+    numbers = [name for name in names if any(isinstance(row[name], (int, float, Decimal)) for row in rows)]
+    for size in (16, 10):  # a time without its seconds, then the day alone: never one that breaks off
+        if _least(heads, widths, {*moments, *numbers}) <= out.width:
+            break
+        for name in moments:
+            texts[name] = [text[:size] for text in texts[name]]
+            widths[name] = max(cell_len(heads[name]), *map(cell_len, texts[name]))
+    kept = _fitting(heads, widths, out.width, {*moments, *numbers})
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for name in names:
+    for name in kept:
         known = [row[name] for row in rows if row[name] is not None]
         is_number = bool(known) and all(
-            isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) for value in known
+            isinstance(value, (int, float, Decimal, timedelta)) and not isinstance(value, bool) for value in known
         )
-        table.add_column(Text(_printable(name)), justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_shown(row[name], with_time=with_time)) for name in names))
-    console().print(table)
+        table.add_column(
+            Text(heads[name]),
+            justify="right" if is_number else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            width=widths[name],
+        )
+    room = out.width - sum(widths[name] for name in kept) - _GAP * len(kept)
+    with_bars = bar in kept and sys.stdout.isatty() and room >= _LEAST
+    most = max((row[bar] or 0 for row in rows), default=0) if with_bars and bar is not None else 0
+    if with_bars:
+        table.add_column("")
+    for place, row in enumerate(rows):
+        cells = [Text(texts[name][place]) for name in kept]
+        if with_bars and bar is not None:
+            full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+            part = round((row[bar] or 0) / most * min(room, 30)) if most else 0
+            cells.append(Text(full * part, style="cyan"))
+        table.add_row(*cells)
+    out.print(table)
+    if len(kept) < len(names):
+        left = len(names) - len(kept)
+        note(f"{left} more column{'' if left == 1 else 's'} on the right did not fit; --format csv has all")
+    elif any(widths[name] < max(map(cell_len, texts[name])) for name in kept):
+        note("texts are cut to what fits; --format csv has them whole")
+
+
+def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: AbstractSet[str]) -> int:
+    """Return the width of a table whose texts are cut as far as they may be."""
+    sizes = [
+        width if name in whole else min(width, max(_LEAST, cell_len(heads[name]))) for name, width in widths.items()
+    ]
+    return sum(sizes) + _GAP * (len(sizes) - 1)
+
+
+def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole: AbstractSet[str]) -> list[str]:
+    """Return the columns that fit; make those that need not be whole narrower in `widths` first."""
+    names = list(widths)
+
+    def excess() -> int:
+        return sum(widths[name] for name in names) + _GAP * (len(names) - 1) - room
+
+    for name in sorted(set(names) - whole, key=lambda each: -widths[each]):
+        least = max(_LEAST, cell_len(heads[name]))
+        if excess() > 0 and widths[name] > least:
+            widths[name] = max(least, widths[name] - excess())
+    while excess() > 0 and len(names) > 1:
+        names.pop()
+    return names
 
 
 def _shown(value: Any, *, with_time: bool) -> str:
     """Return a value for human eyes, without anything that a terminal would obey."""
     if isinstance(value, datetime):
-        value = value.astimezone(timezone.utc) if value.tzinfo else value
         return f"{value:%Y-%m-%d %H:%M:%S}" if with_time else f"{value:%Y-%m-%d}"
+    if isinstance(value, timedelta):
+        return length(value)
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.2f}"
-    return _printable(_text(value))
+    return printable(_text(value))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text without anything that a terminal would obey."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -186,11 +327,13 @@ def _text(value: Any) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """Return a value as JSON has it; times are in UTC and say so."""
+    """Return a value as JSON has it; times say how far from UTC they are, lengths of time are in seconds."""
     if value is None or type(value) in (str, int, bool):  # what most values are
         return value
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).isoformat() if value.tzinfo else f"{value.isoformat()}+00:00"
+        return value.isoformat() if value.tzinfo else f"{value.isoformat()}+00:00"
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, Decimal):
         return (
             int(value)

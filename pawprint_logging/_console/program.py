@@ -87,8 +87,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 def _connection_options() -> list[click.Parameter]:
     db_text = (
-        "Database, as a URI, keyword string or embedded:DIRECTORY. A password is better left to the variable or the file: "
-        "other users of the machine can read a command's arguments.  [env var: PAWPRINT_DB]"
+        "Database, as a URI, keyword string or embedded:DIRECTORY. A password is better left to the variable or the "
+        "file: other users of the machine can read a command's arguments.  [env var: PAWPRINT_DB]"
     )
     texts = {
         "dotfile": ("FILE", "JSON file with the tracker's options.  [env var: PAWPRINT_DOTFILE]"),
@@ -110,8 +110,8 @@ def _traceback_option() -> click.Parameter:
     PROGRAM,
     params=[*_connection_options(), _traceback_option()],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="--dotfile, --db and --table may stand before or after the command. What is passed wins over the file, and the file over the "
-    "variables.",
+    epilog="--dotfile, --db and --table may stand before or after the command. "
+    "What is passed wins over the file, and the file over the variables.",
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 def program() -> None:

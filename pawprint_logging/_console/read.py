@@ -1,19 +1,21 @@
-"""`read`, `count`, `sum`, `average`, `minimum`, `maximum`."""
+"""`read`, `count`, `sum`, `average`, `minimum`, `maximum`, `top`, `catalogue`, `create-views`."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._database.reading.series import LIMIT
+from .._database.reading.times import moment_of, zone_of
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
-from . import plot
+from . import answer
 from .conditions import parse, resolution_option, span_options, where_option
-from .output import Format, format_option, frame_rows, note, show
+from .output import Format, format_option, note, percent, printable, show
+from .plan import declared_by, differences
 from .program import State, command
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _OF = {
     type=click.IntRange(min=0),
     help="Rows at most; 0: all. Default: 1000 in a table, all as csv and json.",
 )
+@answer.output_option
 @format_option
 def read(
     state: State,
@@ -45,8 +48,10 @@ def read(
     where: tuple[str, ...],
     start: str | None,
     end: str | None,
+    tz: str,
     limit: int | None,
     style: Format | None,
+    output: str | None,
 ) -> None:
     """Print rows, oldest first.
 
@@ -54,16 +59,26 @@ def read(
     one object a line. Times are in UTC.
     """
     given = parse(where)
+    answer.check_output(output, pictures=False)
+    zone = zone_of(tz)
+    times = {
+        modifier: moment_of(value, name=name, zone=zone)
+        for modifier, name, value in (("gte", "--since", start), ("lte", "--until", end))
+        if value is not None
+    }
     tracker = state.connect("read")
-    if start is not None:
-        given[f"{tracker.timestamp_field}__gte"] = start
-    if end is not None:
-        given[f"{tracker.timestamp_field}__lte"] = end
+    given |= {f"{tracker.timestamp_field}__{modifier}": moment for modifier, moment in times.items()}
     rows = tracker.iter_rows(*fields, **given)
     try:
         first = next(rows, None)
         names = list(first) if first is not None else list(fields) or _columns(tracker)
-        show(names, rows if first is None else itertools.chain([first], rows), style, limit=limit)
+        if first is None:
+            answer.hint(tracker, given, fields=fields)
+        found = rows if first is None else itertools.chain([first], rows)
+        if output is not None:
+            answer.save_rows(output, names, itertools.islice(found, limit) if limit else found)
+        if output is None or style is not None:
+            show(names, found, style, limit=limit)
     finally:
         rows.close()  # type: ignore[attr-defined]
 
@@ -80,14 +95,19 @@ def _columns(tracker: Tracker) -> list[str]:
 def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands that return a series of time."""
     for option in (  # the last comes first in the help
-        click.option(
-            "--output",
-            metavar="FILE.png",
-            type=click.Path(dir_okay=False),
-            help="Draw it into a file; needs the extra [plot].",
-        ),
+        answer.output_option,
         click.option("--plot", "with_plot", is_flag=True, help="Draw it here, instead of printing the numbers."),
         format_option,
+        click.option("--fill", is_flag=True, help="Also stretches of time without events."),
+        click.option(
+            "--limit",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=LIMIT,
+            show_default=True,
+            help="Values of --by that are told apart, the most frequent ones.",
+        ),
+        click.option("--by", metavar="FIELD", help="Split by this field."),
         resolution_option,
         span_options,
         where_option,
@@ -98,27 +118,18 @@ def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _series(state: State, name: str, field: str, options: dict[str, Any]) -> None:
     given = parse(options["where"])
-    if options["output"] is not None:
-        plot.check_output(options["output"])
+    answer.check_output(options["output"])
     resolution = options["resolution"]
     tracker = state.connect("read")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        frame: pd.DataFrame = getattr(tracker, name)(
-            field, resolution=resolution, start=options["start"], end=options["end"], **given
-        )
-    for each in caught:
-        note(str(each.message))
+    arguments = {key: options[key] for key in ("resolution", "start", "end", "by", "limit", "fill", "tz")}
+    with answer.warnings_as_notes():
+        frame: pd.DataFrame = getattr(tracker, name)(field, **arguments, **given)
+    by = options["by"]
     title = f"{name} per {resolution}" if name == "count" and field == "*" else f"{name} of {field} per {resolution}"
-    title = ", ".join([title, *options["where"]])
-    names, rows = frame_rows(frame)
-    if options["output"] is not None:
-        plot.save(options["output"], frame, title)
-        note(f"wrote {options['output']}")
-    if options["with_plot"]:
-        plot.draw(plot.lines_of(frame), title, resolution)
-    elif options["output"] is None or options["style"] is not None:
-        show(names, rows, options["style"], limit=0, resolution=resolution)
+    title = ", ".join([title, *([f"by {by}"] if by else []), *options["where"]])
+    if frame.empty:
+        answer.hint(tracker, given, fields=[*([] if field == "*" else [field]), *([by] if by else [])])
+    answer.give(frame, options, title=title, resolution=resolution)
 
 
 @command("count")
@@ -145,3 +156,67 @@ def _add(name: str) -> None:
 
 for _name in _OF:
     _add(_name)
+
+
+@command("top")
+@click.argument("field", required=False)
+@where_option
+@span_options
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="Values.")
+@format_option
+@answer.output_option
+def top(state: State, *, field: str | None, **options: Any) -> None:
+    """Print the most frequent values of a FIELD, by default of the event's name."""
+    given = parse(options["where"])
+    answer.check_output(options["output"])
+    zone = zone_of(options["tz"])
+    tracker = state.connect("read")
+    field = field or tracker.event_field
+    with answer.warnings_as_notes():
+        frame = tracker.top(field, limit=options["limit"], **_span(options, zone), **given)
+    if frame.empty:
+        answer.hint(tracker, given, fields=[field])
+    answer.give(frame, options, title=", ".join([f"top {field}", *options["where"]]), bar="count")
+
+
+@command("catalogue")
+@span_options
+@click.option("--plan", metavar="MODULE", help="Hold the table against the Event classes of a module; 1 if it differs.")
+@format_option
+@answer.output_option
+def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
+    """Print what is in the table: events, their fields, of which types, and since when."""
+    answer.check_output(options["output"], pictures=False)
+    zone = zone_of(options["tz"])
+    planned = None if plan is None else declared_by(plan)
+    tracker = state.connect("read")
+    with answer.warnings_as_notes():
+        frame = tracker.catalogue(**_span(options, zone))
+    if planned is not None:
+        found = differences(frame, planned, tracker)
+        for sentence in found or ["the table is as the plan has it"]:
+            click.echo(printable(sentence))
+        return 1 if found else 0
+    if frame.attrs.get("sampled"):
+        note(f"this is what a sample of {frame.attrs['rows']:,} events has")
+    answer.give(frame, options, title="catalogue", shapes={"share": percent})
+    return 0
+
+
+@command("create-views")
+@click.option("--prefix", metavar="TEXT", help="Beginning of the views' names. Default: the table's name and _.")
+def create_views(state: State, prefix: str | None) -> None:
+    """Create a view for each event, with a typed column for each of its fields; run again, they follow new fields."""
+    names = state.connect("create").create_views(prefix=prefix)
+    for name in names:
+        click.echo(printable(name))
+    note(f"{len(names)} view{'' if len(names) == 1 else 's'}")
+
+
+def _span(options: dict[str, Any], zone: str) -> dict[str, Any]:
+    """Return the moments that --since and --until name, for methods without a zone of their own."""
+    return {
+        name: moment_of(options[name], name=option, zone=zone)
+        for name, option in (("start", "--since"), ("end", "--until"))
+        if options[name] is not None
+    }

@@ -52,7 +52,7 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
                 "make it with pawprint-logging create-table --if-not-exists"
             )
     result = _with_progress(tracker, files, even_old=even_old, uncommitted=uncommitted)
-    click.echo(_summary(result))
+    click.echo(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
         note(f"the rejected lines are in {', '.join(rejected)}: mend them or the table, and replay that file")
@@ -75,7 +75,8 @@ def _with_progress(tracker: Tracker, files: tuple[Path, ...], *, even_old: bool,
         )
 
 
-def _summary(result: Replayed) -> str:
+def summary(result: Replayed) -> str:
+    """Return what became of the lines."""
     why = ", ".join(
         f"{number} {reason}" for reason, number in sorted(result.reasons.items(), key=lambda item: -item[1])
     )

@@ -1,14 +1,18 @@
-"""`sessions`, `engagement`, `funnel`, `retention`."""
+"""`sessions`, `engagement`, `funnel`, `retention`, `paths`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from .._database.reading.times import duration_of
+from ..errors import ConfigurationError
 from ..statistics import Statistics
-from .conditions import parse, where_option
-from .output import Format, format_option, frame_rows, show
+from . import answer
+from .conditions import parse, span_options, where_option
+from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
 _PERIODS = ("hour", "day", "week", "month", "quarter", "year")
@@ -27,19 +31,24 @@ _clean_option = click.option("--clean", is_flag=True, help="Compute everything a
     help="Rows to print at most; 0: all. Default: 1000 in a table, all as csv and json.",
 )
 @format_option
-def sessions(state: State, *, duration: float, clean: bool, limit: int | None, style: Format | None) -> None:
+@answer.output_option
+def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> None:
     """Bring the sessions of all users up to date, and print them.
 
     They are kept in a table beside the events, TABLE__sessions; only what is new is computed.
     """
+    answer.check_output(options["output"])
     statistics = Statistics(state.connect("derive"))
-    statistics.sessions(duration=duration, clean=clean)
-    _show(statistics, "sessions", limit, style, resolution="second")
+    with answer.warnings_as_notes():
+        statistics.sessions(duration=duration, clean=clean)
+    _show(statistics, "sessions", options)
 
 
 @command("engagement")
 @_clean_option
-@click.option("--start", metavar="DAY", help="First day of the table. Default: the first day with an event.")
+@click.option(
+    "--since", "--start", "start", metavar="DAY", help="First day of the table. Default: the first with an event."
+)
 @click.option(
     "--min-sessions",
     metavar="N",
@@ -55,54 +64,170 @@ def sessions(state: State, *, duration: float, clean: bool, limit: int | None, s
     help="Rows to print at most; 0: all. Default: 1000 in a table, all as csv and json.",
 )
 @format_option
-def engagement(
-    state: State, *, clean: bool, start: str | None, min_sessions: int, limit: int | None, style: Format | None
-) -> None:
+@answer.output_option
+def engagement(state: State, *, clean: bool, start: str | None, min_sessions: int, **options: Any) -> None:
     """Print how many users were active, day by day.
 
     On the day (dau), in the 7 (wau) and in the 30 days (mau) that end with it; engagement is dau/mau. They are kept in
     a table beside the events, TABLE__engagement; only what is new is computed.
     """
+    answer.check_output(options["output"])
     statistics = Statistics(state.connect("derive"))
-    statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
-    _show(statistics, "engagement", limit, style, resolution="day")
+    with answer.warnings_as_notes():
+        statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
+    _show(statistics, "engagement", options)
 
 
-def _show(statistics: Statistics, name: str, limit: int | None, style: Format | None, *, resolution: str) -> None:
+def _show(statistics: Statistics, name: str, options: dict[str, Any]) -> None:
     with statistics[name] as tracker:
-        names, rows = frame_rows(tracker.read())
-    show(names, rows, style, limit=limit, resolution=resolution)
+        frame = tracker.read()
+    limit = options["limit"]
+    if limit is None and options["output"] is None and chosen(options["style"]) == "table" and len(frame) > TABLE_ROWS:
+        note(f"these are the first {TABLE_ROWS:,} rows; pass --limit 0 for all of them")
+        limit = TABLE_ROWS
+    attributes = dict(frame.attrs)
+    frame = frame.head(limit) if limit else frame
+    frame.attrs.update(attributes)
+    shapes = {"duration": minutes, "engagement": percent, "engagement_active": percent}
+    answer.give(frame, options, title=name, resolution="second" if name == "sessions" else "day", shapes=shapes)
+
+
+def statistics_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the questions that are asked of users."""
+    for option in (  # the last comes first in the help
+        answer.output_option,
+        format_option,
+        click.option(
+            "--users",
+            metavar="TABLE.COLUMN",
+            help="Ids in another table, whose columns are conditions then: --where user__plan=pro.",
+        ),
+        span_options,
+        where_option,
+    ):
+        function = option(function)
+    return function
+
+
+def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> tuple[Statistics, dict[str, Any]]:
+    """Return the statistics that the options name, and the conditions with the span of time."""
+    given = parse(options["where"])
+    answer.check_output(options["output"])
+    tracker = state.connect("derive")
+    statistics = Statistics(tracker, tz=options["tz"], week_start=week_start, users=options["users"])
+    return statistics, {"start": options["start"], "end": options["end"], **given}
+
+
+def _step(text: str) -> Any:
+    """Return a step, its name, and behind it the conditions in brackets: ``signup[metadata__plan=pro]``."""
+    name, bracket, conditions = text.partition("[")
+    if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
+        return text
+    return name, parse([conditions[:-1]])
+
+
+def _title(name: str, options: dict[str, Any]) -> str:
+    return ", ".join([name, *options["where"]])
 
 
 @command("funnel")
 @click.argument("steps", nargs=-1, required=True)
-@click.option("--within", type=float, metavar="MINUTES", help="Time from the first step to the last. Default: any.")
-@where_option
-@format_option
+@click.option("--within", metavar="TIME", help="From the first step to the last: minutes, or as in 7d. Default: any.")
+@click.option("--by", metavar="FIELD", help="Split by this field of the first step.")
+@click.option("--unit", metavar="FIELD", help="Count this instead of users, such as metadata__org.")
+@statistics_options
 def funnel(
-    state: State, steps: tuple[str, ...], within: float | None, where: tuple[str, ...], style: Format | None
+    state: State, *, steps: tuple[str, ...], within: str | None, by: str | None, unit: str | None, **options: Any
 ) -> None:
     """Print how many users came to each step.
 
-    STEPS are names of events in their order, as in: funnel signup purchase.
+    STEPS are names of events in their order, as in: funnel signup purchase. A condition for one of them is in brackets:
+    'signup[metadata__plan=pro]'. As csv and json, median_time is in seconds.
     """
-    given: dict[str, Any] = parse(where)
-    names, rows = frame_rows(Statistics(state.connect("derive")).funnel(*steps, within=within, **given))
-    show(names, rows, style, limit=0)
+    statistics, given = _ask(state, options)
+    asked = [_step(each) for each in steps]
+    with answer.warnings_as_notes():
+        frame = statistics.funnel(*asked, within=_within(within), by=by, unit=unit, **given)
+    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+    if frame.empty or not frame["users"].iloc[-1]:
+        answer.hint(statistics.tracker, conditions, fields=[each for each in (by, unit) if each])
+    shapes = {"conversion": percent, "step_conversion": percent}
+    title = _title(" → ".join(each if isinstance(each, str) else each[0] for each in asked), options)
+    answer.give(frame, options, title=title, shapes=shapes, bar="users")
+
+
+def _within(text: str | None) -> Any:
+    if text is None:
+        return None
+    length = duration_of(text)
+    try:
+        return float(text) if length is None else length
+    except ValueError:
+        raise ConfigurationError(f'--within must be a number of minutes, or as in "7d", "12h", not {text!r}') from None
 
 
 @command("retention")
 @click.option(
-    "--period", type=click.Choice(_PERIODS), default="week", show_default=True, help="Stretch of time, in UTC."
+    "--period", type=click.Choice(_PERIODS), default="week", show_default=True, help="Stretch of time, in that zone."
 )
-@where_option
-@format_option
-def retention(state: State, period: str, where: tuple[str, ...], style: Format | None) -> None:
+@click.option("--first", metavar="EVENT", multiple=True, help="Event that puts its user in a cohort. Default: any.")
+@click.option("--back", metavar="EVENT", multiple=True, help="Event that counts as a return. Default: any.")
+@click.option("--rolling", is_flag=True, help="Count a user as back who came then or later.")
+@click.option("--week-start", metavar="DAY", default="monday", show_default=True, help="First day of a week.")
+@statistics_options
+def retention(
+    state: State,
+    *,
+    period: str,
+    first: tuple[str, ...],
+    back: tuple[str, ...],
+    rolling: bool,
+    week_start: str,
+    **options: Any,
+) -> None:
     """Print how many users came back.
 
     A row is a cohort: those who first came in that period. Column 0 is its size, column 1 how many of them came in the
-        next period.
+    next period: on a terminal as a percentage of the cohort.
     """
-    given: dict[str, Any] = parse(where)
-    names, rows = frame_rows(Statistics(state.connect("derive")).retention(period, **given))
-    show(names, rows, style, limit=0, resolution=period)
+    statistics, given = _ask(state, options, week_start)
+    with answer.warnings_as_notes():
+        frame = statistics.retention(
+            period,
+            first=[_step(each) for each in first] or None,
+            back=[_step(each) for each in back] or None,
+            rolling=rolling,
+            **given,
+        )
+    if frame.empty:
+        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+        answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
+    if options["output"] is None and chosen(options["style"]) in ("table", "markdown"):
+        frame = frame.copy()
+        sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
+        for column in frame.columns[1:]:
+            frame[column] = [
+                None if number != number else percent(number / whole if whole else 0)
+                for number, whole in zip(frame[column].astype(object).fillna(float("nan")), sizes, strict=True)
+            ]
+        frame = frame.rename(columns={0: "users"})
+    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
+
+
+@command("paths")
+@click.option("--after", metavar="EVENT", help="Where paths begin. Default: with a user's first event.")
+@click.option("--before", metavar="EVENT", help="Where they end.")
+@click.option("--depth", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Steps.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="Ways per step.")
+@statistics_options
+def paths(state: State, *, after: str | None, before: str | None, depth: int, limit: int, **options: Any) -> None:
+    """Print what users did next, step by step; nothing as the next event: nothing more."""
+    statistics, given = _ask(state, options)
+    ends = {"after": after and _step(after), "before": before and _step(before)}
+    with answer.warnings_as_notes():
+        frame = statistics.paths(**ends, depth=depth, limit=limit, **given)
+    if frame.empty:
+        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+        events = [each.partition("[")[0] for each in (after, before) if each]
+        answer.hint(statistics.tracker, conditions, events=events)
+    answer.give(frame, options, title=_title("paths", options), bar="users")

@@ -1,4 +1,4 @@
-"""One batch until it is settled: attempts, giving up, and the fallback. It knows of no thread, and not when it is called.
+"""One batch until it is settled: attempts, giving up, and the fallback. It knows of no thread, and of no time.
 
 Whatever is interrupted goes on where it stopped: a batch is open until it is counted, its verdict stands before
 anything of it is carried out, and a cursor says how many of its rows were put on the fallback.

@@ -86,9 +86,9 @@ class Queue:
         return len(self.rows) < self._max_rows and self.bytes_in - self.bytes_out < self._max_bytes
 
     def fill(self, batch: Batch, limit: int) -> None:
-        """Move the first rows into an empty batch that is registered as open; so many rows, and MAX_BATCH_BYTES, at most.
+        """Move the first rows into an empty batch that is registered as open; `limit` rows or MAX_BATCH_BYTES at most.
 
-        The rows move by one call of C code: no signal handler, and no other thread, finds one in both places or in none.
+        They move by one call of C code: no signal handler, and no other thread, finds one in both places or in none.
         """
         rows = self.rows
         with suppress(IndexError):  # a fork inside a signal handler: in the child, nothing is left of the parent's rows

@@ -25,6 +25,7 @@ from .._failure import Failure
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .backoff import Backoff
+from .rejects import Rejects
 from .writer import begin_within
 
 #: lines in one transaction
@@ -143,11 +144,11 @@ def _require_ledger(session: Session, tracker: Tracker, table_name: str) -> None
 def _replay_file(
     session: Session, rules: _Rules, path: Path, result: Replayed, progress: Callable[[int], object] | None
 ) -> None:
-    rejects = _Rejects(path, result)
+    rejects = Rejects(path, result)
     for size, raw_lines in _chunks(path):
         lines: dict[uuid.UUID, _Line] = {}
         for raw in raw_lines:
-            for part in _parts(raw):
+            for part in parts(raw):
                 parsed = _parse(part, rules)
                 if isinstance(parsed, str):
                     rejects.add(part, parsed)
@@ -177,7 +178,7 @@ def _chunks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             yield sum(map(len, lines)), lines
 
 
-def _parts(raw: bytes) -> Sequence[bytes]:
+def parts(raw: bytes) -> Sequence[bytes]:
     """Return a line; or two, if a process wrote it behind what another had left torn.
 
     A JSON text inside an event cannot be taken for one: more follows it than its end.
@@ -313,34 +314,3 @@ class _RefusedError(Exception):
     def __init__(self, refused: dict[uuid.UUID, Failure]) -> None:
         super().__init__(len(refused))
         self.refused = refused
-
-
-class _Rejects:
-    """The `.rejected` file beside a fallback file."""
-
-    def __init__(self, path: Path, result: Replayed) -> None:
-        self._path = path.with_name(path.name + ".rejected")
-        self._result = result
-        self._new: list[bytes] = []
-        # what an earlier run left there is not added again
-        self._known = set(self._path.read_bytes().splitlines()) if self._path.exists() else set()
-
-    def add(self, raw: bytes, reason: str) -> None:
-        self._result.rejected += 1
-        self._result.reasons[reason] = self._result.reasons.get(reason, 0) + 1
-        line = raw.rstrip(b"\r\n")
-        if line not in self._known:
-            self._known.add(line)
-            self._new.append(line + b"\n")
-
-    def save(self) -> None:
-        if self._new:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "ab") as file:
-                size = os.fstat(descriptor).st_size
-                if (
-                    size and os.pread(descriptor, 1, size - 1) != b"\n"
-                ):  # an earlier run was killed in the middle of a line
-                    file.write(b"\n")
-                file.writelines(self._new)
-            self._new = []

@@ -246,7 +246,8 @@ class Worker:
         except BaseException as error:
             self._start_at = now + _START_AGAIN
             with self.account.lock:
-                if run is not None and self._run is run:  # a thread that starts all the same finds that it is not meant
+                # a thread that starts all the same finds that it is not meant; one that has begun goes on
+                if run is not None and self._run is run and run.thread is None:
                     self._turn_to(State.IDLE)
             if run is None or not isinstance(error, RuntimeError):  # a signal handler's, and meant for the application
                 raise
@@ -511,7 +512,9 @@ class Worker:
         # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what
         # that logs must not be lost. User code of which we know is silenced where it is called.
         guard.is_own_thread = True
-        run.thread = native.get_ident()
+        with self.account.lock:
+            if self._run is run:
+                run.thread = native.get_ident()
         while self._run is run:
             try:
                 if not self._step(run):
@@ -749,7 +752,10 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent. A later row opens it again."""
+        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent.
+
+        A later row opens it again.
+        """
         self._wind_down(State.CLOSED)
 
     def retire(self) -> None:
@@ -757,7 +763,10 @@ class Worker:
         self._wind_down(State.INLINE)
 
     def abandon(self) -> None:
-        """Write what waits and end the thread, since nobody holds the owner any more. Takes no lock, waits for nothing."""
+        """Write what waits and end the thread, since nobody holds the owner any more.
+
+        Takes no lock, and waits for nothing.
+        """
         self._is_abandoned = True
         if (run := self._run) is not None:
             run.nudge()

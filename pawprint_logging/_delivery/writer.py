@@ -132,6 +132,10 @@ class Writer:
                 why = failure(error)  # the table could not be made
                 return self._refuse(batch, why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
+        return self._write(session, connection, batch, store, one_by_one=one_by_one)
+
+    def _write(self, session: Session, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
+        """Make an attempt, and another one where the first has told how."""
         has_made = False
         while not batch.is_withdrawn:
             flow = Flow(uses_insert=self._usable.needs_insert)
@@ -151,24 +155,31 @@ class Writer:
                 has_made = True
                 if partitions.make_missing(session, self._table, batch.rows):
                     continue
-            if why.meaning == "transient":
-                if why.sqlstate == "25006":  # a standby: look for the primary
-                    session.discard()
-                batch.troubles += flow.has_begun and not why.lost
-                return self._again(why)
-            # of an INSERT nobody knows whether a row is at fault, but for a table that is not there
-            if not one_by_one and (
-                why.meaning == "row" or flow.has_begun or (flow.uses_insert and why.sqlstate != "42P01")
-            ):
-                one_by_one = True
-            elif not one_by_one and len({row[0] for row in batch.rows}) > 1:
-                one_by_one = True  # rows that name other columns may be fine
-            elif why.sqlstate == "42P01" and self._create is not None and not self._must_create:
-                self._must_create = True  # dropped since it was made
-                return self._again(why)
-            else:
-                return self._refuse(batch, why)
+            if one_by_one or not self._may_be_a_row(why, flow, batch):
+                return self._failed(session, batch, why, flow)
+            one_by_one = True
         return Outcome(retry=WITHDRAWN)
+
+    @staticmethod
+    def _may_be_a_row(why: Failure, flow: Flow, batch: Batch) -> bool:
+        """Return whether some rows may be at fault, so that it is worth looking for them."""
+        if why.meaning == "transient":
+            return False
+        # of an INSERT nobody knows whether a row is at fault, but for a table that is not there
+        at_fault = why.meaning == "row" or flow.has_begun or (flow.uses_insert and why.sqlstate != "42P01")
+        return at_fault or len({row[0] for row in batch.rows}) > 1  # those that name other columns may be fine
+
+    def _failed(self, session: Session, batch: Batch, why: Failure, flow: Flow) -> Outcome:
+        """Return what follows from a failure that is no row's."""
+        if why.meaning == "transient":
+            if why.sqlstate == "25006":  # a standby: look for the primary
+                session.discard()
+            batch.troubles += flow.has_begun and not why.lost
+            return self._again(why)
+        if why.sqlstate == "42P01" and self._create is not None and not self._must_create:
+            self._must_create = True  # dropped since it was made
+            return self._again(why)
+        return self._refuse(batch, why)
 
     def interrupt(self) -> None:
         """End a wait on the database; see `Table`."""

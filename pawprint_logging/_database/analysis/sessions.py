@@ -132,7 +132,8 @@ def _user_by_user(events: Events, wanted: str) -> str:
             GROUP BY grouped
         ) AS one_user
         CROSS JOIN LATERAL unnest(
-            firsts, lasts[2:] || one_user.last, numbers, numbers[2:] || total + 1, (string_to_array(%s || names, %s))[2:]
+            firsts, lasts[2:] || one_user.last, numbers, numbers[2:] || total + 1,
+            (string_to_array(%s || names, %s))[2:]
         ) AS piece (first, last, number, past, names)
     """
 

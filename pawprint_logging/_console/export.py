@@ -1,0 +1,52 @@
+"""`export USER`: all rows of one user."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from .output import csv_line, json_line, note
+from .program import State, command
+
+
+@command("export")
+@click.argument("user")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["json", "csv"]),
+    help="Default: what the name of --output ends with, else json: one object a line.",
+)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write into this file.")
+def export(state: State, user: str, style: Literal["json", "csv"] | None, output: Path | None) -> None:
+    """Hand out all rows of a user, in order of time."""
+    tracker = state.connect("read")
+    rows = tracker.export_user(user)
+    first = next(rows, None)  # an error comes before the file is made
+    if first is None:
+        note(f"no rows of this user in {tracker.table}")
+    if style is None:
+        style = "csv" if output is not None and output.suffix.lower() == ".csv" else "json"
+    # it is about a person: nobody else of the machine may read it
+    with (
+        (
+            open(output, "w", encoding="utf-8", newline="", opener=lambda path, flags: os.open(path, flags, 0o600))
+            if output is not None
+            else nullcontext()
+        ) as file,
+        redirect_stdout(file) if file is not None else nullcontext(),
+    ):
+        if first is None:
+            return
+        if style == "csv":
+            csv_line({name: name for name in first})
+        for row in itertools.chain([first], rows):
+            if style == "csv":
+                csv_line(row)
+            else:
+                click.echo(json_line(row))

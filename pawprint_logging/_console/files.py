@@ -1,0 +1,366 @@
+"""Files of events: CSV, JSON lines and Parquet, read one record after the other in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from .._nearest import did_you_mean
+from ..errors import ConfigurationError
+from .output import json_line
+
+#: what the end of a file's name says of it
+_KINDS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+#: how a compressed file begins: gzip, zip, zstd
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: characters in one field of CSV; a quote that is never closed would take the rest of the file
+_FIELD = 64 * 2**20
+#: rows of Parquet that are Python objects at a time
+_BATCH = 5_000
+
+# Text of CSV that JSON knows as a number, and so few digits that a double keeps them all.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?", re.ASCII)
+_NUMBER_CHARACTERS = 15
+# Seconds since 1970, or thousandths, millionths or billionths of them. Ten digits are a time since 2001; fewer are not
+# told from a date such as 20261125.
+_SINCE_1970 = re.compile(r"(\d{10}|\d{13}|\d{16}|\d{19})(\.\d+)?", re.ASCII)
+_1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+#: one record: its line, its fields, or itself; name → value, or why it cannot be read; the bytes that are read with it
+Record = tuple[Any, "dict[str, Any] | str", int]
+
+
+_scan = json.JSONDecoder().raw_decode
+
+
+def _loads(line: str) -> Any:
+    """Do as `json.loads` does, in half its time for a line that begins with a value and ends after it."""
+    if line[:1] == "{":
+        value, end = _scan(line)
+        if line[end:].strip(" \t\r\n") == "":
+            return value
+    return json.loads(line)
+
+
+class Source:
+    """A file of JSON lines, one object each.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigurationError: its beginning is of another format.
+        OSError: it cannot be read.
+    """
+
+    #: the names of the fields; None where every record has its own
+    names: Sequence[str] | None = None
+    #: what a file of some of its records begins with
+    header = b""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        with path.open("rb") as file:
+            if file.read(1024).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
+                raise ConfigurationError(f"{path} is one JSON array: write one object a line, as jq -c '.[]' does")
+
+    def records(self) -> Iterator[Record]:
+        """Yield its records."""
+        with self.path.open("rb") as file:
+            file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
+            for line in file:
+                if line.isspace():
+                    continue
+                values: Any
+                try:
+                    values = _loads(line.decode())
+                except UnicodeDecodeError:
+                    values = "not UTF-8"
+                except (ValueError, RecursionError):
+                    values = "not JSON"
+                else:
+                    if type(values) is not dict:
+                        values = "no JSON object"
+                yield (line, values, len(line))
+
+    def line_of(self, raw: Any) -> bytes:
+        """Return a line for a file of the same format."""
+        return bytes(raw)
+
+
+class _Csv(Source):
+    def __init__(self, path: Path, delimiter: str) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        self._delimiter = delimiter
+        csv.field_size_limit(_FIELD)
+        with path.open("rb") as file:
+            first = next(csv.reader(_text(file), delimiter=delimiter), None)
+        if not first or not all(name.isprintable() for name in first):
+            raise ConfigurationError(f"{path} has no header: its first line must name its columns")
+        if twice := [name for name in first if name and first.count(name) > 1]:
+            raise ConfigurationError(f"{path} has two columns named {twice[0]!r}: rename one in its header")
+        self.names = first
+        self.header = self.line_of(first)
+
+    def records(self) -> Iterator[Record]:
+        names = self.names or ()
+        is_wanted = [bool(name) for name in names]  # the index that pandas writes has no name
+        with self.path.open("rb") as file:
+            reader = csv.reader(_text(file), delimiter=self._delimiter)
+            next(reader, None)
+            done = 0
+            while True:
+                values: Any
+                try:
+                    fields = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error:
+                    fields, values = [], "not CSV"
+                else:
+                    if not fields:
+                        continue
+                    if len(fields) != len(names):
+                        values = f"{len(fields)} fields, where the header has {len(names)}"
+                    elif not all(map(_is_text, fields)):
+                        values = "not UTF-8"
+                    else:
+                        values = {
+                            name: text for name, text, wanted in zip(names, fields, is_wanted, strict=True) if wanted
+                        }
+                place = file.tell()
+                yield (fields, values, place - done)
+                done = place
+
+    def line_of(self, raw: Any) -> bytes:
+        made = io.StringIO()
+        csv.writer(made, delimiter=self._delimiter, lineterminator="\n").writerow(raw)
+        return made.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _text(file: io.BufferedReader) -> Iterator[str]:
+    """Yield a file's lines; bytes that are no UTF-8 are lone surrogates."""
+    is_first = True
+    while line := file.readline():
+        if is_first:
+            line, is_first = line.removeprefix(_BYTE_ORDER_MARK), False
+        yield line.decode("utf-8", "surrogateescape")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Parquet(Source):
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow.lib
+            import pyarrow.parquet
+        except ImportError:
+            raise ImportError(f"{path} is Parquet, which pyarrow reads: pip install pyarrow") from None
+        self.path = path
+        self.size = path.stat().st_size
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                self.names = list(file.schema_arrow.names)
+        except pyarrow.lib.ArrowException:
+            raise ConfigurationError(f"{path} is no Parquet file, or is cut off") from None
+
+    def records(self) -> Iterator[Record]:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(self.path) as file:
+            each = self.size / max(1, file.metadata.num_rows)
+            read = 0
+            for batch in file.iter_batches(_BATCH):
+                columns = [
+                    # Python knows microseconds
+                    column.cast(pa.timestamp("us", column.type.tz), safe=False)
+                    if pa.types.is_timestamp(column.type)
+                    else column
+                    for column in batch.columns
+                ]
+                for row in zip(*(column.to_pylist() for column in columns), strict=True):
+                    values = {
+                        name: value for name, value in zip(self.names or (), row, strict=True) if value is not None
+                    }
+                    read += 1
+                    yield (values, dict(values), int(read * each) - int((read - 1) * each))
+
+    def line_of(self, raw: Any) -> bytes:
+        return f"{json_line(raw)}\n".encode()
+
+
+def source_of(path: Path) -> Source:
+    """Return what reads a file.
+
+    Raises:
+        ConfigurationError: it is of none of the formats, or its beginning cannot be read.
+        ImportError: it is Parquet, and pyarrow is not installed.
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(_COMPRESSED):
+        raise ConfigurationError(f"{path} is compressed: unpack it first")
+    named = path
+    while named.suffix == ".rejected":  # what an earlier import left aside
+        named = named.with_suffix("")
+    kind = _KINDS.get(named.suffix.lower())
+    if kind is None:
+        raise ConfigurationError(f"{path} is of no known format: name it {', '.join(_KINDS)}")
+    if kind == "parquet":
+        return Source(path) if named != path else _Parquet(path)
+    return Source(path) if kind == "json" else _Csv(path, "," if kind == "csv" else "\t")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which of a record's values go where.
+
+    Args:
+        columns: the table's columns, with whether each takes times.
+        json_field: the column that takes what is no column; None if the table has none.
+        renames: paths of fields, with the names that they get; an empty one leaves the field out.
+        constants: name → text, for every record.
+        is_text: whether all values are text, as those of CSV are.
+    """
+
+    columns: Mapping[str, bool]
+    json_field: str | None
+    renames: Sequence[tuple[str, str]] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
+    is_text: bool = False
+    #: the renamed fields that were there
+    found: set[str] = field(default_factory=set)
+    #: names that were seen, as far as they are needed for a hint
+    seen: set[str] = field(default_factory=set)
+
+    def row(self, values: dict[str, Any]) -> dict[str, Any] | str:
+        """Return column → value of a record, which it changes; or why there is none."""
+        if self.renames:
+            self._rename(values)
+        values.update(self.constants)
+        if self.is_text:
+            values = {name: value for name, value in values.items() if value != ""}
+        row: dict[str, Any] = {}
+        for name, is_time in self.columns.items():
+            if name in values:
+                value = values.pop(name)
+                row[name] = _moment(value) if is_time else value
+        others = {name: _typed(value) for name, value in values.items()} if self.is_text else values
+        json_field = self.json_field
+        if json_field is None:
+            if others:
+                return f"the table has neither a column {min(others)!r} nor one for what is no column"
+        elif json_field in row:
+            document = _document(row[json_field])
+            if type(document) is dict:
+                row[json_field] = {**others, **document} if others else document
+            elif others:
+                row[json_field] = others if document is None else {**others, json_field: document}
+            else:
+                row[json_field] = document
+        elif others:
+            row[json_field] = others
+        return row or "no field"
+
+    def _rename(self, values: dict[str, Any]) -> None:
+        taken = {}
+        # what is inside of another field is taken out before that is
+        for old, new in sorted(self.renames, key=lambda each: each[0].count("__"), reverse=True):
+            holder, name = _find(values, old)
+            if holder is None:
+                if len(self.seen) < 1000:
+                    self.seen.update(values)
+                continue
+            self.found.add(old)
+            taken[new] = holder.pop(name)
+        taken.pop("", None)
+        values.update(taken)
+
+    def check_names(self, names: Sequence[str] | None) -> None:
+        """Raise ConfigurationError for a rename of a field that no record had.
+
+        Args:
+            names: the names in the file's header, if it has one.
+        """
+        for old, _ in self.renames:
+            if names is not None and old not in names and old.partition("__")[0] not in names:
+                raise ConfigurationError(f"--rename: there is no field {old!r}{_hint(old, names)}")
+            if names is None and old not in self.found:
+                raise ConfigurationError(f"--rename: no record has a field {old!r}{_hint(old, sorted(self.seen))}")
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    return did_you_mean(name, names) or (f"; there are {', '.join(names[:20])}" if names else "")
+
+
+def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the dict that a field is in, and its name there; None if there is none."""
+    if path in values:
+        return values, path
+    name, separator, rest = path.partition("__")
+    inner = values.get(name) if separator else None
+    if isinstance(inner, str) and rest:
+        inner = _document(inner)
+        if isinstance(inner, dict):
+            values[name] = inner
+    return _find(inner, rest) if isinstance(inner, dict) and rest else (None, "")
+
+
+def _document(value: Any) -> Any:
+    """Return a value for the JSON column; of text that is an object in JSON, that object."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _typed(value: str) -> Any:
+    """Return text of CSV as the JSON value that it stands for without doubt."""
+    if len(value) <= _NUMBER_CHARACTERS and (match := _NUMBER.fullmatch(value)) is not None:
+        return int(value) if match[1] is None else float(value)
+    if value in ("true", "false"):
+        return value == "true"
+    return _document(value)
+
+
+def _moment(value: Any) -> Any:
+    """Return a value for a column of times; of a number since 1970, that moment."""
+    if type(value) is str and value[4:5] == "-":  # a date, as most are
+        return value
+    if type(value) not in (str, int, float):
+        return value
+    match = _SINCE_1970.fullmatch(value if type(value) is str else repr(value))
+    if match is None:
+        return value
+    unit = {10: 1_000_000, 13: 1_000, 16: 1, 19: 0.001}[len(match[1])]
+    number = int(match[1])
+    micros = number // 1000 if unit == 0.001 else number * int(unit)
+    return _1970 + timedelta(microseconds=micros + (round(float(match[2]) * unit) if match[2] else 0))

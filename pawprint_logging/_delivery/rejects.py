@@ -1,0 +1,54 @@
+"""The `.rejected` file beside a file whose lines go into the table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Counts(Protocol):
+    """What is counted of the lines that cannot be written."""
+
+    rejected: int
+    reasons: dict[str, int]
+
+
+class Rejects:
+    """The lines of one file that could not be written; they are added to a file beside it, each once.
+
+    Args:
+        path: the file.
+        counts: where rejected lines and their reasons are counted.
+        header: what a new `.rejected` file begins with, default nothing.
+    """
+
+    def __init__(self, path: Path, counts: Counts, *, header: bytes = b"") -> None:
+        self.path = path.with_name(path.name + ".rejected")
+        self._counts = counts
+        self._header = header
+        self._new: list[bytes] = []
+        # what an earlier run left there is not added again
+        self._known = set(self.path.read_bytes().splitlines()) if self.path.exists() else set()
+
+    def add(self, raw: bytes, reason: str) -> None:
+        """Count a line, and keep it for `save` unless it is there already."""
+        self._counts.rejected += 1
+        self._counts.reasons[reason] = self._counts.reasons.get(reason, 0) + 1
+        line = raw.rstrip(b"\r\n")
+        if line not in self._known:
+            self._known.add(line)
+            self._new.append(line + b"\n")
+
+    def save(self) -> None:
+        """Append what was added since the last call."""
+        if self._new:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "ab") as file:
+                size = os.fstat(descriptor).st_size
+                if not size:
+                    file.write(self._header)
+                elif os.pread(descriptor, 1, size - 1) != b"\n":  # an earlier run was killed in the middle of a line
+                    file.write(b"\n")
+                file.writelines(self._new)
+            self._new = []

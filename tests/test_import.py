@@ -1,0 +1,350 @@
+"""`pawprint-logging import`: files of events into the table, each row once, and what is refused set aside."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commandline import CommandLine, environment, one_line, program
+from support.shop import stored, value
+
+from pawprint_logging import Tracker
+from pawprint_logging._console.files import source_of
+
+ROWS = [
+    {"when": "2026-01-01T10:00:00+02:00", "user_id": "alice", "event": "signup", "plan": "pro", "n": 1},
+    {"when": "2026-01-02T10:00:00Z", "user_id": "bob", "event": "view", "plan": None, "n": 2},
+]
+NO_KEY = "pawprint-logging: without --dedupe-key, what is written is written once more if this is run again\n"
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], db: str) -> CommandLine:
+    """Runs commands on a table that is there."""
+    Tracker(db=db, table="events").create_table()
+    command_line = CommandLine(capsys)
+    command_line.options = ["--db", db, "--table", "events"]
+    return command_line
+
+
+def json_lines(path: Path, rows: Any) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def as_json(path: Path) -> Path:
+    return json_lines(path / "a.jsonl", ROWS)
+
+
+def as_csv(path: Path) -> Path:
+    with (path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+    return path / "a.csv"
+
+
+def as_parquet(path: Path) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), path / "a.parquet")
+    return path / "a.parquet"
+
+
+@pytest.mark.parametrize("write", [as_json, as_csv, as_parquet])
+def test_each_format_gives_the_same_rows(
+    cli: CommandLine, write: Callable[[Path], Path], tmp_path: Path, connection: Any
+) -> None:
+    path = write(tmp_path)
+
+    done = cli("import", str(path), "--rename", "when=timestamp")
+
+    assert (done.status, done.out) == (0, "2 written, 0 already there, 0 rejected\n"), done.err
+    assert done.err == NO_KEY
+    rows = stored(connection, "\"timestamp\"::text, user_id, event, metadata - 'plan', metadata->>'plan'")
+    assert rows == [
+        ("2026-01-01 08:00:00", "alice", "signup", {"n": 1}, "pro"),
+        ("2026-01-02 10:00:00", "bob", "view", {"n": 2}, None),
+    ]
+
+
+def test_a_time_of_parquet_is_one(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    moments = pyarrow.array([1_767_225_600_123_456_789, None], pyarrow.timestamp("ns"))
+    table = pyarrow.table({"timestamp": moments, "event": ["a", "b"], "amount": [1.5, None], "tags": [["x"], None]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+
+    assert cli("import", str(tmp_path / "a.parquet")).status == 0
+    assert stored(connection, "event, metadata") == [("a", {"amount": 1.5, "tags": ["x"]}), ("b", None)]
+    assert value(connection, "SELECT \"timestamp\"::text FROM events WHERE event = 'a'") == "2026-01-01 00:00:00.123456"
+
+
+def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
+    cli: CommandLine, tmp_path: Path, connection: Any
+) -> None:
+    path = json_lines(tmp_path / "a.ndjson", [{"event": "x", "secret": 1, "n": 2}, {"secret": 3}])
+
+    done = cli("import", str(path), "--set", "event=purchase", "--set", "shop=north", "--rename", "secret=")
+
+    assert done.status == 0
+    assert "2 rows have no timestamp" in done.err
+    assert stored(connection, "event, metadata") == [
+        ("purchase", {"n": 2, "shop": "north"}),
+        ("purchase", {"shop": "north"}),
+    ]
+
+
+def test_renames_reach_into_objects_and_two_may_change_places(
+    cli: CommandLine, tmp_path: Path, connection: Any
+) -> None:
+    path = json_lines(
+        tmp_path / "a.json", [{"event": "e", "kind": "k", "properties": {"who": "alice", "n": 1}, "b": 2}]
+    )
+
+    done = cli(
+        "import", str(path), "--rename", "properties=metadata", "--rename", "properties__who=user_id",
+        "--rename", "event=kind", "--rename", "kind=event",
+    )  # fmt: skip
+
+    assert done.status == 0
+    assert stored(connection) == [("alice", "k", {"n": 1, "b": 2, "kind": "e"})]
+
+
+@pytest.mark.parametrize(
+    "moment", ["1767225600", 1767225600, 1767225600000, 1767225600000000, 1767225600000000000, 1767225600.0]
+)
+def test_a_number_since_1970_is_a_time(cli: CommandLine, tmp_path: Path, connection: Any, moment: Any) -> None:
+    assert cli("import", str(json_lines(tmp_path / "a.jsonl", [{"timestamp": moment, "event": "e"}]))).status == 0
+    assert stored(connection, '"timestamp"::text') == [("2026-01-01 00:00:00",)]
+
+
+def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    fields = {
+        "a": "19.90", "b": "007", "c": "true", "d": '{"x": [1]}', "e": "{not json", "f": "", "g": "1e5",
+        "h": "12345678901234567890", "i": "a\nb", "j": "-3",
+    }  # fmt: skip
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["event", "user_id", *fields], ["e", "5", *fields.values()]])
+
+    assert cli("import", str(tmp_path / "a.csv")).status == 0
+    assert stored(connection) == [
+        ("5", "e", {"a": 19.9, "b": "007", "c": True, "d": {"x": [1]}, "e": "{not json", "g": "1e5",
+                    "h": "12345678901234567890", "i": "a\nb", "j": -3})
+    ]  # fmt: skip
+
+
+def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
+    cli: CommandLine, tmp_path: Path, connection: Any
+) -> None:
+    path = tmp_path / "a.jsonl"
+    good = [json.dumps({"event": f"e{number}"}) for number in range(50)]
+    bad = [json.dumps({"event": "x" * 65}), "{torn", "[1]", '"text"', "{}", json.dumps({"timestamp": "s3cret"})]
+    path.write_bytes("\n".join([*good[:20], *bad[:3], "", *good[20:], *bad[3:]]).encode() + b'\n{"event": "\xff"}\n')
+
+    first, again = cli("import", str(path)), cli("import", str(path))
+
+    assert first.status == again.status == 1
+    assert first.out.startswith("50 written, 0 already there, 7 rejected (2 no JSON object, ")
+    assert "s3cret" not in first.out + first.err
+    assert f"the rejected rows are in {path}.rejected" in first.err
+    rejected = Path(f"{path}.rejected").read_bytes().splitlines()
+    assert sorted(rejected) == sorted([*(line.encode() for line in bad), b'{"event": "\xff"}'])
+    assert value(connection, "SELECT count(DISTINCT event) FROM events") == 50
+
+
+def test_refused_rows_of_csv_can_be_mended_and_imported(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfevent,user_id,note\n%b,u,"two\nlines"\nok,v,\nshort\nx,\xff,y\n' % (b"x" * 65))
+
+    done = cli("import", str(path))
+
+    assert done.status == 1
+    assert done.out.startswith("1 written, 0 already there, 3 rejected")
+    left = Path(f"{path}.rejected")
+    lines = left.read_bytes().splitlines()
+    assert lines[0] == b"event,user_id,note"
+    assert set(lines[1:]) == {b"short", b"x,\xff,y", b"x" * 65 + b',u,"two', b'lines"'}
+    left.write_bytes(left.read_bytes().replace(b"x" * 65, b"mended"))
+    assert cli("import", str(left)).out.startswith("1 written")
+    assert stored(connection, "event, metadata") == [("ok", None), ("mended", {"note": "two\nlines"})]
+
+
+def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    rows = [{"event": "e", "id_there": number % 40} for number in range(50)] + [{"event": "x" * 65, "id_there": "bad"}]
+    path = json_lines(tmp_path / "a.jsonl", [*rows, {"event": "no key"}, {"event": "e", "id_there": [1]}])
+
+    first = cli("import", str(path), "--dedupe-key", "id_there")
+    again = cli("import", str(path), "--dedupe-key", "id_there")
+
+    assert first.out.startswith("41 written, 10 already there, 2 rejected")
+    assert "1 rows have no id_there, and are written once more" in first.err
+    assert again.out.startswith("1 written, 50 already there, 2 rejected")
+    assert len(Path(f"{path}.rejected").read_bytes().splitlines()) == 2
+    assert value(connection, "SELECT count(*) FROM events WHERE event = 'e'") == 40
+
+
+def test_killed_ten_times_and_run_again_each_row_is_there_once(
+    cli: CommandLine, db: str, tmp_path: Path, connection: Any
+) -> None:
+    number = 200_000
+    path = json_lines(
+        tmp_path / "a.jsonl", ({"event": "e", "user_id": "u", "uid": f"k{each}"} for each in range(number))
+    )
+    command = program("import", str(path), "--db", db, "--table", "events", "--dedupe-key", "uid")
+    begun = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%')"
+    kills = 0
+    for each in range(10):
+        before = value(connection, "SELECT count(*) FROM events")
+        running = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # after a commit of its own, or in the middle of a transaction, at another moment each time
+        question = begun if each % 2 else f"SELECT count(*) > {before} FROM events"
+        while not value(connection, question) and running.poll() is None:
+            time.sleep(0.005)
+        time.sleep(0.005 * each)
+        kills += running.poll() is None
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+
+    done = cli("import", str(path), "--dedupe-key", "uid")
+
+    assert kills >= 8
+    assert done.status == 0
+    assert value(connection, "SELECT count(*) FROM events") == number
+    assert value(connection, "SELECT count(DISTINCT metadata->>'uid') FROM events") == number
+
+
+def test_partitions_are_made_for_what_is_old(cli: CommandLine, db: str, tmp_path: Path, connection: Any) -> None:
+    cli.options[-1] = "parts"
+    with Tracker(db=db, table="parts") as tracker:
+        tracker.create_table(partition_by="month")
+    days = [value(connection, f"SELECT (now() - interval '{number} days')::text") for number in range(0, 300, 3)]
+    rows = [{"timestamp": day, "event": "e", "k": place} for place, day in enumerate(days)]
+    path = json_lines(tmp_path / "a.jsonl", [*rows, {"timestamp": "1999-01-01", "event": "too old", "k": "old"}])
+
+    for arguments in ([], ["--dedupe-key", "k"]):
+        done = cli("import", str(path), *arguments)
+        assert done.out.startswith("100 written, 0 already there, 1 rejected"), done.err
+
+
+def test_columns_are_those_of_the_table_itself(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            'CREATE TABLE own (at TIMESTAMPTZ, "we ""ird" TEXT, tags TEXT[], event TEXT CHECK (event <> \'no\'))'
+        )
+    cli.options[-1] = "own"
+    good = {"at": 1767225600, 'we "ird': "x", "tags": ["a", 'b"']}
+    path = json_lines(tmp_path / "a.jsonl", [good, {"other": 1}, {"event": "no"}])
+
+    assert cli("import", str(path)).out.startswith("1 written, 0 already there, 2 rejected")
+    assert value(connection, 'SELECT "we ""ird" FROM own WHERE tags[2] = \'b"\'') == "x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"; DROP TABLE events; --', "'); DROP TABLE events; --", "\\.", "\\N", "%s%(a)s", "\x00", "\ud800", "a\tb\nc"],
+)
+def test_hostile_names_and_values_are_values(cli: CommandLine, tmp_path: Path, connection: Any, text: str) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"event": text, "user_id": text, text: text, "k": text}])
+
+    arguments = ["--set", "note=" + text.replace("\x00", "").encode(errors="ignore").decode()]
+    done = cli("import", str(path), "--dedupe-key", "k", *arguments)
+
+    clean = text.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    assert done.status == 0, done.err
+    ((user, event, document),) = stored(connection)
+    assert (user, event, document["k"], document[clean]) == (clean, clean, clean, clean)
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    good = json_lines(tmp_path / "a.jsonl", ROWS)
+    array = tmp_path / "b.json"
+    array.write_text(json.dumps(ROWS))
+    packed = tmp_path / "c.jsonl"
+    packed.write_bytes(b"\x1f\x8b\x08\x00")
+    (tmp_path / "d.csv").write_text("a,a\n1,2\n")
+    (tmp_path / "e.csv").write_text("")
+    (tmp_path / "f.txt").write_text("a\n")
+    one_line(cli("import", str(good), str(array)), "one JSON array", "jq -c")
+    one_line(cli("import", str(good), str(packed)), "compressed")
+    one_line(cli("import", str(good), str(tmp_path / "d.csv")), "two columns named 'a'")
+    one_line(cli("import", str(good), str(tmp_path / "e.csv")), "no header")
+    one_line(cli("import", str(good), str(tmp_path / "f.txt")), "no known format", ".csv")
+    one_line(cli("import", str(good), str(tmp_path / "none.csv")), "No such file")
+    one_line(cli("import", str(good), "--rename", "when"), "--rename takes two sides", status=2)
+    one_line(cli("import", str(good), "--set", "=x"), "--set takes two sides", status=2)
+    one_line(cli("import", str(good), "--rename", "a=x", "--rename", "b=x"), "'x' twice", status=2)
+    assert (
+        "no record has a field 'wen'; did you mean 'when'?" in cli("import", str(good), "--rename", "wen=timestamp").err
+    )
+    (tmp_path / "g.csv").write_text("when,event\n1,2\n")
+    assert "did you mean 'when'" in cli("import", str(tmp_path / "g.csv"), "--rename", "wen=timestamp").err
+    assert "no row has a field 'uid'" in cli("import", str(good), "--dedupe-key", "uid").err
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events")
+        assert cursor.fetchone() == (0,)
+
+
+def test_a_missing_table_and_a_missing_ledger_are_said(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"event": "e", "k": 1}])
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE bare (event TEXT, metadata JSONB)")
+    cli.options[-1] = "bare"
+    one_line(cli("import", str(path), "--dedupe-key", "k"), "--dedupe-key needs the ledger", "create")
+    cli.options[-1] = "nowhere"
+    one_line(cli("import", str(path)), "there is no table nowhere")
+
+
+def test_a_recipe_for_each_export(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    moment = "2026-01-01 10:00:00"
+    properties = {"plan": "pro"}
+    recipes: dict[str, tuple[list[str], dict[str, Any]]] = {
+        "PostHog": (
+            ["--rename", "distinct_id=user_id", "--rename", "properties=metadata", "--dedupe-key", "uuid"],
+            {"uuid": "0195-1", "event": "signup", "timestamp": "2026-01-01T10:00:00+00:00", "distinct_id": "alice",
+             "properties": json.dumps(properties), "team_id": 1},
+        ),
+        "Segment": (
+            ["--rename", "userId=user_id", "--rename", "properties=metadata", "--dedupe-key", "messageId"],
+            {"type": "track", "messageId": "ajs-1", "event": "signup", "timestamp": "2026-01-01T10:00:00.000Z",
+             "userId": "alice", "anonymousId": "x", "properties": properties, "context": {"ip": "::1"}},
+        ),
+        "Mixpanel": (
+            ["--rename", "properties__time=timestamp", "--rename", "properties__distinct_id=user_id", "--rename",
+             "properties=metadata", "--dedupe-key", "$insert_id"],
+            {"event": "signup", "properties":
+             {"time": 1767261600, "distinct_id": "alice", "$insert_id": "m1", **properties}},
+        ),
+        "Amplitude": (
+            ["--rename", "event_type=event", "--rename", "event_time=timestamp",
+             "--rename", "event_properties=metadata",
+             "--dedupe-key", "$insert_id"],
+            {"$insert_id": "a1", "event_type": "signup", "event_time": "2026-01-01 10:00:00.000000", "user_id": "alice",
+             "event_properties": properties, "user_properties": {}, "device_id": "d"},
+        ),
+    }  # fmt: skip
+    for name, (options, record) in recipes.items():
+        path = json_lines(tmp_path / f"{name}.jsonl", [record])
+        assert cli("import", str(path), *options).out.startswith("1 written, 0 already there"), name
+        assert cli("import", str(path), *options).out.startswith("0 written, 1 already there"), name
+    pawprint = tmp_path / "pawprint.csv"
+    pawprint.write_text(f'id,timestamp,user_id,event,metadata\n1,{moment},alice,signup,"{{""plan"": ""pro""}}"\n')
+    for word in ("1 written, 0", "0 written, 1"):
+        assert cli("import", str(pawprint), "--rename", "id=old_id", "--dedupe-key", "old_id").out.startswith(word)
+
+    rows = stored(connection, "\"timestamp\"::text, user_id, event, metadata->>'plan'")
+    assert rows == [(moment, "alice", "signup", "pro")] * 5
+
+
+def test_progress_adds_up_to_the_file(tmp_path: Path) -> None:
+    path = as_json(tmp_path)
+    assert sum(done for _, _, done in source_of(path).records()) == path.stat().st_size
+    path = as_csv(tmp_path)
+    assert sum(done for _, _, done in source_of(path).records()) == path.stat().st_size
