@@ -670,11 +670,14 @@ def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
     closer.join(60)
 
 
+def spool_in(folder: Path) -> Spool:
+    return Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+
+
 def retired(make: Make, folder: Path) -> tuple[Memory, Worker]:
     """A worker with a spool, whose process ends while the database is away."""
     sink = Memory(lambda _: Outcome(retry=AWAY))
-    spool = Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
-    worker = make(sink, store=spool, close_timeout=0.2)
+    worker = make(sink, store=spool_in(folder), close_timeout=0.2)
     worker.put(event(1))
     wait_for(lambda: sink.batches)
     worker.retire()
@@ -695,6 +698,86 @@ def test_flush_does_not_wait_for_what_stays_in_the_spool(make: Make, tmp_path: P
     answers: list[bool] = []
     assert returns(lambda: answers.append(worker.flush()))
     assert answers == [False]
+
+
+def test_a_batch_left_in_the_spool_is_not_sent_by_the_thread_that_still_has_it(make: Make, tmp_path: Path) -> None:
+    # Given a thread that is held up in its first attempt
+    gate = threading.Event()
+    begun: list[Batch] = []
+
+    def answer(batch: Batch) -> Outcome:
+        begun.append(batch)
+        if len(begun) == 1:
+            gate.wait(60)
+            return Outcome(retry=AWAY)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, store=spool_in(tmp_path), flush_interval=0.0, close_timeout=0.2)
+    worker.put(event(1))
+    wait_for(lambda: begun)
+    # When the handler is closed without it, and opened again
+    worker.close()
+    assert begun[0].is_withdrawn
+    worker.put(event(2))
+    assert worker.flush(60)
+    gate.set()
+    time.sleep(0.2)
+    # Then the next life has delivered what the former left, and the thread has not sent it again
+    worker.put(event(3))
+    assert worker.flush(60)
+    assert sorted(row for batch in begun[1:] for row in batch.rows) == [event(1), event(2), event(3)]
+    assert worker.stats.pending == 0
+    assert sums_are_right(worker)
+
+
+def test_a_flush_overtaken_by_close_writes_nothing_while_the_handler_is_closed(make: Make, tmp_path: Path) -> None:
+    # Given a handler that is closed while it is flushed, and a row that another thread has put, and not seen to
+    answers = iter([Outcome(), Outcome(retry=AWAY), Outcome(retry=AWAY)])
+    sink = Memory(lambda _: next(answers, Outcome()))
+    worker = make(sink, store=spool_in(tmp_path), flush_interval=3600.0, close_timeout=0.1)
+    attend = worker._attend
+
+    def overtaken() -> None:
+        worker._attend = attend  # type: ignore[method-assign]
+        worker.close()
+        worker.lanes[0].queue.accept(event(1))
+
+    worker.lanes[0].queue.accept(event(0))
+    worker._attend = overtaken  # type: ignore[method-assign]
+    # When it is flushed
+    worker.flush(0.5)
+    # Then the next row has all of them delivered
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert worker.stats.pending == 0
+    assert worker.stats.written == 3
+    assert sums_are_right(worker)
+
+
+def test_close_waits_for_who_writes_itself_before_it_decides_about_the_rest(make: Make) -> None:
+    # Given a caller that closes a handler and writes what waits, since no thread runs
+    begun, gate = threading.Event(), threading.Event()
+
+    def answer(_: Batch) -> Outcome:
+        begun.set()
+        gate.wait(60)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, background=False, close_timeout=60.0)
+    worker.lanes[0].queue.accept(event(1))
+    closer = threading.Thread(target=worker.close)
+    closer.start()
+    begun.wait(60)
+    # When another, who had found nobody at it, comes to decide about the rest
+    assert returns(worker._finish)
+    # Then that is left to the first
+    assert not sink.diverted
+    gate.set()
+    closer.join(60)
+    assert worker._state is State.CLOSED
+    assert (worker.stats.written, worker.stats.diverted) == (1, 0)
 
 
 def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:
