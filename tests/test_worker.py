@@ -780,6 +780,57 @@ def test_close_waits_for_who_writes_itself_before_it_decides_about_the_rest(make
     assert (worker.stats.written, worker.stats.diverted) == (1, 0)
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_batch_of_a_dead_process_survives_the_signal_that_interrupts_its_recovery(
+    make: Make, tmp_path: Path, is_read: bool
+) -> None:
+    class AlarmError(BaseException):
+        pass
+
+    # Given what another handler has left, more than one batch of it
+    away = Memory(lambda _: Outcome(retry=AWAY))
+    before = make(away, store=spool_in(tmp_path), close_timeout=0.1, max_queue_size=2000)
+    for number in range(1200):
+        before.put(event(number))
+    before.close()
+    assert before.stats.pending == 1200
+
+    class Interrupted(Spool):
+        """Its first recovery is interrupted by a signal handler that raises."""
+
+        times = 0
+
+        def recover(self, max_rows: int, max_bytes: int) -> Any:
+            found = super().recover(max_rows, max_bytes)
+            self.times += 1
+            return Cut(found) if self.times == 1 else found
+
+    class Cut:
+        def __init__(self, found: Any) -> None:
+            self.found = found
+
+        def __next__(self) -> Batch:
+            if is_read:
+                next(self.found)
+            else:
+                self.found.throw(AlarmError)
+            raise AlarmError
+
+        def close(self) -> None:
+            self.found.close()
+
+    # When the recovery is interrupted, by a caller who writes himself
+    sink = Memory()
+    spool = Interrupted(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+    after = make(sink, store=spool, background=False)
+    with pytest.raises(AlarmError):
+        after.put(event(1200))
+    # Then another delivers all of it
+    assert after.flush(60)
+    assert sorted(sink.written) == sorted(event(number) for number in range(1201))
+    assert (after.stats.pending, after.stats.written) == (0, 1201)
+
+
 def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:
     sink, worker, gate = held(make, close_timeout=0.3)
     worker.put(event(1))

@@ -405,21 +405,28 @@ class Worker:
 
     def _recovered(self, lane: Lane) -> Batch | None:
         """Return the next batch that a dead process left in a lane's store."""
+        batch = None
         try:
-            if lane.leftovers is None:
-                limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
-                lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
-            batch = next(lane.leftovers, None)
-        except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
-            name = type(error).__name__
-            self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
-            batch = None
-        if batch is None:
-            self._end_recovery(lane)
-            return None
-        batch.lane, batch.is_inherited = lane, True
-        self.account.adopt(batch)
-        lane.store.resending(batch)
+            try:
+                if lane.leftovers is None:
+                    limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
+                    lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
+                batch = next(lane.leftovers, None)
+            except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
+                name = type(error).__name__
+                self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
+            if batch is None:
+                self._end_recovery(lane)
+                return None
+            batch.lane, batch.is_inherited = lane, True
+            lane.store.resending(batch)
+            self.account.adopt(batch)
+        except BaseException:
+            if batch is None or batch not in self.account.open:
+                # a signal handler's: the batch may be read and not open, and whoever comes next begins once more
+                self._end_recovery(lane)
+                lane.has_leftovers = True
+            raise
         return batch
 
     def _end_recovery(self, lane: Lane) -> None:
