@@ -223,6 +223,13 @@ def test_a_living_segment_whose_writer_delivers_is_not_taken_over_by_who_follows
     assert Segment.take_over(made.path, lambda _: True, report=lambda *_: None, and_living=True) is None
 
 
+def test_a_segment_that_was_taken_over_and_dropped_can_be_taken_over_again(made: File) -> None:
+    # as when a signal handler raises before whoever took it over has it
+    made.segment.release()
+    assert take_over(made.path) is not None
+    assert take_over(made.path) is not None
+
+
 def test_two_do_not_deliver_the_same_living_segment(tmp_path: Path) -> None:
     living = File(tmp_path / "b.spool", Head("", TABLE, deliver=False))
     first = Segment.take_over(living.path, lambda _: True, report=lambda *_: None, and_living=True)

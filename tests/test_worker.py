@@ -670,11 +670,14 @@ def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
     closer.join(60)
 
 
+def spool_in(folder: Path) -> Spool:
+    return Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+
+
 def retired(make: Make, folder: Path) -> tuple[Memory, Worker]:
     """A worker with a spool, whose process ends while the database is away."""
     sink = Memory(lambda _: Outcome(retry=AWAY))
-    spool = Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
-    worker = make(sink, store=spool, close_timeout=0.2)
+    worker = make(sink, store=spool_in(folder), close_timeout=0.2)
     worker.put(event(1))
     wait_for(lambda: sink.batches)
     worker.retire()
@@ -695,6 +698,137 @@ def test_flush_does_not_wait_for_what_stays_in_the_spool(make: Make, tmp_path: P
     answers: list[bool] = []
     assert returns(lambda: answers.append(worker.flush()))
     assert answers == [False]
+
+
+def test_a_batch_left_in_the_spool_is_not_sent_by_the_thread_that_still_has_it(make: Make, tmp_path: Path) -> None:
+    # Given a thread that is held up in its first attempt
+    gate = threading.Event()
+    begun: list[Batch] = []
+
+    def answer(batch: Batch) -> Outcome:
+        begun.append(batch)
+        if len(begun) == 1:
+            gate.wait(60)
+            return Outcome(retry=AWAY)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, store=spool_in(tmp_path), flush_interval=0.0, close_timeout=0.2)
+    worker.put(event(1))
+    wait_for(lambda: begun)
+    # When the handler is closed without it, and opened again
+    worker.close()
+    assert begun[0].is_withdrawn
+    worker.put(event(2))
+    assert worker.flush(60)
+    gate.set()
+    time.sleep(0.2)
+    # Then the next life has delivered what the former left, and the thread has not sent it again
+    worker.put(event(3))
+    assert worker.flush(60)
+    assert sorted(row for batch in begun[1:] for row in batch.rows) == [event(1), event(2), event(3)]
+    assert worker.stats.pending == 0
+    assert sums_are_right(worker)
+
+
+def test_a_flush_overtaken_by_close_writes_nothing_while_the_handler_is_closed(make: Make, tmp_path: Path) -> None:
+    # Given a handler that is closed while it is flushed, and a row that another thread has put, and not seen to
+    answers = iter([Outcome(), Outcome(retry=AWAY), Outcome(retry=AWAY)])
+    sink = Memory(lambda _: next(answers, Outcome()))
+    worker = make(sink, store=spool_in(tmp_path), flush_interval=3600.0, close_timeout=0.1)
+    attend = worker._attend
+
+    def overtaken() -> None:
+        worker._attend = attend  # type: ignore[method-assign]
+        worker.close()
+        worker.lanes[0].queue.accept(event(1))
+
+    worker.lanes[0].queue.accept(event(0))
+    worker._attend = overtaken  # type: ignore[method-assign]
+    # When it is flushed
+    worker.flush(0.5)
+    # Then the next row has all of them delivered
+    worker.put(event(2))
+    assert worker.flush(60)
+    assert worker.stats.pending == 0
+    assert worker.stats.written == 3
+    assert sums_are_right(worker)
+
+
+def test_close_waits_for_who_writes_itself_before_it_decides_about_the_rest(make: Make) -> None:
+    # Given a caller that closes a handler and writes what waits, since no thread runs
+    begun, gate = threading.Event(), threading.Event()
+
+    def answer(_: Batch) -> Outcome:
+        begun.set()
+        gate.wait(60)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, background=False, close_timeout=60.0)
+    worker.lanes[0].queue.accept(event(1))
+    closer = threading.Thread(target=worker.close)
+    closer.start()
+    begun.wait(60)
+    # When another, who had found nobody at it, comes to decide about the rest
+    assert returns(worker._finish)
+    # Then that is left to the first
+    assert not sink.diverted
+    gate.set()
+    closer.join(60)
+    assert worker._state is State.CLOSED
+    assert (worker.stats.written, worker.stats.diverted) == (1, 0)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_batch_of_a_dead_process_survives_the_signal_that_interrupts_its_recovery(
+    make: Make, tmp_path: Path, is_read: bool
+) -> None:
+    class AlarmError(BaseException):
+        pass
+
+    # Given what another handler has left, more than one batch of it
+    away = Memory(lambda _: Outcome(retry=AWAY))
+    before = make(away, store=spool_in(tmp_path), close_timeout=0.1, max_queue_size=2000)
+    for number in range(1200):
+        before.put(event(number))
+    before.close()
+    assert before.stats.pending == 1200
+
+    class Interrupted(Spool):
+        """Its first recovery is interrupted by a signal handler that raises."""
+
+        times = 0
+
+        def recover(self, max_rows: int, max_bytes: int) -> Any:
+            found = super().recover(max_rows, max_bytes)
+            self.times += 1
+            return Cut(found) if self.times == 1 else found
+
+    class Cut:
+        def __init__(self, found: Any) -> None:
+            self.found = found
+
+        def __next__(self) -> Batch:
+            if is_read:
+                next(self.found)
+            else:
+                self.found.throw(AlarmError)
+            raise AlarmError
+
+        def close(self) -> None:
+            self.found.close()
+
+    # When the recovery is interrupted, by a caller who writes himself
+    sink = Memory()
+    spool = Interrupted(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+    after = make(sink, store=spool, background=False)
+    with pytest.raises(AlarmError):
+        after.put(event(1200))
+    # Then another delivers all of it
+    assert after.flush(60)
+    assert sorted(sink.written) == sorted(event(number) for number in range(1201))
+    assert (after.stats.pending, after.stats.written) == (0, 1201)
 
 
 def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:

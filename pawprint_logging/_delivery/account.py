@@ -144,10 +144,12 @@ class Account:
                 batch.rows = head
 
     def leave(self, batch: Batch) -> None:
-        """Leave a batch in the spool, to whoever opens it next."""
+        """Leave an undecided batch in the spool, to whoever opens it next; who still has it must not send it."""
         number = len(batch.rows)
+        verdict = Verdict()
         with self.lock:
-            if batch in self.open:
+            if batch in self.open and batch.verdict is None:
+                batch.verdict = verdict
                 self._left += number
                 del self.open[batch]
         self.notify()

@@ -148,6 +148,9 @@ class Segment:
     """
 
     def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
+        self._beside = -1
+        #: whether its lock ends with the object, as for one that was taken over
+        self.is_taken_over = False
         self.path = path
         #: whether all that was noted is surely on the disk
         self.is_durable = False
@@ -166,7 +169,13 @@ class Segment:
         self.is_dead = False
         self._count = 0
         self._with_fsync = with_fsync
-        self._beside = -1
+
+    def __del__(self) -> None:
+        # a signal handler that raises may come before who took it over has it, or instead of its release; it would stay
+        # locked, and not delivered, as long as this process lives
+        self._let_go_beside()
+        if self.is_taken_over:
+            self.release()
 
     @classmethod
     def create(cls, path: Path, head: Head, *, with_fsync: bool = False) -> Segment | None:
@@ -227,6 +236,8 @@ class Segment:
         segment = None
         try:
             segment = cls._claim(path, descriptor, is_wanted, and_living=and_living, with_fsync=with_fsync)
+            if segment is not None:
+                segment.is_taken_over = True
         except UnreadableError as error:
             report(path, str(error))
         except OSError as error:
@@ -364,8 +375,8 @@ class Segment:
 
     def _let_go_beside(self) -> None:
         if self._beside >= 0:
-            os.close(self._beside)
-            self._beside = -1
+            beside, self._beside = self._beside, -1
+            os.close(beside)
 
     # ---- its end
 

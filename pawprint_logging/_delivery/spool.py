@@ -391,7 +391,7 @@ class Spool:
             return True
         with self.lock:
             segment = self._front()
-            if segment is None:
+            if segment is None or batch.is_withdrawn:
                 return False
             end = segment.taken + len(batch.rows)
             origin = Origin(segment, segment.taken, end, has_noted=bool(batch.refused))

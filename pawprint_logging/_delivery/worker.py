@@ -229,8 +229,8 @@ class Worker:
         run = None
         try:
             with self.account.lock:
-                if self._state not in (State.IDLE, State.CLOSED):
-                    return
+                if self._state not in (State.IDLE, State.CLOSED) or self._writer is not None:
+                    return  # whoever writes just now looks around at its end
                 if self._state is State.CLOSED:
                     self._reopen()
                 if self._settings.background:
@@ -248,7 +248,8 @@ class Worker:
             with self.account.lock:
                 # a thread that starts all the same finds that it is not meant; one that has begun goes on
                 if run is not None and self._run is run and run.thread is None:
-                    self._turn_to(State.IDLE)
+                    # closed meanwhile: whoever closes goes on without a thread
+                    self._turn_to(State.IDLE if self._state is State.RUNNING else self._state)
             if run is None or not isinstance(error, RuntimeError):  # a signal handler's, and meant for the application
                 raise
             # "can't start new thread": too many of them, or a stack that is nearly full, since RecursionError is one
@@ -404,21 +405,28 @@ class Worker:
 
     def _recovered(self, lane: Lane) -> Batch | None:
         """Return the next batch that a dead process left in a lane's store."""
+        batch = None
         try:
-            if lane.leftovers is None:
-                limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
-                lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
-            batch = next(lane.leftovers, None)
-        except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
-            name = type(error).__name__
-            self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
-            batch = None
-        if batch is None:
-            self._end_recovery(lane)
-            return None
-        batch.lane, batch.is_inherited = lane, True
-        self.account.adopt(batch)
-        lane.store.resending(batch)
+            try:
+                if lane.leftovers is None:
+                    limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
+                    lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
+                batch = next(lane.leftovers, None)
+            except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
+                name = type(error).__name__
+                self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
+            if batch is None:
+                self._end_recovery(lane)
+                return None
+            batch.lane, batch.is_inherited = lane, True
+            lane.store.resending(batch)
+            self.account.adopt(batch)
+        except BaseException:
+            if batch is None or batch not in self.account.open:
+                # a signal handler's: the batch may be read and not open, and whoever comes next begins once more
+                self._end_recovery(lane)
+                lane.has_leftovers = True
+            raise
         return batch
 
     def _end_recovery(self, lane: Lane) -> None:
@@ -502,7 +510,10 @@ class Worker:
 
     def _stay(self, lane: Lane, batch: Batch) -> None:
         """Leave a batch, and all that follows it, in the spool for the next process; it counts as pending."""
-        lane.stays = True
+        with self.account.lock:
+            if batch not in self.account.open:
+                return  # left already, maybe in a former life of the handler
+            lane.stays = True
         self._end_recovery(lane)
         self.account.leave(batch)
 
@@ -617,7 +628,8 @@ class Worker:
         end = now + self._settings.write_timeout if until is None else until
         patience = min(end - now, self._settings.close_timeout) if until is None else end - now
         try:
-            if not self.account.wait_until(partial(self._become_writer, me), max(0.0, patience)):
+            self.account.wait_until(lambda: self._is_written() or self._become_writer(me), max(0.0, patience))
+            if self._writer != me:
                 return  # another thread is at it, and will see our row
             self._drain(end)
         finally:
@@ -626,6 +638,12 @@ class Worker:
         self.account.notify()
         if self._state is State.ENDING and self._run is None and not self._is_own():
             self._finish()  # closed meanwhile, from `on_error` or a handler of the fallback logger
+        elif self._state in (State.IDLE, State.CLOSED) and any(lane.queue.rows for lane in self.lanes):
+            self._attend()  # who put them has left them to us, since two must not carry the same batch
+
+    def _is_written(self) -> bool:
+        """Return whether nobody else is to write: a thread does, or the end is decided about, or was."""
+        return self._run is not None or self._finisher is not None or self._state is State.CLOSED
 
     def _become_writer(self, me: int) -> bool:
         if self._writer is not None:
@@ -733,7 +751,7 @@ class Worker:
             ):
                 self._start_at = 0.0
                 self._attend()
-                if self._run is None and self._state is not State.ENDING:  # no thread can start
+                if self._run is None and self._state in (State.IDLE, State.INLINE):  # no thread can start
                     self._write_here(end)
             if (run := self._run) is not None:
                 run.nudge()
@@ -807,7 +825,9 @@ class Worker:
         is_mine = False
         try:
             with self.account.lock:
-                if self._state is State.ENDING and self._finisher is None:
+                # who writes itself has its time, and then ends it
+                is_free = self._writer is None or time.monotonic() >= (self._write_until or 0.0)
+                if self._state is State.ENDING and self._finisher is None and is_free:
                     self._finisher = me
                     is_mine = True
             if is_mine:
@@ -816,7 +836,9 @@ class Worker:
             if self._finisher == me:
                 self._finisher = None
         if not is_mine:
-            self.account.wait_until(lambda: self._state is not State.ENDING, self._settings.close_timeout)
+            self.account.wait_until(
+                lambda: self._state is not State.ENDING or self._finisher is None, self._settings.close_timeout
+            )
         elif any(lane.has_latecomers or (lane.queue.rows and not lane.stays) for lane in self.lanes):
             self._start_at = 0.0
             self._attend()  # rows that came meanwhile
