@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commandline import SHOP, CommandLine, environment, insert, one_line, program
 from support.screen import Screen
-from support.shop import tracker_on, value
+from support.shop import tracker_on
 
 
 @pytest.fixture
@@ -49,24 +48,6 @@ def test_the_catalogue_is_held_against_a_plan(cli: CommandLine, tmp_path: Path, 
     assert result.status == 1
     assert "signup.n: is integer, and declared as text" in result.out
     assert "view: is in the table, and not declared" in result.out
-
-
-def test_export_prints_a_user(cli: CommandLine) -> None:
-    assert [row["user_id"] for row in cli("export", "alice", "--format", "json").json] == ["alice", "alice"]
-
-
-def test_erase_deletes_events_and_blanks_fallback_lines(cli: CommandLine, connection: Any, tmp_path: Path) -> None:
-    path = tmp_path / "fallback.jsonl"
-    lines = [json.dumps({"table": "events", "event": {"user_id": user}}) for user in ("alice", "bob", "alice")]
-    path.write_text("\n".join([*lines, '{"to']))
-    size = path.stat().st_size
-
-    result = cli("erase", "alice", "--fallback", str(path))
-
-    assert result.out == "2 events erased\n2 fallback lines blanked\n"
-    assert value(connection, "SELECT count(*) FROM events WHERE user_id = 'alice'") == 0
-    assert path.stat().st_size == size
-    assert path.read_text().split("\n") == [" " * len(lines[0]), lines[1], " " * len(lines[2]), '{"to']
 
 
 @pytest.mark.parametrize("command", [["count"], ["read"], ["top"], ["catalogue"], ["funnel", "signup"], ["retention"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 import threading
@@ -72,8 +73,9 @@ def test_an_interrupted_call_costs_no_other_event(
     dice = random.Random(seed)
     sink = Doubtful(dice, trouble=0.02)
     store: Store = Nowhere()
+    options: dict[str, Any] = {"max_bytes": 2**30, "with_fsync": False, "warn": sink.warn}
     if spooled:
-        store = Spool(str(tmp_path), '"events"', max_bytes=2**30, with_fsync=False, warn=sink.warn)
+        store = Spool(str(tmp_path), '"events"', **options)
     settings = Settings(
         background=background, batch_size=20, flush_interval=0.001, write_timeout=0.5, close_timeout=20.0
     )
@@ -121,7 +123,16 @@ def test_an_interrupted_call_costs_no_other_event(
 
     stats = worker.stats
     assert interrupting.count >= SIGNALS
-    assert stats.pending == 0
+    if spooled:
+        # what an interrupted close has left in the spool is pending as far as this worker goes; the next one has it
+        gc.collect()  # an interrupted call's traceback may hold a file, and with it its lock
+        following = Worker(settings, lambda: sink, sink, [Spool(str(tmp_path), '"events"', **options)])
+        following.put(event(-2))
+        assert following.flush(60)
+        following.close()
+        assert following.stats.pending == 0
+    else:
+        assert stats.pending == 0
     assert stats.accepted == stats.written + stats.duplicates + stats.pending + stats.diverted + stats.dropped
     times = sink.times_in_table()
     assert [each for each in returned if times[event(each)] != 1] == []
