@@ -42,6 +42,7 @@ EXTRAS["test"] = [
     "pytest-xdist>=3.5",
     # the connections that `within` knows
     "asyncpg>=0.29",
+    "django>=4.2",
     "greenlet>=3",
     "psycopg[binary]>=3.2",
     "sqlalchemy>=2.0",

@@ -112,7 +112,9 @@ def test_what_is_no_name_is_no_zone(value: Any) -> None:
 def test_a_system_without_zones_leaves_them_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     zoneinfo.reset_tzpath(to=[])
     zoneinfo.ZoneInfo.clear_cache()
-    monkeypatch.setitem(__import__("sys").modules, "tzdata", None)
+    modules = __import__("sys").modules
+    for name in ("tzdata", *(each for each in modules if each.startswith("tzdata."))):
+        monkeypatch.setitem(modules, name, None)
     try:
         assert zone_of("Europe/Berlin") == "Europe/Berlin"
         assert moment_of("7d", NOW, zone="Europe/Berlin") == NOW - timedelta(days=7)

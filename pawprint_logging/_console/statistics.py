@@ -207,8 +207,8 @@ def retention(
         sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
         for column in frame.columns[1:]:
             frame[column] = [
-                None if number != number else percent(number / whole if whole else 0)
-                for number, whole in zip(frame[column].astype(object).fillna(float("nan")), sizes, strict=True)
+                None if is_none else percent(number / whole if whole else 0)
+                for number, is_none, whole in zip(frame[column], frame[column].isna(), sizes, strict=True)
             ]
         frame = frame.rename(columns={0: "users"})
     answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
