@@ -93,7 +93,6 @@ class Writer:
         session: Session | None = None,
         keeps_rows: bool = False,
     ) -> None:
-        self._tracker = tracker
         self._table = tracker.layout
         self._fallback = fallback
         self._write_timeout = write_timeout
