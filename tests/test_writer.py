@@ -143,9 +143,9 @@ def test_no_connection_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> Non
 
 def test_a_missing_table_refuses_the_batch_and_says_how_to_mend_it(make: Make) -> None:
     outcome = make(exists=False).write(Batch([event("a")]), Nowhere())
-    ((place, why),) = outcome.refused
-    assert (place, why.sqlstate) == (0, "42P01")
-    assert "create_table" in why.reason
+    assert outcome.given_up is not None
+    assert outcome.given_up.sqlstate == "42P01"
+    assert "create_table" in outcome.given_up.reason
 
 
 def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: Make, db: str, connection: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
-from .._database.table import ddl, ledger, partitions, pruning, usable
+from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
 from .._database.writing.claim import copy_keyed
@@ -129,7 +129,7 @@ class Writer:
         except Exception as error:
             if isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost:
                 why = failure(error)  # the table could not be made
-                return self._refuse(batch, why) if why.meaning == "table" else self._again(why)
+                return self._refuse(why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
         return self._write(session, connection, batch, store, one_by_one=one_by_one)
 
@@ -178,7 +178,7 @@ class Writer:
         if why.sqlstate == "42P01" and self._create is not None and not self._must_create:
             self._must_create = True  # dropped since it was made
             return self._again(why)
-        return self._refuse(batch, why)
+        return self._refuse(why)
 
     def interrupt(self) -> None:
         """End a wait on the database; see `Table`."""
@@ -309,13 +309,25 @@ class Writer:
         self._fallback.warn(f"events wait for the database, and {self._then}: {why.reason}{hint}")
         return Outcome(retry=why)
 
-    def _refuse(self, batch: Batch, why: Failure) -> Outcome:
-        if self._session is not None:  # whoever mends the table may make the ledger too: ask anew
-            self._session.discard()
-        hint = mend(why.sqlstate, self._table, creating=self._must_create)
+    def _refuse(self, why: Failure) -> Outcome:
+        hint = mend(why.sqlstate, self._table)
+        if self._session is not None:
+            if why.sqlstate == "42501":
+                hint = self._right(self._session) or hint
+            self._session.discard()  # whoever mends the table may make the ledger too: ask anew
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
         return Outcome(given_up=why)
+
+    def _right(self, session: Session) -> str:
+        """Return the statement that gives the right which is lacking, to be added to a reason."""
+        statement: str | None = None
+        with suppress(Exception), self._limit(session):
+            if self._must_create:
+                statement = rights.right_to_create(session, self._table)
+            else:
+                statement = rights.first_mend(session, self._table, "write")
+        return f"; {statement}" if statement else ""
 
     def _note_committed(self, batch: Batch) -> None:
         """Note a delivery that nobody will ask for any more."""

@@ -26,18 +26,13 @@ def plain(*names: str) -> str:
     return ".".join(name if _PLAIN.fullmatch(name) and name not in RESERVED else identifier(name) for name in names)
 
 
-def mend(sqlstate: str | None, table: Table, *, creating: bool = False) -> str:
+def mend(sqlstate: str | None, table: Table) -> str:
     """Return what to do about an error that is no single row's fault, to be added to its reason.
 
     Args:
         sqlstate: of the error.
         table: what was to be written to.
-        creating: whether the table was being made, default False.
     """
-    if creating and sqlstate == "42501":
-        *namespace, _ = table.path
-        schema = identifier(namespace[0]) if namespace else "the table's schema"
-        return f"; GRANT USAGE, CREATE ON SCHEMA {schema} to the role, or make table and ledger as another role"
     hints = {
         "25006": "; the server is read-only: name the primary, or all hosts and target_session_attrs=read-write",
         "42501": f"; GRANT INSERT ON {table.sql}, {table.ledger} and USAGE on the table's sequences to the role",
