@@ -37,7 +37,7 @@ EXTRAS["test"] = [
     "docutils>=0.20",
     "hypothesis>=6.100",
     "pyte>=0.8",
-    "pytest>=8.0",
+    "pytest>=9.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     # the connections that `within` knows

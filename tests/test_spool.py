@@ -225,6 +225,7 @@ WAYS = pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "writt
 # a signal in a callback of the garbage collector, Hypothesis' for one, is printed by Python and raised nowhere
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @WAYS
+@pytest.mark.usefixtures("untraced")
 def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder: Path, is_mapped: bool) -> None:
     user = User(folder, is_mapped=is_mapped)
     signals = itertools.count()

@@ -140,8 +140,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an attempt: the batch is in the table but for `refused`, or, with `retry`, nothing is."""
+    """What became of an attempt: the batch is in the table but for `refused`, unless one of the others says why not.
+
+    Args:
+        refused: as in `Verdict`.
+        duplicates: as in `Verdict`.
+        given_up: why no further attempt would write any of it.
+        retry: why it is to be tried again.
+    """
 
     refused: Refused = field(default_factory=list)
     duplicates: int = 0
+    given_up: Failure | None = None
     retry: Failure | None = None

@@ -105,9 +105,8 @@ class _PatientTable:
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         outcome = self._writer.write(batch, store, deadline=deadline, one_by_one=one_by_one)
-        if len(outcome.refused) == len(batch.rows) and (why := outcome.refused[0][1]).sqlstate in _MENDED_LATER:
-            return Outcome(retry=why) if why.line is None else outcome
-        return outcome
+        why = outcome.given_up
+        return outcome if why is None or why.sqlstate not in _MENDED_LATER else Outcome(retry=why)
 
 
 class _Notes(Nowhere):

@@ -318,7 +318,7 @@ class Writer:
         hint = mend(why.sqlstate, self._table, creating=self._must_create)
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
-        return Outcome(refused=[(place, why) for place in range(len(batch.rows))])
+        return Outcome(given_up=why)
 
     def _note_committed(self, batch: Batch) -> None:
         """Note a delivery that nobody will ask for any more."""

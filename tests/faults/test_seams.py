@@ -1,0 +1,701 @@
+"""What attacks found in 0.1.0, nearly always where two faults meet: each of these tests failed there.
+
+They use the public interface alone, so that they can be run against any version. What a row that PostgreSQL refuses
+costs, and which ledgers cannot be relied on, is in tests/test_refused_rows.py; bounds where callers write themselves,
+in tests/test_bounds.py; signal handlers that raise, in test_interrupts.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import logging.handlers
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from support.commandline import environment, program
+from support.proxy import Proxy
+from support.server import Server
+from support.shop import fallback, handler_on, logger_with, stored, tracker_on, value
+
+from pawprint_logging import ConfigurationError, FallbackFormatter, PawprintHandler, PawprintProcessor, Statistics
+
+#: seconds that no child and no wait of a test takes, on a busy machine too
+PATIENCE = 100
+
+DIVERTING = """
+import json, logging, os, signal, sys
+from pawprint_logging import FallbackFormatter, PawprintHandler
+
+options, number, last = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+class Lines(logging.FileHandler):
+    written = 0
+    def emit(self, record):
+        super().emit(record)
+        self.written += hasattr(record, "pawprint_fallback")
+        if self.written == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+diverted = Lines(sys.argv[4])
+diverted.setFormatter(FallbackFormatter())
+logging.getLogger("pawprint_logging.fallback").addHandler(diverted)
+handler = PawprintHandler(**options)
+log = logging.getLogger("shop")
+log.setLevel(logging.INFO)
+log.addHandler(handler)
+for each in range(number):
+    log.info("x", extra={"event": str(each)})
+handler.flush(60)
+"""
+
+
+def run(source: str, *arguments: object, check: bool = True) -> str:
+    """Run a program to its end; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def replay(db: str, *paths: Path) -> None:
+    """Put the lines of fallback files back by the command."""
+    subprocess.run(
+        program("--db", db, "--table", "events", "replay", *map(str, paths)),
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+
+
+def events_of(connection: Any) -> list[int]:
+    return sorted(int(event) for (event,) in stored(connection, "event"))
+
+
+def adds_up(handler: Any) -> bool:
+    stats = handler.stats
+    settled = stats.written + getattr(stats, "duplicates", 0) + stats.diverted + stats.dropped
+    return bool(stats.accepted == settled and stats.pending == 0)
+
+
+@contextmanager
+def raising(signal_number: int, error: type[BaseException]) -> Iterator[None]:
+    def on_signal(*_: object) -> None:
+        raise error
+
+    previous = signal.signal(signal_number, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal_number, previous)
+
+
+class Interrupted(BaseException):
+    """What a task's time limit raises."""
+
+
+# ---- delivery
+
+
+def test_a_process_killed_while_it_diverts_a_batch_of_its_spool(db: str, connection: Any, tmp_path: Path) -> None:
+    options = {"db": db, "table": "events", "spool": str(tmp_path / "spool"), "flush_interval": 0.2}
+    lines = tmp_path / "lines.jsonl"
+    run(DIVERTING, json.dumps(options), 1000, 300, lines, check=False)  # there is no table yet
+    assert lines.read_bytes().count(b"pawprint") >= 1
+    tracker_on(db)
+    handler = PawprintHandler(**options)
+    assert handler.flush(60)
+    handler.close()
+    replay(db, lines)
+    assert events_of(connection) == list(range(1000))
+
+
+def test_an_inline_diversion_that_is_interrupted(db: str, connection: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"db": db, "table": "events", "spool": str(tmp_path / "spool"), "flush_interval": 60}
+    run(DIVERTING.replace("handler.flush(60)", "os._exit(0)"), json.dumps(options), 500, -1, tmp_path / "none")
+    lines = tmp_path / "lines.jsonl"
+
+    class Lines(logging.FileHandler):
+        written = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            self.written += hasattr(record, "pawprint_fallback")
+            if self.written == 100:
+                self.written += 1
+                signal.raise_signal(signal.SIGUSR1)
+
+    diverted = Lines(lines)
+    diverted.setFormatter(FallbackFormatter())
+    logger = logging.getLogger("pawprint_logging.fallback")
+    logger.propagate = False
+    logger.addHandler(diverted)
+    handler = PawprintHandler(**options, background=False)  # there is no table yet
+    log = logger_with(handler)
+    with raising(signal.SIGUSR1, Interrupted):
+        for number in (500, 501):
+            try:
+                log.info("x", extra={"event": str(number)})
+            except Interrupted:
+                pass
+        handler.close()
+    tracker_on(db)
+    following = PawprintHandler(**options)
+    assert following.flush(60)
+    following.close()
+    replay(db, lines)
+    # the interrupted call's own event may be missing
+    assert [each for each in events_of(connection) if each != 500] == [*range(500), 501]
+
+
+@pytest.mark.parametrize("statement", ["ROLLBACK", "SELECT 1", "DELETE"])
+def test_no_round_trip_is_without_a_bound(db: str, connection: Any, proxy: Proxy, statement: str) -> None:
+    tracker_on(db)
+    diverted = fallback()
+    handler = handler_on(proxy.through(db), flush_interval=0.05, write_timeout=1.5, close_timeout=1.0)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "0"})
+    assert handler.flush(30)
+    proxy.blackhole(statement)
+    for number in range(1, 40):
+        # a refused row is followed by a ROLLBACK of some kind
+        log.info("x", extra={"event": str(number), "user_id": "u" * 40 if number % 2 else "u"})
+        time.sleep(0.01)
+    handler.flush(20)
+    started = time.monotonic()
+    handler.close()
+    assert time.monotonic() - started < 1.0 + 4.0
+    replayable = {each["event"]["event"] for each in diverted.events}
+    assert {str(each) for each in events_of(connection)} | replayable == {str(each) for each in range(40)}
+    assert adds_up(handler)
+
+
+def test_a_ledger_that_is_slow_to_prune_does_not_hold_up_events(db: str, connection: Any) -> None:
+    tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO events__deliveries SELECT gen_random_uuid(), now() - '99 days'::interval "
+            "FROM generate_series(1, 200)"
+        )
+        cursor.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.5); RETURN OLD; END $$"
+        )
+        cursor.execute("CREATE TRIGGER slow BEFORE DELETE ON events__deliveries FOR EACH ROW EXECUTE FUNCTION slow()")
+    handler = handler_on(db, write_timeout=30.0)
+    log = logger_with(handler)
+    started = time.monotonic()
+    for number in range(5):
+        log.info("x", extra={"event": str(number)})
+        assert handler.flush(20)
+    assert time.monotonic() - started < 15
+    assert events_of(connection) == list(range(5))
+
+
+def test_an_exception_in_the_waiting_of_the_thread_does_not_end_it(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = handler_on(db)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "0"})
+    assert handler.flush(30)
+    real, failures = time.monotonic, iter(range(3))
+
+    def monotonic() -> float:
+        if threading.current_thread() is not threading.main_thread() and next(failures, None) is not None:
+            raise MemoryError
+        return real()
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    log.info("x", extra={"event": "1"})
+    time.sleep(0.5)
+    monkeypatch.undo()
+    log.info("x", extra={"event": "2"})
+    assert handler.flush(30)
+    assert events_of(connection) == [0, 1, 2]
+
+
+def test_a_thread_that_cannot_start_once_does_not_make_the_handler_synchronous(
+    db: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker_on(db)
+    fallback()
+    source = """
+import logging, sys, threading, time, _thread
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.01, write_timeout=20, close_timeout=2)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+def deep(frames):
+    if frames: return deep(frames - 1)
+    log.info("x", extra={"event": "first"})
+def depth():
+    n, frame = 0, sys._getframe()
+    while frame: n, frame = n + 1, frame.f_back
+    return n
+limit = sys.getrecursionlimit()
+for room in range(12, 60):  # somewhere in there lies the start of a thread, and fails
+    try: deep(limit - depth() - room)
+    except RecursionError: pass
+print("ready", flush=True)
+sys.stdin.readline()
+took = 0
+for number in range(20):
+    started = time.monotonic(); log.info("x", extra={"event": "late"}); took = max(took, time.monotonic() - started)
+print(took, flush=True)
+import os; os._exit(0)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", source, proxy.through(db)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        proxy.blackhole()
+        print(file=running.stdin, flush=True)
+        assert float(running.stdout.readline()) < 1.0
+
+
+def test_an_inline_processor_is_written_out_at_exit(db: str, connection: Any, tmp_path: Path) -> None:
+    tracker_on(db)
+    source = """
+import sys, threading, time
+import structlog
+from pawprint_logging import PawprintProcessor
+processor = PawprintProcessor(db=sys.argv[1], table="events", background=False, fallback_file=sys.argv[2])
+structlog.configure(processors=[processor, structlog.processors.JSONRenderer()])
+log = structlog.get_logger()
+import atexit
+def last():
+    for number in range(5): log.info(str(number), track=True)
+atexit.register(last)
+print(processor.stats.pending)
+"""
+    run(source, db, tmp_path / "lines.jsonl")
+    assert events_of(connection) == list(range(5))
+
+
+def test_a_child_of_a_fork_without_hooks_leaves_the_parents_events_alone(
+    db: str, connection: Any, tmp_path: Path
+) -> None:
+    tracker_on(db)
+    source = """
+import ctypes, logging, os, sys, time
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=1.0, fallback_file=sys.argv[2])
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+log.info("x", extra={"event": "0"}); handler.flush(20)
+for number in range(1, 100): log.info("x", extra={"event": str(number)})
+child = ctypes.PyDLL(None).fork()  # as a C program does it
+if child == 0:
+    log.info("x", extra={"event": "1000"})
+    handler.flush(20)
+    handler.close()
+    os._exit(0)
+os.waitpid(child, 0)
+log.info("x", extra={"event": "100"})
+handler.close()
+stats = handler.stats
+assert stats.accepted == stats.written, stats
+"""
+    run(source, db, tmp_path / "lines.jsonl")
+    assert events_of(connection) == [*range(101), 1000]
+    assert not (tmp_path / "lines.jsonl").exists()
+
+
+def test_a_fork_in_a_signal_handler_raises_nothing_out_of_a_call(db: str, connection: Any, tmp_path: Path) -> None:
+    tracker_on(db)
+    source = """
+import logging, os, random, signal, sys, time
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.05, max_queue_size=10**6)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+children, is_child = [], False
+def on_alarm(*_):
+    global is_child
+    child = os.fork()
+    if child == 0:
+        is_child = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    else:
+        children.append(child)
+signal.signal(signal.SIGALRM, on_alarm)
+try:
+    for number in range(4000):
+        if not is_child and number % 100 == 0: signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.001))
+        log.info("x", extra={"event": str(number)})
+        if is_child and number % 50 == 0: os._exit(0)
+except BaseException as error:
+    print(repr(error), file=sys.stderr)
+    os._exit(1)
+signal.setitimer(signal.ITIMER_REAL, 0)
+if is_child: os._exit(0)
+for child in children:
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+handler.close()
+assert handler.stats.written == handler.stats.accepted == 4000, handler.stats
+"""
+    run(source, db)
+    assert set(events_of(connection)) >= set(range(4000))
+
+
+def test_a_segment_that_cannot_be_deleted_leaves_the_sums_right(
+    db: str, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fallback()
+    handler = handler_on(db, spool=str(tmp_path / "spool"))
+    log = logger_with(handler)
+    real = os.unlink
+
+    def unlink(path: Any, **options: Any) -> None:
+        if "spool" in str(path):
+            raise OSError(5, "input/output error")
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(os, "remove", unlink)
+    for number in range(100):
+        log.info("x", extra={"event": str(number)})
+    assert handler.flush(20)
+    handler.close()
+    monkeypatch.undo()
+    assert adds_up(handler)
+    assert events_of(connection) == list(range(100))
+
+
+# ---- fallback
+
+
+def test_a_torn_line_of_one_process_does_not_swallow_the_first_of_the_next(
+    db: str, connection: Any, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_bytes(b'{"timestamp": "2026-01-01T00:00:00Z", "level": "ERR')
+    lines.chmod(0o600)
+    handler = PawprintHandler(db=db, table="events", fallback_file=str(lines), flush_interval=0.01)  # no table
+    logger_with(handler).info("x", extra={"event": "1"})
+    assert handler.flush(30)
+    handler.close()
+    tracker_on(db)
+    subprocess.run(
+        program("--db", db, "--table", "events", "replay", str(lines)),
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert events_of(connection) == [1]
+
+
+@pytest.mark.parametrize("kind", ["closed", "full"])
+def test_standard_error_that_takes_nothing_counts_as_dropped(db: str, kind: str) -> None:
+    source = """
+import logging, os, sys
+from pawprint_logging import PawprintHandler
+if sys.argv[2] == "closed": sys.stderr.close()
+else: sys.stderr = open("/dev/full", "w", buffering=1)
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.01)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+for number in range(10): log.info("x", extra={"event": str(number)})
+handler.close()
+print(handler.stats.dropped, handler.stats.diverted)
+os._exit(0)
+"""
+    assert run(source, db, kind) == "10 0\n"
+
+
+def test_a_fallback_file_of_somebody_else_is_refused(db: str, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make a file of somebody else")
+    lines = tmp_path / "lines.jsonl"
+    lines.touch(mode=0o666)
+    os.chown(lines, 65534, 65534)
+    with pytest.raises(ConfigurationError):
+        PawprintHandler(db=db, table="events", fallback_file=str(lines))
+
+
+def test_without_a_descriptor_left_events_wait_in_memory_first(db: str, connection: Any, tmp_path: Path) -> None:
+    tracker_on(db)
+    source = """
+import logging, os, resource, sys, time
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.01, fallback_file=sys.argv[2],
+                          write_timeout=1.0)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+taken = []
+try:
+    while True: taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError: pass
+for number in range(50): log.info("x", extra={"event": str(number)})
+time.sleep(3)
+for each in taken: os.close(each)
+for number in range(50, 60): log.info("x", extra={"event": str(number)})
+handler.flush(30); handler.close()
+print(handler.stats.dropped)
+"""
+    source = source.replace("taken = []", "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); taken = []")
+    lines = tmp_path / "lines.jsonl"
+    assert run(source, db, lines).splitlines()[-1] == "0"
+    if lines.exists():
+        replay(db, lines)
+    assert events_of(connection) == list(range(60))
+
+
+def test_replay_goes_past_a_line_that_the_table_refuses(db: str, connection: Any, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    handler = PawprintHandler(db=db, table="events", fallback_file=str(lines), flush_interval=0.01)  # no table
+    log = logger_with(handler)
+    for number in range(9):
+        log.info("x", extra={"event": str(number), "user_id": "u" * (40 if number == 4 else 4)})
+    assert handler.flush(30)
+    handler.close()
+    tracker_on(db)
+    done = subprocess.run(
+        program("--db", db, "--table", "events", "replay", str(lines)),
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert events_of(connection) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert Path(f"{lines}.rejected").read_text().count("\n") == 1
+
+
+# ---- capture
+
+
+def test_a_later_dictconfig_of_somebody_elses_loses_no_event(db: str, connection: Any) -> None:
+    diverted = fallback()
+    handler = handler_on(db)
+    log = logger_with(handler)
+    for number in range(5):
+        log.info("x", extra={"event": str(number)})
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+    assert handler.flush(30)
+    assert events_of(connection) == list(range(5))
+    assert not diverted.events
+
+
+def test_a_stamp_in_local_time_does_not_put_events_hours_off(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    try:
+        processor = PawprintProcessor(db=db, table="events", create_table=True, flush_interval=0.01)
+        structlog.configure(
+            processors=[
+                structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+                processor,
+                structlog.processors.JSONRenderer(),
+            ]
+        )
+        structlog.get_logger().info("0", track=True)
+        assert processor.flush(30)
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        assert abs((value(connection, "SELECT timestamp FROM events") - now).total_seconds()) < 60
+        processor.close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_an_extra_called_id_is_an_entry_like_any_other(db: str, connection: Any) -> None:
+    diverted = fallback()
+    handler = handler_on(db)
+    log = logger_with(handler)
+    for number in range(4):
+        log.info("x", extra={"event": str(number), "id": 2} if number == 0 else {"event": str(number)})
+    assert handler.flush(30)
+    assert events_of(connection) == list(range(4))
+    assert not diverted.events
+    assert value(connection, "SELECT metadata FROM events WHERE event = '0'") == {"id": 2}
+
+
+def test_a_record_that_a_queue_handler_flattened_keeps_its_exception(db: str, connection: Any) -> None:
+    handler = handler_on(db)
+    between: queue.Queue[Any] = queue.Queue()
+    listener = logging.handlers.QueueListener(between, handler)
+    log = logger_with(logging.handlers.QueueHandler(between))
+    listener.start()
+    try:
+        raise ValueError("no such thing")
+    except ValueError:
+        log.exception("failed", extra={"track": True})
+    listener.stop()
+    assert handler.flush(30)
+    [(event, metadata)] = stored(connection, "event, metadata")
+    assert event == "failed"
+    assert metadata["exception"]["type"] == "ValueError"
+    assert "no such thing" in metadata["exception"]["message"]
+
+
+def test_the_emit_of_a_subclass_is_called(db: str, connection: Any) -> None:
+    class Sampled(PawprintHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() != "no":
+                super().emit(record)
+
+    handler = Sampled(db=db, table="events", create_table=True, flush_interval=0.01)
+    log = logger_with(handler)
+    log.info("no", extra={"event": "0"})
+    log.info("yes", extra={"event": "1"})
+    assert handler.flush(30)
+    assert events_of(connection) == [1]
+
+
+def test_an_event_renamer_before_the_processor_takes_no_name_away(db: str, connection: Any) -> None:
+    diverted = fallback()
+    processor = PawprintProcessor(db=db, table="events", create_table=True, flush_interval=0.01)
+    structlog.configure(
+        processors=[structlog.processors.EventRenamer("msg"), processor, structlog.processors.JSONRenderer()]
+    )
+    structlog.get_logger().info("7", track=True)
+    assert processor.flush(30)
+    processor.close()
+    assert events_of(connection) == [7]
+    assert not diverted.events
+
+
+def test_pandas_nothing_is_null(db: str, connection: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    handler = handler_on(db)
+    logger_with(handler).info("x", extra={"event": "0", "user_id": pandas.NA, "a": pandas.NaT, "b": pandas.NA})
+    assert handler.flush(30)
+    assert stored(connection, "user_id, metadata") == [(None, {"a": None, "b": None})]
+
+
+def test_an_excepthook_that_logs_during_a_write_does_not_recurse(db: str, tmp_path: Path) -> None:
+    tracker_on(db)
+    source = """
+import logging, sys, threading, time
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.0, batch_size=1)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+is_over = False
+def install():
+    number = 0
+    while not is_over:  # as libraries do: keep the one before, and call it
+        before = sys.excepthook
+        def hook(*error, before=before):
+            log.info("x", extra={"event": "crash"})
+            before(*error)
+        sys.excepthook = hook
+        number += 1
+        if number % 50 == 0: sys.excepthook = sys.__excepthook__
+installing = threading.Thread(target=install); installing.start()
+for number in range(3000):
+    log.info("x", extra={"event": str(number)})
+is_over = True; installing.join()
+handler.flush(60)
+calls = []
+def last(*error): calls.append(1)
+sys.excepthook = last
+log.info("x", extra={"event": "end"}); handler.flush(60)
+assert sys.excepthook is last
+sys.excepthook(ValueError, ValueError(), None)
+assert calls == [1], calls
+handler.close()
+assert handler.stats.accepted == handler.stats.written, handler.stats
+"""
+    run(source, db)
+
+
+# ---- what is derived
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31 23:00", "0044-03-15 12:00 BC"])
+def test_a_time_of_any_year_stops_no_statistic(db: str, connection: Any, moment: str) -> None:
+    tracker = tracker_on(db)
+    for number in range(3):
+        tracker.write(user_id="alice", event=str(number))
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO events (timestamp, user_id, event) VALUES (%s, 'bob', 'odd')", (moment,))
+    stats = Statistics(tracker)
+    stats.sessions()
+    for _ in range(2):
+        stats.engagement()
+    assert value(connection, "SELECT count(*) FROM events__engagement") < 1000
+
+
+def test_an_id_far_ahead_blinds_neither_the_statistics_nor_tail(db: str, connection: Any) -> None:
+    tracker = tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO events (id, user_id, event) VALUES (2000000000, 'bob', 'ahead')")
+    stats = Statistics(tracker)
+    stats.sessions()
+    tracker.write(user_id="alice", event="late")
+    stats.sessions()
+    assert value(connection, "SELECT count(*) FROM events__sessions WHERE user_id = 'alice'") == 1
+    with subprocess.Popen(
+        program("--db", db, "--table", "events", "tail", "-f"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        try:
+            assert following.stdout is not None
+            while "ahead" not in following.stdout.readline():
+                pass
+            time.sleep(1)
+            tracker.write(user_id="carol", event="newest")
+            found = threading.Event()
+
+            def look() -> None:
+                assert following.stdout is not None
+                for line in following.stdout:
+                    if "newest" in line:
+                        found.set()
+                        return
+
+            threading.Thread(target=look, daemon=True).start()
+            assert found.wait(20)
+        finally:
+            following.kill()
+
+
+# ---- bad input
+
+
+def test_an_empty_db_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="db"):
+        PawprintHandler(db="", table="events")
+
+
+def test_a_role_that_may_not_create_is_not_called_no_connection(server: Server, db: str) -> None:
+    diverted = fallback()
+    server.execute("DROP ROLE IF EXISTS may_not")
+    server.execute("CREATE ROLE may_not LOGIN PASSWORD 'x'")
+    address = db.split("@", 1)[1]
+    handler = handler_on(f"postgresql://may_not:x@{address}")
+    logger_with(handler).info("x", extra={"event": "0"})
+    assert handler.flush(30)
+    [warning] = diverted.warnings
+    assert "GRANT CREATE ON SCHEMA" in warning
+    assert "no connection" not in warning.lower()
