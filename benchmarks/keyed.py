@@ -31,7 +31,9 @@ def measure(options: Options) -> list[Row]:
         server.execute("ALTER SCHEMA public OWNER TO pawprint")
         tracker = stack.enter_context(Tracker(db=server.dsn(), table="events"))
         tracker.create_table()
-        fallback = Fallback(logging.getLogger("pawprint_logging.fallback"), file=None, on_error=None, layout=tracker.layout)
+        fallback = Fallback(
+            logging.getLogger("pawprint_logging.fallback"), file=None, on_error=None, layout=tracker.layout
+        )
         writer = Writer(tracker, fallback, write_timeout=30.0, create=None)
         stack.callback(writer.close)
         numbers = count()
@@ -58,12 +60,13 @@ def measure(options: Options) -> list[Row]:
             options.rounds,
         )
     rows = []
-    for name, base in (("deliveries of 10,000 that are ready", "ready"), ("from the first logger.info on", "logged")):
+    for name, base, limit in (
+        ("deliveries of 10,000 that are ready", "ready", "≤ 1.6"),
+        ("from the first logger.info on", "logged", ""),
+    ):
         seconds = measured[f"{base}, keyed"]
         figure = f"{EVENTS / median(seconds):,.0f}/s"
-        rows.append(
-            Row("dedupe keys, all new", name, ratios(seconds, measured[base]), "events without", "≤ 1.6", figure)
-        )
+        rows.append(Row("dedupe keys, all new", name, ratios(seconds, measured[base]), "events without", limit, figure))
     return rows
 
 
@@ -85,7 +88,12 @@ def _log(db: str, numbers: count[int], dedupe_key: str | None) -> float:
     started = time.perf_counter()
     for _ in range(EVENTS):
         number = next(numbers)
-        extra = {"event": "purchase", "user_id": f"user{number % 1000}", "amount": number, "event_id": f"order-{number}"}
+        extra = {
+            "event": "purchase",
+            "user_id": f"user{number % 1000}",
+            "amount": number,
+            "event_id": f"order-{number}",
+        }
         logger.info("sold", extra=extra)
     handler.flush()
     seconds = time.perf_counter() - started

@@ -249,7 +249,7 @@ def copy_keyed(
     with limit():
         cursor.execute("SAVEPOINT pawprint_keyed")
     while True:
-        candidates = {text: place for text, place in first.items() if place not in refused}
+        candidates = {text: place for text, place in first.items() if place not in refused} if refused else first
         with limit():
             are_new = guess.copies(cursor, table, candidates)
         if are_new:
@@ -259,7 +259,7 @@ def copy_keyed(
                 cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
                 new = _on(cursor, _claiming(table, candidates, savepoint="pawprint_keyed"))
             places = sorted(candidates[text] for text in new)
-        events = [rows[place][:2] for place in places]
+        events = rows if len(places) == len(rows) else [rows[place] for place in places]
         if is_isolating:
             found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
             if not found:
