@@ -22,7 +22,7 @@ from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import entry_of, new_delivery, refused_delivery
 from pawprint_logging._database.table.pruning import prunable
-from pawprint_logging._database.writing.claim import claim_keys, copy_keyed
+from pawprint_logging._database.writing.claim import Guess, claim_keys, copy_keyed
 from pawprint_logging._database.writing.copy import Flow
 
 Keyed = tuple[tuple[str, ...], bytes, uuid.UUID]
@@ -65,9 +65,9 @@ def write(tracker: Tracker, rows: list[Keyed]) -> tuple[int, list[int], int]:
 def test_a_key_is_entered_so_that_it_cannot_be_a_delivery() -> None:
     delivery = new_delivery()
     entry = uuid.UUID(entry_of(key("a")))
-    assert (entry.version, entry_of(entry), entry.variant) == (8, str(entry), uuid.RFC_4122)
+    assert (entry.version, entry_of(entry), entry.variant) == (8, entry.hex, uuid.RFC_4122)
     assert {delivery.version, refused_delivery(delivery).version} == {4, 5}
-    assert entry_of(delivery) != str(delivery)
+    assert entry_of(delivery) != delivery.hex
     assert len({entry_of(uuid.UUID(int=number << 62)) for number in range(4)}) == 1
 
 
@@ -204,6 +204,40 @@ def test_under_row_level_security_keyed_rows_go_by_insert(tracker: Tracker, conn
 
 
 # ---- write_many
+
+
+def test_after_a_wrong_guess_more_and_more_batches_are_claimed_without_one(tracker: Tracker, connection: Any) -> None:
+    # Given a series of batches, each of which repeats a key of the one before
+    guess = Guess()
+    tries: list[int] = []
+    copy_expert = psycopg2.extensions.cursor.copy_expert
+
+    class Cursor(psycopg2.extensions.cursor):
+        def copy_expert(self, sql: Any, *args: Any, **named: Any) -> None:
+            if "(FORMAT binary)" in sql:
+                tries.append(turn)
+            copy_expert(self, sql, *args, **named)
+
+    session = tracker.session()
+    session.connection().cursor_factory = Cursor
+    for turn in range(12):
+        with session.transaction() as cursor:
+            rows = [keyed(turn), keyed(turn + 1)]
+            assert copy_keyed(cursor, tracker.layout, rows, guess=guess) == ((1, [], 1) if turn else (2, [], 0))
+
+    # Then it is guessed less and less often that all are new
+    assert tries == [0, 1, 3, 6, 11]
+    assert value(connection, "SELECT count(*) FROM events") == 13
+
+
+def test_row_level_security_on_the_ledger_is_no_hindrance(db: str, connection: Any) -> None:
+    tracker = tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events__deliveries ENABLE ROW LEVEL SECURITY")
+        cursor.execute("ALTER TABLE events__deliveries FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY all_of_them ON events__deliveries USING (true) WITH CHECK (true)")
+    assert write(tracker, [keyed("a"), keyed("b")]) == (2, [], 0)
+    assert write(tracker, [keyed("b"), keyed("c")]) == (1, [], 1)
 
 
 def test_write_many_leaves_repeats_out(tracker: Tracker, connection: Any) -> None:

@@ -21,7 +21,7 @@ from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table, kind_of
-from .._database.writing.claim import copy_keyed
+from .._database.writing.claim import Guess, copy_keyed
 from .._database.writing.copy import Flow
 from .._database.writing.isolation import copy_isolating
 from .._delivery.rejects import Rejects
@@ -172,6 +172,7 @@ class _Job:
         self._target = target
         self._key = dedupe_key
         self._result = result
+        self._guess = Guess()
         self.without_time = 0
         self.without_key = 0
 
@@ -260,8 +261,9 @@ class _Job:
             if may_make and self._lacks_partitions(cursor, rows):
                 raise _MissingError
             if keyed:
+                flow, guess = Flow(uses_insert=uses_insert), self._guess
                 more, found, repeated = copy_keyed(
-                    cursor, table, [rows[place] for place in keyed], flow=Flow(uses_insert=uses_insert)
+                    cursor, table, [rows[place] for place in keyed], flow=flow, guess=guess
                 )
                 written += more
                 refused += [(keyed[index], why) for index, why in found]

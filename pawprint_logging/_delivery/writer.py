@@ -16,7 +16,7 @@ from .._database.session.sqlstate import DatabaseError, connect_failure, failure
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
-from .._database.writing.claim import copy_keyed
+from .._database.writing.claim import Guess, copy_keyed
 from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
@@ -116,6 +116,8 @@ class Writer:
         #: the connection over which the table was looked at
         self._connection: Any = None
         self._begin = begin_within(write_timeout)
+        #: what batches with dedupe keys have been like
+        self._guess = Guess()
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         """Try to write a batch once; see `Table`."""
@@ -290,6 +292,7 @@ class Writer:
                 partial(self._limit, session),
                 one_by_one=one_by_one,
                 flow=flow,
+                guess=self._guess,
             )
             return refused, duplicates
         if not one_by_one:

@@ -17,7 +17,7 @@ from ..session.excepthook import quiet
 from ..table.schema import Table, identifier
 
 #: bytes that go to libpq in one call; psycopg2's own 8 KiB cost one call into Python for each
-_CHUNK = 256 * 1024
+CHUNK = 256 * 1024
 #: bytes of events that wait while a COPY of events with other columns is under way
 _ASIDE = 8 * 2**20
 #: rows in one INSERT, where COPY cannot be used
@@ -52,7 +52,7 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
         return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", source)
     try:
         with quiet():
-            cursor.copy_expert(f"{before}COPY {table.sql} ({names}) FROM STDIN", source, _CHUNK)
+            cursor.copy_expert(f"{before}COPY {table.sql} ({names}) FROM STDIN", source, CHUNK)
     except psycopg2.Error:
         if source.error is not None:  # reported by psycopg2 as a cancelled COPY (57014)
             raise source.error from None
@@ -63,7 +63,7 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
 def _insert_lines(cursor: Any, insert: str, source: _Lines) -> None:
     """Insert lines of COPY text, in statements of some hundred rows; their fields are what COPY would have read."""
     insert = insert.replace("%", "%%")
-    while piece := source.take(_CHUNK):
+    while piece := source.take(CHUNK):
         rows = [copyline.split(line + b"\n") for line in piece.split(b"\n")[:-1]]
         for start in range(0, len(rows), _ROWS_IN_ONE):
             some = rows[start : start + _ROWS_IN_ONE]
