@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -47,15 +47,38 @@ Record = tuple[Any, "dict[str, Any] | str", int]
 
 
 _scan = json.JSONDecoder().raw_decode
+#: every digit as 0, and more of them than a number of 64 bits always has room for: orjson makes a float of those
+_AS_ZEROS = bytes(b"0"[0] if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+_LONG = b"0" * 19
 
 
-def _loads(line: str) -> Any:
+def _by_json(line: bytes) -> Any:
     """Do as `json.loads` does, in half its time for a line that begins with a value and ends after it."""
-    if line[:1] == "{":
-        value, end = _scan(line)
-        if line[end:].strip(" \t\r\n") == "":
+    text = line.decode()
+    if text[:1] == "{":
+        value, end = _scan(text)
+        if text[end:].strip(" \t\r\n") == "":
             return value
-    return json.loads(line)
+    return json.loads(text)
+
+
+def _loads() -> Callable[[bytes], Any]:
+    """Return what reads a line, by orjson where it is installed: in a third of the time."""
+    try:
+        import orjson
+    except ImportError:
+        return _by_json
+    quick = orjson.loads
+
+    def loads(line: bytes) -> Any:
+        if _LONG not in line.translate(_AS_ZEROS):
+            try:
+                return quick(line)
+            except ValueError:  # NaN, lone surrogates, and what is wrong indeed
+                pass
+        return _by_json(line)
+
+    return loads
 
 
 class Source:
@@ -83,6 +106,7 @@ class Source:
 
     def records(self) -> Iterator[Record]:
         """Yield its records."""
+        loads = _loads()
         with self.path.open("rb") as file:
             file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
             for line in file:
@@ -90,7 +114,7 @@ class Source:
                     continue
                 values: Any
                 try:
-                    values = _loads(line.decode())
+                    values = loads(line)
                 except UnicodeDecodeError:
                     values = "not UTF-8"
                 except (ValueError, RecursionError):

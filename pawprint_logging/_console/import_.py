@@ -172,6 +172,8 @@ class _Job:
         self._target = target
         self._key = dedupe_key
         self._result = result
+        #: whether the last rows with keys were all new, as most are: then the next will be
+        self._are_new = True
         self.without_time = 0
         self.without_key = 0
 
@@ -261,8 +263,13 @@ class _Job:
                 raise _MissingError
             if keyed:
                 more, found, repeated = copy_keyed(
-                    cursor, table, [rows[place] for place in keyed], flow=Flow(uses_insert=uses_insert)
+                    cursor,
+                    table,
+                    [rows[place] for place in keyed],
+                    are_new=self._are_new,
+                    flow=Flow(uses_insert=uses_insert),
                 )
+                self._are_new = not repeated
                 written += more
                 refused += [(keyed[index], why) for index, why in found]
             if others:

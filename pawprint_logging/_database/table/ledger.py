@@ -58,8 +58,8 @@ def entry_of(key: uuid.UUID) -> str:
 
     Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
     """
-    text = str(key)
-    return f"{text[:14]}8{text[15:19]}{_VARIANT[text[19]]}{text[20:]}"
+    text = f"{key.int:032x}"
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def claim_sql(table: Table, delivery: uuid.UUID) -> str:

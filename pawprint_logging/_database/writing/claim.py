@@ -10,10 +10,13 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
+from psycopg2.extensions import get_wait_callback
 
 from ..._capture.row import Row
 from ..._failure import Failure
@@ -27,6 +30,8 @@ from .isolation import copy_isolating
 
 #: UUIDs in one statement, of 50 bytes each
 _IN_ONE = 10_000
+#: bytes of keys that go to libpq in one call
+_CHUNK = 256 * 1024
 #: bytes of rows that wait for their keys in memory, before it is in a file
 _IN_MEMORY = 8 * 2**20
 #: 42501: no SELECT on the ledger, so that RETURNING is refused. 40001: one of them was committed after the snapshot of
@@ -151,6 +156,7 @@ def copy_keyed(
     limit: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
     one_by_one: bool = False,
+    are_new: bool = False,
     flow: Flow | None = None,
 ) -> Keyed:
     """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
@@ -164,6 +170,8 @@ def copy_keyed(
         rows: (columns, line, key).
         limit: makes what bounds the wait for each answer.
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
+        are_new: whether hardly a key will be taken already, default False: they are claimed in half the time then, and
+            in twice the time if one is.
         flow: how rows go, and how far they came.
 
     Raises:
@@ -185,7 +193,12 @@ def copy_keyed(
     while True:
         candidates = [text for text, place in first.items() if place not in refused]
         with limit():
-            places = sorted(first[text] for text in _on(cursor, _claiming(table, candidates)))
+            if are_new and _have_copied(cursor, table, candidates, flow):
+                new = set(candidates)
+            else:
+                new = _on(cursor, _claiming(table, candidates))
+            are_new = False
+            places = sorted(first[text] for text in new)
         events = [rows[place][:2] for place in places]
         if is_isolating:
             found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
@@ -211,6 +224,21 @@ def copy_keyed(
     with limit():
         cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)
+
+
+def _have_copied(cursor: Any, table: Table, texts: list[str], flow: Flow) -> bool:
+    """Claim keys by COPY; return False, with none of them claimed, if one is taken."""
+    if flow.uses_insert or get_wait_callback() is not None:
+        return False
+    cursor.execute("SAVEPOINT pawprint_new")
+    try:
+        lines = BytesIO("".join(f"{text}\n" for text in sorted(texts)).encode())
+        cursor.copy_expert(f"COPY {table.ledger} (delivery) FROM STDIN", lines, _CHUNK)
+    except (psycopg2.errors.UniqueViolation, psycopg2.errors.FeatureNotSupported):  # the latter: row level security
+        cursor.execute("ROLLBACK TO SAVEPOINT pawprint_new")
+        return False
+    cursor.execute("RELEASE SAVEPOINT pawprint_new")
+    return True
 
 
 def _copy_one_of(
