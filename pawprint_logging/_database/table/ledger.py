@@ -58,7 +58,11 @@ def entry_of(key: uuid.UUID) -> str:
 
     Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
     """
-    text = f"{key.int:032x}"
+    return entry_of_digits(f"{key.int:032x}")
+
+
+def entry_of_digits(text: str) -> str:
+    """Return what a dedupe key is entered as, given the 32 digits that it is made of."""
     return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 

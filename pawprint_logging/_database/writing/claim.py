@@ -167,7 +167,7 @@ def copy_keyed(
     Args:
         cursor: a psycopg2 cursor in an open transaction.
         table: where to.
-        rows: (columns, line, key).
+        rows: (columns, line, key); the key may be the text that it is entered as.
         limit: makes what bounds the wait for each answer.
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
         are_new: whether hardly a key will be taken already, default False: they are claimed in half the time then, and
@@ -180,26 +180,27 @@ def copy_keyed(
     """
     flow = Flow() if flow is None else flow
     uses_insert = flow.uses_insert
-    texts = [entry_of(row[2]) for row in rows]
-    first: dict[str, int] = {}
+    texts = [key if isinstance(key, str) else entry_of(key) for _, _, key in rows]
+    first = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
     repeats: dict[str, list[int]] = {}
-    for place, text in enumerate(texts):
-        if first.setdefault(text, place) != place:
-            repeats.setdefault(text, []).append(place)
+    if len(first) < len(texts):
+        for place, text in enumerate(texts):
+            if first[text] != place:
+                repeats.setdefault(text, []).append(place)
     refused: dict[int, Failure] = {}
     is_isolating = one_by_one
     with limit():
         cursor.execute("SAVEPOINT pawprint_keyed")
     while True:
-        candidates = [text for text, place in first.items() if place not in refused]
+        candidates = [text for text, place in first.items() if place not in refused] if refused else list(first)
         with limit():
             if are_new and _have_copied(cursor, table, candidates, flow):
-                new = set(candidates)
+                new = candidates
             else:
-                new = _on(cursor, _claiming(table, candidates))
+                new = list(_on(cursor, _claiming(table, candidates)))
             are_new = False
-            places = sorted(first[text] for text in new)
-        events = [rows[place][:2] for place in places]
+            places = sorted(map(first.__getitem__, new))
+        events = [rows[place] for place in places]
         if is_isolating:
             found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
             if not found:
@@ -220,7 +221,7 @@ def copy_keyed(
             cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
     written = len(places)
     for text in sorted({texts[place] for place in refused} & set(repeats)):
-        written += _copy_one_of(cursor, table, rows, repeats[text], refused, limit=limit, uses_insert=uses_insert)
+        written += _copy_one_of(cursor, table, rows, text, repeats[text], refused, limit=limit, uses_insert=uses_insert)
     with limit():
         cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)
@@ -245,6 +246,7 @@ def _copy_one_of(
     cursor: Any,
     table: Table,
     rows: Sequence[tuple[Any, ...]],
+    text: str,
     places: list[int],
     refused: dict[int, Failure],
     *,
@@ -255,8 +257,8 @@ def _copy_one_of(
     for place in places:
         with limit():
             cursor.execute("SAVEPOINT pawprint_one_of")
-            is_new = claim_keys(cursor, table, [rows[place][2]])
-        found = copy_isolating(cursor, table, [rows[place][:2]], limit, uses_insert=uses_insert) if is_new else []
+            is_new = _on(cursor, _claiming(table, [text]))
+        found = copy_isolating(cursor, table, [rows[place]], limit, uses_insert=uses_insert) if is_new else []
         with limit():
             cursor.execute(f"{'ROLLBACK TO' if found else 'RELEASE'} SAVEPOINT pawprint_one_of")
         if not found:
