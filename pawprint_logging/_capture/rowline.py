@@ -7,7 +7,7 @@ behind that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -44,11 +44,20 @@ class RowEncoder:
         if known is None:
             known = self._known[names] = (names, [self._kinds.get(name, "array") for name in names])
         columns, kinds = known
-        values = row.values()
-        try:
-            return columns, ("\t".join(map(_field, values, kinds)) + "\n").encode()
-        except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
-            return columns, copyline.join([column_text(value, kind) for value, kind in zip(values, kinds, strict=True)])
+        return columns, line_of(row.values(), kinds)
+
+
+def line_of(values: Collection[Any], kinds: Sequence[Kind]) -> bytes:
+    """Return values as a line of COPY text; never raises for a value.
+
+    Args:
+        values: what goes into the columns.
+        kinds: how they take their values; there may be more.
+    """
+    try:
+        return ("\t".join(map(_field, values, kinds)) + "\n").encode()
+    except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+        return copyline.join([column_text(value, kind) for value, kind in zip(values, kinds, strict=False)])
 
 
 def _field(value: Any, kind: Kind) -> str:

@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from .._capture.encoder import Kind
+from .._capture.row import Columns
+from .._capture.rowline import line_of
 from .._nearest import did_you_mean
 from ..errors import ConfigurationError
 from .output import json_line
@@ -47,15 +50,38 @@ Record = tuple[Any, "dict[str, Any] | str", int]
 
 
 _scan = json.JSONDecoder().raw_decode
+#: every digit as 0, and more of them than a number of 64 bits always has room for: orjson makes a float of those
+_AS_ZEROS = bytes(b"0"[0] if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+_LONG = b"0" * 19
 
 
-def _loads(line: str) -> Any:
+def _by_json(line: bytes) -> Any:
     """Do as `json.loads` does, in half its time for a line that begins with a value and ends after it."""
-    if line[:1] == "{":
-        value, end = _scan(line)
-        if line[end:].strip(" \t\r\n") == "":
+    text = line.decode()
+    if text[:1] == "{":
+        value, end = _scan(text)
+        if text[end:].strip(" \t\r\n") == "":
             return value
-    return json.loads(line)
+    return json.loads(text)
+
+
+def _loads() -> Callable[[bytes], Any]:
+    """Return what reads a line, by orjson where it is installed: in a third of the time."""
+    try:
+        import orjson
+    except ImportError:
+        return _by_json
+    quick = orjson.loads
+
+    def loads(line: bytes) -> Any:
+        if _LONG not in line.translate(_AS_ZEROS):
+            try:
+                return quick(line)
+            except ValueError:  # NaN, lone surrogates, and what is wrong indeed
+                pass
+        return _by_json(line)
+
+    return loads
 
 
 class Source:
@@ -83,6 +109,7 @@ class Source:
 
     def records(self) -> Iterator[Record]:
         """Yield its records."""
+        loads = _loads()
         with self.path.open("rb") as file:
             file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
             for line in file:
@@ -90,7 +117,7 @@ class Source:
                     continue
                 values: Any
                 try:
-                    values = _loads(line.decode())
+                    values = loads(line)
                 except UnicodeDecodeError:
                     values = "not UTF-8"
                 except (ValueError, RecursionError):
@@ -237,56 +264,104 @@ def source_of(path: Path) -> Source:
     return Source(path) if kind == "json" else _Csv(path, "," if kind == "csv" else "\t")
 
 
+#: a row and the value of its dedupe key
+Made = tuple[Columns, bytes, Any]
+#: sets of names that are remembered
+_SHAPES = 1000
+
+
+class _Shape(NamedTuple):
+    """What becomes of records with the same names.
+
+    Args:
+        fields: those that are columns other than the JSON one, and whether each takes times.
+        columns: their names.
+        kinds: how they take their values.
+        has_document: whether there is one for the JSON column.
+        key: the place of the dedupe key among the columns; None if it is none of them.
+    """
+
+    fields: list[tuple[str, bool]]
+    columns: Columns
+    kinds: list[Kind]
+    has_document: bool
+    key: int | None
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which of a record's values go where.
 
     Args:
-        columns: the table's columns, with whether each takes times.
+        kinds: how the table's columns take their values.
         json_field: the column that takes what is no column; None if the table has none.
         renames: paths of fields, with the names that they get; an empty one leaves the field out.
         constants: name → text, for every record.
         is_text: whether all values are text, as those of CSV are.
+        key: the field that is the dedupe key, if one is.
     """
 
-    columns: Mapping[str, bool]
+    kinds: Mapping[str, Kind]
     json_field: str | None
     renames: Sequence[tuple[str, str]] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
     is_text: bool = False
+    key: str | None = None
     #: the renamed fields that were there
     found: set[str] = field(default_factory=set)
     #: names that were seen, as far as they are needed for a hint
     seen: set[str] = field(default_factory=set)
+    _shapes: dict[Columns, _Shape] = field(default_factory=dict)
 
-    def row(self, values: dict[str, Any]) -> dict[str, Any] | str:
-        """Return column → value of a record, which it changes; or why there is none."""
+    def row(self, values: dict[str, Any]) -> Made | str:
+        """Return the row of a record, which it changes; or why there is none."""
         if self.renames:
             self._rename(values)
-        values.update(self.constants)
+        if self.constants:
+            values.update(self.constants)
         if self.is_text:
             values = {name: value for name, value in values.items() if value != ""}
-        row: dict[str, Any] = {}
-        for name, is_time in self.columns.items():
-            if name in values:
-                value = values.pop(name)
-                row[name] = _moment(value) if is_time else value
-        others = {name: _typed(value) for name, value in values.items()} if self.is_text else values
-        json_field = self.json_field
-        if json_field is None:
-            if others:
+        names = tuple(values)
+        shape = self._shapes.get(names) or self._learn(names)
+        take = values.pop
+        columns = shape.columns
+        row = [_moment(take(name)) if is_time else take(name) for name, is_time in shape.fields]
+        document: Any = None
+        if shape.has_document or len(names) > len(columns):
+            given = _document(take(self.json_field)) if shape.has_document and self.json_field is not None else None
+            others = {name: _typed(value) for name, value in values.items()} if self.is_text else values
+            if self.json_field is None:
                 return f"the table has neither a column {min(others)!r} nor one for what is no column"
-        elif json_field in row:
-            document = _document(row[json_field])
-            if type(document) is dict:
-                row[json_field] = {**others, **document} if others else document
+            if type(given) is dict:
+                document = {**others, **given} if others else given
             elif others:
-                row[json_field] = others if document is None else {**others, json_field: document}
+                document = others if given is None else {**others, self.json_field: given}
             else:
-                row[json_field] = document
-        elif others:
-            row[json_field] = others
-        return row or "no field"
+                document = given
+            columns = (*columns, self.json_field)
+            row.append(document)
+        if not columns:
+            return "no field"
+        if self.key is None:
+            key = None
+        elif shape.key is not None:
+            key = row[shape.key]
+        else:
+            key = document.get(self.key) if type(document) is dict else None
+        return columns, line_of(row, shape.kinds), key
+
+    def _learn(self, names: Columns) -> _Shape:
+        if len(self._shapes) >= _SHAPES:
+            self._shapes.clear()
+        columns = tuple(name for name in self.kinds if name in names and name != self.json_field)
+        shape = self._shapes[names] = _Shape(
+            [(name, self.kinds[name] == "timestamp") for name in columns],
+            columns,
+            [*(self.kinds[name] for name in columns), "json"],
+            self.json_field in names,
+            columns.index(self.key) if self.key in columns else None,
+        )
+        return shape
 
     def _rename(self, values: dict[str, Any]) -> None:
         taken = {}

@@ -8,17 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .._capture.key import dedupe_key_of
+from .._capture.encoder import Kind
+from .._capture.key import key_digits
+from .._capture.quickjson import quickest
 from .._capture.row import Row
-from .._capture.rowline import RowEncoder
 from .._database.session.connection import Session
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
+from .._database.table.ledger import entry_of_digits
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table, kind_of
 from .._database.writing.claim import Guess, copy_keyed
@@ -70,7 +71,10 @@ def import_(
     result = Replayed()
     with closing(tracker.session()) as session:
         target = _target(session, tracker.layout, dedupe_key)
-        plans = [Plan(target.times, target.json_field, pairs, fixed, is_text=bool(each.header)) for each in sources]
+        plans = [
+            Plan(target.kinds, target.json_field, pairs, fixed, is_text=bool(each.header), key=dedupe_key)
+            for each in sources
+        ]
         for each, plan in zip(sources, plans, strict=True):
             if each.names is not None:
                 plan.check_names(each.names)
@@ -113,21 +117,20 @@ class _Target(NamedTuple):
     """The table as it really is.
 
     Args:
-        encoder: makes its rows.
-        times: its columns, with whether each takes times.
+        kinds: its columns, and how each takes its values.
         json_field: its JSON column, None if it has none.
         needs_insert: whether rows go by INSERT.
         is_split: whether it may lack partitions.
     """
 
-    encoder: RowEncoder
-    times: dict[str, bool]
+    kinds: dict[str, Kind]
     json_field: str | None
     needs_insert: bool
     is_split: bool
 
 
 def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
+    quickest.choose()
     with session.transaction() as cursor:
         columns = columns_of(cursor, table.sql)
         found = usable.ask(cursor, table)
@@ -136,8 +139,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
         raise ConfigurationError(f"--dedupe-key needs the ledger of {table.sql}: {found.ledger_problem}")
     kinds = {name: kind_of(column.type) for name, column in columns.items()}
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
-    times = {name: kind == "timestamp" for name, kind in kinds.items()}
-    return _Target(RowEncoder(kinds), times, json_field, found.needs_insert, is_split)
+    return _Target(kinds, json_field, found.needs_insert, is_split)
 
 
 class _Chunk(NamedTuple):
@@ -201,39 +203,35 @@ class _Job:
                 progress(chunk.done)
 
     def _chunks(self, source: Source, plan: Plan) -> Iterator[_Chunk]:
-        encode, moment = self._target.encoder.encode, self._table.fields.timestamp
+        moment, has_key, row_of = self._table.fields.timestamp, self._key is not None, plan.row
         records = source.records()
         while True:
-            chunk = _Chunk([], [], [], 0)
-            done = 0
+            rows, raws, bad, done = chunk = _Chunk([], [], [], 0)
             for raw, values, size in itertools.islice(records, _CHUNK):
                 done += size
-                row = values if isinstance(values, str) else plan.row(values)
-                key = None
-                if not isinstance(row, str) and self._key is not None:
-                    try:
-                        key = self._key_of(row)
-                    except TypeError as error:
-                        row = f"the dedupe key {error}"
-                if isinstance(row, str):
-                    chunk.bad.append((raw, row))
+                made = values if isinstance(values, str) else row_of(values)
+                if isinstance(made, str):
+                    bad.append((raw, made))
                 else:
-                    self.without_time += moment not in row
-                    self.without_key += self._key is not None and key is None
-                    event = encode(row)
-                    chunk.rows.append(event if key is None else (*event, key))
-                    chunk.raws.append(raw)
+                    columns, line, value = made
+                    row: tuple[Any, ...] = (columns, line)
+                    if value is not None:
+                        try:
+                            row = (columns, line, entry_of_digits(key_digits(self._name, value)))
+                        except TypeError as error:
+                            bad.append((raw, f"the dedupe key {error}"))
+                            continue
+                    elif has_key:
+                        self.without_key += 1
+                    if moment not in columns:
+                        self.without_time += 1
+                    rows.append(row)
+                    raws.append(raw)
                 if done > _CHUNK_BYTES:
                     break
             if not done:
                 return
             yield chunk._replace(done=done)
-
-    def _key_of(self, row: dict[str, Any]) -> UUID | None:
-        document = row.get(self._table.fields.json)
-        name = self._key or ""
-        value = row.get(name, document.get(name) if isinstance(document, dict) else None)
-        return dedupe_key_of(self._name, value)
 
     def _write(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, Failure]]:
         """Write rows in one transaction; return the places of those that are refused, and why."""

@@ -61,6 +61,11 @@ def entry_of(key: uuid.UUID) -> str:
     return f"{key.int & ~_CUSTOM_BITS | _CUSTOM:032x}"
 
 
+def entry_of_digits(text: str) -> str:
+    """Return what a dedupe key is entered as, given the 32 digits that it is made of."""
+    return f"{text[:12]}8{text[13:16]}{_VARIANT[text[16]]}{text[17:]}"
+
+
 def claim_sql(table: Table, delivery: uuid.UUID) -> str:
     """Return the statement that enters a delivery into the ledger; it affects no row if the delivery is there already.
 

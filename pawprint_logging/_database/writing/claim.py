@@ -223,7 +223,7 @@ def copy_keyed(
     Args:
         cursor: a psycopg2 cursor in an open transaction.
         table: where to.
-        rows: (columns, line, key).
+        rows: (columns, line, key); the key may be the text that it is entered as.
         limit: makes what bounds the wait for each answer.
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
         flow: how rows go, and how far they came.
@@ -236,7 +236,7 @@ def copy_keyed(
     flow = Flow() if flow is None else flow
     guess = Guess() if guess is None else guess
     uses_insert = flow.uses_insert
-    texts = [entry_of(row[2]) for row in rows]
+    texts = [key if isinstance(key, str) else entry_of(key) for _, _, key in rows]
     first = dict(zip(texts, range(len(texts)), strict=True))
     repeats: dict[str, list[int]] = {}
     if len(first) < len(texts):
