@@ -192,26 +192,25 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
             events.
     """
-    # A user's sessions come one after the other from their index, so that only a user's days are sorted.
     sources = [
-        (
-            f'SELECT {events.member} AS member, "timestamp"::date'
-            f' + generate_series(0, last_timestamp::date - "timestamp"::date) AS day FROM {work.beside(SESSIONS)}'
-        )
+        f'SELECT {events.user} AS member, "timestamp"::date + generate_series(0, last_timestamp::date'
+        + f' - "timestamp"::date) AS day FROM {work.beside(SESSIONS)} AS e'
     ]
     if whole:
         sources = [
-            (
-                f"SELECT {events.user} AS member, ({events.moment})::date AS day"
-                f" FROM {events.table} WHERE {events.usable}"
-            )
+            f"SELECT {events.user} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"
         ]
     if keeps and work.matches(DAYS, _columns(events)):
-        sources.append(f"SELECT {events.member}, {DAY} FROM {work.beside(DAYS)}")
+        sources.append(f"SELECT {events.user} AS member, {DAY} AS day FROM {work.beside(DAYS)} AS e")
+    activity = " UNION ALL ".join(sources)
+    members = " UNION ALL ".join(
+        f"SELECT {events.group} AS grouped, array_agg(DISTINCT day ORDER BY day) AS days"
+        f" FROM ({activity}) AS e ({events.member}, day) WHERE {share} GROUP BY {events.group}"
+        for share in work.shares(events)
+    )
     query = f"""
-        SELECT day, {events.plain("member")}, first_value(day) OVER one, lead(day) OVER one
-        FROM (SELECT member, day FROM ({" UNION ALL ".join(sources)}) AS activity GROUP BY member, day) AS active
-        WINDOW one AS (PARTITION BY member ORDER BY day)
+        SELECT unnest(days), {events.plain("grouped")}, days[1], unnest(days[2:] || NULL::date)
+        FROM ({members}) AS one_user
     """
     distribute_by = events.member if events.is_distributed else None
     work.fill(DAYS, _columns(events), query, [], distribute_by)

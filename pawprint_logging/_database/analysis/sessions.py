@@ -9,6 +9,7 @@ in proportion to what is new.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from ..reading.arrivals import among
 from ..reading.query import Sql
@@ -59,22 +60,15 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         high: the number of the last event that is to be in it; None for all.
         keeps: whether the sessions stay that were over before the oldest event.
     """
-    member = events.member if events.is_distributed else None
-    wanted = events.usable if high is None else f"{events.usable} AND {events.number.key} <= %s"  # type: ignore[union-attr]
-    limit = [] if high is None else [high]
-    if _largest(work, events, wanted, limit) <= MAX_NAMES:
-        separator, nothing = (
-            secrets.token_hex(4),
-            secrets.token_hex(4),
-        )  # no event's name has them: nobody can know them
-        query = _user_by_user(events, wanted)
-        params = [nothing, nothing, nothing, nothing, separator, silence, *limit, separator, separator]
+    wanted = events.usable if high is None else f"{events.usable} AND {events.number.key} <= {high:d}"  # type: ignore[union-attr]
+    if events.is_distributed or _largest(work, events, wanted) > MAX_NAMES:
+        query = _row_by_row(events, wanted)
     else:
-        query, params = _row_by_row(events, wanted), [silence, *limit]
+        query = _user_by_user(events, wanted, work.shares(events))
     if keeps and work.matches(SESSIONS, _columns(events)):
         query += f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
     work.drop_index(SESSIONS, _INDEX)  # to build it takes a fifth of the time that the INSERT needs to keep it
-    work.fill(SESSIONS, _columns(events), query, params, member)
+    work.fill(SESSIONS, _columns(events), query, [silence], events.member if events.is_distributed else None)
     if not work.has_index(SESSIONS, _INDEX):
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
     # what sessions are looked up by; the names would take as long again
@@ -86,60 +80,68 @@ def oldest(events: Events) -> str:
     return f"SELECT coalesce(min({events.moment}), 'infinity') FROM {events.table} WHERE {events.usable}"
 
 
-def _largest(work: Work, events: Events, wanted: str, limit: list[int]) -> float:
+def _largest(work: Work, events: Events, wanted: str) -> float:
     """Return how many bytes of names the user with most of them has, as far as it matters whether these are many."""
     row = work.one(_ESTIMATE, (work.table.fields.user, work.table.fields.event, work.table.sql))
     if row is not None and row[0] is not None:
         return float(row[0])
     row = work.one(
         f"SELECT max(size) FROM (SELECT sum(octet_length({events.event})) + count(*) AS size FROM {events.table}"
-        f" WHERE {wanted} GROUP BY {events.user}) AS member",
-        limit,
+        f" WHERE {wanted} GROUP BY {events.user}) AS member"
     )
     return float(row[0] or 0)
 
 
-def _user_by_user(events: Events, wanted: str) -> str:
-    """Return the query that makes one row of arrays of each user, and cuts that up.
+def _user_by_user(events: Events, wanted: str, shares: Sequence[str]) -> str:
+    """Return the query that makes arrays of all that a user did, and cuts these up; for the silence.
 
-    For four times the text that stands for no name, separator, silence, limit, and twice the separator.
-
-    It sorts the events once, where the other query sorts and copies them once more. But it holds all that a user did in
-    memory, of which PostgreSQL has no more than 1 GB for one value.
+    It sorts the events once, where the other query sorts and copies them once more; and since nothing of what it sorts
+    is asked of a window function, which PostgreSQL leaves to one process, each share of the users is sorted and put
+    together by a process of its own. But it holds all that a user did in memory, of which PostgreSQL has no more than
+    1 GB for one value.
     """
+    # no event's name has them: nobody can know them
+    separator, nothing = (f"'{secrets.token_hex(4)}'" for _ in range(2))
+    members = " UNION ALL ".join(
+        f"""
+        SELECT {events.group} AS grouped, count(*)::int AS total,
+            array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
+            array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
+        FROM {events.table} WHERE {wanted} AND {share} GROUP BY {events.group}
+        """
+        for share in shares
+    )
+    # Arrays are taken apart in the list of columns, which hands on row by row, and in the order of the array; as
+    # functions behind FROM each is copied first. OFFSET 0 keeps `begins` from being written out wherever it is used.
     return f"""
-        SELECT piece.first, {events.plain("grouped")}, date_part('epoch', piece.last - piece.first) / 60,
-            piece.past - piece.number, piece.last,
-            CASE WHEN strpos(piece.names, %s) = 0 THEN piece.names
-                WHEN replace(',' || piece.names, ',' || %s, '') <> ''
-                THEN substr(replace(',' || piece.names, ',' || %s, ''), 2) END
+        SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60, past - number, last,
+            CASE WHEN strpos(names, {nothing}) = 0 THEN names
+                WHEN replace(',' || names, ',' || {nothing}, '') <> ''
+                THEN substr(replace(',' || names, ',' || {nothing}, ''), 2) END
         FROM (
-            SELECT grouped, max(moment) AS last, count(*) AS total,
-                array_agg(moment ORDER BY moment, place) FILTER (WHERE begins) AS firsts,
-                array_agg(before ORDER BY moment, place) FILTER (WHERE begins) AS lasts,
-                array_agg(number ORDER BY moment, place) FILTER (WHERE begins) AS numbers,
-                string_agg(coalesce(event, %s), CASE WHEN begins THEN %s ELSE ',' END ORDER BY moment, place) AS names
-            FROM (
-                SELECT *, coalesce(moment - before >= %s::interval, true) AS begins
+            SELECT grouped, unnest(firsts) AS first, unnest(lasts[2:] || moments[total]) AS last,
+                unnest(numbers) AS number, unnest(numbers[2:] || total + 1)::bigint AS past,
+                unnest((string_to_array(marked, {separator}))[2:]) AS names
+            FROM ({members}) AS one_user CROSS JOIN LATERAL (
+                SELECT array_agg(moment) FILTER (WHERE begins) AS firsts,
+                    array_agg(before) FILTER (WHERE begins) AS lasts,
+                    array_agg(number) FILTER (WHERE begins) AS numbers,
+                    string_agg(CASE WHEN begins THEN {separator} ELSE ',' END || name, '') AS marked
                 FROM (
-                    SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place,
-                        {events.event} AS event,
-                        lag({events.moment}) OVER one AS before, row_number() OVER one AS number
-                    FROM {events.table} WHERE {wanted}
-                    WINDOW one AS (PARTITION BY {events.group} ORDER BY {events.moment}, {events.order})
+                    SELECT *, coalesce(moment - before >= %s::interval, true) AS begins
+                    FROM (
+                        SELECT generate_series(1, total) AS number, unnest(moments) AS moment,
+                            unnest(NULL::timestamp || moments) AS before, unnest(names) AS name
+                    ) AS event
+                    WHERE number IS NOT NULL OFFSET 0
                 ) AS followed
-            ) AS marked
-            GROUP BY grouped
-        ) AS one_user
-        CROSS JOIN LATERAL unnest(
-            firsts, lasts[2:] || one_user.last, numbers, numbers[2:] || total + 1,
-            (string_to_array(%s || names, %s))[2:]
-        ) AS piece (first, last, number, past, names)
+            ) AS cut
+        ) AS piece
     """
 
 
 def _row_by_row(events: Events, wanted: str) -> str:
-    """Return the query that numbers each user's sessions, and groups by that; for silence and limit."""
+    """Return the query that numbers each user's sessions, and groups by that; for the silence."""
     # Each query lists its columns as the one around it wants to have them, which spares a copy of every row.
     return f"""
         SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*),
