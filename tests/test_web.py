@@ -175,7 +175,7 @@ def test_a_page_that_chooses_its_own_events_is_not_filtered_by_one(visit: TestCl
 def around_midnight(tracker: Tracker) -> Iterator[TestClient]:
     """Events at 22:30 and 23:30 UTC on a day in winter: in Berlin the second is of the next day."""
     tracker.write_many(
-        {"timestamp": datetime(2026, 1, 14, hour, 30), "user_id": "alice", "event": "login"} for hour in (22, 23)
+        {"timestamp": f"2026-01-14T{hour}:30:00Z", "user_id": "alice", "event": "login"} for hour in (22, 23)
     )
     with client(tracker) as made:
         yield made
