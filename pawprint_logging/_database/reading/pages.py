@@ -289,7 +289,8 @@ def users(view: View, given: Mapping[str, Any], span: Range) -> Users:
     where = view.where_in(given, span, and_before=True)
     cut = query.trunc(view.source, query.Span(span.resolution, zone=span.zone))
     user = view.column("user")
-    # The range before has no stretches: a user of it is one group, not thirty. A quarter of the time on ten million events.
+    # The range before has no stretches: a user of it is one group, not thirty. On ten million events a quarter of the
+    # time.
     found = view.rows(
         f"""
         WITH active AS MATERIALIZED (
