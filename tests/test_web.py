@@ -23,6 +23,7 @@ from support.server import PASSWORD, Server
 
 from pawprint_logging import ConfigurationError, Tracker, __version__
 from pawprint_logging.web import app, server
+from pawprint_logging.web.address import Filter
 from pawprint_logging.web.guard import COOKIE
 
 NOW = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -31,6 +32,7 @@ PAGES = (
     "/events",
     "/event?name=signup",
     "/funnel?step=signup&step=purchase",
+    "/paths?after=signup",
     "/retention",
     "/sessions",
     "/users",
@@ -149,6 +151,121 @@ def test_the_retention_has_a_row_for_each_cohort(visit: TestClient) -> None:
     assert "First seen Users Week 1" in said
 
 
+def test_paths_say_what_users_did_next(visit: TestClient) -> None:
+    said = text_of(visit.get("/paths?after=signup").text)
+    assert "from their first signup in this time on" in said
+    assert "Step 1 From To Users signup purchase 1 signup (nothing more) 1" in said
+    assert "Step 2 From To Users purchase purchase 1" in said
+    said = text_of(visit.get("/paths?before=purchase&depth=1").text)
+    assert "Step 1 From To Users signup purchase 1" in said
+
+
+@pytest.mark.parametrize("page", ["/funnel?step=signup&step=purchase", "/paths?after=signup", "/retention"])
+def test_a_page_that_chooses_its_own_events_is_not_filtered_by_one(visit: TestClient, page: str) -> None:
+    said = text_of(visit.get(page).text)
+    filtered = visit.get(page + ("&" if "?" in page else "?") + "event=purchase").text
+    assert text_of(filtered) == said
+    assert "event=purchase" not in filtered
+
+
+# -- time zones -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def around_midnight(tracker: Tracker) -> Iterator[TestClient]:
+    """Events at 22:30 and 23:30 UTC on a day in winter: in Berlin the second is of the next day."""
+    tracker.write_many(
+        {"timestamp": f"2026-01-14T{hour}:30:00Z", "user_id": "alice", "event": "login"} for hour in (22, 23)
+    )
+    with client(tracker) as made:
+        yield made
+
+
+def test_a_zone_in_the_url_cuts_days_at_its_midnights(around_midnight: TestClient) -> None:
+    address = "/?from=2026-01-13&until=2026-01-16"
+    assert "14 Jan 2 15 Jan 0" in text_of(around_midnight.get(address).text)
+    assert "14 Jan 1 15 Jan 1" in text_of(around_midnight.get(address + "&tz=Europe%2FBerlin").text)
+    # a date in the address is a day of that zone too
+    later = around_midnight.get("/?from=2026-01-15&until=2026-01-18&tz=Europe%2FBerlin").text
+    assert "15 Jan 1 16 Jan 0" in text_of(later)
+
+
+def test_a_zone_in_the_url_is_the_clock_of_each_page(around_midnight: TestClient) -> None:
+    for page in ("/live?", "/user?id=alice&", "/users?", "/?from=2026-01-13&until=2026-01-16&"):
+        found = around_midnight.get(f"{page}tz=Asia%2FKathmandu")
+        assert "15 Jan 2026, 05:15:00" in found.text  # 23:30 in UTC
+        assert "times are in Asia/Kathmandu" in found.text
+    assert "14 Jan 2026, 23:30:00" in around_midnight.get("/live").text
+
+
+def test_links_keep_the_zone(around_midnight: TestClient) -> None:
+    page = around_midnight.get("/events?from=2026-01-13&until=2026-01-16&tz=Europe%2FBerlin").text
+    assert 'href="/sessions?since=2026-01-13&amp;until=2026-01-16&amp;tz=Europe%2FBerlin"' in page
+
+
+def test_sessions_and_cohorts_are_cut_in_the_zone(around_midnight: TestClient) -> None:
+    address = "from=2026-01-13&until=2026-01-16&tz=Europe%2FBerlin"
+    assert "14 Jan 1 15 Jan 1" in text_of(around_midnight.get(f"/sessions?{address}").text)
+    assert "14 Jan 1 100 %" in text_of(around_midnight.get(f"/retention?period=day&{address}").text)
+    assert "14 Jan 1 Last" not in text_of(around_midnight.get("/retention?period=day&from=2026-01-14").text)
+
+
+def test_a_date_is_a_day_of_every_zone(db: str) -> None:
+    with Tracker(db=db, table="events", schema={"timestamp": "DATE", "user_id": "TEXT", "event": "TEXT"}) as tracker:
+        tracker.create_table()
+        tracker.write_many({"timestamp": f"2026-01-{day}", "user_id": "alice", "event": "login"} for day in (14, 15))
+        with client(tracker) as visit:
+            for zone in ("UTC", "America/New_York", "Pacific/Kiritimati"):
+                address = f"from=2026-01-13&until=2026-01-16&tz={quote(zone)}"
+                for page in ("/", "/sessions"):
+                    assert "14 Jan 1 15 Jan 1" in text_of(visit.get(f"{page}?{address}").text), (zone, page)
+
+
+#: days of 23, 23.5, 24.5 and 25 hours; midnights that do not exist, and some that come twice
+ODD_DAYS = (
+    ("Europe/Berlin", "2026-03-28", "2026-03-31"),
+    ("Europe/Berlin", "2026-10-24", "2026-10-27"),
+    ("Australia/Lord_Howe", "2026-04-03", "2026-04-07"),
+    ("Australia/Lord_Howe", "2026-10-02", "2026-10-06"),
+    ("America/Sao_Paulo", "2018-11-02", "2018-11-06"),
+    ("America/Sao_Paulo", "2018-02-16", "2018-02-20"),
+    ("America/Havana", "2026-10-30", "2026-11-03"),
+    ("Asia/Kathmandu", "2026-01-01", "2026-01-04"),
+    ("Pacific/Apia", "2011-12-28", "2012-01-02"),
+)
+
+
+@pytest.mark.parametrize(("zone", "first", "last"), ODD_DAYS)
+def test_time_is_cut_where_postgresql_cuts_it(zone: str, first: str, last: str, connection: Any) -> None:
+    for start, end in ((first, last), ("2026-01-01", "2026-12-31"), ("2019-01-01", "2026-01-01")):
+        span = Filter(since=start, until=end, tz=zone).span()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT date_trunc(%s, moment, %s) AT TIME ZONE 'UTC' FROM generate_series("
+                " %s::timestamp AT TIME ZONE 'UTC', %s::timestamp AT TIME ZONE 'UTC', '1 hour') AS moment ORDER BY 1",
+                (span.resolution, zone, span.start, span.end - timedelta(seconds=1)),
+            )
+            assert span.stretches() == [row[0] for row in cursor.fetchall()]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/?from=9999-01-01&until=9999-12-31",
+        "/?from=9999-12-31&until=9999-12-31&tz=Asia%2FTokyo",
+        "/?from=9990-01-01&until=9999-12-30&tz=America%2FLima",
+        "/?from=0001-01-01&until=0001-01-03&tz=Asia%2FTokyo",
+        "/?from=0001-01-01&tz=America%2FLima",
+        "/retention?from=0001-01-01&until=0001-01-03&tz=Asia%2FTokyo",
+    ],
+)
+def test_the_ends_of_the_calendar_are_no_trap(visit: TestClient, address: str) -> None:
+    answer = visit.get(address)
+    assert answer.status_code in (200, 400)
+    assert "mistake of this program" not in answer.text
+    assert "could not be made" not in answer.text
+
+
 def test_sessions_end_after_silence(visit: TestClient) -> None:
     assert "Sessions 3 of 2 users" in text_of(visit.get("/sessions").text)
 
@@ -194,6 +311,10 @@ def test_a_long_history_goes_on_on_another_page(tracker: Tracker) -> None:
         ("/funnel?step=signup&within=ever", 400, "within=ever"),
         ("/user?id=alice&before=then", 400, "before: write a time"),
         ("/?since=99999999w", 400, "longer ago"),
+        ("/?tz=Europe%2FBerln", 400, "did you mean"),
+        ("/?tz=..%2F..%2Fetc%2Fpasswd", 400, "is no time zone that is known"),
+        ("/paths?depth=99", 400, "depth=99: take one of 1, 2"),
+        ("/paths?after=signup&depth=-1", 400, "take one of 1, 2"),
         ("/static/nothing.css", 404, "There is no such page"),
         ("/?where=" + "x" * 3000, 400, "more in this address"),
     ],
@@ -323,7 +444,7 @@ def test_hostile_names_and_values_are_text_on_every_page(tracker: Tracker) -> No
     names = [f"/event?name={quote(text[:56])}0" for text in HOSTILE]
     users = [f"/user?id={quote(text[:24])}0" for text in HOSTILE[:17]]
     with client(tracker) as visit:
-        for page in (*PAGES[:7], "/live", *names, *users):
+        for page in (*PAGES[:8], "/live", *names, *users):
             answer = visit.get(page)
             assert answer.status_code in (200, 404), page
             tags = Tags()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from .._database.reading.times import duration_of, moment_of
+from .._database.reading.pages import Range, floor
+from .._database.reading.times import duration_of, moment_of, zone_of
 from ..errors import ConfigurationError
 
 #: stretches of time to choose from, and what they are called
@@ -35,59 +37,6 @@ class BadAddressError(ConfigurationError):
 
 
 @dataclass(frozen=True)
-class Span:
-    """A range of time, the one of the same length before it, and the resolution in which both are looked at.
-
-    Args:
-        start: included; the beginning of a stretch of the resolution.
-        end: excluded.
-        before: where the range before it begins.
-        resolution: as for `Tracker.count`.
-    """
-
-    start: datetime
-    end: datetime
-    before: datetime
-    resolution: str
-
-    def stretches(self) -> list[datetime]:
-        """Return the beginnings of the stretches of time in the range."""
-        found: list[datetime] = []
-        moment = self.start
-        while moment < self.end and len(found) < 5000:
-            found.append(moment)
-            moment = following(moment, self.resolution)
-        return found
-
-    @property
-    def name(self) -> str:
-        """The length, in words."""
-        hours = (self.end - self.start).total_seconds() / 3600
-        return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24):,} days"
-
-
-def floor(moment: datetime, resolution: str) -> datetime:
-    """Return the beginning of the stretch of time that a moment is in."""
-    if resolution == "hour":
-        return moment.replace(minute=0, second=0, microsecond=0)
-    day = datetime.combine(moment.date(), time())
-    if resolution == "week":
-        return day - timedelta(days=day.weekday())
-    if resolution == "month":
-        return day.replace(day=1)
-    return day.replace(month=1, day=1) if resolution == "year" else day
-
-
-def following(moment: datetime, resolution: str) -> datetime:
-    """Return the beginning of the next stretch of time."""
-    if resolution == "year":
-        return moment.replace(year=moment.year + 1)
-    if resolution == "month":
-        return moment.replace(year=moment.year + moment.month // 12, month=moment.month % 12 + 1)
-    return moment + {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[resolution]
-
-
-@dataclass(frozen=True)
 class Filter:
     """Which events a page is about.
 
@@ -96,12 +45,14 @@ class Filter:
         where: conditions such as ``metadata__plan=pro``.
         since: how long ago, such as ``30d``, or a time in ISO 8601.
         until: a time in ISO 8601, a day being part of the range; None for now.
+        tz: the zone by whose midnights and Mondays time is cut, and whose clock is shown.
     """
 
     event: str | None = None
     where: tuple[str, ...] = ()
     since: str = DEFAULT
     until: str | None = None
+    tz: str = "UTC"
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -110,6 +61,7 @@ class Filter:
         pairs += [("where", each) for each in self.where]
         pairs += [("since", self.since)] if self.since != DEFAULT else []
         pairs += [("until", self.until)] if self.until is not None else []
+        pairs += [("tz", self.tz)] if self.tz != "UTC" else []
         return [(name, value) for name, value in pairs if value is not None]
 
     @property
@@ -121,7 +73,7 @@ class Filter:
         """Return the filter without one of its conditions."""
         return replace(self, where=tuple(each for each in self.where if each != condition))
 
-    def span(self, now: datetime | None = None) -> Span:
+    def span(self, now: datetime | None = None) -> Range:
         """Return the range of time that is meant.
 
         Raises:
@@ -129,23 +81,23 @@ class Filter:
         """
         present = now or datetime.now(timezone.utc).replace(tzinfo=None)
         present = present.replace(microsecond=0) - timedelta(seconds=present.second % _STEP - _STEP)
-        end = present if self.until is None else _moment("until", self.until, is_end=True)
+        end = present if self.until is None else _moment("until", self.until, self.tz, is_end=True)
         if (ago := duration_of(self.since)) is not None:
             try:
                 start = end - ago
             except OverflowError:
                 raise BadAddressError(f"since={self.since}: that is longer ago than the calendar goes") from None
         else:
-            start = _moment("since", self.since)
+            start = _moment("since", self.since, self.tz)
         if start >= end:
             raise BadAddressError("the range of time ends before it begins: choose an earlier beginning")
         days = (end - start).total_seconds() / 86_400
         resolution = next(name for most, name in _RESOLUTIONS if days <= most)
         try:
-            start = floor(start, resolution)
-            return Span(start, end, start - (end - start), resolution)
+            start = floor(start, resolution, self.tz)
+            return Range(start, end, start - (end - start), resolution, self.tz)
         except (OverflowError, ValueError):
-            return Span(start, end, start, resolution)
+            return Range(start, end, start, resolution, self.tz)
 
     def conditions(self, *, event_field: str) -> dict[str, Any]:
         """Return the conditions as `Tracker.read` takes them, the event's name among them.
@@ -183,11 +135,12 @@ def _condition(text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _moment(name: str, text: str, *, is_end: bool = False) -> datetime:
+def _moment(name: str, text: str, zone: str, *, is_end: bool = False) -> datetime:
     try:
-        moment = moment_of(text, name=name).replace(tzinfo=None)
-        return moment + timedelta(days=1) if is_end and len(text.strip()) == 10 else moment  # the whole of a day
-    except (ConfigurationError, OverflowError):
+        if is_end and len(text.strip()) == 10:  # the whole of a day
+            text = (date.fromisoformat(text.strip()) + timedelta(days=1)).isoformat()
+        return moment_of(text, name=name, zone=zone).replace(tzinfo=None)
+    except (ConfigurationError, OverflowError, ValueError):
         raise BadAddressError(f"{name}: write a time such as 2026-11-01, or how long ago, such as 7d") from None
 
 
@@ -205,7 +158,19 @@ def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:
         where=conditions,
         since=parameters.get("from") or parameters.get("since") or DEFAULT,
         until=parameters.get("until") or None,
+        tz=_zone(parameters.get("tz") or "UTC"),
     )
+
+
+def _zone(name: str) -> str:
+    try:
+        zone = zone_of(name.strip())
+        ZoneInfo(zone)  # whose rules the page needs as well as the server
+    except ZoneInfoNotFoundError:
+        raise BadAddressError(f"tz: the rules of {name!r} are not on this system: pip install tzdata") from None
+    except ConfigurationError as error:
+        raise BadAddressError(str(error)) from None
+    return zone
 
 
 def url(root: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:

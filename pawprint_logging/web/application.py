@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -23,11 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
+from .._database.reading import pages as questions
+from .._database.reading.pages import Range, local
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from . import data, drawing
-from .address import CHOICES, BadAddressError, Filter, Span, read_filter, url
-from .data import Data, View
+from .address import CHOICES, BadAddressError, Filter, read_filter, url
+from .data import Data
 from .guard import Guard
 from .problems import Problem, explain
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 Answer = TypeVar("Answer")
+#: makes the answer of a page
+Make = Callable[["Page"], Awaitable[Response]]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ _MENU = (
     ("", "Overview"),
     ("events", "Events"),
     ("funnel", "Funnel"),
+    ("paths", "Paths"),
     ("retention", "Retention"),
     ("sessions", "Sessions"),
     ("users", "Users"),
@@ -62,6 +67,9 @@ _WITHIN_SECONDS = {"1h": 3600.0, "1d": 86_400.0, "7d": 604_800.0, "30d": 2_592_0
 _MOST_PERIODS = 14
 _PERIODS = ("day", "week", "month")
 _SILENCES = ("5", "15", "30", "60", "120")
+_DEPTHS = ("1", "2", "3", "4", "5")
+#: turns of a step of a path that are listed
+_MOST_TURNS = 10
 _NEWEST_FEW, _NEWEST, _HISTORY = 8, 50, 100
 
 
@@ -84,19 +92,7 @@ def build(tracker: Tracker, *, hosts: Iterable[str] | None, token: str | None, t
         yield
         pages.data.close()
 
-    routes = [
-        Route("/", pages.overview),
-        Route("/events", pages.events),
-        Route("/event", pages.event),
-        Route("/funnel", pages.funnel),
-        Route("/retention", pages.retention),
-        Route("/sessions", pages.sessions),
-        Route("/users", pages.users),
-        Route("/user", pages.user),
-        Route("/live", pages.live),
-        Route("/live/events", pages.stream),
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
-    ]
+    routes = [*pages.routes(), Mount("/static", StaticFiles(directory=_HERE / "static"))]
     inner = Starlette(
         routes=routes, lifespan=lifespan, exception_handlers={HTTPException: pages.http_error, Exception: pages.crash}
     )
@@ -109,10 +105,11 @@ class Page:
     Args:
         pages: all of them.
         request: the request.
-        place: the page of the menu.
+        place: its address.
+        own: parameters of the page itself, which its links keep, and what each is by default.
     """
 
-    def __init__(self, pages: Pages, request: Request, place: str) -> None:
+    def __init__(self, pages: Pages, request: Request, place: str, own: Mapping[str, str] | None = None) -> None:
         self.pages = pages
         self.request = request
         self.place = place
@@ -120,10 +117,31 @@ class Page:
         #: whether what was made so far is to go out, since what follows takes time
         self.is_due = False
         self.filter = Filter()
-        self.span: Span | None = None
+        self.span: Range | None = None
         self.names: list[str] = []
-        #: parameters of the page itself, which its links keep
-        self.own: list[tuple[str, str]] = []
+        self.own = [
+            (name, value)
+            for name, default in (own or {}).items()
+            for value in request.query_params.getlist(name)
+            if value and value != default
+        ]
+
+    @property
+    def range(self) -> Range:
+        """The range of time that it is about."""
+        assert self.span is not None  # a page is made once there is one
+        return self.span
+
+    def chosen(self, name: str, default: str, choices: Collection[str]) -> str:
+        """Return a parameter that has a few values.
+
+        Raises:
+            BadAddressError: it has another.
+        """
+        value = self.request.query_params.get(name, default)
+        if value not in choices:
+            raise BadAddressError(f"{name}={value}: take one of {', '.join(filter(None, choices))}")
+        return value
 
     def flush(self) -> str:
         """Send what there is."""
@@ -151,16 +169,63 @@ class Page:
         """Return the address of a file of the package."""
         return f"{self.root}/static/{name}?v={__version__}"
 
-    async def ask(self, name: str, question: Callable[[View], Answer], *key: Any, keep: float = data.KEEP) -> Any:
-        """Return the answer to a question, or the `Problem` that stands in its way."""
+    def moment(self, moment: datetime | None) -> str:
+        """Return a time as the clock of the zone shows it."""
+        if moment is None:
+            return "\N{EN DASH}"
+        shown = local(moment, self.filter.tz)
+        return f"{shown.day} {shown:%b %Y, %H:%M:%S}"
+
+    def label(self, moment: datetime, resolution: str) -> str:
+        """Return the name of a stretch of time."""
+        return drawing.label(local(moment, self.filter.tz), resolution)
+
+    def chart(self, span: Range, values: Sequence[tuple[str, Sequence[float]]]) -> drawing.Chart:
+        """Return a chart of the range."""
+        beginnings = [local(moment, span.zone) for moment in span.stretches()]
+        return drawing.chart(beginnings, values, span.resolution, is_over=span.is_over)
+
+    async def ask(
+        self,
+        question: Callable[..., Any],
+        chosen: Filter,
+        *arguments: Hashable,
+        keep: float = data.KEEP,
+        **named: Any,
+    ) -> Any:
+        """Return the answer to a question, or the `Problem` that stands in its way.
+
+        Args:
+            question: takes a view of the table, the conditions of the filter, and the arguments.
+            chosen: the filter.
+            *arguments: what else it takes.
+            keep: seconds for which the answer serves others.
+            **named: what it takes by name.
+        """
         try:
-            return await self.pages.data.ask((name, *key), question, keep=keep)
+            given = chosen.conditions(event_field=self.pages.tracker.event_field)
+            return await self.pages.data.ask(
+                (question, chosen, arguments, tuple(named.items())),
+                lambda view: question(view, given, *arguments, **named),
+                keep=keep,
+            )
         except Exception as error:
             return await self.pages.problem(error)
 
-    def asking(self, name: str, question: Callable[[View], Answer], *key: Any) -> asyncio.Future[Any]:
+    def asking(
+        self, question: Callable[..., Any], chosen: Filter, *arguments: Hashable, **named: Any
+    ) -> asyncio.Future[Any]:
         """Begin to look a question up; a template waits for the answer where it shows it."""
-        return asyncio.ensure_future(self.ask(name, question, *key))
+        return asyncio.ensure_future(self.ask(question, chosen, *arguments, **named))
+
+    def counting(self, chosen: Filter, span: Range) -> asyncio.Future[Any]:
+        """Begin to count by event, and draw it."""
+
+        async def counted() -> Any:
+            found = await self.ask(questions.by_event, chosen, span)
+            return found if isinstance(found, Problem) else _Counted(found, self, span)
+
+        return asyncio.ensure_future(counted())
 
 
 class Pages:
@@ -184,7 +249,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self.templates.filters.update(
-            number=drawing.number, percent=drawing.percent, duration=drawing.duration, moment=_moment, iso=_iso
+            number=drawing.number, percent=drawing.percent, duration=drawing.duration, iso=_iso
         )
         self.templates.globals.update(
             menu=_MENU,
@@ -193,7 +258,6 @@ class Pages:
             wait=_wait,
             change=drawing.change,
             spark=drawing.spark,
-            label=drawing.label,
             table=tracker.table,
             database=repr(tracker).partition("'")[2].partition("'")[0],
             fields=tracker.layout.fields,
@@ -202,114 +266,139 @@ class Pages:
 
     # -- the pages -----------------------------------------------------------------------------------------------
 
-    async def overview(self, request: Request) -> Response:
+    def routes(self) -> list[Route]:
+        """Return the pages with their addresses."""
+        return [
+            self._route("", self.overview),
+            self._route("events", self.events),
+            self._route("event", self.event, own={"name": ""}),
+            self._route("funnel", self.funnel, own={"step": "", "within": ""}, has_event=False),
+            self._route("paths", self.paths, own={"after": "", "before": "", "depth": "3"}, has_event=False),
+            self._route("retention", self.retention, own={"period": "week", "first": "", "back": ""}, has_event=False),
+            self._route("sessions", self.sessions, own={"silence": "30"}),
+            self._route("users", self.users),
+            self._route("user", self.user, own={"id": ""}),
+            self._route("live", self.live),
+            self._route("live/events", self.stream),
+        ]
+
+    def _route(self, place: str, make: Make, *, own: Mapping[str, str] | None = None, has_event: bool = True) -> Route:
+        """Return a page with its address, behind what all of them have in common.
+
+        Args:
+            place: the address.
+            make: makes the answer, where there is an event, and the address can be understood.
+            own: parameters of this page, and what each is by default.
+            has_event: whether the filter may choose an event; else the page has its own way to.
+        """
+
+        async def answer(request: Request) -> Response:
+            page = Page(self, request, place, own)
+            try:
+                return await self._open(page, has_event=has_event) or await make(page)
+            except Exception as error:
+                return await self._problem_page(page, error)
+
+        return Route(f"/{place}", answer)
+
+    async def _open(self, page: Page, *, has_event: bool) -> Response | None:
+        """Read what the address says, and whether the table has an answer; return what to say if not.
+
+        Raises:
+            BadAddressError: the address cannot be understood.
+            ConfigurationError: it cannot be asked of this table.
+            psycopg2.Error: the table cannot be read.
+        """
+        given = page.request.query_params
+        if any(not value for _, value in given.multi_items()):
+            kept = [(name, value) for name, value in given.multi_items() if value]
+            return RedirectResponse(url(page.root, page.place, kept), 303)
+        page.filter = read_filter(given, given.getlist("where"))
+        if not has_event:
+            page.filter = replace(page.filter, event=None)
+        span = page.filter.span()
+        if any("\0" in value for _, value in given.multi_items()):
+            raise BadAddressError("PostgreSQL has no texts with NUL in them")
+        if not await self.data.ask(("probe",), questions.probe, keep=5.0, is_quick=True):
+            return _Rendered(self.templates.get_template("first.html"), {"page": page}, 200)
+        conditions = page.filter.conditions(event_field=self.tracker.event_field)
+        await self.data.ask(
+            ("filter", page.filter), lambda view: view.where(conditions).params, keep=600.0, is_quick=True
+        )
+        page.span = span
+        page.names = await self._names()
+        return None
+
+    async def overview(self, page: Page) -> Response:
         """Show the numbers of the range against those before, a series by event, top events, and the newest ones."""
-        page, answer = await self._open(request, "")
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        chosen, span = page.filter, page.span
-
-        async def by_event() -> Any:
-            found = await page.ask("by_event", lambda view: data.by_event(view, chosen, span), chosen, span)
-            return found if isinstance(found, Problem) else _Counted(found, span, self._is_over(span))
-
+        chosen, span = page.filter, page.range
         return self._stream(
             page,
             "overview.html",
-            counted=asyncio.ensure_future(by_event()),
-            users=page.asking("users", lambda view: data.users(view, chosen, span), chosen, span),
-            newest=page.asking("few", lambda view: data.newest(view, chosen, _NEWEST_FEW, span.end), chosen, span),
+            counted=page.counting(chosen, span),
+            users=page.asking(questions.users, chosen, span),
+            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end),
         )
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, page: Page) -> Response:
         """Show which events there are."""
-        page, answer = await self._open(request, "events")
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        chosen, span = page.filter, page.span
+        return self._stream(page, "events.html", counted=page.counting(page.filter, page.range))
 
-        async def by_event() -> Any:
-            found = await page.ask("by_event", lambda view: data.by_event(view, chosen, span), chosen, span)
-            return found if isinstance(found, Problem) else _Counted(found, span, self._is_over(span))
-
-        return self._stream(page, "events.html", counted=asyncio.ensure_future(by_event()))
-
-    async def event(self, request: Request) -> Response:
+    async def event(self, page: Page) -> Response:
         """Show one event with its properties."""
-        name = request.query_params.get("name", "")
-        page, answer = await self._open(request, "event", own=[("name", name)] if name else [])
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        if not name:
+        name = page.request.query_params.get("name")
+        if name is None:
             return RedirectResponse(page.link("events"), 303)
-        chosen, span = replace(page.filter, event=name), page.span
-
-        async def by_event() -> Any:
-            found = await page.ask("by_event", lambda view: data.by_event(view, chosen, span), chosen, span)
-            return found if isinstance(found, Problem) else _Counted(found, span, self._is_over(span))
-
+        chosen, span = replace(page.filter, event=name), page.range
         return self._stream(
             page,
             "event.html",
             name=name,
-            counted=asyncio.ensure_future(by_event()),
-            users=page.asking("users", lambda view: data.users(view, chosen, span), chosen, span),
-            properties=page.asking("properties", lambda view: data.properties(view, chosen, span), chosen, span),
-            newest=page.asking("few", lambda view: data.newest(view, chosen, _NEWEST_FEW, span.end), chosen, span),
+            counted=page.counting(chosen, span),
+            users=page.asking(questions.users, chosen, span),
+            properties=page.asking(questions.properties, chosen, span),
+            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end),
         )
 
-    async def funnel(self, request: Request) -> Response:
+    async def funnel(self, page: Page) -> Response:
         """Show how many users came to each step."""
-        given = request.query_params
-        steps = [step for step in given.getlist("step") if step][:_MOST_STEPS]
-        within = given.get("within", "")
-        own = [("step", step) for step in steps] + ([("within", within)] if within else [])
-        page, answer = await self._open(request, "funnel", own=own)
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        if within not in _WITHIN:
-            return await self._problem_page(page, BadAddressError(f"within={within}: take one of {', '.join(_WITHIN)}"))
-        chosen, span = page.filter, page.span
+        steps = tuple(page.request.query_params.getlist("step")[:_MOST_STEPS])
+        within = page.chosen("within", "", _WITHIN)
         seconds = _WITHIN_SECONDS.get(within)
-        found: Any = None
-        if steps:
-            found = page.asking(
-                "funnel",
-                lambda view: data.funnel(view, steps, seconds, chosen, span),
-                tuple(steps),
-                within,
-                chosen,
-                span,
-            )
         return self._stream(
-            page, "funnel.html", steps=steps, within=within, choices_within=_WITHIN, found=found, most=_MOST_STEPS
+            page,
+            "funnel.html",
+            steps=steps,
+            within=within,
+            choices_within=_WITHIN,
+            found=page.asking(data.funnel, page.filter, page.range, steps, seconds) if steps else None,
+            most=_MOST_STEPS,
         )
 
-    async def retention(self, request: Request) -> Response:
+    async def paths(self, page: Page) -> Response:
+        """Show what users did next."""
+        after, before = (page.request.query_params.get(name) for name in ("after", "before"))
+        depth = page.chosen("depth", "3", _DEPTHS)
+        return self._stream(
+            page,
+            "paths.html",
+            after=after,
+            before=before,
+            depth=depth,
+            depths=_DEPTHS,
+            most=_MOST_TURNS,
+            found=page.asking(
+                data.paths, page.filter, page.range, after=after, before=before, depth=int(depth), most=_MOST_TURNS
+            ),
+        )
+
+    async def retention(self, page: Page) -> Response:
         """Show how many users came back."""
-        period = request.query_params.get("period", "week")
-        first, back = request.query_params.get("first"), request.query_params.get("back")
-        own = [("period", period)] if period != "week" else []
-        own += [(name, value) for name, value in (("first", first), ("back", back)) if value]
-        page, answer = await self._open(request, "retention", own=own)
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        if period not in _PERIODS:
-            return await self._problem_page(
-                page, BadAddressError(f"period={period}: take one of {', '.join(_PERIODS)}")
-            )
-        chosen, span = page.filter, page.span
+        period = page.chosen("period", "week", _PERIODS)
+        first, back = (page.request.query_params.get(name) for name in ("first", "back"))
 
         async def cohorts() -> Any:
-            found = await page.ask(
-                "retention",
-                lambda view: data.retention(view, period, chosen, span, first=first, back=back),
-                period,
-                first,
-                back,
-                chosen,
-                span,
-            )
+            found = await page.ask(data.retention, page.filter, page.range, period, first=first, back=back)
             if isinstance(found, Problem):
                 return found
             shares = [each / numbers[0] for _, numbers in found if numbers[0] for each in numbers[1:] if each]
@@ -325,32 +414,14 @@ class Pages:
             found=asyncio.ensure_future(cohorts()),
         )
 
-    async def sessions(self, request: Request) -> Response:
+    async def sessions(self, page: Page) -> Response:
         """Show how many sessions there were, and how long they took."""
-        silence = request.query_params.get("silence", "30")
-        page, answer = await self._open(request, "sessions", own=[("silence", silence)] if silence != "30" else [])
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        if silence not in _SILENCES:
-            return await self._problem_page(
-                page, BadAddressError(f"silence={silence}: take one of {', '.join(_SILENCES)} minutes")
-            )
-        chosen, span = page.filter, page.span
+        silence = page.chosen("silence", "30", _SILENCES)
+        span = page.range
 
         async def sessions() -> Any:
-            found = await page.ask(
-                "sessions",
-                lambda view: data.sessions(view, float(silence) * 60, chosen, span),
-                silence,
-                chosen,
-                span,
-            )
-            if isinstance(found, Problem):
-                return found
-            drawn = drawing.chart(
-                span.stretches(), [("sessions", found.values)], span.resolution, is_over=self._is_over(span)
-            )
-            return found, drawn
+            found = await page.ask(questions.sessions, page.filter, span, float(silence) * 60)
+            return found if isinstance(found, Problem) else (found, page.chart(span, [("sessions", found.values)]))
 
         return self._stream(
             page,
@@ -361,33 +432,21 @@ class Pages:
             names_of_lengths=_names_of_lengths(),
         )
 
-    async def users(self, request: Request) -> Response:
+    async def users(self, page: Page) -> Response:
         """Show the users of the newest events, and a way to any other."""
-        page, answer = await self._open(request, "users")
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        chosen = replace(page.filter)
-        return self._stream(
-            page,
-            "users.html",
-            found=page.asking("active_users", lambda view: data.active_users(view, chosen), chosen),
-        )
+        return self._stream(page, "users.html", found=page.asking(questions.active_users, page.filter))
 
-    async def user(self, request: Request) -> Response:
+    async def user(self, page: Page) -> Response:
         """Show one user's history."""
-        name = request.query_params.get("id", "").strip()
-        before = request.query_params.get("before")
-        page, answer = await self._open(request, "user", own=[("id", name)])
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
+        name = page.request.query_params.get("id", "").strip()
+        before = page.request.query_params.get("before")
         if not name:
             return RedirectResponse(page.link("users"), 303)
         try:
             moment = None if before is None else datetime.fromisoformat(before)
         except ValueError:
-            return await self._problem_page(page, BadAddressError("before: write a time such as 2026-11-01T12:00:00"))
-        chosen = page.filter
-        person = await page.ask("person", lambda view: data.person(view, name), name)
+            raise BadAddressError("before: write a time such as 2026-11-01T12:00:00") from None
+        person = await page.ask(questions.person, Filter(), name)
         if isinstance(person, Problem) and person.status != 504:
             return self._problem(page, person)
         if person is None:
@@ -395,25 +454,16 @@ class Pages:
                 404, "Nobody of that name", "There is no event of this user. Names are told apart by case."
             )
             return self._problem(page, problem)
-        history = page.asking(
-            "history", lambda view: data.history(view, name, chosen, moment, _HISTORY + 1), name, chosen, moment
-        )
+        history = page.asking(questions.history, page.filter, name, moment, _HISTORY + 1)
         return self._stream(page, "user.html", name=name, person=person, history=history, most=_HISTORY, before=before)
 
-    async def live(self, request: Request) -> Response:
+    async def live(self, page: Page) -> Response:
         """Show the newest events, and those that come."""
-        page, answer = await self._open(request, "live")
-        if answer is not None or page.span is None:
-            return answer or await self._first_event(page)
-        chosen = page.filter
-        newest = await page.ask("newest", lambda view: data.newest(view, chosen, _NEWEST), chosen, keep=_LOOK)
+        newest = await page.ask(questions.newest, page.filter, _NEWEST, None, keep=_LOOK)
         return self._stream(page, "live.html", newest=newest)
 
-    async def stream(self, request: Request) -> Response:
+    async def stream(self, page: Page) -> Response:
         """Send events as they come, each as a row of the table."""
-        page, answer = await self._open(request, "live")
-        if answer is not None:
-            return answer
         if self._live >= _MOST_LIVE:
             return Response("too many live pages are open; close one\n", 503, {"Retry-After": "30"})
         return StreamingResponse(
@@ -421,7 +471,6 @@ class Pages:
         )
 
     async def _arriving(self, page: Page) -> AsyncIterator[str]:
-        chosen = page.filter
         row_of = self.templates.get_template("row.html")
         seen: set[str] | None = None
         end = time.monotonic() + _LIVE
@@ -429,9 +478,7 @@ class Pages:
         try:
             yield "retry: 2000\n\n"
             while (begin := time.monotonic()) < end:
-                found = await page.ask(
-                    "newest", lambda view: data.newest(view, chosen, _NEWEST), chosen, keep=_LOOK * 0.9
-                )
+                found = await page.ask(questions.newest, page.filter, _NEWEST, None, keep=_LOOK * 0.9)
                 if isinstance(found, Problem):
                     yield f"event: problem\ndata: {json.dumps(found.headline + '. ' + found.text)}\n\n"
                 else:
@@ -446,50 +493,13 @@ class Pages:
 
     # -- what they share -------------------------------------------------------------------------------------------
 
-    async def _open(
-        self, request: Request, place: str, own: list[tuple[str, str]] | None = None
-    ) -> tuple[Page, Response | None]:
-        """Return the page, and an answer instead of it where the table cannot be read, or the URL.
-
-        The page has no span if there is no event yet.
-        """
-        page = Page(self, request, place)
-        page.own = own or []
-        given = request.query_params
-        if any(not value for _, value in given.multi_items()):
-            kept = [(name, value) for name, value in given.multi_items() if value]
-            return page, RedirectResponse(url(page.root, place, kept), 303)
-        try:
-            page.filter = read_filter(given, given.getlist("where"))
-            span = page.filter.span()
-            if any("\0" in value for _, value in given.multi_items()):
-                raise BadAddressError("PostgreSQL has no texts with NUL in them")
-            chosen = page.filter
-            has_any = await self.data.ask(("probe",), data.probe, keep=5.0, is_quick=True)
-            if has_any:
-                await self.data.ask(
-                    ("filter", chosen), lambda view: view.where(chosen).params, keep=600.0, is_quick=True
-                )
-                page.span = span
-                page.names = await self._names()
-        except Exception as error:
-            return page, await self._problem_page(page, error)
-        return page, None
-
     async def _names(self) -> list[str]:
         try:
             return await self.data.ask(
-                ("names",), data.names, keep=60.0, limit=min(_QUICK, self.data.time_limit), is_quick=True
+                ("names",), questions.names, keep=60.0, limit=min(_QUICK, self.data.time_limit), is_quick=True
             )
         except Exception:  # a menu is missed less than a page
             return []
-
-    @staticmethod
-    def _is_over(span: Span) -> bool:
-        from .address import following
-
-        stretches = span.stretches()
-        return bool(stretches) and following(stretches[-1], span.resolution) <= span.end
 
     async def problem(self, error: BaseException) -> Problem:
         """Return what to tell a reader about an error."""
@@ -502,9 +512,6 @@ class Pages:
         # what cannot be read must not stand in the links
         page.filter, page.span, page.own = (page.filter if problem.status != 400 else Filter()), None, []
         return _Rendered(self.templates.get_template(template), {"page": page, "problem": problem}, problem.status)
-
-    async def _first_event(self, page: Page) -> Response:
-        return _Rendered(self.templates.get_template("first.html"), {"page": page}, 200)
 
     def refusal(self, request: Request, status: int, headline: str, text: str) -> Response:
         """Return the page that says no, before anything was asked."""
@@ -565,14 +572,14 @@ class _Rendered(HTMLResponse):
 class _Counted:
     """Counts by event, and the chart of them."""
 
-    def __init__(self, found: data.ByEvent, span: Span, is_over: bool) -> None:
+    def __init__(self, found: questions.ByEvent, page: Page, span: Range) -> None:
         self.found = found
         named = [(name if name is not None else "(no name)", values) for name, _, _, values in found.events]
         lines: list[tuple[str, list[int]]] = named[:_MOST_LINES]
         if len(named) > _MOST_LINES:
             others = [sum(each) for each in zip(*(values for _, values in named[_MOST_LINES:]), strict=True)]
             lines.append((f"{found.number - _MOST_LINES:,} others", others))
-        self.chart = drawing.chart(span.stretches(), lines, span.resolution, is_over=is_over)
+        self.chart = page.chart(span, lines)
         self.greatest = max((count for _, count, _, _ in found.events), default=0)
 
 
@@ -581,15 +588,11 @@ async def _wait(answer: asyncio.Future[Answer]) -> Answer:
     return await answer
 
 
-def _moment(moment: datetime | None) -> str:
-    return "\N{EN DASH}" if moment is None else f"{moment.day} {moment:%b %Y, %H:%M:%S}"
-
-
 def _iso(moment: datetime | None) -> str:
     return "" if moment is None else moment.isoformat()
 
 
 def _names_of_lengths() -> list[str]:
-    bounds = [drawing.duration(each) for each in data.LENGTHS]
+    bounds = [drawing.duration(each) for each in questions.LENGTHS]
     middle = [f"{low} to {high}" for low, high in itertools.pairwise(bounds)]
     return [f"under {bounds[0]}", *middle, f"{bounds[-1]} or more"]

@@ -1,6 +1,7 @@
 """The page in a real browser: a clean console, no other host, nothing for an accessibility checker to find.
 
-Left out where there is no chromium, or no `playwright` and `axe-playwright-python`; the report says so.
+Left out where there is no chromium, or no `playwright` and `axe-playwright-python`; the report says so. Ten million
+events are looked at where `PAWPRINT_TEST_LARGE` is the address of a database that `large_table.py` has filled.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -42,12 +43,14 @@ PAGES = {
     "events": "/events",
     "event": "/event?name=purchase",
     "funnel": "/funnel?step=signup&step=view&step=purchase",
+    "paths": "/paths?after=signup",
     "retention": "/retention",
     "sessions": "/sessions",
     "users": "/users",
     "user": "/user?id=user-7",
     "live": "/live",
     "filtered": "/?event=purchase&where=metadata__plan%3Dpro&since=7d",
+    "zone": "/?since=7d&tz=Europe%2FBerlin",
     "nothing": "/?where=metadata__plan%3Dnone",
     "bad": "/?where=nowhere%3D1",
     "missing": "/nowhere",
@@ -123,22 +126,36 @@ class Visit:
         return [each for each in self.complaints if not (is_problem and "Failed to load resource" in each)]
 
 
+def in_order(browser: Any, site: Site, pages: Mapping[str, str], *, scheme: str, width: int) -> None:
+    for name, path in pages.items():
+        visit = Visit(browser, viewport={"width": width, "height": 844}, color_scheme=scheme)
+        visit.page.goto(site.address + path)
+        visit.page.wait_for_load_state("load")
+        found = axe.Axe().run(visit.page)
+        assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert visit.real_complaints(is_problem=name in ("bad", "missing", "user")) == [], name
+        assert visit.hosts == {"127.0.0.1"}
+        visit.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("number", [0, 10_000])
 def test_every_page_is_in_order(tracker: Tracker, browser: Any, scheme: str, width: int, number: int) -> None:
     tracker.write_many(rows(number))
     with Site(tracker) as site:
-        for name, path in PAGES.items():
-            visit = Visit(browser, viewport={"width": width, "height": 844}, color_scheme=scheme)
-            visit.page.goto(site.address + path)
-            visit.page.wait_for_load_state("load")
-            found = axe.Axe().run(visit.page)
-            assert found.violations_count == 0, f"{name}: {found.generate_report()}"
-            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, name
-            assert visit.real_complaints(is_problem=name in ("bad", "missing", "user")) == [], name
-            assert visit.hosts == {"127.0.0.1"}
-            visit.context.close()
+        in_order(browser, site, PAGES, scheme=scheme, width=width)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.skipif("PAWPRINT_TEST_LARGE" not in os.environ, reason="left out: PAWPRINT_TEST_LARGE names no database")
+def test_every_page_of_ten_million_events_is_in_order(browser: Any, scheme: str, width: int) -> None:
+    with Tracker(db=os.environ["PAWPRINT_TEST_LARGE"], table="events") as large, Site(large) as site:
+        newest = large.query("SELECT user_id FROM events WHERE user_id IS NOT NULL ORDER BY timestamp DESC LIMIT 1")
+        pages = {**PAGES, "user": "/user?id=" + quote(str(newest["user_id"][0]))}
+        in_order(browser, site, pages, scheme=scheme, width=width)
 
 
 def test_it_all_works_without_a_script(tracker: Tracker, browser: Any) -> None:
@@ -160,12 +177,28 @@ def test_it_all_works_without_a_script(tracker: Tracker, browser: Any) -> None:
         assert visit.page.url == site.address + "/"
 
 
+def test_a_zone_can_be_chosen_from_those_that_the_browser_knows(tracker: Tracker, browser: Any) -> None:
+    tracker.write_many(rows(500))
+    with Site(tracker) as site:
+        visit = Visit(browser, timezone_id="Asia/Kathmandu")
+        visit.page.goto(site.address + "/")
+        visit.page.get_by_text("More filters").click()
+        offered = visit.page.eval_on_selector_all("#zones option", "all => all.map(each => each.value)")
+        assert offered[:2] in (["Asia/Kathmandu", "UTC"], ["Asia/Katmandu", "UTC"])
+        assert "Europe/Berlin" in offered
+        visit.page.get_by_label("Time zone").fill("Europe/Berlin")
+        visit.page.get_by_role("button", name="Show").click()
+        visit.page.wait_for_url("**/?since=30d&tz=Europe%2FBerlin")
+        assert "times are in Europe/Berlin" in visit.page.inner_text("footer")
+        assert visit.complaints == []
+
+
 def test_with_a_script_a_choice_takes_effect_at_once(tracker: Tracker, browser: Any) -> None:
     tracker.write_many(rows(500))
     with Site(tracker) as site:
         visit = Visit(browser)
         visit.page.goto(site.address + "/")
-        visit.page.get_by_label("Time").select_option("7d")
+        visit.page.locator("select[name=since]").select_option("7d")
         visit.page.wait_for_url("**/?since=7d")
         assert visit.complaints == []
 

@@ -40,3 +40,12 @@ if (state && rows && window.EventSource) {
     while (rows.rows.length > most) rows.deleteRow(-1);
   };
 }
+
+// The names of the zones, the reader's own first: the browser knows them, so that no page has to carry them.
+const zones = document.getElementById("zones");
+if (zones && Intl.supportedValuesOf) {
+  const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  for (const name of new Set([mine, "UTC", ...Intl.supportedValuesOf("timeZone")])) {
+    zones.append(new Option("", name));
+  }
+}

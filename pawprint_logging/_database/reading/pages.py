@@ -1,0 +1,584 @@
+"""What the pages in the browser ask of a table: one statement a question, each with a bound on what comes back.
+
+Times are naive datetimes in UTC, and stretches of time are cut in the zone of the range.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from datetime import time as time_of_day
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ...errors import ConfigurationError
+from ..table.columns import Column
+from ..table.schema import Table
+from . import query
+from .conditions import conditions
+from .query import TIMES, Source, Sql, all_of, quoted
+
+#: names of events that are told apart in one answer
+MOST_NAMES = 200
+#: newest events that names are looked up in
+SAMPLE = 20_000
+#: stretches of time in a range at most
+_MOST_STRETCHES = 5000
+_TIMESTAMP = Column("timestamp without time zone", "D", 1114)
+#: characters of a value that are shown
+_LONGEST = 400
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of time, the one of the same length before it, and how both are cut into stretches.
+
+    Args:
+        start: included; the beginning of a stretch of the resolution.
+        end: excluded.
+        before: where the range before it begins.
+        resolution: as for `Tracker.count`.
+        zone: the zone by whose midnights and Mondays time is cut; a name of the IANA database.
+    """
+
+    start: datetime
+    end: datetime
+    before: datetime
+    resolution: str
+    zone: str = "UTC"
+
+    def stretches(self) -> list[datetime]:
+        """Return the beginnings of the stretches of time in the range."""
+        found: list[datetime] = []
+        moment = self.start
+        while moment < self.end and len(found) < _MOST_STRETCHES:
+            found.append(moment)
+            moment = following(moment, self.resolution, self.zone)
+        return found
+
+    def place(self, moment: Any, stretches: Sequence[datetime]) -> int | None:
+        """Return the number of the stretch that PostgreSQL means by its beginning, None if it is in none."""
+        found = plain(moment)
+        return None if found is None or found < self.start else bisect_right(stretches, found) - 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last stretch is."""
+        stretches = self.stretches()
+        return bool(stretches) and following(stretches[-1], self.resolution, self.zone) <= self.end
+
+    @property
+    def name(self) -> str:
+        """The length, in words."""
+        hours = (self.end - self.start).total_seconds() / 3600
+        return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24):,} days"
+
+
+def local(moment: datetime, zone: str) -> datetime:
+    """Return what a clock in the zone shows, as a naive datetime."""
+    if zone == "UTC":
+        return moment
+    try:
+        return moment.replace(tzinfo=timezone.utc).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    except OverflowError:  # the calendar's first or last day
+        return moment
+
+
+def _instant(shown: datetime, zone: str) -> datetime:
+    """Return the moment at which a clock in the zone shows this; the later one of two, as PostgreSQL has it."""
+    if zone == "UTC":
+        return shown
+    aware = shown.replace(tzinfo=ZoneInfo(zone), fold=0)
+    again = aware.replace(fold=1)
+    if (again.utcoffset() or timedelta()) < (aware.utcoffset() or timedelta()):  # the clock is put back
+        aware = again
+    return aware.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def floor(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
+    """Return the beginning of the stretch of time that a moment is in."""
+    shown = local(moment, zone)
+    if resolution == "hour":
+        return moment - timedelta(minutes=shown.minute, seconds=shown.second, microseconds=shown.microsecond)
+    day = datetime.combine(shown.date(), time_of_day())
+    if resolution == "week":
+        day -= timedelta(days=day.weekday())
+    elif resolution == "month":
+        day = day.replace(day=1)
+    elif resolution == "year":
+        day = day.replace(month=1, day=1)
+    return _instant(day, zone)
+
+
+def following(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
+    """Return the beginning of the next stretch of time; the calendar's last moment if it has no more."""
+    try:
+        if resolution == "hour":
+            return moment + timedelta(hours=1)
+        # by its date: where midnight does not exist, a day begins at another hour
+        day = datetime.combine(local(moment, zone).date(), time_of_day())
+        if resolution == "year":
+            day = day.replace(year=day.year + 1)
+        elif resolution == "month":
+            day = day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1)
+        else:
+            day += {"day": timedelta(days=1), "week": timedelta(weeks=1)}[resolution]
+        return _instant(day, zone)
+    except (OverflowError, ValueError):
+        return datetime.max  # noqa: DTZ901 - naive, as all of them are here
+
+
+@dataclass(frozen=True)
+class View:
+    """The table, as a question sees it.
+
+    Args:
+        cursor: in a read-only transaction.
+        source: the table with the columns that it has.
+        table: the table as it was declared.
+    """
+
+    cursor: Any
+    source: Source
+    table: Table
+
+    def column(self, part: str) -> str:
+        """Return the quoted column that plays a part: timestamp, user, event or json.
+
+        Raises:
+            ConfigurationError: the table has no such column.
+        """
+        name = str(getattr(self.table.fields, part))
+        if name not in self.source.columns:
+            raise ConfigurationError(
+                f"{part}_field {name!r}: there is no such column in {self.table.name}; it has "
+                f"{', '.join(self.source.columns)}"
+            )
+        if part == "timestamp" and self.source.columns[name].type not in TIMES:
+            raise ConfigurationError(f"timestamp_field {name!r} is no time, so that nothing can be said by time")
+        return quoted(name)
+
+    def has(self, part: str) -> bool:
+        """Return whether the table has the column that plays a part."""
+        return str(getattr(self.table.fields, part)) in self.source.columns
+
+    def where(self, given: Mapping[str, Any], start: datetime | None = None, end: datetime | None = None) -> Sql:
+        """Return the WHERE clause for conditions and a range of time."""
+        pieces = conditions(self.source, given)
+        if start is not None:
+            pieces.append(Sql(f"{self.column('timestamp')} >= %s", (start,)))
+        if end is not None:
+            pieces.append(Sql(f"{self.column('timestamp')} < %s", (end,)))
+        return all_of(pieces)
+
+    def asked(self, moment: datetime, zone: str) -> datetime:
+        """Return what the column of times is compared with: a DATE is a day of every zone's calendar."""
+        column = self.source.columns.get(self.source.timestamp)
+        return local(moment, zone) if column is not None and column.type == "date" else moment
+
+    def where_in(self, given: Mapping[str, Any], span: Range, *, and_before: bool = False) -> Sql:
+        """Return the WHERE clause for conditions and a range, with the one before it if that is asked for."""
+        start = span.before if and_before else span.start
+        return self.where(given, self.asked(start, span.zone), self.asked(span.end, span.zone))
+
+    def rows(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        self.cursor.execute(text, tuple(params))
+        return list(self.cursor.fetchall())
+
+
+def plain(moment: Any) -> datetime | None:
+    """Return a time as a naive datetime in UTC."""
+    if isinstance(moment, datetime):
+        return moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
+    return None if moment is None else datetime.combine(moment, time_of_day())
+
+
+def probe(view: View) -> bool:
+    """Return whether there is any event; raises what stands in the way of reading."""
+    return bool(view.rows(f"SELECT EXISTS (SELECT FROM {view.source.sql})")[0][0])
+
+
+def names(view: View) -> list[str]:
+    """Return the names among the newest events, the most frequent first."""
+    order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
+    event = view.column("event")
+    found = view.rows(
+        f"SELECT event FROM (SELECT left({event}::text, 500) AS event FROM {view.source.sql}{order} LIMIT {SAMPLE})"
+        f" AS newest WHERE event IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_NAMES}"
+    )
+    return [row[0] for row in found]
+
+
+@dataclass(frozen=True)
+class ByEvent:
+    """Counts by event and stretch of time, in a range and in the one before it.
+
+    Args:
+        total: events in the range.
+        total_before: events in the one before it.
+        events: name, count, count before, and a count for each stretch; the most frequent first. None: all others.
+        number: how many different names there are in the range.
+        is_cut: whether there are others.
+    """
+
+    total: int
+    total_before: int
+    events: list[tuple[str | None, int, int, list[int]]]
+    number: int
+    is_cut: bool
+
+    @property
+    def sums(self) -> list[int]:
+        """The number of events in each stretch."""
+        return [sum(each) for each in zip(*(values for _, _, _, values in self.events), strict=True)]
+
+
+def by_event(view: View, given: Mapping[str, Any], span: Range) -> ByEvent:
+    """Return how many events there were, by event."""
+    where = view.where_in(given, span, and_before=True)
+    cut = query.trunc(view.source, query.Span(span.resolution, zone=span.zone))
+    event = f"left({view.column('event')}::text, 500)" if view.has("event") else "NULL::text"
+    found = view.rows(
+        f"""
+        WITH counted AS MATERIALIZED (
+            SELECT {view.column("timestamp")} >= %s AS is_now, {cut.text} AS moment, {event} AS event,
+                count(*) AS number
+            FROM {view.source.sql}{where.text} GROUP BY 1, 2, 3
+        ), frequent AS (
+            SELECT coalesce(event, '') AS name, event IS NULL AS is_none, row_number() OVER (
+                ORDER BY sum(number) FILTER (WHERE is_now) DESC NULLS LAST, event) AS place
+            FROM counted GROUP BY event
+        )
+        SELECT least(f.place, {MOST_NAMES + 1}), CASE WHEN f.place <= {MOST_NAMES} THEN c.event END, c.is_now,
+            CASE WHEN c.is_now THEN c.moment END, sum(c.number)::bigint,
+            (SELECT count(DISTINCT coalesce(event, '')) FROM counted WHERE is_now)
+        FROM counted c JOIN frequent f ON f.name = coalesce(c.event, '') AND f.is_none = (c.event IS NULL)
+        GROUP BY 1, 2, 3, 4 ORDER BY 1
+        """,
+        (view.asked(span.start, span.zone), *cut.params, *where.params),
+    )
+    stretches = span.stretches()
+    totals = [0, 0]
+    events: dict[int, tuple[str | None, list[int], list[int]]] = {}
+    for place, name, is_now, moment, number, _ in found:
+        _, counts, values = events.setdefault(place, (name, [0, 0], [0] * len(stretches)))
+        counts[not is_now] += number
+        totals[not is_now] += number
+        if is_now and (stretch := span.place(moment, stretches)) is not None:
+            values[stretch] += number
+    listed = [(name, counts[0], counts[1], values) for name, counts, values in events.values() if counts[0]]
+    number_of_names = found[0][5] if found else 0
+    return ByEvent(totals[0], totals[1], listed, number_of_names, any(place > MOST_NAMES for place in events))
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users in a range of time, in the one before it, and in each stretch."""
+
+    now: int
+    before: int
+    values: list[int]
+
+
+def users(view: View, given: Mapping[str, Any], span: Range) -> Users:
+    """Return how many users there were."""
+    where = view.where_in(given, span, and_before=True)
+    cut = query.trunc(view.source, query.Span(span.resolution, zone=span.zone))
+    user = view.column("user")
+    # The range before has no stretches: a user of it is one group, not thirty. On ten million events a quarter of the
+    # time.
+    found = view.rows(
+        f"""
+        WITH active AS MATERIALIZED (
+            SELECT {user} AS member, CASE WHEN {view.column("timestamp")} >= %s THEN {cut.text} END AS moment
+            FROM {view.source.sql}{where.text} GROUP BY 1, 2
+        )
+        SELECT is_now, NULL, count(*)
+        FROM (SELECT DISTINCT member, moment IS NOT NULL AS is_now FROM active WHERE member IS NOT NULL) AS member
+        GROUP BY 1
+        UNION ALL SELECT TRUE, moment, count(member) FROM active WHERE moment IS NOT NULL GROUP BY 2
+        """,
+        (view.asked(span.start, span.zone), *cut.params, *where.params),
+    )
+    sums = {bool(is_now): number for is_now, moment, number in found if moment is None}
+    return Users(sums.get(True, 0), sums.get(False, 0), _values(span, [row[1:] for row in found]))
+
+
+def _values(span: Range, found: Sequence[tuple[Any, int]]) -> list[int]:
+    """Return a number for each stretch of the range, from the beginnings of those that have one."""
+    stretches = span.stretches()
+    values = [0] * len(stretches)
+    for moment, number in found:
+        if (place := span.place(moment, stretches)) is not None:
+            values[place] += number
+    return values
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event.
+
+    Args:
+        key: what no other event has.
+        moment: its time.
+        user: who.
+        event: its name.
+        properties: the entries of the JSON column, and the other columns, as text.
+        is_cut: whether a property is longer than what is here.
+    """
+
+    key: str
+    moment: datetime | None
+    user: str | None
+    event: str | None
+    properties: list[tuple[str, str]]
+
+
+def _texts(view: View) -> str:
+    """Return the selected values of a row, all of them short, so that no row is too large."""
+    part = view.table.fields
+    others = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
+    document = f"left({view.column('json')}::text, 20000)" if view.has("json") else "NULL"
+    key = "(tableoid, ctid)::text"
+    values = [
+        key,
+        view.column("timestamp") if view.has("timestamp") else "NULL",
+        f"left({view.column('user')}::text, {_LONGEST})" if view.has("user") else "NULL",
+        f"left({view.column('event')}::text, {_LONGEST})" if view.has("event") else "NULL",
+        document,
+        "ARRAY[" + ", ".join(f"left({quoted(name)}::text, {_LONGEST})" for name in others) + "]::text[]",
+    ]
+    return ", ".join(values)
+
+
+def _row(view: View, found: tuple[Any, ...]) -> Row:
+    part = view.table.fields
+    key, moment, user, event, document, others = found
+    columns = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
+    listed = _entries(document) + [
+        (name, value) for name, value in zip(columns, others, strict=True) if value is not None and name != "id"
+    ]
+    return Row(key, plain(moment), user, event, listed)
+
+
+def _entries(document: str | None) -> list[tuple[str, str]]:
+    if document is None:
+        return []
+    try:
+        loaded = json.loads(document)
+    except ValueError:  # too long, and cut
+        return [("…", document[:_LONGEST] + "…")]
+    if not isinstance(loaded, dict):
+        return [("", document[:_LONGEST])]
+    entries = []
+    for name, value in loaded.items():
+        inner = value.items() if isinstance(value, dict) and value else [(None, value)]
+        for step, each in inner:
+            text = each if isinstance(each, str) else json.dumps(each, ensure_ascii=False)
+            path = name if step is None else f"{name}.{step}"
+            entries.append((path[:_LONGEST], text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
+    return entries
+
+
+def newest(view: View, given: Mapping[str, Any], number: int, before: datetime | None = None) -> list[Row]:
+    """Return the newest events, the newest first."""
+    where = view.where(given, None, before)
+    order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
+    found = view.rows(f"SELECT {_texts(view)} FROM {view.source.sql}{where.text}{order} LIMIT {number:d}", where.params)
+    return [_row(view, row) for row in found]
+
+
+@dataclass(frozen=True)
+class Property:
+    """What an event carries under one name.
+
+    Args:
+        path: the field, as it is asked for in a condition.
+        types: the JSON types of its values.
+        share: the part of the events that have it.
+        distinct: how many different values there are.
+        values: the most frequent ones, with their part of the events that have it.
+    """
+
+    path: str
+    types: list[str]
+    share: float
+    distinct: int
+    values: list[tuple[str, float]]
+
+
+def properties(view: View, given: Mapping[str, Any], span: Range, number: int = 2000) -> tuple[int, list[Property]]:
+    """Return how many events were looked at, and the properties of these: the newest in the range."""
+    if not view.has("json"):
+        return 0, []
+    where = view.where_in(given, span)
+    column = view.column("json")
+    name = view.table.fields.json.replace("%", "%%").replace("'", "''")
+    found = view.rows(
+        f"""
+        WITH sample AS MATERIALIZED (
+            SELECT {column}::jsonb AS document FROM {view.source.sql}{where.text}
+            ORDER BY {view.column("timestamp")} DESC LIMIT {number:d}
+        ), entry AS (
+            SELECT '{name}__' || e.key AS path, e.value
+            FROM sample, jsonb_each(CASE jsonb_typeof(document) WHEN 'object' THEN document ELSE '{{}}' END) AS e
+        ), leaf AS (
+            SELECT path, value FROM entry WHERE jsonb_typeof(value) NOT IN ('object', 'null')
+            UNION ALL
+            SELECT path || '__' || e.key, e.value FROM entry,
+                jsonb_each(CASE jsonb_typeof(value) WHEN 'object' THEN value ELSE '{{}}' END) AS e
+            WHERE jsonb_typeof(e.value) <> 'null'
+        ), counted AS (
+            SELECT path, jsonb_typeof(value) AS kind, left(value #>> '{{}}', 80) AS shown, count(*) AS number
+            FROM leaf GROUP BY 1, 2, 3
+        ), ranked AS (
+            SELECT *, row_number() OVER (PARTITION BY path ORDER BY number DESC, shown) AS place,
+                sum(number) OVER (PARTITION BY path) AS all_of_it, count(*) OVER (PARTITION BY path) AS different
+            FROM counted
+        )
+        SELECT left(path, 200), kind, shown, number, place, all_of_it::bigint, different, (SELECT count(*) FROM sample)
+        FROM ranked WHERE place <= 5 ORDER BY all_of_it DESC, path, place LIMIT 500
+        """,
+        where.params,
+    )
+    by_path: dict[str, list[tuple[Any, ...]]] = {}
+    for row in found:
+        by_path.setdefault(row[0], []).append(row)
+    sample = found[0][7] if found else 0
+    return sample, [
+        Property(
+            path,
+            list(dict.fromkeys(row[1] for row in rows)),
+            rows[0][5] / sample,
+            rows[0][6],
+            [(row[2], row[3] / row[5]) for row in rows],
+        )
+        for path, rows in by_path.items()
+    ]
+
+
+#: upper ends of the classes of a session's length, in seconds
+LENGTHS = (10, 60, 300, 900, 1800, 3600)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions of a range of time.
+
+    Args:
+        number: how many.
+        users: of how many users.
+        median: the length that half of them exceed, in seconds.
+        events: events in a session, on average.
+        values: how many began in each stretch of time.
+        lengths: how many there are in each class of LENGTHS, and beyond.
+    """
+
+    number: int
+    users: int
+    median: float | None
+    events: float | None
+    values: list[int]
+    lengths: list[int]
+
+
+def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) -> Sessions:
+    """Return the sessions, which end after so many seconds of silence, computed from the events of the range."""
+    where = view.where_in(given, span)
+    user, moment = view.column("user"), view.column("timestamp")
+    kept = view.source.columns[view.source.timestamp]
+    begun = Source("session", {"moment": kept if kept.type == "date" else _TIMESTAMP}, "", "moment")
+    cut = query.trunc(begun, query.Span(span.resolution, zone=span.zone))
+    bounds = ", ".join(str(each) for each in LENGTHS)
+    found = view.rows(
+        f"""
+        WITH seen AS (
+            SELECT {user} AS member, {moment}::timestamp AS moment,
+                lag({moment}::timestamp) OVER (PARTITION BY {user} ORDER BY {moment}) AS last
+            FROM {view.source.sql}{where.text or " WHERE TRUE"} AND {user} IS NOT NULL AND isfinite({moment})
+        ), numbered AS (
+            SELECT member, moment, count(*) FILTER (WHERE last IS NULL OR moment - last >= %s::interval)
+                OVER (PARTITION BY member ORDER BY moment ROWS UNBOUNDED PRECEDING) AS place FROM seen
+        ), session AS MATERIALIZED (
+            SELECT member, min(moment) AS moment, extract(epoch FROM max(moment) - min(moment))::float8 AS length,
+                count(*) AS events
+            FROM numbered GROUP BY member, place
+        ), cut AS (
+            SELECT member, {cut.text} AS moment, length, events,
+                width_bucket(length, ARRAY[{bounds}]::float8[]) AS class FROM session
+        )
+        SELECT moment, class, count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY length),
+            avg(events)::float8, CASE WHEN grouping(moment, class) = 3 THEN count(DISTINCT member) END
+        FROM cut GROUP BY GROUPING SETS ((), (moment), (class))
+        """,
+        (*where.params, f"{silence:.3f} seconds", *cut.params),
+    )
+    whole = next((row for row in found if row[5] is not None), (None, None, 0, None, None, 0))
+    lengths = {row[1]: row[2] for row in found if row[1] is not None}
+    return Sessions(
+        whole[2],
+        whole[5] or 0,
+        whole[3],
+        whole[4],
+        _values(span, [(row[0], row[2]) for row in found]),
+        [lengths.get(place, 0) for place in range(len(LENGTHS) + 1)],
+    )
+
+
+def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, datetime | None, int]]:
+    """Return the users of the newest events: who, when last, and how many of these events were theirs."""
+    where = view.where(given)
+    user, moment = view.column("user"), view.column("timestamp")
+    found = view.rows(
+        f"SELECT member, max(moment), count(*) FROM (SELECT left({user}::text, {_LONGEST}) AS member,"
+        f" {moment} AS moment FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000)"
+        " AS newest WHERE member IS NOT NULL"
+        " GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
+        where.params,
+    )
+    return [(member, plain(last), number) for member, last, number in found]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One user: first and last time seen, number of events, and what they do most."""
+
+    first: datetime | None
+    last: datetime | None
+    events: int
+    frequent: list[tuple[str | None, int]]
+
+
+def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
+    """Return what there is of a user, None if that is nothing."""
+    where = view.where({**given, view.table.fields.user: user})
+    event = f"left({view.column('event')}::text, {_LONGEST})" if view.has("event") else "NULL::text"
+    found = view.rows(
+        f"SELECT {event}, count(*), min({view.column('timestamp')}), max({view.column('timestamp')})"
+        f" FROM {view.source.sql}{where.text} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1000",
+        where.params,
+    )
+    if not found:
+        return None
+    return Person(
+        min((each for row in found if (each := plain(row[2]))), default=None),
+        max((each for row in found if (each := plain(row[3]))), default=None),
+        sum(row[1] for row in found),
+        [(row[0], row[1]) for row in found[:8]],
+    )
+
+
+def history(view: View, given: Mapping[str, Any], user: str, before: datetime | None, number: int) -> list[Row]:
+    """Return a user's newest events, the newest first."""
+    view.column("user")
+    where = view.where({**given, view.table.fields.user: user}, None, before)
+    found = view.rows(
+        f"SELECT {_texts(view)} FROM {view.source.sql}{where.text} ORDER BY {view.column('timestamp')} DESC NULLS LAST"
+        f" LIMIT {number:d}",
+        where.params,
+    )
+    return [_row(view, row) for row in found]
