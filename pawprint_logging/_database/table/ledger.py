@@ -20,6 +20,8 @@ KEEP_DAYS = 35
 _INDEX_BITS = 32
 #: version 8 and the variant of RFC 9562, and the bits that these are in
 _CUSTOM, _CUSTOM_BITS = 0x8 << 76 | 0b10 << 62, 0xF << 76 | 0b11 << 62
+#: a digit of a UUID, and the same with the bits of its variant in it
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_delivery() -> uuid.UUID:
