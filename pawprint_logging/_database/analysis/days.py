@@ -192,10 +192,8 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
             events.
     """
-    sources = [
-        f'SELECT {events.user} AS member, "timestamp"::date + generate_series(0, last_timestamp::date'
-        + f' - "timestamp"::date) AS day FROM {work.beside(SESSIONS)} AS e'
-    ]
+    days = '"timestamp"::date + generate_series(0, last_timestamp::date - "timestamp"::date)'
+    sources = [f"SELECT {events.user} AS member, {days} AS day FROM {work.beside(SESSIONS)} AS e"]
     if whole:
         sources = [
             f"SELECT {events.user} AS member, ({events.moment})::date AS day FROM {events.table} WHERE {events.usable}"
