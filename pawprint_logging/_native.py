@@ -71,6 +71,15 @@ def is_uwsgi() -> bool:
     return "uwsgi" in sys.modules
 
 
+def is_before_uwsgi_forks() -> bool:
+    """Return whether this is uWSGI's first process, which loads the application and then forks its workers.
+
+    It forks without the interpreter lock: if a thread of ours holds it just then, the worker waits for it for ever.
+    """
+    server = sys.modules.get("uwsgi")
+    return server is not None and server.worker_id() == 0
+
+
 def _shielded(run: Callable[[], None]) -> Callable[[], None]:
     """Leave signals to the other threads.
 

@@ -227,17 +227,19 @@ class Worker:
         if now < self._start_at:
             return
         run = None
+        is_background = self._settings.background
+        starts_thread = is_background and process.may_start_thread()
         try:
             with self.account.lock:
                 if self._state not in (State.IDLE, State.CLOSED) or self._writer is not None:
                     return  # whoever writes just now looks around at its end
                 if self._state is State.CLOSED:
                     self._reopen()
-                if self._settings.background:
+                if starts_thread:
                     run = _Run(Carrier(self._open_table(), self._fallback, self.account))
                     self._turn_to(State.RUNNING, run)
                 else:
-                    self._turn_to(State.INLINE)
+                    self._turn_to(State.IDLE if is_background else State.INLINE)
             process.finish_at_exit_of_child(self.retire)
             if run is None:
                 self._write_here()
