@@ -24,7 +24,7 @@ from ..tracker import Tracker
 from . import process
 from .backoff import dice
 from .batch import Batch, Outcome, Refused
-from .fallback import Fallback
+from .fallback import WARNING_INTERVAL, Fallback
 from .store import Store
 
 #: seconds for which the ledger's insert may wait for a transaction under way with the same delivery, or COPY for a lock
@@ -116,6 +116,8 @@ class Writer:
         #: the connection over which the table was looked at
         self._connection: Any = None
         self._begin = begin_within(write_timeout)
+        #: the right that the role lacks, as a statement that gives it, and until when that is not asked again
+        self._lacking, self._lacking_until = "", 0.0
         #: what batches with dedupe keys have been like
         self._guess = Guess()
 
@@ -323,14 +325,20 @@ class Writer:
         return Outcome(given_up=why)
 
     def _right(self, session: Session) -> str:
-        """Return the statement that gives the right which is lacking, to be added to a reason."""
-        statement: str | None = None
-        with suppress(Exception), self._limit(session):
-            if self._must_create:
-                statement = rights.right_to_create(session, self._table)
-            else:
-                statement = rights.first_mend(session, self._table, "write")
-        return f"; {statement}" if statement else ""
+        """Return the statement that gives the right which is lacking, to be added to a reason.
+
+        Asked as often as it is told: to look costs as much again as the refused batch.
+        """
+        now = time.monotonic()
+        if now >= self._lacking_until:
+            self._lacking, self._lacking_until = "", now + WARNING_INTERVAL
+            with suppress(Exception), self._limit(session):
+                if self._must_create:
+                    statement: str | None = rights.right_to_create(session, self._table)
+                else:
+                    statement = rights.first_mend(session, self._table, "write")
+                self._lacking = f"; {statement}" if statement else ""
+        return self._lacking
 
     def _note_committed(self, batch: Batch) -> None:
         """Note a delivery that nobody will ask for any more."""
