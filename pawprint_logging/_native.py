@@ -74,7 +74,8 @@ def is_uwsgi() -> bool:
 def is_before_uwsgi_forks() -> bool:
     """Return whether this is uWSGI's first process, which loads the application and then forks its workers.
 
-    It forks without the interpreter lock: if a thread of ours holds it just then, the worker waits for it for ever.
+    It forks without Python's hooks: if a thread of ours waits for the interpreter lock just then, or holds it, the lock
+    is broken in the worker, which hangs.
     """
     server = sys.modules.get("uwsgi")
     return server is not None and server.worker_id() == 0

@@ -54,11 +54,6 @@ def forks_unseen() -> bool:
     return native.is_uwsgi()
 
 
-def may_start_thread() -> bool:
-    """Return whether a thread does no harm here: uWSGI is about to fork, or not."""
-    return not native.is_before_uwsgi_forks()
-
-
 def notice_fork() -> None:
     """Do in a child what the hooks would have done."""
     connection.after_fork_in_child()

@@ -228,7 +228,7 @@ class Worker:
             return
         run = None
         is_background = self._settings.background
-        starts_thread = is_background and process.may_start_thread()
+        starts_thread = is_background and not native.is_before_uwsgi_forks()
         try:
             with self.account.lock:
                 if self._state not in (State.IDLE, State.CLOSED) or self._writer is not None:
