@@ -47,11 +47,11 @@ def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
     if value is None:
         return None
     # as uuid.uuid5 makes it, in two thirds of its time
-    return uuid.UUID(int=int(key_digits(table, value), 16) & _NEITHER | _VERSION_5)
+    return uuid.UUID(int=key_number(table, value) & _NEITHER | _VERSION_5)
 
 
-def key_digits(table: str, value: Any) -> str:
-    """Return the 32 digits that the key of a value is made of, as for `dedupe_key_of`.
+def key_number(table: str, value: Any) -> int:
+    """Return the 128 bits that the key of a value is made of, as for `dedupe_key_of`.
 
     Raises:
         TypeError: a value of another type than text or a whole number.
@@ -63,4 +63,5 @@ def key_digits(table: str, value: Any) -> str:
         text = f"{number}" if is_writable(number) else hex(number)
     else:
         raise TypeError(f"must be text or a whole number, not {type(value).__name__}")
-    return hashlib.sha1(_NAMESPACE_BYTES + f"{table}\0{text}".encode(), usedforsecurity=False).hexdigest()[:32]
+    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{table}\0{text}".encode(), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:16], "big")

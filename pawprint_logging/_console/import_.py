@@ -13,13 +13,13 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .._capture.encoder import Kind
-from .._capture.key import key_digits
+from .._capture.key import key_number
 from .._capture.quickjson import quickest
 from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
-from .._database.table.ledger import entry_of_digits
+from .._database.table.ledger import entry_of
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table, kind_of
 from .._database.writing.claim import Guess, copy_keyed
@@ -217,7 +217,7 @@ class _Job:
                     row: tuple[Any, ...] = (columns, line)
                     if value is not None:
                         try:
-                            row = (columns, line, entry_of_digits(key_digits(self._name, value)))
+                            row = (columns, line, entry_of(key_number(self._name, value)))
                         except TypeError as error:
                             bad.append((raw, f"the dedupe key {error}"))
                             continue

@@ -20,8 +20,6 @@ KEEP_DAYS = 35
 _INDEX_BITS = 32
 #: version 8 and the variant of RFC 9562, and the bits that these are in
 _CUSTOM, _CUSTOM_BITS = 0x8 << 76 | 0b10 << 62, 0xF << 76 | 0b11 << 62
-#: a digit of a UUID, and the same with the bits of its variant in it
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_delivery() -> uuid.UUID:
@@ -55,17 +53,16 @@ def delivery_of(event: uuid.UUID) -> uuid.UUID:
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)
 
 
-def entry_of(key: uuid.UUID) -> str:
+def entry_of(key: uuid.UUID | int) -> str:
     """Return what a dedupe key is entered as: the digits of a UUID of version 8 ("custom"), which no delivery has.
+
+    Args:
+        key: the key, or the 128 bits that it is made of.
 
     Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
     """
-    return f"{key.int & ~_CUSTOM_BITS | _CUSTOM:032x}"
-
-
-def entry_of_digits(text: str) -> str:
-    """Return what a dedupe key is entered as, given the 32 digits that it is made of."""
-    return f"{text[:12]}8{text[13:16]}{_VARIANT[text[16]]}{text[17:]}"
+    number = key if isinstance(key, int) else key.int
+    return f"{number & ~_CUSTOM_BITS | _CUSTOM:032x}"
 
 
 def claim_sql(table: Table, delivery: uuid.UUID) -> str:
