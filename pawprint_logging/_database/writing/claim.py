@@ -174,10 +174,14 @@ class Guess:
         self._wary = 0
         self._left = 0
 
-    def copies(self, cursor: Any, table: Table, texts: Collection[str]) -> bool:
-        """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken.
+    def copies(self, cursor: Any, table: Table, texts: Collection[str], savepoint: str) -> bool:
+        """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken: then none is in it.
 
-        In the transaction, which has failed if it returns False after a try, it leaves nothing: go back to a savepoint.
+        Args:
+            cursor: a psycopg2 cursor in an open transaction.
+            table: whose ledger.
+            texts: what to enter.
+            savepoint: the open one, which it goes back to from a wrong guess.
 
         Raises:
             psycopg2.Error: as `claim_keys`.
@@ -195,6 +199,7 @@ class Guess:
         except psycopg2.Error as error:
             if error.pgcode not in _GUESSED_WRONG:
                 raise
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {savepoint}")
             self._left = self._wary = min(_WARY, 2 * self._wary or 1)
             return False
         self._wary = 0
@@ -251,12 +256,11 @@ def copy_keyed(
     while True:
         candidates = {text: place for text, place in first.items() if place not in refused} if refused else first
         with limit():
-            are_new = guess.copies(cursor, table, candidates)
+            are_new = guess.copies(cursor, table, candidates, "pawprint_keyed")
         if are_new:
             places = list(candidates.values())
         else:
             with limit():
-                cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
                 new = _on(cursor, _claiming(table, candidates, savepoint="pawprint_keyed"))
             places = sorted(candidates[text] for text in new)
         events = rows if len(places) == len(rows) else [rows[place] for place in places]
