@@ -60,7 +60,9 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         high: the number of the last event that is to be in it; None for all.
         keeps: whether the sessions stay that were over before the oldest event.
     """
-    wanted = events.usable if high is None else f"{events.usable} AND {events.number.key} <= {high:d}"  # type: ignore[union-attr]
+    wanted = events.usable
+    if high is not None and events.number is not None:
+        wanted += f" AND {events.number.key} <= {high:d}"
     if events.is_distributed or _largest(work, events, wanted) > MAX_NAMES:
         query = _row_by_row(events, wanted)
     else:

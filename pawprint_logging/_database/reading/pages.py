@@ -328,7 +328,6 @@ class Row:
         user: who.
         event: its name.
         properties: the entries of the JSON column, and the other columns, as text.
-        is_cut: whether a property is longer than what is here.
     """
 
     key: str
@@ -338,10 +337,14 @@ class Row:
     properties: list[tuple[str, str]]
 
 
+def _others(view: View) -> list[str]:
+    """Return the columns that play no part."""
+    part = view.table.fields
+    return [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
+
+
 def _texts(view: View) -> str:
     """Return the selected values of a row, all of them short, so that no row is too large."""
-    part = view.table.fields
-    others = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
     document = f"left({view.column('json')}::text, 20000)" if view.has("json") else "NULL"
     key = "(tableoid, ctid)::text"
     values = [
@@ -350,17 +353,15 @@ def _texts(view: View) -> str:
         f"left({view.column('user')}::text, {_LONGEST})" if view.has("user") else "NULL",
         f"left({view.column('event')}::text, {_LONGEST})" if view.has("event") else "NULL",
         document,
-        "ARRAY[" + ", ".join(f"left({quoted(name)}::text, {_LONGEST})" for name in others) + "]::text[]",
+        "ARRAY[" + ", ".join(f"left({quoted(name)}::text, {_LONGEST})" for name in _others(view)) + "]::text[]",
     ]
     return ", ".join(values)
 
 
 def _row(view: View, found: tuple[Any, ...]) -> Row:
-    part = view.table.fields
     key, moment, user, event, document, others = found
-    columns = [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
     listed = _entries(document) + [
-        (name, value) for name, value in zip(columns, others, strict=True) if value is not None and name != "id"
+        (name, value) for name, value in zip(_others(view), others, strict=True) if value is not None and name != "id"
     ]
     return Row(key, plain(moment), user, event, listed)
 
