@@ -57,8 +57,10 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     """Start a real thread that does not keep the process alive.
 
     Raises:
-        RuntimeError: the interpreter is shutting down, or there can be no more threads.
+        RuntimeError: the interpreter is shutting down, there can be no more threads, or uWSGI is about to fork.
     """
+    if is_before_uwsgi_forks():
+        raise RuntimeError("uWSGI forks its workers without Python's hooks: no thread before that")
     target = _shielded(run) if is_uwsgi() else run
     if is_green():  # threading.Thread makes green ones then
         _start_new_thread(target, ())

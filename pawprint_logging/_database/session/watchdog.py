@@ -64,9 +64,8 @@ class Watchdog:
 
     def _start(self) -> None:
         if not self._running:
-            with suppress(
-                RuntimeError
-            ):  # the interpreter is shutting down; what is left then are the server's own timeouts
+            # the interpreter is shutting down, or uWSGI is about to fork; what is left are the server's own timeouts
+            with suppress(RuntimeError):
                 native.start_thread(self._run, "pawprint_logging watchdog")
                 self._running = True
 
