@@ -187,16 +187,18 @@ def test_an_inline_diversion_that_is_interrupted(db: str, connection: Any, tmp_p
 def test_no_round_trip_is_without_a_bound(db: str, connection: Any, proxy: Proxy, statement: str) -> None:
     tracker_on(db)
     diverted = fallback()
-    handler = handler_on(proxy.through(db), flush_interval=0.05, write_timeout=1.5, close_timeout=1.0)
+    handler = handler_on(proxy.through(db), write_timeout=1.5, close_timeout=1.0)
     log = logger_with(handler)
     log.info("x", extra={"event": "0"})
     assert handler.flush(30)
     proxy.blackhole(statement)
+    proxy.notice()  # a connection that has something to read, though nothing was asked, is asked whether it works
     for number in range(1, 40):
-        # a refused row is followed by a ROLLBACK of some kind
+        # a refused row is followed by a ROLLBACK of some kind, and each tenth delivery by a DELETE of those before
         log.info("x", extra={"event": str(number), "user_id": "u" * 40 if number % 2 else "u"})
-        time.sleep(0.01)
+        time.sleep(0.06)
     handler.flush(20)
+    assert proxy.wait_fired(1, 0)
     started = time.monotonic()
     handler.close()
     assert time.monotonic() - started < 1.0 + 4.0

@@ -134,6 +134,12 @@ class Proxy:
         else:
             self._swallow()
 
+    def notice(self) -> None:
+        """Send every client a notice that it has not asked for."""
+        fields = b"SNOTICE\0VNOTICE\0C00000\0Mby the way\0\0"
+        for link in self._current():
+            link.to_client(b"N" + struct.pack("!i", 4 + len(fields)) + fields)
+
     def wait_fired(self, count: int = 1, timeout: float = 60.0) -> bool:
         """Wait until that many triggers have fired; false when they have not in `timeout` seconds."""
         with self._changed:
@@ -254,6 +260,10 @@ class _Link:
     def start(self) -> None:
         for target in (self._from_client, self._from_server):
             threading.Thread(target=self._guard, args=(target,), name="proxy-link", daemon=True).start()
+
+    def to_client(self, message: bytes) -> None:
+        """Send the client something between two answers of the server."""
+        self._client.sendall(message)
 
     def close(self) -> None:
         self._closed.set()
