@@ -446,7 +446,7 @@ handler = PawprintHandler(db=sys.argv[1], table="events", flush_interval=0.01)
 log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
 for number in range(10): log.info("x", extra={"event": str(number)})
 handler.close()
-print(handler.stats.dropped, handler.stats.diverted)
+print(handler.stats.dropped, handler.stats.diverted, flush=True)
 os._exit(0)
 """
     assert run(source, db, kind) == "10 0\n"
