@@ -59,6 +59,8 @@ EXTRAS["test"] = [
     "pyarrow>=15",
     # where the system has no database of time zones
     "tzdata",
+    # setup.py is asked for what an index gets; Python 3.12 and later bring it no more
+    "setuptools",
 ]
 EXTRAS["lint"] = ["ruff>=0.8"]
 EXTRAS["types"] = [
