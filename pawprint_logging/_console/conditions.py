@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from .._database.reading.query import RESOLUTIONS
+from .._database.reading.written import read_conditions
+from ..errors import ConfigurationError
 
 #: names of arguments of the reading methods; a column that is called like one is asked for by a modifier
 _ARGUMENTS = frozenset(
@@ -17,7 +18,6 @@ _ARGUMENTS = frozenset(
         *("within", "unit", "first", "back", "rolling", "after", "before", "depth"),
     }
 )
-_TRUE = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -58,32 +58,17 @@ resolution_option = click.option(
 )
 
 
-def parse(where: Sequence[str]) -> dict[str, Any]:
+def parse(where: Sequence[str], option: str = "--where") -> dict[str, Any]:
     """Return the conditions that `Tracker.read` takes.
+
+    Args:
+        where: the conditions.
+        option: what they were passed as.
 
     Raises:
         click.UsageError: one of them cannot be read, or its field occurs twice.
     """
-    given: dict[str, Any] = {}
-    for each in where:
-        name, separator, text = each.partition("=")
-        name = name.strip()
-        if not separator or not name:
-            raise click.UsageError("--where takes FIELD=VALUE, as in --where metadata__plan=pro")
-        value: Any = text
-        modifier = name.rpartition("__")[2] if "__" in name else ""
-        if modifier in ("in", "not_in"):
-            value = next(csv.reader([text], skipinitialspace=True), [])
-        elif modifier == "isnull":
-            if text.lower() not in _TRUE:
-                raise click.UsageError(f"--where {name} takes true or false")
-            value = _TRUE[text.lower()]
-        elif name in _ARGUMENTS:
-            name = f"{name}__eq"
-        if name in given:
-            raise click.UsageError(
-                f"--where {name} is there twice, and all conditions must hold; "
-                f"for one of several values write {name}__in=A,B"
-            )
-        given[name] = value
-    return given
+    try:
+        return read_conditions(where, arguments=_ARGUMENTS)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{option}: {error}") from None

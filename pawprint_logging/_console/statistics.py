@@ -123,7 +123,7 @@ def _step(text: str) -> Any:
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
         return text
-    return name, parse([conditions[:-1]])
+    return name, parse([conditions[:-1]], text)
 
 
 def _title(name: str, options: dict[str, Any]) -> str:
