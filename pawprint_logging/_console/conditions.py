@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from .._database.reading.query import RESOLUTIONS
+from .._database.reading.times import duration_of, moment_of, zone_of
 from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
 
@@ -47,6 +49,35 @@ def span_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def checked_span(options: Mapping[str, Any]) -> str:
+    """Return the zone that the options name.
+
+    Raises:
+        ConfigurationError: there is no such zone, or --since or --until cannot be read.
+    """
+    zone = zone_of(options.get("tz", "UTC"), name="--tz")
+    for name, option in (("start", "--since"), ("end", "--until")):
+        if (value := options.get(name)) is not None:
+            read_moment(value, option, zone)
+    return zone
+
+
+def read_moment(text: str, option: str, zone: str = "UTC") -> datetime:
+    """Return the moment that an option names.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return moment_of(text, name=option, zone=zone)
+    except ConfigurationError as error:
+        if duration_of(text) is not None:  # it can be read, and there is no such time
+            raise
+        raise ConfigurationError(
+            f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
+        ) from error
 
 
 resolution_option = click.option(

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._database.reading.series import LIMIT
-from .._database.reading.times import moment_of, zone_of
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
-from .conditions import parse, resolution_option, span_options, where_option
+from .conditions import checked_span, parse, read_moment, resolution_option, span_options, where_option
 from .output import Format, format_option, note, percent, printable, show
 from .plan import declared_by, differences
 from .program import State, command
@@ -60,9 +59,9 @@ def read(
     """
     given = parse(where)
     answer.check_output(output, pictures=False)
-    zone = zone_of(tz)
+    zone = checked_span({"tz": tz})
     times = {
-        modifier: moment_of(value, name=name, zone=zone)
+        modifier: read_moment(value, name, zone)
         for modifier, name, value in (("gte", "--since", start), ("lte", "--until", end))
         if value is not None
     }
@@ -119,6 +118,7 @@ def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _series(state: State, name: str, field: str, options: dict[str, Any]) -> None:
     given = parse(options["where"])
     answer.check_output(options["output"])
+    checked_span(options)
     resolution = options["resolution"]
     tracker = state.connect("read")
     arguments = {key: options[key] for key in ("resolution", "start", "end", "by", "limit", "fill", "tz")}
@@ -169,7 +169,7 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
     """Print the most frequent values of a FIELD, by default of the event's name."""
     given = parse(options["where"])
     answer.check_output(options["output"])
-    zone = zone_of(options["tz"])
+    zone = checked_span(options)
     tracker = state.connect("read")
     field = field or tracker.event_field
     with answer.warnings_as_notes():
@@ -187,7 +187,7 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
 def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
     """Print what is in the table: events, their fields, of which types, and since when."""
     answer.check_output(options["output"], pictures=False)
-    zone = zone_of(options["tz"])
+    zone = checked_span(options)
     planned = None if plan is None else declared_by(plan)
     tracker = state.connect("read")
     with answer.warnings_as_notes():
@@ -199,7 +199,7 @@ def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
         return 1 if found else 0
     if frame.attrs.get("sampled"):
         note(f"this is what a sample of {frame.attrs['rows']:,} events has")
-    answer.give(frame, options, title="catalogue", shapes={"share": percent})
+    answer.give(frame, options, title="catalogue", resolution="day", shapes={"share": percent})
     return 0
 
 
@@ -216,7 +216,7 @@ def create_views(state: State, prefix: str | None) -> None:
 def _span(options: dict[str, Any], zone: str) -> dict[str, Any]:
     """Return the moments that --since and --until name, for methods without a zone of their own."""
     return {
-        name: moment_of(options[name], name=option, zone=zone)
+        name: read_moment(options[name], option, zone)
         for name, option in (("start", "--since"), ("end", "--until"))
         if options[name] is not None
     }

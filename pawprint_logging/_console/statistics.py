@@ -11,7 +11,7 @@ from .._database.reading.times import duration_of
 from ..errors import ConfigurationError
 from ..statistics import Statistics
 from . import answer
-from .conditions import parse, span_options, where_option
+from .conditions import checked_span, parse, span_options, where_option
 from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
@@ -72,6 +72,7 @@ def engagement(state: State, *, clean: bool, start: str | None, min_sessions: in
     a table beside the events, TABLE__engagement; only what is new is computed.
     """
     answer.check_output(options["output"])
+    checked_span({"start": start})
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
         statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
@@ -113,6 +114,7 @@ def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> t
     """Return the statistics that the options name, and the conditions with the span of time."""
     given = parse(options["where"])
     answer.check_output(options["output"])
+    checked_span(options)
     tracker = state.connect("derive")
     statistics = Statistics(tracker, tz=options["tz"], week_start=week_start, users=options["users"])
     return statistics, {"start": options["start"], "end": options["end"], **given}
@@ -202,16 +204,13 @@ def retention(
     if frame.empty:
         conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
         answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
-    if options["output"] is None and chosen(options["style"]) in ("table", "markdown"):
-        frame = frame.copy()
-        sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
-        for column in frame.columns[1:]:
-            frame[column] = [
-                None if is_none else percent(number / whole if whole else 0)
-                for number, is_none, whole in zip(frame[column], frame[column].isna(), sizes, strict=True)
-            ]
-        frame = frame.rename(columns={0: "users"})
-    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
+    shapes = {}
+    if options["output"] is None and chosen(options["style"]) in ("table", "markdown") and len(frame.columns):
+        shares = frame.drop(columns=0).div(frame[0], axis=0).rename(columns=lambda each: f"{period} {each}")
+        shapes = dict.fromkeys(shares.columns, percent)
+        shares.insert(0, "users", frame[0])
+        frame = shares
+    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period, shapes=shapes)
 
 
 @command("paths")

@@ -59,6 +59,7 @@ class SpoolBlanking:
     """
 
     def __init__(self, directory: Path, tracker: Tracker, user: str, *, fallback_file: Path | None = None) -> None:
+        self._given = directory
         self._directory = directory.expanduser().absolute()
         self._tracker = tracker
         self._table: Table = tracker.layout
@@ -83,7 +84,7 @@ class SpoolBlanking:
         while True:
             shipped = self._deliver(deadline)
             if shipped.written or shipped.duplicates or shipped.diverted or shipped.dropped:
-                tell(f"{shipped} from {self._directory}")
+                tell(f"{shipped} from {self._given}")
             done = self._look_through(paths)
             blanked += done.rows
             if not (done.waiting or done.unreadable) or time.monotonic() > deadline:
