@@ -14,6 +14,7 @@ import logging.config
 import logging.handlers
 import os
 import queue
+import random
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from support.commandline import environment, program
 from support.proxy import Proxy
 from support.server import Server
 from support.shop import fallback, handler_on, logger_with, stored, tracker_on, value
+from support.sink import wait_for
 
 from pawprint_logging import ConfigurationError, FallbackFormatter, PawprintHandler, PawprintProcessor, Statistics
 
@@ -223,7 +225,7 @@ def test_a_ledger_that_has_grown_is_pruned_all_the_same(db: str, connection: Any
             "INSERT INTO events__deliveries SELECT gen_random_uuid(), now() - '99 days'::interval "
             "FROM generate_series(1, 600000)"
         )
-        cursor.execute(  # about 6 s for all of them, twice what a statement may take; a good half of a second for a tenth
+        cursor.execute(  # about 6 s for all of them, twice what a statement may take; some 0.7 s for a tenth
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN IF random() < 0.0005 THEN PERFORM pg_sleep(0.02); END IF; RETURN OLD; END $$"
         )
@@ -265,6 +267,51 @@ def test_an_exception_in_the_waiting_of_the_thread_does_not_end_it(
     log.info("x", extra={"event": "2"})
     assert handler.flush(30)
     assert events_of(connection) == [0, 1, 2]
+
+
+def test_signal_handlers_that_raise_cost_their_own_calls_alone(db: str, connection: Any, tmp_path: Path) -> None:
+    tracker_on(db)
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    source = """
+import json, logging, random, signal, sys, threading
+from pawprint_logging import PawprintHandler
+class Interrupted(BaseException): pass
+dice = random.Random(int(sys.argv[3]))
+handler = PawprintHandler(db=sys.argv[1], table="events", background=False, fallback_file=sys.argv[2])
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+returned, is_over = [], False
+def work():
+    number = 1_000_000
+    while not is_over:
+        log.info("x", extra={"event": str(number)}); returned.append(number); number += 1
+def on_alarm(*_): raise Interrupted
+signal.signal(signal.SIGALRM, on_alarm)
+other = threading.Thread(target=work, daemon=True); other.start()
+for number in range(1500):
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00005, 0.003))
+            log.info("x", extra={"event": str(number)})
+            returned.append(number)
+        finally: signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupted: pass
+is_over = True
+other.join(30)
+log.info("x", extra={"event": "-1"}); returned.append(-1)
+handler.close()
+stats = handler.stats
+print(json.dumps([other.is_alive(), stats.pending, returned]), flush=True)
+import os; os._exit(0)
+"""
+    lines = tmp_path / "lines.jsonl"
+    hangs, pending, returned = json.loads(run(source, db, lines, seed))
+    if lines.exists():
+        replay(db, lines)
+    there = events_of(connection)
+    assert (hangs, pending) == (False, 0)
+    assert sorted(set(returned) - set(there)) == []
+    assert len(there) == len(set(there))
 
 
 def test_a_thread_that_cannot_start_once_does_not_make_the_handler_synchronous(db: str, proxy: Proxy) -> None:
@@ -455,6 +502,80 @@ def test_a_segment_that_cannot_be_deleted_leaves_the_sums_right(
     monkeypatch.undo()
     assert adds_up(handler)
     assert events_of(connection) == list(range(400))
+
+
+# ---- spool
+
+
+def test_a_batch_that_is_older_than_the_ledgers_memory_is_not_sent_again(
+    db: str, connection: Any, proxy: Proxy, tmp_path: Path
+) -> None:
+    tracker_on(db)
+    source = """
+import json, logging, os, sys, time
+options, ahead, number = json.loads(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+real = time.time
+time.time = lambda: real() + ahead
+from pawprint_logging import PawprintHandler
+handler = PawprintHandler(**options)
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+if number:
+    for each in range(number): log.info("x", extra={"event": str(each)})
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+handler.flush(30); handler.close()
+"""
+    options = {"db": proxy.through(db), "table": "events", "spool": str(tmp_path / "spool"), "flush_interval": 0.5}
+    proxy.blackhole("COMMIT")
+    with subprocess.Popen(
+        [sys.executable, "-c", source, json.dumps(options), "0", "20"],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        assert proxy.wait_fired()
+        running.kill()
+    proxy.restore()
+    proxy.cut()
+    wait_for(lambda: events_of(connection) == list(range(20)))
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM events__deliveries")  # which is what `maintain` does after 35 days
+    run(source, json.dumps(options), 36 * 86400, 0)
+    assert events_of(connection) == list(range(20))
+
+
+def test_a_damaged_byte_anywhere_in_a_spool_file_is_told_of_or_costs_nothing(
+    db: str, connection: Any, tmp_path: Path
+) -> None:
+    tracker_on(db)
+    spool = tmp_path / "spool"
+    options: dict[str, Any] = {"db": db, "table": "events", "spool": str(spool), "flush_interval": 60}
+    run(DIVERTING.replace("handler.flush(60)", "os._exit(0)"), json.dumps(options), 20, -1, tmp_path / "none")
+    [file] = spool.glob("*.spool")
+    whole = file.read_bytes()
+    used = [place for place, byte in enumerate(whole) if byte not in b"\0 "]  # what is empty means nothing
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    for place in (*used[:50:3], *random.Random(seed).sample(used, 40)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x41
+        file.write_bytes(damaged)
+        told = fallback()
+        handler = PawprintHandler(**options)
+        assert handler.flush(30)
+        handler.close()
+        logging.getLogger("pawprint_logging.fallback").removeHandler(told)
+        there = events_of(connection)
+        assert len(there) == len(set(there))
+        assert there == list(range(20)) or any(file.stem in each for each in told.warnings), (place, there)
+        with connection.cursor() as cursor:
+            cursor.execute("TRUNCATE events; TRUNCATE events__deliveries")
+        for left in spool.iterdir():
+            left.unlink()
 
 
 # ---- fallback
@@ -673,7 +794,8 @@ def test_an_excepthook_that_is_installed_during_a_write_does_not_recurse(db: str
     tracker_on(db)
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$"
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$"
         )
         cursor.execute("CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()")
     source = """
