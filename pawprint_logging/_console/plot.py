@@ -136,8 +136,8 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
         [f"{moments[index]:{form}}" for index in places_of_times],
     )
     values = [value for points in drawn.values() for _, value in points]
-    marks = ticks(min(values), max(values), are_whole=all(value == int(value) for value in values))
-    figure.ruler(1, 0).ticks([float(mark) for mark in marks], [f"{mark:,f}" for mark in marks])
+    heights = ticks(min(values), max(values), are_whole=all(value == int(value) for value in values))
+    figure.ruler(1, 0).ticks([float(height) for height in heights], [f"{height:,f}" for height in heights])
     text = plotext.uncolorize(str(figure.build()))
     if not _has_braille():
         text = text.translate(_ASCII)
