@@ -37,6 +37,8 @@ def test_a_condition_is_read_alike_everywhere(text: str, name: str, value: Any) 
     [
         (["plan"], "written FIELD=VALUE, as in metadata__plan=pro"),
         (["=pro"], "written FIELD=VALUE"),
+        (["event__in=a\nb"], "event__in takes values with commas between them"),
+        (['event__in="a'], "event__in takes values with commas between them"),
         (["user_id__isnull=perhaps"], "user_id__isnull takes true or false"),
         (["n=1", "n=2"], "n is there twice, and all conditions must hold; for one of several values write n__in=A,B"),
     ],

@@ -122,7 +122,7 @@ def show(
 def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
     """Write rows as CSV; no text of it is a formula to a spreadsheet, nor an order to a terminal."""
     is_terminal = stream.isatty()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = _csv_writer(stream)
     writer.writerow([_cell(name, is_terminal=is_terminal) for name in names])
     writer.writerows([_cell(row[name], is_terminal=is_terminal) for name in names] for row in rows)
 
@@ -196,9 +196,24 @@ def json_line(row: Row) -> str:
 def csv_line(row: Row) -> None:
     """Print a row as a line of CSV."""
     is_terminal = sys.stdout.isatty()
-    csv.writer(sys.stdout, lineterminator="\n").writerow(
-        [_cell(value, is_terminal=is_terminal) for value in row.values()]
-    )
+    _csv_writer(sys.stdout).writerow([_cell(value, is_terminal=is_terminal) for value in row.values()])
+
+
+class _LineFeeds:
+    """Where the writer of CSV writes: it quotes only what is part of its own ends of lines.
+
+    A bare carriage return would end a row, and what follows it could be a formula again.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(f"{line[:-2]}\n")
+
+
+def _csv_writer(stream: IO[str]) -> Any:
+    return csv.writer(_LineFeeds(stream), lineterminator="\r\n")
 
 
 def _cell(value: Any, *, is_terminal: bool) -> str:
@@ -240,7 +255,7 @@ def _shaped(value: Any, shape: Callable[[Any], str] | None, *, with_time: bool) 
 
 def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: str | None, *, with_time: bool) -> None:
     if not rows:
-        note("nothing to show: no event meets this")
+        note("nothing to show")
         return
     out = console()
     texts = {name: [_shaped(row[name], shapes.get(name), with_time=with_time) for row in rows] for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
 from .conditions import checked_span, parse, read_moment, resolution_option, span_options, where_option
-from .output import Format, format_option, note, percent, printable, show
+from .output import Format, Row, format_option, note, percent, printable, show
 from .plan import declared_by, differences
 from .program import State, command
 
@@ -73,13 +73,24 @@ def read(
         names = list(first) if first is not None else list(fields) or _columns(tracker)
         if first is None:
             answer.hint(tracker, given, fields=fields)
-        found = rows if first is None else itertools.chain([first], rows)
+        blank = {name for name in fields if "__" in name}
+        found = rows if first is None else _noting(blank, itertools.chain([first], rows))
         if output is not None:
             answer.save_rows(output, names, itertools.islice(found, limit) if limit else found)
         if output is None or style is not None:
             show(names, found, style, limit=limit)
+        if first is not None and blank:
+            answer.hint(tracker, {}, fields=sorted(blank), is_empty=False)
     finally:
         rows.close()  # type: ignore[attr-defined]
+
+
+def _noting(blank: set[str], rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows; take the fields out of `blank` in which one of them has something."""
+    for row in rows:
+        if blank:
+            blank.difference_update([name for name in blank if row.get(name) is not None])
+        yield row
 
 
 def _columns(tracker: Tracker) -> list[str]:
@@ -122,13 +133,14 @@ def _series(state: State, name: str, field: str, options: dict[str, Any]) -> Non
     resolution = options["resolution"]
     tracker = state.connect("read")
     arguments = {key: options[key] for key in ("resolution", "start", "end", "by", "limit", "fill", "tz")}
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame: pd.DataFrame = getattr(tracker, name)(field, **arguments, **given)
     by = options["by"]
     title = f"{name} per {resolution}" if name == "count" and field == "*" else f"{name} of {field} per {resolution}"
     title = ", ".join([title, *([f"by {by}"] if by else []), *options["where"]])
-    if frame.empty:
-        answer.hint(tracker, given, fields=[*([] if field == "*" else [field]), *([by] if by else [])])
+    if frame.empty or not frame.iloc[:, -1].fillna(0).any() or (by and frame[by].isna().all()):
+        fields = [*([] if field == "*" else [field]), *([by] if by else [])]
+        answer.hint(tracker, given, fields=fields, said=said, is_empty=frame.empty)
     answer.give(frame, options, title=title, resolution=resolution)
 
 

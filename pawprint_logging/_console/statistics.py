@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -128,6 +128,21 @@ def _step(text: str) -> Any:
     return name, parse([conditions[:-1]], text)
 
 
+def _hint(
+    statistics: Statistics,
+    given: dict[str, Any],
+    steps: Sequence[Any],
+    *,
+    said: Sequence[str],
+    is_empty: bool,
+    fields: Sequence[str] = (),
+) -> None:
+    """Say which likely mistakes made an answer empty; that there is no such event has been said as a warning."""
+    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+    more = [step[1] for step in steps if isinstance(step, tuple)]
+    answer.hint(statistics.tracker, conditions, fields=fields, more=more, said=said, is_empty=is_empty)
+
+
 def _title(name: str, options: dict[str, Any]) -> str:
     return ", ".join([name, *options["where"]])
 
@@ -148,11 +163,12 @@ def funnel(
     """
     statistics, given = _ask(state, options)
     asked = [_step(each) for each in steps]
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.funnel(*asked, within=_within(within), by=by, unit=unit, **given)
-    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-    if frame.empty or not frame["users"].iloc[-1]:
-        answer.hint(statistics.tracker, conditions, fields=[each for each in (by, unit) if each])
+    is_empty = not frame["users"].any()
+    if is_empty or not frame["users"].iloc[-1] or (by and frame[by].isna().all()):
+        fields = [each for each in (by, unit) if each]
+        _hint(statistics, given, asked, fields=fields, said=said, is_empty=is_empty)
     shapes = {"conversion": percent, "step_conversion": percent}
     title = _title(" → ".join(each if isinstance(each, str) else each[0] for each in asked), options)
     answer.give(frame, options, title=title, shapes=shapes, bar="users")
@@ -193,17 +209,13 @@ def retention(
     next period: on a terminal as a percentage of the cohort.
     """
     statistics, given = _ask(state, options, week_start)
-    with answer.warnings_as_notes():
+    asked = {"first": [_step(each) for each in first], "back": [_step(each) for each in back]}
+    with answer.warnings_as_notes() as said:
         frame = statistics.retention(
-            period,
-            first=[_step(each) for each in first] or None,
-            back=[_step(each) for each in back] or None,
-            rolling=rolling,
-            **given,
+            period, first=asked["first"] or None, back=asked["back"] or None, rolling=rolling, **given
         )
-    if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
+    if frame.empty or len(frame.columns) == 1:
+        _hint(statistics, given, [*asked["first"], *asked["back"]], said=said, is_empty=frame.empty)
     shapes = {}
     if options["output"] is None and chosen(options["style"]) in ("table", "markdown") and len(frame.columns):
         shares = frame.drop(columns=0).div(frame[0], axis=0).rename(columns=lambda each: f"{period} {each}")
@@ -223,10 +235,8 @@ def paths(state: State, *, after: str | None, before: str | None, depth: int, li
     """Print what users did next, step by step; nothing as the next event: nothing more."""
     statistics, given = _ask(state, options)
     ends = {"after": after and _step(after), "before": before and _step(before)}
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.paths(**ends, depth=depth, limit=limit, **given)
     if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        events = [each.partition("[")[0] for each in (after, before) if each]
-        answer.hint(statistics.tracker, conditions, events=events)
+        _hint(statistics, given, [each for each in ends.values() if each], said=said, is_empty=True)
     answer.give(frame, options, title=_title("paths", options), bar="users")

@@ -13,6 +13,7 @@ import click
 from .._database.reading.tail import Tail
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ..tracker import Tracker
+from . import answer
 from .conditions import parse, where_option
 from .output import Format, chosen, console, csv_line, format_option, json_line, lines, note
 from .program import State, command
@@ -56,7 +57,10 @@ def tail(
     printer = _Printer(tracker, chosen(style))
     with closing(tracker.session()) as session:
         end = Tail(session, tracker.layout, fields, given)
-        printer.show(end.newest(number))
+        newest = end.newest(number)
+        printer.show(newest)
+        if number and not newest:
+            answer.hint(tracker, given, fields=fields)
         while follow:
             time.sleep(interval)
             printer.show(_patiently(end, interval))

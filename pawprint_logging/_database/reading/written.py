@@ -44,7 +44,12 @@ def _condition(text: str) -> tuple[str, Any]:
         raise ConfigurationError("a condition is written FIELD=VALUE, as in metadata__plan=pro")
     modifier = name.rpartition("__")[2] if "__" in name else ""
     if modifier in ("in", "not_in"):
-        return name, next(csv.reader([value], skipinitialspace=True), [])
+        try:
+            return name, next(csv.reader([value], skipinitialspace=True, strict=True), [])
+        except csv.Error:
+            raise ConfigurationError(
+                f"{name} takes values with commas between them; one with a comma, a quote or a line feed in quotes"
+            ) from None
     if modifier == "isnull":
         if value.strip().lower() not in _TRUTHS:
             raise ConfigurationError(f"{name} takes true or false")
