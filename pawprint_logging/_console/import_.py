@@ -89,14 +89,18 @@ def import_(
             raise
     if job.without_time:
         field = tracker.timestamp_field
-        note(f"{job.without_time:,} rows have no {field}: name the field that is it, as in --rename when={field}")
+        note(f"{_rows(job.without_time)} no {field}: name the field that is it, as in --rename when={field}")
     if job.without_key:
-        note(f"{job.without_key:,} rows have no {dedupe_key}, and are written once more if this is run again")
+        note(f"{_rows(job.without_key)} no {dedupe_key}, and would be written once more if this is run again")
     click.echo(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
         note(f"the rejected rows are in {', '.join(rejected)}: mend them or the table, and import that file")
     return 1 if result.rejected else 0
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row has" if number == 1 else f"{number:,} rows have"
 
 
 def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
