@@ -36,6 +36,7 @@ from pawprint_logging import (
 )
 from pawprint_logging._delivery import blocks
 from pawprint_logging._delivery.blocks import Block, settle, take
+from pawprint_logging._delivery.making import Maker
 from pawprint_logging._failure import Failure
 from pawprint_logging.testing import capture_events
 
@@ -364,6 +365,7 @@ class Double:
 
     def __init__(self) -> None:
         self.tracker = Tracker(db="postgresql://nobody@127.0.0.1:1/x", table="events")
+        self.maker = Maker(self.tracker, None, print)
         self.told: list[Any] = []
 
     def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:

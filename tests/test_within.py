@@ -70,7 +70,7 @@ class Shop:
 
 @pytest.fixture
 def shop(db: str, tmp_path: Path) -> Shop:
-    return Shop(db, tmp_path / "lost.jsonl")
+    return Shop(db, tmp_path / "lost.jsonl", create_table=False)
 
 
 def events(connection: Any) -> list[str]:
@@ -386,6 +386,94 @@ def test_a_deferred_constraint_of_the_events_table_does_not_fail_the_commit(
     assert shop.counts() == {"written": 2, "diverted": 1}
     assert events(connection) == ["a", "c"]
     assert value(connection, "SELECT count(*) FROM items") == 1
+
+
+# ---- a table that is made on first use
+
+
+@pytest.fixture
+def empty_shop(db: str, tmp_path: Path) -> Shop:
+    """An application whose handler has yet to make the table."""
+    shop = Shop(db, tmp_path / "lost.jsonl", create_table=True)
+    shop.tracker.drop_table()
+    return shop
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_a_missing_table_is_made_first(empty_shop: Shop, kind: type[Driver], connection: Any, level: str) -> None:
+    shop = empty_shop
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        await driver.sql("INSERT INTO orders VALUES (1)")  # the snapshot is older than the table
+        async with driver.block():
+            shop.event("paid", user_id="alice", amount=5)
+            shop.event("refused", user_id=BAD)
+        await driver.commit()
+        async with driver.block():
+            shop.event("rolled_back")
+        await driver.rollback()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert stored(connection, "user_id, event, metadata") == [("alice", "paid", {"amount": 5})]
+    assert [line["sqlstate"] for line in shop.lines] == ["22001"]
+
+
+def test_a_table_that_cannot_be_made_costs_the_transaction_little(empty_shop: Shop, connection: Any) -> None:
+    # Given a table that the caller has dropped himself, and whose name is taken until he commits
+    shop = empty_shop
+    shop.tracker.create_table()
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("DROP TABLE events, events__deliveries")
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        nonlocal took
+        started = time.monotonic()
+        async with driver.block():
+            shop.event("a")
+        took = time.monotonic() - started
+        async with driver.block():  # which does not try again at once
+            shop.event("b")
+        await driver.commit()
+
+    took = 0.0
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert took < 5
+    assert shop.counts() == {"diverted": 2}
+    assert {line["sqlstate"] for line in shop.lines} == {"42P01"}
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_a_role_that_may_not_create_is_told(empty_shop: Shop, connection: Any) -> None:
+    shop = empty_shop
+    with connection.cursor() as cursor:
+        cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC, pg_database_owner")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("a")
+        await driver.commit()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert shop.counts() == {"diverted": 1}
+    assert [warning for warning in shop.warnings.warnings if "table events could not be made: " in warning]
+
+
+def test_a_table_that_was_dropped_since_is_made_for_the_next_block(empty_shop: Shop, connection: Any) -> None:
+    shop = empty_shop
+
+    async def scenario(driver: Driver) -> None:
+        for number in range(3):
+            async with driver.block():
+                shop.event(str(number))
+            await driver.commit()
+            if number == 0:
+                shop.tracker.drop_table()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert events(connection) == ["2"]
 
 
 # ---- savepoints and blocks inside each other
