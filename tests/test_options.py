@@ -33,6 +33,8 @@ MAKERS = [PawprintHandler, PawprintProcessor]
         ("record_fields", [5]),
         ("record_fields", {"logger": 5}),
         ("record_fields", 5),
+        ("record_fields", ["name", "args"]),
+        ("record_fields", {"request": "__dict__"}),
         ("contextvars", "no"),
         ("contextvars", None),
         ("before_send", "function"),
@@ -83,6 +85,14 @@ def test_an_option_that_cannot_be_used_is_named(make: Any, option: str, value: A
 
     assert option in str(caught.value)
     assert "sesame" not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_arguments_as_a_whole_are_refused_with_the_way_to_name_some(make: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"every header of the request; name what .* \{\"referer\": \"args.f\"\}"
+    ):
+        make(db=DB, table="events", record_fields={"atoms": "args"})
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -8,15 +8,10 @@ import gc
 import logging
 import logging.config
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -31,7 +26,6 @@ from pawprint_logging import (
     Tracker,
     flush,
     get_handler,
-    replay,
     within,
 )
 from pawprint_logging._delivery import blocks
@@ -289,31 +283,6 @@ def test_a_block_in_which_nothing_is_logged_asks_the_server_once(db: str, mine: 
             pass
     assert len([each for each in statements if "set_config" in each]) == 1
     assert len(statements) == 2  # and whether it is in a transaction, since none was open
-
-
-def test_a_process_that_is_killed_before_the_commit_leaves_nothing(db: str, connection: Any, tmp_path: Path) -> None:
-    tracker = tracker_on(db)
-    program = """
-        import logging, os, signal, sys
-        import psycopg2
-        from pawprint_logging import PawprintHandler, within
-        handler = PawprintHandler(db=sys.argv[1], table="events", fallback_file=sys.argv[2])
-        logger = logging.getLogger("shop"); logger.setLevel("INFO"); logger.addHandler(handler)
-        connection = psycopg2.connect(sys.argv[1])
-        with within(connection):
-            logger.info("x", extra={"event": "paid"})
-            logger.info("x", extra={"event": "refused", "user_id": "u" * 40})
-        assert (handler.stats.written, handler.stats.diverted) == (1, 1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    path = tmp_path / "lost.jsonl"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), db, str(path)], timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
-    assert len(path.read_text().splitlines()) == 1
-    assert replay(tracker, path).rejected == 1
-    assert events(connection) == []
 
 
 def test_a_child_that_is_forked_in_the_block_leaves_the_transaction_to_the_parent(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
@@ -204,11 +208,9 @@ def kill(connection: Any, pid: int) -> None:
     assert value(connection, "SELECT pg_terminate_backend(%s, 5000)", pid)
 
 
-# The proxy sees simple queries, which is how every driver commits but in a pipeline.
-@pytest.mark.parametrize("driver", [name for name in DRIVERS if "pipeline" not in name])
 @pytest.mark.parametrize("how", ["cut_before", "cut_after"])
 def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
-    shop: Shop, connection: Any, proxy: Proxy, how: str, driver: str
+    shop: Shop, kind: type[Driver], connection: Any, proxy: Proxy, how: str
 ) -> None:
     async def scenario(driver: Driver) -> None:
         async with driver.block():
@@ -220,7 +222,7 @@ def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
             await driver.commit()
             pytest.fail("the commit must not succeed")
 
-    shop.run(DRIVERS[driver], scenario, proxy.through(shop.db))
+    shop.run(kind, scenario, proxy.through(shop.db))
     wait_until(connection, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'")
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
@@ -230,6 +232,50 @@ def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
     assert replayed.written == orders
     assert proxy.fired == 1
     assert events(connection) == (["paid", "refused"] if orders else [])
+
+
+KILLED = """
+import asyncio, logging, os, signal, sys
+from support.drivers import DRIVERS
+from pawprint_logging import PawprintHandler
+
+db, path, kind = sys.argv[1:]
+handler = PawprintHandler(db=db, table="events", fallback_file=path)
+logger = logging.getLogger("shop"); logger.setLevel("INFO"); logger.addHandler(handler)
+
+async def main():
+    driver = DRIVERS[kind](db)
+    await driver.open()
+    async with driver.block():
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        logger.info("x", extra={"event": "paid"})
+        logger.info("x", extra={"event": "refused", "user_id": "u" * 40})
+    assert (handler.stats.written, handler.stats.diverted) == (1, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_is_killed_before_the_commit_leaves_nothing(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    name = next(name for name, each in DRIVERS.items() if each is kind)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, shop.db, str(shop.path), name],
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    wait_until(connection, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")  # replay could write the refused one
+    assert [line["event"]["event"] for line in shop.lines] == ["refused"]
+    result = replay(shop.tracker, shop.path)
+    assert (result.written, result.rejected) == (0, 1)
+    assert value(connection, "SELECT count(*) FROM orders") == 0
+    assert events(connection) == []
 
 
 def wait_until(connection: Any, sql: str) -> None:

@@ -113,6 +113,13 @@ def _record_fields(name: str, value: Any) -> Any:
         raise ConfigurationError(
             f'{name} must list record attributes, as in ("name", "levelname"), or map keys to them; not {value!r}'
         )
+    for whole in ("args", "__dict__"):
+        if whole in names:
+            raise ConfigurationError(
+                f"{name}: {whole!r} is all that whoever logs hands over, in gunicorn's access log every header of the "
+                'request; name what you want of it by a path: {"referer": "args.f"} by a key, '
+                '{"status": "args.4"} by a number'
+            )
     return value
 
 
