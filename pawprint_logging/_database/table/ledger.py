@@ -73,10 +73,11 @@ def entry_of(key: uuid.UUID | int) -> str:
     return f"{entries_of([key])[0]:032x}"
 
 
-def claim_sql(table: Table, delivery: uuid.UUID) -> str:
-    """Return the statement that enters a delivery into the ledger; it affects no row if the delivery is there already.
+def claim_sql(table: Table, *deliveries: uuid.UUID) -> str:
+    """Return the statement that enters deliveries into the ledger; it affects no row of one that is there already.
 
     Without a conflict target it needs no other right than INSERT:
         https://www.postgresql.org/docs/current/sql-insert.html
     """
-    return f"INSERT INTO {table.ledger} (delivery) VALUES ('{delivery}') ON CONFLICT DO NOTHING"
+    values = ", ".join(f"('{delivery}')" for delivery in deliveries)
+    return f"INSERT INTO {table.ledger} (delivery) VALUES {values} ON CONFLICT DO NOTHING"
