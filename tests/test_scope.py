@@ -17,6 +17,7 @@ from typing import Any
 import psycopg2
 import pytest
 import structlog
+from support.drivers import DRIVERS, Django
 from support.shop import VALUE, fallback, handler_on, logger_with, stored, tracker_on, value
 
 from pawprint_logging import (
@@ -93,10 +94,60 @@ def test_psycopg_in_autocommit_is_refused_at_entry(db: str) -> None:
             pass
 
 
-def test_a_connection_that_is_closed_is_refused_at_entry(mine: Any) -> None:
-    mine.close()
-    with pytest.raises(ConfigurationError, match="closed"), within(mine):
-        pytest.fail("the block must not begin")
+def test_asynchronous_connections_in_autocommit_are_refused_at_entry(db: str) -> None:
+    async def refused(connection: Any) -> None:
+        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+            async with within(connection):
+                pytest.fail("the block must not begin")
+
+    async def main() -> None:
+        import psycopg
+        import sqlalchemy.ext.asyncio as aio
+
+        async with await psycopg.AsyncConnection.connect(db, autocommit=True) as connection:
+            await refused(connection)
+            async with connection.transaction(), within(connection):
+                pass
+        for driver in ("asyncpg", "psycopg"):
+            url = db.replace("postgresql://", f"postgresql+{driver}://").split("?")[0]
+            engine = aio.create_async_engine(url, isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                await refused(connection)
+            async with aio.AsyncSession(engine) as session:
+                await refused(session)
+            await engine.dispose()
+
+    asyncio.run(main())
+    assert blocks.open_blocks == set()
+
+
+def test_django_outside_of_atomic_is_refused_at_entry(db: str) -> None:
+    class Outside(Django):
+        def _begin(self) -> None:
+            """Stay outside."""
+
+    async def main() -> None:
+        driver = Outside(db)
+        await driver.open()
+        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+            async with driver.block():
+                pytest.fail("the block must not begin")
+        await driver.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["psycopg2", "psycopg", "async psycopg", "sqlalchemy psycopg2", "sqlalchemy asyncpg"])
+def test_a_connection_that_is_closed_is_refused_at_entry(db: str, kind: str) -> None:
+    async def main() -> None:
+        driver = DRIVERS[kind](db)
+        await driver.open()
+        await driver.close()
+        with pytest.raises(ConfigurationError, match=r"closed|not open"):
+            async with driver.block():
+                pytest.fail("the block must not begin")
+
+    asyncio.run(main())
 
 
 def test_a_connection_that_is_lost_raises_the_drivers_error(mine: Any, connection: Any) -> None:

@@ -543,6 +543,32 @@ def test_savepoints_of_the_callers_own(shop: Shop, kind: type[Driver], connectio
     assert events(connection) == ["one"]
 
 
+def test_nested_transactions_of_the_driver(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        with suppress(ZeroDivisionError):
+            async with driver.nested():
+                async with driver.block():
+                    shop.event("undone")
+                raise ZeroDivisionError
+        async with driver.nested(), driver.block():
+            shop.event("inside")
+        async with driver.block():
+            async with driver.nested():
+                await driver.sql("INSERT INTO orders VALUES (2)")
+                shop.event("around")
+            with suppress(ZeroDivisionError):
+                async with driver.nested():
+                    await driver.sql("INSERT INTO orders VALUES (3)")
+                    raise ZeroDivisionError
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["inside", "around"]
+    assert value(connection, "SELECT sum(id) FROM orders") == 3
+    assert shop.counts() == {"written": 3}
+
+
 def test_blocks_inside_each_other(shop: Shop, kind: type[Driver], connection: Any) -> None:
     async def scenario(driver: Driver) -> None:
         async with driver.block():
