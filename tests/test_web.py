@@ -586,7 +586,7 @@ def test_without_the_token_nothing_is_shown(guarded: TestClient) -> None:
 
 @pytest.mark.parametrize("has_cookie", [False, True])
 def test_who_is_not_signed_in_learns_no_name(db: str, has_cookie: bool) -> None:
-    """Whatever is asked for, with no token, a wrong one, or an expired session: in the title, the text and the headers."""
+    """With no token, a wrong one, or an expired session; not in the title, the text or the headers."""
     with Tracker(db=db, table="secret_table") as tracker:
         tracker.create_table()
         database = db.rpartition("/")[2]
