@@ -368,7 +368,8 @@ def _name_the_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 def _engagement(frame: pd.DataFrame, axes: Axes) -> None:
     names = {"mau": "in 30 days", "wau": "in 7 days", "dau": "on the day"}
     timed = frame.rename(columns={"timestamp": "datetime"})
-    _lines(axes, {text: _stretched(timed, name) for name, text in names.items()}, unit="users", is_count=True, resolution="day")
+    lines = {text: _stretched(timed, name) for name, text in names.items()}
+    _lines(axes, lines, unit="users", is_count=True, resolution="day")
 
 
 def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
