@@ -37,16 +37,16 @@ _MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
 #: characters of a name that fit
 _WIDTH = 36
 
-#: as keywords of a pandas DateOffset, which keeps to the clock of a zone
+#: the keyword of a pandas DateOffset, which keeps to the clock of a zone, and its value
 _LENGTHS = {
-    "second": {"seconds": 1},
-    "minute": {"minutes": 1},
-    "hour": {"hours": 1},
-    "day": {"days": 1},
-    "week": {"weeks": 1},
-    "month": {"months": 1},
-    "quarter": {"months": 3},
-    "year": {"years": 1},
+    "second": ("seconds", 1),
+    "minute": ("minutes", 1),
+    "hour": ("hours", 1),
+    "day": ("days", 1),
+    "week": ("weeks", 1),
+    "month": ("months", 1),
+    "quarter": ("months", 3),
+    "year": ("years", 1),
 }
 
 _UNITS = {"count": "events", "users": "users", "avg": "average", "min": "minimum", "max": "maximum"}
@@ -218,10 +218,11 @@ def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
 
     length = _LENGTHS.get(str(resolution))
     moment = pd.Timestamp(beginning)
-    if length is None or moment is pd.NaT:
+    if length is None or pd.isna(moment):
         return True
+    unit, number = length
     try:
-        end = moment + pd.DateOffset(**{unit: number * stretches for unit, number in length.items()})
+        end = moment + pd.DateOffset(**{unit: number * stretches})  # type: ignore[arg-type]
     except (OverflowError, ValueError):  # the end of the calendar
         return False
     return bool((end if end.tzinfo is not None else end.tz_localize("UTC")) <= pd.Timestamp.now("UTC"))
@@ -469,7 +470,7 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
                 fontsize=8,
                 color="white" if share > 0.55 else _INK,
             )
-            if not is_over(shown.index[row], period, int(shown.columns[column]) + 1):
+            if not is_over(shown.index[row], period, int(str(shown.columns[column])) + 1):
                 has_open_cells = True
                 edge = "white" if share > 0.55 else _QUIET
                 cell = (column - 0.44, row - 0.4)

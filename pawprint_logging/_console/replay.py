@@ -33,7 +33,7 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
     """Put what could not be written back into the table.
 
     Each line of the fallback exactly once, however often this is run or stopped. The files stay as they are.
-    Lines that are torn, foreign or refused are added to FILE.rejected; then the exit status is 1.
+    Lines that are incomplete, unrecognised or refused are added to FILE.rejected; then the exit status is 1.
     """
     tracker = state.connect("write")
     for path in files:
