@@ -279,7 +279,7 @@ def test_time_is_cut_where_postgresql_cuts_it(zone: str, first: str, last: str, 
 def test_the_ends_of_the_calendar_are_no_trap(visit: TestClient, address: str) -> None:
     answer = visit.get(address)
     assert answer.status_code in (200, 400)
-    assert "mistake of this program" not in answer.text
+    assert "error in this program" not in answer.text
     assert "could not be made" not in answer.text
 
 

@@ -101,8 +101,8 @@ def replay(
     the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction,
     together with the event's dedupe key, if it has one. A line of a transaction that was the application's (`within`)
     requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they
-    are; lines that are incomplete, unrecognised, or refused again are added to a file with ``.rejected`` at the end of its name,
-    unless they are there already.
+    are; lines that are incomplete, unrecognised, or refused again are added to a file with ``.rejected`` at the end of
+    its name, unless they are there already.
 
     Args:
         tracker: the table; lines of other tables are rejected.
