@@ -209,7 +209,7 @@ def test_the_right_to_create_that_is_lacking_is_one_line(reader: str, shop: Comm
         (["read", "user_id__x"], ["paths work on 'metadata' only"]),
         (["sum", "event"], ["sum needs a number"]),
         (["sessions", "--duration", "-1"], ["duration must be a positive number"]),
-        (["engagement", "--start", "soon"], ["start must be a date"]),
+        (["engagement", "--start", "soon"], ["start must be a datetime, a date", '"7d"']),
     ],
 )
 def test_what_the_tracker_refuses_is_one_line(shop: CommandLine, arguments: list[str], words: list[str]) -> None:

@@ -19,7 +19,7 @@ from .program import State, command
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A fallback file whose lines of the user are blanked too, and those of FILE.rejected; as often as needed.",
+    help="A fallback file in which the user's lines are blanked as well, and in FILE.rejected; can be repeated.",
 )
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
 @click.option("--yes", is_flag=True, help="Do not ask at a terminal.")

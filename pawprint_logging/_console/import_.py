@@ -45,15 +45,15 @@ _CHUNK, _CHUNK_BYTES = 20_000, 16 * 2**20
     "renames",
     multiple=True,
     metavar="OLD=NEW",
-    help="A field under another name, as in when=timestamp or properties__time=timestamp; none after = leaves it out.",
+    help="Rename a field, as in when=timestamp or properties__time=timestamp; with nothing after the =, leave it out.",
 )
 @click.option(
-    "--set", "constants", multiple=True, metavar="COLUMN=VALUE", help="A value for every row, as in event=purchase."
+    "--set", "constants", multiple=True, metavar="COLUMN=VALUE", help="Set a column in every row, as in event=purchase."
 )
 @click.option(
     "--dedupe-key",
     metavar="FIELD",
-    help="A field whose value is another one in every row: run again, nothing is written twice.",
+    help="A field that is unique in every row: run again, and nothing is written twice.",
 )
 def import_(
     state: State, files: tuple[Path, ...], renames: tuple[str, ...], constants: tuple[str, ...], dedupe_key: str | None
