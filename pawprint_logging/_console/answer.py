@@ -27,7 +27,7 @@ output_option = click.option(
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write it into a file: .parquet, .csv, .json, or a picture such as .png (extra [plot]).",
+    help="Write to a file: .parquet, .csv, .json, or a chart such as .png (extra [plot]).",
 )
 
 

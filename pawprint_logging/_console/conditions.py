@@ -27,8 +27,8 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
-    "or user_id__isnull=true; all of them, if there are several.",
+    help="Only events that match, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
+    "or user_id__isnull=true; if given several times, all must match.",
 )
 
 
@@ -36,15 +36,17 @@ def span_options(function: Decorated) -> Decorated:
     """Add --since, --until, which are also called as the arguments of the methods are, and --tz."""
     for option in (  # the last comes first in the help
         click.option(
-            "--tz", metavar="ZONE", default="UTC", show_default=True, help="Zone of midnights, such as Europe/Berlin."
+            "--tz", metavar="ZONE", default="UTC", show_default=True, help="Time zone of days, such as Europe/Berlin."
         ),
-        click.option("--until", "--end", "end", metavar="TIME", help="Last moment that counts, likewise."),
+        click.option(
+            "--until", "--end", "end", metavar="TIME", help="End of the time range, included; in the same forms."
+        ),
         click.option(
             "--since",
             "--start",
             "start",
             metavar="TIME",
-            help="First moment that counts, in ISO 8601, or how long ago, as in 7d or 12h; a date is its midnight.",
+            help="Start of the time range: ISO 8601, or how long ago, such as 7d or 12h; a date means its midnight.",
         ),
     ):
         function = option(function)
@@ -85,7 +87,7 @@ resolution_option = click.option(
     type=click.Choice(RESOLUTIONS),
     default="day",
     show_default=True,
-    help="Stretch of time, in that zone.",
+    help="Length of the periods, in the time zone of --tz.",
 )
 
 

@@ -20,7 +20,7 @@ from .program import State, command
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A fallback file whose lines of the user are blanked too, and those of FILE.rejected; as often as needed.",
+    help="A fallback file in which the user's lines are blanked as well, and in FILE.rejected; can be repeated.",
 )
 @click.option(
     "--spool",

@@ -36,7 +36,7 @@ _OF = {
     "--limit",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Rows at most; 0: all. Default: 1000 in a table, all as csv and json.",
+    help="Print at most so many rows; 0: all. Default: 1000 in a table, all as csv and json.",
 )
 @answer.output_option
 @format_option
@@ -106,16 +106,18 @@ def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands that return a series of time."""
     for option in (  # the last comes first in the help
         answer.output_option,
-        click.option("--plot", "with_plot", is_flag=True, help="Draw it here, instead of printing the numbers."),
+        click.option(
+            "--plot", "with_plot", is_flag=True, help="Draw a chart in the terminal instead of printing numbers."
+        ),
         format_option,
-        click.option("--fill", is_flag=True, help="Also stretches of time without events."),
+        click.option("--fill", is_flag=True, help="Include periods without events."),
         click.option(
             "--limit",
             metavar="N",
             type=click.IntRange(min=1),
             default=LIMIT,
             show_default=True,
-            help="Values of --by that are told apart, the most frequent ones.",
+            help="How many values of --by to show separately, the most frequent first.",
         ),
         click.option("--by", metavar="FIELD", help="Split by this field."),
         resolution_option,
@@ -174,7 +176,9 @@ for _name in _OF:
 @click.argument("field", required=False)
 @where_option
 @span_options
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="Values.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="Number of values."
+)
 @format_option
 @answer.output_option
 def top(state: State, *, field: str | None, **options: Any) -> None:
@@ -193,11 +197,11 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
 
 @command("catalogue")
 @span_options
-@click.option("--plan", metavar="MODULE", help="Hold the table against the Event classes of a module; 1 if it differs.")
+@click.option("--plan", metavar="MODULE", help="Compare it with the Event classes of a module; exit 1 if they differ.")
 @format_option
 @answer.output_option
 def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
-    """Print what is in the table: events, their fields, of which types, and since when."""
+    """Print what is in the table: events, their fields, the types of these, and since when."""
     answer.check_output(options["output"], pictures=False)
     zone = checked_span(options)
     planned = None if plan is None else declared_by(plan)
@@ -218,7 +222,10 @@ def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
 @command("create-views")
 @click.option("--prefix", metavar="TEXT", help="Beginning of the views' names. Default: the table's name and _.")
 def create_views(state: State, prefix: str | None) -> None:
-    """Create a view for each event, with a typed column for each of its fields; run again, they follow new fields."""
+    """Create a view for each event, with a typed column for each field.
+
+    Run it again when there are new events or fields.
+    """
     names = state.connect("create").create_views(prefix=prefix)
     for name in names:
         click.echo(printable(name))

@@ -16,7 +16,7 @@ from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
 _PERIODS = ("hour", "day", "week", "month", "quarter", "year")
-_clean_option = click.option("--clean", is_flag=True, help="Compute everything anew, not only what is new.")
+_clean_option = click.option("--clean", is_flag=True, help="Recompute everything, not only what is new.")
 
 
 @command("sessions")
@@ -47,7 +47,11 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
 @command("engagement")
 @_clean_option
 @click.option(
-    "--since", "--start", "start", metavar="DAY", help="First day of the table. Default: the first with an event."
+    "--since",
+    "--start",
+    "start",
+    metavar="DAY",
+    help="First day of the table, or how long ago, as in 90d. Default: the first with an event.",
 )
 @click.option(
     "--min-sessions",
@@ -55,7 +59,7 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="Sessions that make an active user; 0: no such columns.",
+    help="Sessions from which a user counts as active; 0: no such columns.",
 )
 @click.option(
     "--limit",
@@ -101,7 +105,7 @@ def statistics_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--users",
             metavar="TABLE.COLUMN",
-            help="Ids in another table, whose columns are conditions then: --where user__plan=pro.",
+            help="User ids in another table, whose columns can then be conditions: --where user__plan=pro.",
         ),
         span_options,
         where_option,
@@ -186,11 +190,15 @@ def _within(text: str | None) -> Any:
 
 @command("retention")
 @click.option(
-    "--period", type=click.Choice(_PERIODS), default="week", show_default=True, help="Stretch of time, in that zone."
+    "--period",
+    type=click.Choice(_PERIODS),
+    default="week",
+    show_default=True,
+    help="Length of the periods, in the time zone of --tz.",
 )
 @click.option("--first", metavar="EVENT", multiple=True, help="Event that puts its user in a cohort. Default: any.")
 @click.option("--back", metavar="EVENT", multiple=True, help="Event that counts as a return. Default: any.")
-@click.option("--rolling", is_flag=True, help="Count a user as back who came then or later.")
+@click.option("--rolling", is_flag=True, help="Count users as back if they came then or later.")
 @click.option("--week-start", metavar="DAY", default="monday", show_default=True, help="First day of a week.")
 @statistics_options
 def retention(
@@ -228,11 +236,16 @@ def retention(
 @command("paths")
 @click.option("--after", metavar="EVENT", help="Where paths begin. Default: with a user's first event.")
 @click.option("--before", metavar="EVENT", help="Where they end.")
-@click.option("--depth", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Steps.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="Ways per step.")
+@click.option("--depth", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Number of steps.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="Rows per step, at most."
+)
 @statistics_options
 def paths(state: State, *, after: str | None, before: str | None, depth: int, limit: int, **options: Any) -> None:
-    """Print what users did next, step by step; nothing as the next event: nothing more."""
+    """Print what users did next, step by step.
+
+    An empty next event means that they did nothing more.
+    """
     statistics, given = _ask(state, options)
     ends = {"after": after and _step(after), "before": before and _step(before)}
     with answer.warnings_as_notes() as said:

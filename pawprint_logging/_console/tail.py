@@ -27,14 +27,14 @@ PATIENCE = 60.0
 @click.option(
     "-n", "number", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with."
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with every event that arrives, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new events as they arrive, until Ctrl-C.")
 @click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
-    help="Time between two looks, with -f.",
+    help="Time between two queries, with -f.",
 )
 @where_option
 @format_option
@@ -48,7 +48,7 @@ def tail(
     where: tuple[str, ...],
     style: Format | None,
 ) -> None:
-    """Print the newest events, and with -f those that come.
+    """Print the newest events, and with -f new ones as they arrive.
 
     Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line.
     """

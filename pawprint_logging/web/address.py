@@ -72,6 +72,11 @@ class Filter:
         """Return the filter without one of its conditions."""
         return replace(self, where=tuple(each for each in self.where if each != condition))
 
+    def without_event(self, event_field: str) -> Filter:
+        """Return the filter without what it says of the event's name, for pages that have their own way to choose."""
+        kept = (each for each in self.where if each.partition("=")[0].strip().partition("__")[0] != event_field)
+        return replace(self, event=None, where=tuple(kept))
+
     def span(self, now: datetime | None = None) -> Range:
         """Return the range of time that is meant.
 
