@@ -18,7 +18,7 @@ from support.server import PASSWORD
 from pawprint_logging import ConfigurationError, PawprintHandler, Statistics, Tracker
 from pawprint_logging._charts import drawing
 from pawprint_logging._charts.accessor import PawprintAccessor, register
-from pawprint_logging._console.plot import whole_ticks
+from pawprint_logging._console.plot import ticks as ticks_of
 
 mpl.use("Agg")
 register(pd)
@@ -286,10 +286,23 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(0, 4, [0, 1, 2, 3, 4]), (0, 0, [0]), (0, 100, [0, 20, 40, 60, 80, 100]), (-3, 2, [-3, -2, -1, 0, 1, 2])],
+    [
+        (0, 4, "0 1 2 3 4"),
+        (0, 0, "0"),
+        (2, 3, "2 3"),
+        (0, 100, "0 20 40 60 80 100"),
+        (-3, 2, "-3 -2 -1 0 1 2"),
+        (0, 1e6, "0 200,000 400,000 600,000 800,000 1,000,000"),
+        (0, 12.5, "0 5 10"),
+        (0.1, 0.9, "0.2 0.4 0.6 0.8"),
+        (3, 1249.9, "500 1,000"),
+        (0, 0.0003, "0.0000 0.0001 0.0002 0.0003"),
+        (0.5, 0.5, "0.5"),
+    ],
 )
-def test_ticks_of_a_terminal_are_whole(low: float, high: float, ticks: list[int]) -> None:
-    assert whole_ticks(low, high) == ticks
+def test_ticks_of_a_terminal_are_round_and_of_whole_numbers_whole(low: float, high: float, ticks: str) -> None:
+    are_whole = low == int(low) and high == int(high)
+    assert " ".join(f"{each:,f}" for each in ticks_of(low, high, are_whole=are_whole)) == ticks
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

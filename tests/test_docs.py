@@ -46,7 +46,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
         )
         if language == "python":
             found.append((text, ""))
-        else:
+        elif found:  # else it is what a command prints, which tests/examples/test_howtos.py runs
             found[-1] = (found[-1][0], text)
     return found
 

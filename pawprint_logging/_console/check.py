@@ -11,7 +11,8 @@ from .._database.table.rights import Purpose, inspect
 from .output import console, note
 from .program import State, command
 
-_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
+# colours that can be read on a dark and on a light terminal, which yellow cannot
+_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "magenta"), "fail": ("FAIL", "bold red")}
 
 
 @command("check")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from .._database.reading.query import RESOLUTIONS
+from .._database.reading.times import duration_of, moment_of, zone_of
+from .._database.reading.written import read_conditions
+from ..errors import ConfigurationError
 
 #: names of arguments of the reading methods; a column that is called like one is asked for by a modifier
 _ARGUMENTS = frozenset(
@@ -17,7 +20,6 @@ _ARGUMENTS = frozenset(
         *("within", "unit", "first", "back", "rolling", "after", "before", "depth"),
     }
 )
-_TRUE = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -51,6 +53,35 @@ def span_options(function: Decorated) -> Decorated:
     return function
 
 
+def checked_span(options: Mapping[str, Any]) -> str:
+    """Return the zone that the options name.
+
+    Raises:
+        ConfigurationError: there is no such zone, or --since or --until cannot be read.
+    """
+    zone = zone_of(options.get("tz", "UTC"), name="--tz")
+    for name, option in (("start", "--since"), ("end", "--until")):
+        if (value := options.get(name)) is not None:
+            read_moment(value, option, zone)
+    return zone
+
+
+def read_moment(text: str, option: str, zone: str = "UTC") -> datetime:
+    """Return the moment that an option names.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return moment_of(text, name=option, zone=zone)
+    except ConfigurationError as error:
+        if duration_of(text) is not None:  # it can be read, and there is no such time
+            raise
+        raise ConfigurationError(
+            f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
+        ) from error
+
+
 resolution_option = click.option(
     "--resolution",
     type=click.Choice(RESOLUTIONS),
@@ -60,32 +91,17 @@ resolution_option = click.option(
 )
 
 
-def parse(where: Sequence[str]) -> dict[str, Any]:
+def parse(where: Sequence[str], option: str = "--where") -> dict[str, Any]:
     """Return the conditions that `Tracker.read` takes.
+
+    Args:
+        where: the conditions.
+        option: what they were passed as.
 
     Raises:
         click.UsageError: one of them cannot be read, or its field occurs twice.
     """
-    given: dict[str, Any] = {}
-    for each in where:
-        name, separator, text = each.partition("=")
-        name = name.strip()
-        if not separator or not name:
-            raise click.UsageError("--where takes FIELD=VALUE, as in --where metadata__plan=pro")
-        value: Any = text
-        modifier = name.rpartition("__")[2] if "__" in name else ""
-        if modifier in ("in", "not_in"):
-            value = next(csv.reader([text], skipinitialspace=True), [])
-        elif modifier == "isnull":
-            if text.lower() not in _TRUE:
-                raise click.UsageError(f"--where {name} takes true or false")
-            value = _TRUE[text.lower()]
-        elif name in _ARGUMENTS:
-            name = f"{name}__eq"
-        if name in given:
-            raise click.UsageError(
-                f"--where {name} is there twice, and all conditions must hold; "
-                f"for one of several values write {name}__in=A,B"
-            )
-        given[name] = value
-    return given
+    try:
+        return read_conditions(where, arguments=_ARGUMENTS)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{option}: {error}") from None

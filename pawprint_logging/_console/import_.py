@@ -19,7 +19,6 @@ from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
-from .._database.table.ledger import entry_of
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table, kind_of
 from .._database.writing.claim import Guess, copy_keyed
@@ -217,7 +216,7 @@ class _Job:
                     row: tuple[Any, ...] = (columns, line)
                     if value is not None:
                         try:
-                            row = (columns, line, entry_of(key_number(self._name, value)))
+                            row = (columns, line, key_number(self._name, value))
                         except TypeError as error:
                             bad.append((raw, f"the dedupe key {error}"))
                             continue

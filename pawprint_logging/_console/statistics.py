@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from .._database.reading.times import duration_of
 from ..errors import ConfigurationError
 from ..statistics import Statistics
 from . import answer
-from .conditions import parse, span_options, where_option
+from .conditions import checked_span, parse, span_options, where_option
 from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
@@ -76,6 +76,7 @@ def engagement(state: State, *, clean: bool, start: str | None, min_sessions: in
     a table beside the events, TABLE__engagement; only what is new is computed.
     """
     answer.check_output(options["output"])
+    checked_span({"start": start})
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
         statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
@@ -117,6 +118,7 @@ def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> t
     """Return the statistics that the options name, and the conditions with the span of time."""
     given = parse(options["where"])
     answer.check_output(options["output"])
+    checked_span(options)
     tracker = state.connect("derive")
     statistics = Statistics(tracker, tz=options["tz"], week_start=week_start, users=options["users"])
     return statistics, {"start": options["start"], "end": options["end"], **given}
@@ -127,7 +129,22 @@ def _step(text: str) -> Any:
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
         return text
-    return name, parse([conditions[:-1]])
+    return name, parse([conditions[:-1]], text)
+
+
+def _hint(
+    statistics: Statistics,
+    given: dict[str, Any],
+    steps: Sequence[Any],
+    *,
+    said: Sequence[str],
+    is_empty: bool,
+    fields: Sequence[str] = (),
+) -> None:
+    """Say which likely mistakes made an answer empty; that there is no such event has been said as a warning."""
+    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+    more = [step[1] for step in steps if isinstance(step, tuple)]
+    answer.hint(statistics.tracker, conditions, fields=fields, more=more, said=said, is_empty=is_empty)
 
 
 def _title(name: str, options: dict[str, Any]) -> str:
@@ -150,11 +167,12 @@ def funnel(
     """
     statistics, given = _ask(state, options)
     asked = [_step(each) for each in steps]
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.funnel(*asked, within=_within(within), by=by, unit=unit, **given)
-    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-    if frame.empty or not frame["users"].iloc[-1]:
-        answer.hint(statistics.tracker, conditions, fields=[each for each in (by, unit) if each])
+    is_empty = not frame["users"].any()
+    if is_empty or not frame["users"].iloc[-1] or (by and frame[by].isna().all()):
+        fields = [each for each in (by, unit) if each]
+        _hint(statistics, given, asked, fields=fields, said=said, is_empty=is_empty)
     shapes = {"conversion": percent, "step_conversion": percent}
     title = _title(" → ".join(each if isinstance(each, str) else each[0] for each in asked), options)
     answer.give(frame, options, title=title, shapes=shapes, bar="users")
@@ -199,27 +217,20 @@ def retention(
     next period: on a terminal as a percentage of the cohort.
     """
     statistics, given = _ask(state, options, week_start)
-    with answer.warnings_as_notes():
+    asked = {"first": [_step(each) for each in first], "back": [_step(each) for each in back]}
+    with answer.warnings_as_notes() as said:
         frame = statistics.retention(
-            period,
-            first=[_step(each) for each in first] or None,
-            back=[_step(each) for each in back] or None,
-            rolling=rolling,
-            **given,
+            period, first=asked["first"] or None, back=asked["back"] or None, rolling=rolling, **given
         )
-    if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
-    if options["output"] is None and chosen(options["style"]) in ("table", "markdown"):
-        frame = frame.copy()
-        sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
-        for column in frame.columns[1:]:
-            frame[column] = [
-                None if is_none else percent(number / whole if whole else 0)
-                for number, is_none, whole in zip(frame[column], frame[column].isna(), sizes, strict=True)
-            ]
-        frame = frame.rename(columns={0: "users"})
-    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
+    if frame.empty or len(frame.columns) == 1:
+        _hint(statistics, given, [*asked["first"], *asked["back"]], said=said, is_empty=frame.empty)
+    shapes = {}
+    if options["output"] is None and chosen(options["style"]) in ("table", "markdown") and len(frame.columns):
+        shares = frame.drop(columns=0).div(frame[0], axis=0).rename(columns=lambda each: f"{period} {each}")
+        shapes = dict.fromkeys(shares.columns, percent)
+        shares.insert(0, "users", frame[0])
+        frame = shares
+    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period, shapes=shapes)
 
 
 @command("paths")
@@ -237,10 +248,8 @@ def paths(state: State, *, after: str | None, before: str | None, depth: int, li
     """
     statistics, given = _ask(state, options)
     ends = {"after": after and _step(after), "before": before and _step(before)}
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.paths(**ends, depth=depth, limit=limit, **given)
     if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        events = [each.partition("[")[0] for each in (after, before) if each]
-        answer.hint(statistics.tracker, conditions, events=events)
+        _hint(statistics, given, [each for each in ends.values() if each], said=said, is_empty=True)
     answer.give(frame, options, title=_title("paths", options), bar="users")
