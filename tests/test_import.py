@@ -185,7 +185,7 @@ def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection
     again = cli("import", str(path), "--dedupe-key", "id_there")
 
     assert first.out.startswith("41 written, 10 already there, 2 rejected")
-    assert "1 rows have no id_there, and are written once more" in first.err
+    assert "1 row has no id_there, and would be written once more" in first.err
     assert again.out.startswith("1 written, 50 already there, 2 rejected")
     assert len(Path(f"{path}.rejected").read_bytes().splitlines()) == 2
     assert value(connection, "SELECT count(*) FROM events WHERE event = 'e'") == 40
