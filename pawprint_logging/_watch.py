@@ -77,9 +77,9 @@ def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callabl
     """Return what takes an event dict as `take` does, and counts whether it is marked."""
     watch = _watching(processor)
 
-    def counting(logger: Any, method: str, event_dict: Any) -> Any:
+    def counting(record: None, event_dict: Any, logger: Any, method: str) -> Any:
         watch.seen["events" if is_marked(event_dict) else "no mark"] += 1
-        return take(logger, method, event_dict)
+        return take(record, event_dict, logger, method)
 
     return counting
 

@@ -1,6 +1,6 @@
 """What is an event, and what goes into which column: a log record or a structlog event dict → one entry of the queue.
 
-A `Capture` makes the functions that do it when it is constructed. They are closures, since the calling thread pays for
+A `Capture` makes the functions that do it, for its configuration. They are closures, since the calling thread pays for
 each look at an attribute, and long, since it pays for each call.
 """
 
@@ -19,15 +19,18 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import CaptureError
-from . import copyline, moment
+from . import copyline, moment, quickjson
 from .declared import EventText, event_of
 from .encoder import Kind, field_text, object_text
-from .guard import guard
+from .exits import Exits
+from .guard import guard, guarded
 from .key import dedupe_key_of, run_key
-from .quickjson import MANY_BRACKETS, by_orjson, quickest
+from .quickjson import MANY_BRACKETS, quickest
+from .recipe import made_for
 from .record import (
     FALLBACK_EXTRA,
     LAST_ATTRIBUTE,
+    LEVELS,
     MISSING,
     NOT_EXTRAS,
     PRISTINE_LENGTH,
@@ -41,8 +44,9 @@ from .record import (
     is_true,
     message_of,
 )
-from .row import Columns, Entry, Keyed, Row, line_of, whole
+from .row import ROW_BYTES, Columns, Entry, Keyed, Row, line_of, whole
 from .storable import is_null
+from .tap import taps
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
@@ -133,16 +137,67 @@ class Capture:
         keyed = None if dedupe_key is None else _Keyed(table or "", dedupe_key, fields)
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
-        self.entry_of = _made_entry_of(
-            fields,
-            marks,
-            RecordFields(record_fields) if record_fields else None,
-            dict(common or {}),
-            before_send,
-            keyed,
-            contextvars=contextvars,
-            leaves_lines=leaves_lines,
+        self._ingredients = fields, marks, RecordFields(record_fields), dict(common or {}), before_send, keyed
+        roles = (fields.timestamp, fields.user, fields.event)
+        self._steps = {
+            "contextvars": contextvars,
+            "leaves_lines": leaves_lines,
+            "has_timestamp": fields.timestamp in fields.kinds,
+            "has_user": fields.user in fields.kinds,
+            "user_has_default": fields.user_has_default,
+            "has_own": bool(fields.kinds.keys() - {*roles, fields.json} - fields.numbered),
+            # whether the columns are those which whole() knows
+            "is_usual": fields.json in fields.kinds
+            and all(fields.kinds.get(role) in ("plain", "timestamp") for role in roles),
+            "is_renamed": event_key != "event",
+            "has_record_fields": bool(record_fields),
+            "has_common": bool(common),
+            "has_send": before_send is not None,
+            "is_keyed": keyed is not None,
+            "gives_run_key": keyed is not None and keyed.may_be_given,
+        }
+        take = _made_take(
+            *(*self._ingredients, None, 0),
+            **{**self._steps, "of_records": True, "of_event_dicts": True, "puts": False},
+            **{"has_queue": False, "has_level": False, "by_orjson": False},
         )
+
+        def entry_of(
+            record: logging.LogRecord | None, event_dict: Any = None, logger: Any = None, method: str = ""
+        ) -> Entry | None:
+            try:
+                entry: Entry | None = take(record, event_dict, logger, method)
+            except _CarriesEventDict:
+                assert record is not None
+                entry = take(record, record.msg)
+            return entry
+
+        self.entry_of = entry_of
+
+    def taker(self, exits: Exits, *, of_event_dicts: bool, level: int = 0) -> Callable[..., Any]:
+        """Return what takes a log record, or whatever gets to a processor, and puts its entry if it is an event.
+
+        Args:
+            exits: where it puts that.
+            of_event_dicts: whether it gets None, structlog's event dict, logger and method, and returns the event dict
+                for the rest of the chain.
+            level: event dicts below it are not accepted, default 0.
+        """
+        orjson = quickjson.by_orjson()
+        steps = {
+            **self._steps,
+            "of_records": not of_event_dicts,
+            "of_event_dicts": of_event_dicts,
+            "puts": True,
+            "has_queue": exits.door is not None,
+            "has_level": level > 0,
+            "by_orjson": orjson is not None and quickest.way is orjson.way,
+        }
+        return made_for(_made_take, **steps)(*self._ingredients, exits, level, **steps)
+
+
+class _CarriesEventDict(Exception):  # noqa: N818 - a way out, no error
+    """A log record is an event only by the event dict of structlog's that it carries."""
 
 
 class _Marks:
@@ -224,230 +279,337 @@ def message_key(event_dict: Mapping[str, Any]) -> str:
     return next((key for key in ("message", "msg") if key in event_dict), "event")
 
 
-def _made_entry_of(  # noqa: C901, PLR0915, PLR0917
+def _made_take(  # noqa: C901, PLR0913, PLR0915, PLR0917
     fields: Fields,
     marks: _Marks,
-    record_fields: RecordFields | None,
+    record_fields: RecordFields,
     common: dict[str, Any],
     before_send: BeforeSend | None,
     keyed: _Keyed | None,
+    exits: Exits | None,
+    level: int,
     *,
+    of_records: bool,
+    of_event_dicts: bool,
+    puts: bool,
+    has_queue: bool,
+    has_level: bool,
     contextvars: bool,
     leaves_lines: bool,
-) -> Callable[..., Entry | None]:
-    """Return what makes entries of records and of event dicts: one function, since each call within costs as well."""
+    by_orjson: bool,
+    has_timestamp: bool,
+    has_user: bool,
+    user_has_default: bool,
+    has_own: bool,
+    is_usual: bool,
+    is_renamed: bool,
+    has_record_fields: bool,
+    has_common: bool,
+    has_send: bool,
+    is_keyed: bool,
+    gives_run_key: bool,
+) -> Callable[..., Any]:
+    """Return what makes entries of records and of event dicts: one function, since each call within costs as well.
+
+    What stands behind the star is known when a handler is made; `made_for` leaves out what it rules out.
+
+    Args:
+        fields, marks, common, before_send: as for `Capture`.
+        record_fields: what of a record is to be in the JSON column.
+        keyed: how events get their dedupe keys.
+        exits: where entries go, if they are put.
+        level: event dicts below it are no events.
+        of_records, of_event_dicts: what it takes; a record may carry an event dict if it takes both.
+        puts: whether it puts entries, and returns what the rest of the chain of processors gets, or nothing.
+        has_queue: whether it does so without another call.
+        has_level, contextvars, leaves_lines, has_timestamp, has_user, user_has_default, has_own, is_usual, is_renamed,
+        has_record_fields, has_common, has_send, is_keyed, gives_run_key: which steps it needs.
+        by_orjson: which encoder is the quickest.
+    """
     marker, event_key, others_loggers, not_keys = marks.marker, marks.event_key, marks.others, marks.not_keys
-    special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
-    is_renamed = event_key != "event"
+    is_marked, passed_on = marks.is_in, marks.passed_on
     kinds = fields.kinds
     timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
-    has_timestamp, has_user, has_json = timestamp in kinds, user_field in kinds, json_field in kinds
-    no_user = MISSING if fields.user_has_default else None
+    special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
+    #: where a record has its user; none where an extra cannot have that name
+    user_extra = user_field if user_field not in special else None
+    if has_user:
+        special |= {user_field}
+    no_keys = (not_keys - {"event", marker}) | {FALLBACK_EXTRA}
     roles = (timestamp, user_field, event_field)
     usual: Columns = (*roles, json_field)
-    #: whether the columns are those which whole() knows
-    is_usual = has_json and all(kinds.get(role) in ("plain", "timestamp") for role in roles)
     own = [name for name in kinds if name not in usual and name not in fields.numbered]
-    own_names = frozenset(own)
     known: dict[Columns, Columns] = {}
+    #: names of events that can wait to become part of a line
+    plain_names: set[str] = set()
     columns_of, parts_of = _made_columns_of(fields), _made_parts_of(fields)
-    send = None if before_send is None else _made_send(fields, before_send)
-    give_run_key = (
-        _made_give_run_key(keyed, contextvars=contextvars) if keyed is not None and keyed.may_be_given else None
-    )
-    by_orjson_way, dumps, convert, options = by_orjson() or (None, None, None, 0)
+    if has_send:
+        send = _made_send(fields, before_send)  # type: ignore[arg-type]
+    if gives_run_key:
+        give_run_key = _made_give_run_key(keyed, contextvars=contextvars)  # type: ignore[arg-type]
+    to_json = quickest.way
+    if by_orjson:
+        _, dumps, convert, options = quickjson.by_orjson()  # type: ignore[misc]
+    add_of_record, add_of_event_dict = record_fields.add_of_record, record_fields.add_of_event_dict
+    if puts:
+        queue, put, set_aside, blocks, uncaptured, take_record = exits  # type: ignore[misc]
+    if has_queue:
+        max_rows, max_bytes, attend, overflow = queue.max_rows, queue.max_bytes, queue.attend, queue.overflow  # type: ignore[union-attr]
 
-    def entry_of(  # noqa: C901, PLR0912, PLR0915
+    def take(  # noqa: C901, PLR0911, PLR0912, PLR0915
         record: logging.LogRecord | None,
-        event_dict: Mapping[str, Any] | None = None,
+        event_dict: Any = None,
         logger: Any = None,
         method: str = "",
-    ) -> Entry | None:
-        """Return the entry of a record, or of an event dict that is marked; None if it is no event.
+    ) -> Any:
+        """Take a record, or an event dict that is marked.
 
         Args:
             record: the log record, which may carry an event dict of structlog's.
-            event_dict: structlog's event dict, left as it is.
+            event_dict: structlog's event dict, left as it is unless entries are put.
             logger: who logs that.
             method: by which method.
         """
-        exception = failure = None
-        extras: dict[str, Any]
-        if event_dict is None:
-            assert record is not None
-            attributes = record.__dict__
-            name = attributes.get(event_key)
-            if type(name) is not str or not name or marker in attributes or type(record.msg) is not str:
-                if name is None and marker not in attributes and type(record.msg) is str:
-                    return None  # most records: this must cost next to nothing
-                marked = carefully(record, name)
-                if marked is None:
-                    is_structlogs = type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg)
-                    return entry_of(record, record.msg) if is_structlogs else None  # type: ignore[arg-type]
-                name, typed, failure = marked
-            else:
-                typed = None
-            if (guard.frame is not None and guard.busy) or (
-                record.name not in others_loggers and marks.is_own(record.name)
-            ):
-                return None
-            extras = {}
-            others = PRISTINE_LENGTH
-            # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
-            for key in reversed(attributes):
-                if key not in special:
-                    extras[key] = attributes[key]
-                elif key == LAST_ATTRIBUTE:
-                    break
-                elif key == FALLBACK_EXTRA:
-                    return None
+        if not of_records:
+            # as is_marked answers for nearly all, without the call
+            marked: Any = event_dict.get(marker) if type(event_dict) is dict else MISSING
+            if marked is not True:
+                if not is_renamed and marked is None and type(event_dict.get("event")) is str:
+                    return event_dict
+                if not is_marked(event_dict):
+                    return event_dict
+            if has_level and LEVELS.get(method, logging.INFO) < level:
+                return passed_on(event_dict)
+        try:
+            exception = failure = None
+            if of_records and (not of_event_dicts or event_dict is None):
+                attributes = record.__dict__
+                name = attributes.get(event_key)
+                if type(name) is not str or not name or marker in attributes or type(attributes["msg"]) is not str:
+                    if name is None and marker not in attributes and type(attributes["msg"]) is str:
+                        return None  # most records: this must cost next to nothing
+                    found = carefully(record, name)  # type: ignore[arg-type]
+                    if found is None:
+                        if type(record.msg) is dict and "_logger" in attributes and marks.is_in(record.msg):  # type: ignore[union-attr]
+                            raise _CarriesEventDict
+                        return None
+                    name, typed, failure = found
                 else:
-                    others += 1
-            if len(attributes) - len(extras) != others:  # made by a LogRecord subclass, say
-                if FALLBACK_EXTRA in attributes:
+                    typed = None
+                if (guarded and guard.busy) or (
+                    attributes["name"] not in others_loggers and marks.is_own(attributes["name"])
+                ):
                     return None
-                extras = {key: value for key, value in attributes.items() if key not in special}
-            if typed is not None:
-                extras.update(typed)
-            if attributes["exc_info"] or attributes["exc_text"] or attributes["args"] is None:
-                exception = exception_of_record(record)
-            created = attributes["created"]
-        else:
-            if (
-                (guard.frame is not None and guard.busy)
-                or FALLBACK_EXTRA in event_dict
-                or (record is not None and marks.is_own(record.name))
-            ):
-                return None
-            name = event_dict.get("event")
-            if (
-                type(event_dict) is dict
-                and type(name) is str
-                and event_dict.get(marker) is True
-                and not_keys_but_marks.isdisjoint(event_dict)
-            ):
-                extras = event_dict.copy()
-                del extras["event"], extras[marker]
+                if has_user:
+                    user = attributes.get(user_extra, MISSING)
+                extras: dict[str, Any] = {}
+                others = PRISTINE_LENGTH
+                # Logger.makeRecord sets the extras after all other attributes, so they are found from the end
+                for key in reversed(attributes):
+                    if key not in special:
+                        extras[key] = attributes[key]
+                    elif key == LAST_ATTRIBUTE:
+                        break
+                    elif key == FALLBACK_EXTRA:
+                        return None
+                    else:
+                        others += 1
+                if len(attributes) - len(extras) != others:  # made by a LogRecord subclass, say
+                    if FALLBACK_EXTRA in attributes:
+                        return None
+                    extras = {key: value for key, value in attributes.items() if key not in special}
+                if typed is not None:
+                    extras.update(typed)
+                    if has_user and user_field in extras:
+                        user = extras.pop(user_field)
+                if attributes["exc_info"] or attributes["exc_text"] or attributes["args"] is None:
+                    exception = exception_of_record(record)  # type: ignore[arg-type]
+                created = attributes["created"]
             else:
-                extras = {key: value for key, value in event_dict.items() if key not in not_keys}
-                name, failure = carefully_in(event_dict, extras)
-                if event_dict.get("exc_info"):
-                    exception = exception_of(event_dict["exc_info"])
-            if record is None:
-                created = time()
-            else:
-                created = record.created
-                if record.exc_info or record.exc_text:
-                    exception = exception_of_record(record)
+                if (guarded and guard.busy) or (of_records and record is not None and marks.is_own(record.name)):
+                    return passed_on(event_dict) if puts else None
+                name = event_dict.get("event")
+                is_plain = (
+                    (marked is True if not of_records else type(event_dict) is dict and event_dict.get(marker) is True)
+                    and type(name) is str
+                    and no_keys.isdisjoint(event_dict)
+                )
+                if is_plain:
+                    if puts:
+                        del event_dict[marker]
+                    extras = event_dict.copy()
+                    del extras["event"]
+                    if not puts:
+                        del extras[marker]
+                elif FALLBACK_EXTRA in event_dict:
+                    return passed_on(event_dict) if puts else None
+                else:
+                    extras = {key: value for key, value in event_dict.items() if key not in not_keys}
+                    name, failure = carefully_in(event_dict, extras)
+                    if event_dict.get("exc_info"):
+                        exception = exception_of(event_dict["exc_info"])
+                if of_records and record is not None:
+                    created = record.created
+                    if record.exc_info or record.exc_text:
+                        exception = exception_of_record(record)
+                else:
+                    created = time()
+                if has_user:
+                    user = extras.pop(user_field, MISSING)
 
-        # ---- what both have in common
-        if give_run_key is not None:
-            give_run_key(extras, name)
-        # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
-        if contextvars and "structlog.contextvars" in modules and (context := copy_context()):
-            bound = context_variables(context)
-            if bound:
-                bound.pop(marker, None)
-                bound.pop(event_key, None)
-                bound.update(extras)
-                extras = bound
-        at: float | datetime = created
-        if has_timestamp and timestamp in extras:
-            given = extras.pop(timestamp)
-            trusted = moment.of_record(given, created) if event_dict is None else moment.of_structlog(given)
-            if trusted is not None:
-                at = trusted
-            elif given is not None and not is_null(given):
-                # not a time, or nobody knows of which zone: kept beside the record's own
-                extras[timestamp] = given
-        user = extras.pop(user_field, no_user) if has_user else None
-        owned: dict[str, Any] | None = None
-        if own_names and not own_names.isdisjoint(extras):
-            owned = {}
-            for column in own:
-                if column in extras:
-                    owned[column] = extras.pop(column)
-        explicit = extras.pop(json_field) if json_field in extras else None
-        # what is under the extras: each under what came before it
-        if exception is not None and "exception" not in extras:
-            extras["exception"] = exception
-        if record_fields is not None:
-            if record is None:
-                record_fields.add_of_event_dict(extras, logger, method, event_dict or {})
-            else:
-                message = None if event_dict is None else _text(event_dict.get("event", ""))
-                record_fields.add_of_record(extras, record, message)
-        if common:
-            extras = common | extras
-        if explicit is not None:
-            try:
-                extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
-            except Exception:  # a mapping that cannot be read
-                extras[json_field] = explicit
-        if send is not None:
-            sent = send(columns_of(extras, at, user, name, owned))
-            if sent is None:
-                return DROPPED
-            parts = parts_of(sent) if is_usual else None
-            if parts is None:
-                return finished(in_line(sent), failure)
-            extras, at, user, name, owned = parts
-        if not is_usual or user is MISSING:
-            return finished(in_line(columns_of(extras, at, user, name, owned)), failure)
+            # ---- what both have in common
+            if gives_run_key:
+                give_run_key(extras, name)
+            # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
+            if contextvars and "structlog.contextvars" in modules and (context := copy_context()):
+                bound = context_variables(context)
+                if bound:
+                    bound.pop(marker, None)
+                    bound.pop(event_key, None)
+                    if has_user and user_field in bound:
+                        given = bound.pop(user_field)
+                        if user is MISSING:
+                            user = given
+                    bound.update(extras)
+                    extras = bound
+            at: Any = created
+            if has_timestamp and timestamp in extras:
+                given = extras.pop(timestamp)
+                if of_records and (not of_event_dicts or event_dict is None):
+                    trusted = moment.of_record(given, created)
+                else:
+                    trusted = moment.of_structlog(given)
+                if trusted is not None:
+                    at = trusted
+                elif given is not None and not is_null(given):
+                    # not a time, or nobody knows of which zone: kept beside the record's own
+                    extras[timestamp] = given
+            if not has_user:
+                user = None
+            elif not user_has_default and user is MISSING:
+                user = None
+            owned: dict[str, Any] | None = None
+            if has_own:
+                for column in own:
+                    if column in extras:
+                        if owned is None:
+                            owned = {}
+                        owned[column] = extras.pop(column)
+            explicit = extras.pop(json_field) if json_field in extras else None
+            # what is under the extras: each under what came before it
+            if exception is not None and "exception" not in extras:
+                extras["exception"] = exception
+            if has_record_fields:
+                if not of_records or record is None:
+                    add_of_event_dict(extras, logger, method, event_dict)
+                elif not of_event_dicts or event_dict is None:
+                    add_of_record(extras, record)
+                else:
+                    add_of_record(extras, record, _text(event_dict.get("event", "")))
+            if has_common:
+                extras = common | extras
+            if explicit is not None:
+                try:
+                    extras.update(explicit if isinstance(explicit, Mapping) else {json_field: explicit})
+                except Exception:  # a mapping that cannot be read
+                    extras[json_field] = explicit
+            entry: Entry | None = None
+            if has_send:
+                sent = send(columns_of(extras, at, user, name, owned))
+                parts = parts_of(sent) if is_usual and sent is not None else None
+                if sent is None:
+                    entry = DROPPED
+                elif parts is None:
+                    entry = in_line(sent)
+                else:
+                    extras, at, user, name, owned = parts
+            if (not is_usual or (user_has_default and user is MISSING)) and entry is None:
+                entry = in_line(columns_of(extras, at, user, name, owned))
 
-        # ---- the usual columns: simple values may become a line later
-        to_json = quickest.way
-        if to_json is by_orjson_way:  # as that does, without the call
-            try:
-                document = dumps(extras, convert, options).decode()  # type: ignore[misc, arg-type]
-            except TypeError:
-                document = to_json(extras)
-            else:
-                if "\\" in document or "null" in document or len(document) > MANY_BRACKETS:
+            # ---- the usual columns: simple values may become a line later
+            if is_usual and (not (has_send or user_has_default) or entry is None):
+                document: str | None
+                if by_orjson:  # as its way does, without the call
+                    try:
+                        document = dumps(extras, convert, options).decode()
+                    except TypeError:
+                        document = to_json(extras)
+                    else:
+                        if "\\" in document or "null" in document or len(document) > MANY_BRACKETS:
+                            document = to_json(extras)
+                else:
                     document = to_json(extras)
-        else:
-            document = to_json(extras)
-        if document is None:
-            document = object_text(extras)
-        # the queue counts characters, and ASCII has as many bytes
-        if leaves_lines and len(name) <= _LONG and name.isprintable() and document.isascii():
-            if type(user) is str:
-                is_simple = len(user) <= _LONG and user.isprintable()
-                if is_simple and owned is None and keyed is None and failure is None:
-                    return (usual, document, at, user, name)
+                if document is None:
+                    document = object_text(extras)
+                is_simple = (
+                    leaves_lines
+                    # the queue counts characters, and ASCII has as many bytes
+                    and document.isascii()
+                    and (name in plain_names or is_plain_name(name))
+                )
+                text = user
+                kind = type(user)
+                if kind is str:
+                    is_simple = is_simple and len(user) <= _LONG and user.isprintable()
+                elif not (user is None or kind is UUID or (kind is int and user.bit_length() < 64)):
+                    text = field_text(user, "plain")
+                    is_simple = is_simple and _is_simple(text)
+                if has_own and owned is not None:
+                    columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
+                    values: list[Any] = []
+                    for column, value in owned.items():
+                        if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
+                            value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
+                        is_simple = is_simple and _is_simple(value)
+                        values.append(value)
+                    entry = (columns, document, at, text, name, *values) if is_simple else None
+                else:
+                    entry = (usual, document, at, text, name) if is_simple else None
+                if entry is None:
+                    texts = [field_text(text, "plain"), field_text(name, "plain")]
+                    if has_own and owned is not None:
+                        texts += values
+                    columns = columns if has_own and owned is not None else usual
+                    try:
+                        entry = (columns, line_of(document, at, texts))
+                    except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+                        entry = (columns, line_of(object_text(extras), at, texts))
+                if is_keyed:
+                    columns_now = {**(owned or {}), user_field: user, event_field: name, json_field: extras}
+                    entry = keyed.entry(entry, keyed.value(columns_now))  # type: ignore[union-attr]
+            if failure is not None and entry is not DROPPED:
+                fail(entry, failure)  # type: ignore[arg-type]
+        except _CarriesEventDict:
+            if not puts:
+                raise
+            return take_record(record)  # type: ignore[arg-type]
+        except Exception as error:
+            if not puts:
+                raise
+            uncaptured(error, event_dict.get("event") if not of_records else record.msg)  # type: ignore[union-attr]
+            return passed_on(event_dict) if not of_records else None
+        if not puts:
+            return entry
+        if entry is DROPPED or taps or blocks:
+            set_aside(entry)
+        elif has_queue:
+            # as `put` of the queue, without the call
+            rows = queue.rows
+            if len(rows) >= max_rows or queue.bytes_in - queue.bytes_out >= max_bytes:
+                overflow(entry, queue)
             else:
-                is_simple = True
+                size = len(entry[1]) + ROW_BYTES  # type: ignore[index]
+                # no call between these three
+                queue.rows_in += 1
+                queue.bytes_in += size
+                queue.rows.append(entry)
+                if len(rows) >= queue.wake_at:
+                    attend()
         else:
-            is_simple = False
-        text = user
-        kind = type(user)
-        if not (user is None or kind is str or kind is UUID or (kind is int and user.bit_length() < 64)):
-            text = field_text(user, "plain")
-            is_simple = is_simple and _is_simple(text)
-        columns = usual
-        values: Sequence[Any] = ()
-        if owned is not None:
-            columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))
-            values = texts = []
-            for column, value in owned.items():
-                if type(value) is not str or kinds[column] != "plain" or not value.isprintable():
-                    value = field_text(value, kinds[column])  # noqa: PLW2901 - its text takes its place
-                is_simple = is_simple and _is_simple(value)
-                texts.append(value)
-        if is_simple:
-            entry: Entry = (columns, document, at, text, name, *values)
-        else:
-            values = [field_text(text, "plain"), field_text(name, "plain"), *values]
-            try:
-                entry = (columns, line_of(document, at, values))
-            except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
-                entry = (columns, line_of(object_text(extras), at, values))
-        if keyed is not None:
-            value = keyed.value({**(owned or {}), user_field: user, event_field: name, json_field: extras})
-            entry = keyed.entry(entry, value)
-        return finished(entry, failure)
-
-    not_keys_but_marks = not_keys - {"event", marker}
+            put(entry)
+        if not of_records:
+            return event_dict if is_plain else passed_on(event_dict)
+        return None
 
     def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
         """Return name, an Event's fields and what is wrong with the message of a record that is marked, else None."""
@@ -483,14 +645,19 @@ def _made_entry_of(  # noqa: C901, PLR0915, PLR0917
         entry = encode(columns, kinds)
         return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
 
-    def finished(entry: Entry, failure: Exception | None) -> Entry:
-        """Return the entry, or raise that message and arguments of its event do not fit together."""
-        if failure is None:
-            return entry
+    def fail(entry: Entry, failure: Exception) -> None:
+        """Raise that message and arguments of an event do not fit together."""
         reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
         raise CaptureError(reason, whole(entry)[:2]) from failure
 
-    return entry_of
+    def is_plain_name(name: Any) -> bool:
+        """Return whether the name of an event can wait to become part of a line; remember those that can."""
+        is_plain = type(name) is str and _is_simple(name)
+        if is_plain and len(plain_names) < _MAX_NAMES:
+            plain_names.add(name)
+        return is_plain
+
+    return take
 
 
 def _text(name: Any) -> str:
@@ -611,8 +778,10 @@ def _made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, A
     names = frozenset(kinds)
 
     def send(columns: dict[str, Any]) -> dict[str, Any] | None:
+        here = id(sys._getframe())  # noqa: SLF001 - as `silenced`, in less time; no variable holds its own frame
         try:
-            guard.frame = sys._getframe()  # noqa: SLF001 - as `silenced`, in less time
+            guarded.add(here)
+            guard.frame = sys._getframe()  # noqa: SLF001
             returned = before_send(columns.copy())
             if returned is None:
                 return None
@@ -622,6 +791,7 @@ def _made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, A
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.frame = None
+            guarded.discard(here)
         if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
             strangers = {name: value for name, value in returned.items() if name not in kinds}
             returned = {name: value for name, value in returned.items() if name in kinds}

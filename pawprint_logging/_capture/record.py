@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
-from .guard import guard, silenced
+from .guard import guard, guarded, silenced
 from .storable import clean, text_of
 
 #: the extra that carries an event which could not be written; a record that has it is never an event itself
@@ -197,9 +197,10 @@ class RecordFields:
 
 def _followed(value: Any, steps: list[str]) -> Any:
     """Return what a path leads to: keys of mappings, numbers of sequences, attributes of anything else."""
-    before = guard.frame
+    before, here = guard.frame, id(sys._getframe())  # noqa: SLF001 - as `silenced`, which takes longer than all of this
     try:
-        guard.frame = sys._getframe()  # noqa: SLF001 - as `silenced`, which takes longer than all of this
+        guarded.add(here)
+        guard.frame = sys._getframe()  # noqa: SLF001
         for step in steps:
             kind = type(value)
             if kind is dict or isinstance(value, Mapping):
@@ -212,4 +213,5 @@ def _followed(value: Any, steps: list[str]) -> Any:
         return MISSING
     finally:
         guard.frame = before
+        guarded.discard(here)
     return value
