@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._capture.capture import DROPPED
+from ._capture.columns import DROPPED
 from ._delivery import process
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callabl
     """Return what takes an event dict as `take` does, and counts whether it is marked."""
     watch = _watching(processor)
 
-    def counting(record: None, event_dict: Any, logger: Any, method: str) -> Any:
+    def counting(logger: Any, method: str, event_dict: Any) -> Any:
         watch.seen["events" if is_marked(event_dict) else "no mark"] += 1
-        return take(record, event_dict, logger, method)
+        return take(logger, method, event_dict)
 
     return counting
 

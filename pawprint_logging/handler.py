@@ -78,7 +78,9 @@ class PawprintHandler(logging.Handler):
         register(self)
         is_watched = _watch.is_on()
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
-            self.emit = self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()  # type: ignore[method-assign]
+            self.emit = (  # type: ignore[method-assign]
+                self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()  # type: ignore[assignment]
+            )
         if is_watched:
             _watch.watch_handler(self, self.pipeline)
 

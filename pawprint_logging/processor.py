@@ -94,7 +94,7 @@ class PawprintProcessor:
         marker.
         """
         take = self._take  # CPython 3.11 takes longer to call an attribute at once
-        return take(None, event_dict, logger, name)
+        return take(logger, name, event_dict)
 
     @property
     def tracker(self) -> Tracker:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,30 +25,38 @@ R = TypeVar("R")
 _MAX_KEPT = 64
 
 
-def made_for(maker: Callable[P, R], **known: bool) -> Callable[P, R]:
+def made_for(maker: Callable[P, R], **known: DataclassInstance) -> Callable[P, R]:
     """Return the maker of a function, or one that makes it without what it does not need.
 
     Args:
         maker: a function at the top of its module that defines a function and returns it. It has no `assert`, which
             pytest would rewrite.
-        known: parameters of the maker, and what they are going to be.
+        known: parameters of the maker that it is going to be called with: dataclasses of which every field is a bool.
     """
     assert isinstance(maker, FunctionType)
     try:
-        made = _compiled(maker, frozenset(known.items()))
+        made = _compiled(
+            maker, frozenset((name, key, value) for name, each in known.items() for key, value in asdict(each).items())
+        )
     except Exception:  # no source, as in a frozen program; or one that this Python reads otherwise
         made = None
     return maker if made is None else made
 
 
 @lru_cache(maxsize=_MAX_KEPT)
-def _compiled(maker: FunctionType, known: frozenset[tuple[str, bool]]) -> Any:
-    if not _is_same(_code(_source(maker), maker), maker.__code__):
+def _compiled(maker: FunctionType, known: frozenset[tuple[str, str, bool]]) -> Any:
+    if not _is_at_hand(maker):
         return None
-    code = _code(_Pruning(dict(known)).visit(_source(maker)), maker)
+    code = _code(_Pruning({(name, key): value for name, key, value in known}).visit(_source(maker)), maker)
     made = FunctionType(code, maker.__globals__, maker.__name__, maker.__defaults__)
     made.__kwdefaults__ = maker.__kwdefaults__
     return made
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def _is_at_hand(maker: FunctionType) -> bool:
+    """Return whether the source is that of the function; a newer file may be in the place of the imported one."""
+    return _is_same(_code(_source(maker), maker), maker.__code__)
 
 
 def _source(maker: FunctionType) -> ast.Module:
@@ -67,7 +79,7 @@ def _code(tree: ast.Module, maker: FunctionType) -> CodeType:
 
 
 def _is_same(one: CodeType, other: CodeType) -> bool:
-    """Return whether two functions are the same; a newer file may be in the place of the one that was imported."""
+    """Return whether two functions are the same."""
     if (one.co_code, one.co_names, one.co_varnames, one.co_freevars, one.co_firstlineno) != (
         *(other.co_code, other.co_names, other.co_varnames, other.co_freevars, other.co_firstlineno),
     ) or len(one.co_consts) != len(other.co_consts):
@@ -85,24 +97,26 @@ class _Pruning(ast.NodeTransformer):
     """Leaves out what known conditions rule out, and nothing else.
 
     Args:
-        known: names, and what they are.
+        known: names of parameters and of their attributes, and what these are.
     """
 
-    def __init__(self, known: dict[str, bool]) -> None:
+    def __init__(self, known: dict[tuple[str, str], bool]) -> None:
         self._known = known
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast's name
-        if isinstance(node.ctx, ast.Load) and node.id in self._known:
-            return ast.copy_location(ast.Constant(self._known[node.id]), node)
-        return node
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        value = self._known.get((node.value.id, node.attr)) if isinstance(node.value, ast.Name) else None
+        if value is None:
+            self.generic_visit(node)
+            return node
+        return ast.copy_location(ast.Constant(value), node)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:  # noqa: N802
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         self.generic_visit(node)
         if isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant):
             return ast.copy_location(ast.Constant(not node.operand.value), node)
         return node
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         self.generic_visit(node)
         decides = isinstance(node.op, ast.Or)
         values: list[ast.expr] = []
@@ -117,13 +131,13 @@ class _Pruning(ast.NodeTransformer):
             return ast.copy_location(ast.Constant(not decides), node)
         return values[0] if len(values) == 1 else node
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:  # noqa: N802
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
         self.generic_visit(node)
         if isinstance(node.test, ast.Constant):
             return node.body if node.test.value else node.orelse
         return node
 
-    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
         if isinstance(node.test, ast.Constant):
             return (node.body if node.test.value else node.orelse) or [ast.copy_location(ast.Pass(), node)]

@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from .guard import guard, guarded, silenced
@@ -44,6 +44,10 @@ NOT_EXTRAS = frozenset(_PRISTINE) | STRUCTLOG_KEYS | {"message", "asctime", "tas
 
 MISSING: Any = object()
 
+#: what `_key_of` has found, and of how many variables that is remembered; they are made once, and stay
+_keys: dict[ContextVar[Any], str | None] = {}
+_MAX_KEYS = 1000
+
 #: where the text of an exception or of a stack begins in a record that QueueHandler.prepare has made one text of
 _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most recent call last\):\n")
 
@@ -51,12 +55,21 @@ _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most 
 def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what of a context is bound with structlog.contextvars."""
     bound = {}
+    known = _keys
     for variable, value in context.items():
-        if value is not ...:  # which structlog leaves in a variable that was unbound
-            name = variable.name
-            if name[:KEY_START] == STRUCTLOG_KEY_PREFIX:
-                bound[name[KEY_START:]] = value
+        key = known[variable] if variable in known else _key_of(variable)
+        if key is not None and value is not ...:  # which structlog leaves in a variable that was unbound
+            bound[key] = value
     return bound
+
+
+def _key_of(variable: ContextVar[Any]) -> str | None:
+    """Return what a variable is called without structlog's prefix, or None if it is none of structlog's."""
+    name = variable.name
+    key = name[KEY_START:] if name.startswith(STRUCTLOG_KEY_PREFIX) else None
+    if len(_keys) < _MAX_KEYS:
+        _keys[variable] = key
+    return key
 
 
 def bound_variables() -> dict[str, Any]:

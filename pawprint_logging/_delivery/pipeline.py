@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._capture.capture import DROPPED, Capture, decode, encode
+from .._capture.capture import Capture
+from .._capture.columns import DROPPED, decode, encode
 from .._capture.exits import Exits
 from .._capture.row import Entry, whole
 from .._capture.storable import text_of
@@ -150,8 +151,8 @@ class Pipeline:
     def taker_of_event_dicts(self, level: int) -> Callable[..., MutableMapping[str, Any]]:
         """Return what accepts the event of a structlog event dict, if it is one, and raises nothing.
 
-        It gets None, the event dict, the logger that structlog wraps, and the name of the method that was called; it
-        returns the event dict without the marker. The pipeline does not hold it, since it holds the pipeline.
+        It gets the logger that structlog wraps, the name of the method that was called, and the event dict; it returns
+        that, without the marker. The pipeline does not hold it, since it holds the pipeline.
 
         Args:
             level: events below it are not accepted.
