@@ -176,10 +176,11 @@ def _pairs(db: str, table: str, spool: Path, stack: ExitStack, encoder: str) -> 
     bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=FILTERING).info
     without = structlog.wrap_logger(None, processors=[lambda *_: _drop()], wrapper_class=FILTERING).info
     more = {"user_id": "alice", "amount": 42}
-    base, settle = partial(without, "purchase", **more), processor.flush
+    base, base_marked = partial(without, "purchase", **more), partial(without, "purchase", track=True, **more)
+    settle = processor.flush
     limit = "≤ 1.4" if encoder == "orjson" else "≤ 1.6"
     marked = partial(bound, "purchase", track=True, **more)
-    found.append(Pair(f"ours, processor of structlog, {encoder}", marked, base, BARE, limit, settle))
+    found.append(Pair(f"ours, processor of structlog, {encoder}", marked, base_marked, BARE, limit, settle))
     unmarked = partial(bound, "purchase", **more)
     found.append(Pair(f"ours, processor of structlog, {encoder}", unmarked, base, BARE, "≤ 1.05", settle, NO_EVENTS))
     return found

@@ -56,6 +56,8 @@ class Capture:
         quickest.choose()
         marks = Marks(marker, event_key, own_logger)
         keyed = None if dedupe_key is None else WithKey(table or "", dedupe_key, fields)
+        #: the only key that can make an event of an event dict whose message is text, if there is only one
+        self.only_mark = marker if event_key == "event" else None
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
         self._ingredients = fields, marks, RecordFields(record_fields), dict(common or {}), before_send, keyed

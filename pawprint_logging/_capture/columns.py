@@ -114,22 +114,26 @@ def made_parts_of(fields: Fields) -> Callable[[dict[str, Any]], Parts | None]:
     return parts_of
 
 
-def made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
-    """Return what has the user's function change the columns, or drop the event."""
+def made_send(
+    fields: Fields, before_send: BeforeSend, columns_of: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any] | None]:
+    """Return what has the user's function change the columns, or drop the event; it takes what `columns_of` takes."""
     kinds, json_field = fields.kinds, fields.json
     names = frozenset(kinds)
 
-    def send(columns: dict[str, Any]) -> dict[str, Any] | None:
+    def send(*parts: Any) -> dict[str, Any] | None:
+        columns = columns_of(*parts)
         here = id(sys._getframe())  # noqa: SLF001 - as `silenced`, in less time; no variable holds its own frame
         try:
             guarded.add(here)
             guard.frame = sys._getframe()  # noqa: SLF001
-            returned = before_send(columns.copy())
+            returned = before_send(columns)
             if returned is None:
                 return None
             if type(returned) is not dict:
                 returned = dict(returned)
         except Exception as error:
+            columns = columns_of(*parts)  # it may have changed them
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.frame = None
@@ -141,7 +145,7 @@ def made_send(fields: Fields, before_send: BeforeSend) -> Callable[[dict[str, An
                 data = returned.get(json_field)
                 returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
         if not returned:
-            raise CaptureError("before_send returned no column", encode(columns, kinds))
+            raise CaptureError("before_send returned no column", encode(columns_of(*parts), kinds))
         return returned
 
     return send

@@ -24,6 +24,9 @@ _UTC = timezone.utc
 _MARKS = frozenset({"--T::.", "-- ::."})
 _ZONES = {27: frozenset({"Z"}), 32: frozenset({"+:", "-:"})}
 
+_TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
+_FOUR_DIGITS = 1000
+
 #: seconds by which the stamp of a record may differ from the time at which it was made
 _STAMP_DELAY = 2.0
 
@@ -37,8 +40,8 @@ def parse(value: Any) -> datetime | None:
     try:
         if type(value) is datetime:
             return value if value.tzinfo is _UTC else _utc(value)
-        if type(value) is str and _is_usual(value):
-            return _usual(value)
+        if type(value) is str and (found := _usual(value)) is not None:
+            return found
         if isinstance(value, datetime):
             return None if value != value else _utc(plain(value))
         if isinstance(value, date):
@@ -52,16 +55,12 @@ def parse(value: Any) -> datetime | None:
     return None
 
 
-def _is_usual(text: str) -> bool:
-    """Return whether text has the shape of a stamp with its zone; its calendar and clock are looked at by `_usual`."""
-    zones = _ZONES.get(len(text))
-    if zones is not None and text[26::3] in zones and text[4:20:3] in _MARKS and text.isascii():
-        return True
-    return _USUAL.fullmatch(text) is not None
-
-
 def _usual(text: str) -> datetime | None:
-    """Return the moment of text that _USUAL matches, or None if its calendar or clock has no such; never raises."""
+    """Return the moment of text with its zone in one of the usual shapes, or None; never raises."""
+    zones = _ZONES.get(len(text))
+    if zones is None or text[26::3] not in zones or text[4:20:3] not in _MARKS or not text.isascii():  # noqa: SIM102
+        if _USUAL.fullmatch(text) is None:
+            return None
     try:
         # "Z" is read from Python 3.11 on
         moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1] == "Z" else text)
@@ -75,8 +74,8 @@ def of_structlog(value: Any) -> datetime | None:
 
     structlog's default stamper writes local time without saying so.
     """
-    if type(value) is str and _is_usual(value):
-        return _usual(value)
+    if type(value) is str and (found := _usual(value)) is not None:
+        return found
     if type(value) is float:
         return parse(value)
     try:
@@ -98,8 +97,8 @@ def of_record(value: Any, created: float) -> datetime | None:
     Text that does not say its zone is taken as UTC, but not where it is the time of the record in local time: a
     structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
     """
-    if type(value) is str and _is_usual(value):
-        return _usual(value)
+    if type(value) is str and (found := _usual(value)) is not None:
+        return found
     if type(value) is datetime and value.tzinfo is _UTC:
         return value
     moment = parse(value)
@@ -120,6 +119,18 @@ def of_clock(created: Any) -> datetime:
         return datetime.fromtimestamp(int(created * 1e6) / 1e6, _UTC)
     except Exception:
         return datetime.now(_UTC)
+
+
+def text_in_utc(moment: datetime, separator: str = " ") -> str:
+    """Return ISO 8601 text of a datetime whose zone is `timezone.utc`: as `isoformat`, in two thirds of its time."""
+    micros, year = moment.microsecond, moment.year
+    if not micros or year < _FOUR_DIGITS:  # which isoformat writes in other ways
+        return moment.isoformat(separator)
+    two = _TWO_DIGITS
+    return (
+        f"{year}-{two[moment.month]}-{two[moment.day]}{separator}{two[moment.hour]}:{two[moment.minute]}:"
+        f"{two[moment.second]}.{str(1_000_000 + micros)[1:]}+00:00"
+    )
 
 
 def plain(moment: datetime) -> datetime:

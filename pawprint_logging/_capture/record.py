@@ -44,8 +44,10 @@ NOT_EXTRAS = frozenset(_PRISTINE) | STRUCTLOG_KEYS | {"message", "asctime", "tas
 
 MISSING: Any = object()
 
-#: what `_key_of` has found, and of how many variables that is remembered; they are made once, and stay
-_keys: dict[ContextVar[Any], str | None] = {}
+#: variables that are none of structlog's, and what those are called without the prefix; so many are remembered, since
+#: they are made once and stay
+foreign: set[ContextVar[Any]] = set()
+_keys: dict[ContextVar[Any], str] = {}
 _MAX_KEYS = 1000
 
 #: where the text of an exception or of a stack begins in a record that QueueHandler.prepare has made one text of
@@ -55,9 +57,10 @@ _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most 
 def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what of a context is bound with structlog.contextvars."""
     bound = {}
-    known = _keys
     for variable, value in context.items():
-        key = known[variable] if variable in known else _key_of(variable)
+        if variable in foreign:
+            continue
+        key = _keys.get(variable) or _key_of(variable)
         if key is not None and value is not ...:  # which structlog leaves in a variable that was unbound
             bound[key] = value
     return bound
@@ -66,10 +69,13 @@ def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
 def _key_of(variable: ContextVar[Any]) -> str | None:
     """Return what a variable is called without structlog's prefix, or None if it is none of structlog's."""
     name = variable.name
-    key = name[KEY_START:] if name.startswith(STRUCTLOG_KEY_PREFIX) else None
+    if not name.startswith(STRUCTLOG_KEY_PREFIX):
+        if len(foreign) < _MAX_KEYS:
+            foreign.add(variable)
+        return None
     if len(_keys) < _MAX_KEYS:
-        _keys[variable] = key
-    return key
+        _keys[variable] = name[KEY_START:]
+    return name[KEY_START:]
 
 
 def bound_variables() -> dict[str, Any]:

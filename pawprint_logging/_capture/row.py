@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from . import copyline
-from .moment import of_clock
+from .moment import of_clock, text_in_utc
 from .storable import MAX_CHARACTERS, clean
 
 Columns = tuple[str, ...]
@@ -99,7 +99,7 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
 def _moment_text(moment: Any) -> str:
     """Return the text of a time, whatever that is."""
     if type(moment) is datetime:
-        return str(moment)
+        return text_in_utc(moment)
     if type(moment) is not float or not _FIRST <= moment < _LAST:
         return str(of_clock(moment))
     start, end, text = _second

@@ -36,6 +36,7 @@ from .record import (
     context_variables,
     exception_of,
     exception_of_record,
+    foreign,
     interpolated,
     is_true,
     message_of,
@@ -131,7 +132,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     plain_names: set[str] = set()
     columns_of, parts_of = made_columns_of(fields), made_parts_of(fields)
     if steps.has_send:
-        send = made_send(fields, before_send)  # type: ignore[arg-type]
+        send = made_send(fields, before_send, columns_of)  # type: ignore[arg-type]
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
@@ -245,7 +246,11 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 give_run_key(extras, name)
             # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
             if steps.contextvars and "structlog.contextvars" in modules and (context := copy_context()):
-                bound = context_variables(context)
+                bound = None
+                for variable in context:
+                    if variable not in foreign:
+                        bound = context_variables(context)
+                        break
                 if bound:
                     bound.pop(marker, None)
                     bound.pop(event_key, None)
@@ -296,7 +301,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     extras[json_field] = explicit
             entry: Any = None
             if steps.has_send:
-                sent = send(columns_of(extras, at, user, name, owned))
+                sent = send(extras, at, user, name, owned)
                 parts = parts_of(sent) if steps.is_usual and sent is not None else None
                 if sent is None:
                     entry = DROPPED
@@ -369,7 +374,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 if steps.is_keyed:
                     columns_now = {**(owned or {}), user_field: user, event_field: name, json_field: extras}
                     entry = keyed.entry(entry, keyed.value(columns_now))  # type: ignore[union-attr]
-            if failure is not None and entry is not DROPPED:
+            if failure is not None and (not steps.has_send or entry is not DROPPED):
                 fail(entry, failure)
         except CarriesEventDict:
             if not steps.puts:
@@ -382,7 +387,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             return passed_on(event_dict) if not steps.of_records else None
         if not steps.puts:
             return entry
-        if entry is DROPPED or taps or blocks:
+        if taps or blocks or (steps.has_send and entry is DROPPED):
             set_aside(entry)
         elif steps.has_queue:
             # as `put` of the queue, without the call
