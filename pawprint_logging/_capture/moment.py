@@ -122,14 +122,17 @@ def of_clock(created: Any) -> datetime:
 
 
 def text_in_utc(moment: datetime, separator: str = " ") -> str:
-    """Return ISO 8601 text of a datetime whose zone is `timezone.utc`: as `isoformat`, in two thirds of its time."""
-    micros, year = moment.microsecond, moment.year
-    if not micros or year < _FOUR_DIGITS:  # which isoformat writes in other ways
-        return moment.isoformat(separator)
-    two = _TWO_DIGITS
+    """Return ISO 8601 text of a datetime that is in UTC, whether or not it says so.
+
+    As `isoformat` writes it, in two thirds of its time.
+    """
+    year, micros, two = moment.year, moment.microsecond, _TWO_DIGITS
+    if year < _FOUR_DIGITS:
+        return moment.replace(tzinfo=_UTC).isoformat(separator)
+    fraction = f".{str(1_000_000 + micros)[1:]}" if micros else ""
     return (
         f"{year}-{two[moment.month]}-{two[moment.day]}{separator}{two[moment.hour]}:{two[moment.minute]}:"
-        f"{two[moment.second]}.{str(1_000_000 + micros)[1:]}+00:00"
+        f"{two[moment.second]}{fraction}+00:00"
     )
 
 
