@@ -1,5 +1,6 @@
 """Packaging of pawprint_logging; what the tools are told is in pyproject.toml."""
 
+import os
 import re
 from pathlib import Path
 
@@ -11,13 +12,36 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "pawprint_logging" / "__init__.py").read_text("utf-8"), re.MULTILINE
 )
 README = HERE / "README.rst"
+# Where the repository and the documentation are, known to who releases: the workflow passes them.
+HOME, DOCS = (os.environ.get(name, "").rstrip("/") for name in ("PROJECT_URL", "DOCS_URL"))
+TAG = f"v{VERSION.group(1)}" if VERSION else "HEAD"
+
+IMAGE = re.compile(r"^\.\. image:: (?!https://)(.*)\n((?: +:.*\n)*)\n", re.MULTILINE)
+LINK = re.compile(r"`([^`<]+?)\s+<(?!https://)([^>`]+)>`(__?)")
 
 
 def description() -> str:
-    """Return the README for a package index, which has neither its pictures nor the files that it links to."""
+    """Return the README for a package index, which has neither its pictures nor the files that it links to.
+
+    They are left out, or where the repository's address is known, looked for there.
+    """
     text = README.read_text("utf-8") if README.exists() else ""
-    text = re.sub(r"^\.\. image:: (?!https://).*\n(?: +:.*\n)*\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"`([^`<]+?)\s+<(?!https://)[^>`]+>`__?", r"\1", text)
+    if not HOME:
+        return LINK.sub(r"\1", IMAGE.sub("", text))
+    # an index shows no SVG of another host
+    text = IMAGE.sub(
+        lambda found: "" if found[1].endswith(".svg") else f".. image:: {HOME}/raw/{TAG}/{found[1]}\n{found[2]}\n",
+        text,
+    )
+    return LINK.sub(lambda found: f"`{found[1]} <{HOME}/blob/{TAG}/{found[2]}>`{found[3]}", text)
+
+
+def addresses() -> dict[str, str]:
+    """Return the links beside the description, as far as they are known."""
+    known = {"Documentation": DOCS} if DOCS else {}
+    if HOME:
+        known |= {"Source": HOME, "Issues": f"{HOME}/issues", "Changelog": f"{HOME}/blob/{TAG}/CHANGELOG.rst"}
+    return known
 
 
 EXTRAS = {
@@ -80,6 +104,7 @@ setup(
     long_description_content_type="text/x-rst",
     author="The pawprint_logging authors",
     license="MIT",
+    project_urls=addresses(),
     keywords="logging structlog postgresql analytics events product-analytics funnel retention",
     packages=find_packages(include=["pawprint_logging", "pawprint_logging.*"]),
     package_data={"pawprint_logging": ["py.typed", "web/static/*", "web/templates/*.html"]},

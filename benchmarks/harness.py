@@ -82,9 +82,14 @@ def percentile(ordered: list[int], part: float) -> int:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """Yield PostgreSQL as an application would find it: with a usual cache, and nobody else on it."""
-    with Server(settings={"shared_buffers": "128MB", "max_wal_size": "4GB", "autovacuum": "on"}) as running:
+def server(**settings: object) -> Iterator[Server]:
+    """Yield PostgreSQL as an application would find it: with a usual cache, and nobody else on it.
+
+    Args:
+        **settings: more server parameters.
+    """
+    usual = {"shared_buffers": "128MB", "max_wal_size": "4GB", "autovacuum": "on"}
+    with Server(settings={**usual, **settings}) as running:
         yield running
 
 

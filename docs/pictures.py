@@ -5,7 +5,9 @@ Needs the extras ``[embedded,plot,web]``, the package playwright, and chromium: 
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import base64
 import os
 import random
 import re
@@ -16,12 +18,13 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from pawprint_logging import Statistics, Tracker
@@ -29,6 +32,7 @@ from pawprint_logging._charts import drawing
 from pawprint_logging.web import app, server
 
 HERE = Path(__file__).parent
+ICON = HERE.parent / "pawprint_logging" / "web" / "static" / "icon.svg"
 _PYTHON = re.compile(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 NOW = datetime.now(timezone.utc).replace(tzinfo=None)
 #: name → address, colours, width and height of the window
@@ -103,11 +107,83 @@ def photograph(tracker: Tracker, folder: Path) -> None:
                 page.evaluate("document.querySelector('footer').remove()")
                 page.screenshot(path=folder / f"{name}.png")
                 context.close()
+            page = browser.new_page(viewport={"width": 1200, "height": 630})
+            page.set_content(card(folder / "overview.png"))
+            page.screenshot(path=folder / "card.png")
             browser.close()
     finally:
         running.should_exit = True
         thread.join(10)
         opened.close()
+
+
+def card(overview: Path) -> str:
+    """Return the page that is photographed for those who show a link to the documentation."""
+    picture = base64.b64encode(overview.read_bytes()).decode()
+    sentence = summary().replace(", from", ",<br>from")
+    return f"""<!doctype html><style>
+        body {{ margin: 0; width: 1200px; height: 630px; overflow: hidden; background: #0b5cad; color: #fff;
+            font: 600 34px/1.35 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
+        header {{ display: flex; align-items: center; gap: 22px; padding: 44px 60px 0; font-size: 52px; }}
+        header svg {{ width: 84px; height: 84px; fill: #fff; }}
+        header ellipse {{ fill: #fff; }}
+        p {{ margin: 18px 60px 26px; font-weight: 400; }}
+        img {{ display: block; margin: 0 60px; width: 1080px; border-radius: 14px 14px 0 0; }}
+        </style><header>{ICON.read_text("utf-8")}pawprint_logging</header><p>{sentence}.</p>
+        <img src="data:image/png;base64,{picture}">"""
+
+
+def summary() -> str:
+    """Return the sentence that a package index shows."""
+    return str(next(iter(_arguments_of_setup("description"))))
+
+
+def _arguments_of_setup(name: str) -> Iterator[Any]:
+    """Yield what setup.py says under a name, with the texts of lists."""
+    for node in ast.walk(ast.parse((HERE.parent / "setup.py").read_text("utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == name:
+            yield from (each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant))
+
+
+def badges(folder: Path) -> None:
+    """Draw what the package is for and under which license; a picture of our own asks no other host."""
+    (lowest,), (license_name,) = _arguments_of_setup("python_requires"), _arguments_of_setup("license")
+    said = [
+        ("python", lowest.replace(">=", "") + " and newer"),
+        ("postgresql", "15 to 18"),
+        ("typing", "strict"),
+        ("license", license_name),
+    ]
+    (folder / "badges.svg").write_text(_badges(said), "utf-8")
+
+
+def _badges(said: Sequence[tuple[str, str]]) -> str:
+    shapes, place = [], 0
+    for name, value in said:
+        left, right = 7 * len(name) + 14, 7 * len(value) + 14
+        shapes.append(
+            f'<g transform="translate({place})">'
+            f'<path fill="#444c56" d="M4 0h{left - 4}v20H4a4 4 0 0 1-4-4V4a4 4 0 0 1 4-4z"/>'
+            f'<path fill="#0b5cad" d="M{left} 0h{right - 4}a4 4 0 0 1 4 4v12a4 4 0 0 1-4 4h-{right - 4}z"/>'
+            f'<text x="7" y="14" textLength="{left - 14}">{name}</text>'
+            f'<text x="{left + 7}" y="14" textLength="{right - 14}">{value}</text></g>'
+        )
+        place += left + right + 6
+    title = ", ".join(f"{name} {value}" for name, value in said)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{place - 6}" height="20" role="img" aria-label="{title}">'
+        f'<title>{title}</title><g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
+        + "".join(shapes)
+        + "</g></svg>\n"
+    )
+
+
+def shrink(folder: Path) -> None:
+    """Give each picture as many colours as it needs, 256 at most: a third of the bytes."""
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            smaller = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        smaller.save(path, optimize=True)
 
 
 def follow_the_tutorial(folder: Path) -> None:
@@ -129,6 +205,7 @@ def follow_the_tutorial(folder: Path) -> None:
 def main(folder: Path) -> None:
     """Make all of them."""
     folder.mkdir(parents=True, exist_ok=True)
+    badges(folder)
     follow_the_tutorial(folder)
     rows = sorted((row for row in shop() if row["timestamp"] < NOW), key=lambda row: row["timestamp"])
     with (
@@ -139,6 +216,7 @@ def main(folder: Path) -> None:
         tracker.write_many(rows)
         draw(tracker, folder)
         photograph(tracker, folder)
+    shrink(folder)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,62 @@ if TYPE_CHECKING:
 
 
 class PawprintHandler(logging.Handler):
-    """Sends the records whose extras mark them as events to a table, and leaves all others alone."""
+    """Sends the records whose extras mark them as events to a table, and leaves all others alone.
+
+    Args:
+        tracker: A `Tracker` that knows database and table, in place of the options from `dotfile` to `auto_timestamp`.
+            Default: None.
+        level: Records below it are left alone. Default: ``logging.NOTSET``.
+        dotfile: Path of a JSON file with any of the options from here to `auto_timestamp`; what is passed wins over it.
+            Default: None.
+        db: Libpq URI or keyword string, ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY``; None is debug mode,
+            which stores nothing. Default: None.
+        table: Table name, with a schema before a dot if it has one. Default: None.
+        schema: Column name → PostgreSQL type with its constraints; None is ``id``, ``timestamp``, ``user_id``,
+            ``event``, ``metadata``. Default: None.
+        json_field: The JSON or JSONB column, for what has no column of its own. Default: ``"metadata"``.
+        timestamp_field: The column of an event's time. Default: ``"timestamp"``.
+        user_field: The column of its user. Default: ``"user_id"``.
+        event_field: The column of its name. Default: ``"event"``.
+        auto_timestamp: Whether the tracker's `write` fills in a missing time. Default: False.
+        marker: Name of the extra that, when true, marks a record as an event. Default: ``"track"``.
+        event_key: Name of the extra that marks a record as an event and names it. Default: ``"event"``.
+        record_fields: Record attributes for the JSON column: their names, or a mapping of key to name or path. Default:
+            none.
+        contextvars: Whether structlog's bound context variables are merged under the extras. Default: True.
+        common: Entries for the JSON column of every event, under everything else. Default: None.
+        before_send: Called with each event as a dict of columns; returns it, changed or not, or None to drop it.
+            Default: None.
+        background: Whether a thread of the handler's own writes; else the calling thread. Default: True.
+        batch_size: Events that start a write. Default: 1000.
+        flush_interval: Seconds after which a write starts with fewer events. Default: 1.0.
+        max_queue_size: Events that may wait. Default: 100,000.
+        max_queue_bytes: Bytes that may wait. Default: 64 MiB.
+        overflow: Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop"
+            counts it. Default: ``"fallback"``.
+        write_timeout: Seconds without an answer after which a connection counts as lost, and a batch is given up.
+            Default: 30.0.
+        close_timeout: Seconds that `close`, or a caller who waits for room, may take. Default: 5.0.
+        spool: Directory in which accepted events survive the process. Default: None.
+        max_spool_bytes: Bytes that this process' part of the spool may have. Default: 1 GiB.
+        spool_fsync: Whether each event is to survive the machine too. Default: False.
+        deliver: Whether this process delivers; false only writes to the spool, for `pawprint-logging ship`. Default:
+            True.
+        create_table: Whether to make the table, if it is missing, on first use. Default: False.
+        partition_by: How `create_table` partitions the table by time: by "day", "week" or "month"; None does not.
+            Default: None.
+        distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
+        after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
+        dedupe_key: Name of the extra that tells repeats: of the events with the same value of it, one becomes a row.
+            Default: None.
+        fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
+        fallback_file: File for events that cannot be written, instead of the logger. Default: None.
+        on_error: Called with the exception and the events of each failure. Default: None.
+
+    Raises:
+        ConfigurationError: an option that cannot be used, with its name.
+        TypeError: there is no such option.
+    """
 
     #: the keywords that it was made with
     _given: dict[str, Any]
@@ -73,6 +128,64 @@ class PawprintHandler(logging.Handler):
         fallback_file: str | os.PathLike[str] | None = None,
         on_error: OnError | None = None,
     ) -> None:
+        """Make a handler, which connects to nothing yet.
+
+        The options are those of the class: editors that know both show these, or what `logging` says of its own.
+
+        Args:
+            tracker: A `Tracker` that knows database and table, in place of the options from `dotfile` to
+                `auto_timestamp`. Default: None.
+            level: Records below it are left alone. Default: ``logging.NOTSET``.
+            dotfile: Path of a JSON file with any of the options from here to `auto_timestamp`; what is passed wins over
+                it. Default: None.
+            db: Libpq URI or keyword string, ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY``; None is debug mode,
+                which stores nothing. Default: None.
+            table: Table name, with a schema before a dot if it has one. Default: None.
+            schema: Column name → PostgreSQL type with its constraints; None is ``id``, ``timestamp``, ``user_id``,
+                ``event``, ``metadata``. Default: None.
+            json_field: The JSON or JSONB column, for what has no column of its own. Default: ``"metadata"``.
+            timestamp_field: The column of an event's time. Default: ``"timestamp"``.
+            user_field: The column of its user. Default: ``"user_id"``.
+            event_field: The column of its name. Default: ``"event"``.
+            auto_timestamp: Whether the tracker's `write` fills in a missing time. Default: False.
+            marker: Name of the extra that, when true, marks a record as an event. Default: ``"track"``.
+            event_key: Name of the extra that marks a record as an event and names it. Default: ``"event"``.
+            record_fields: Record attributes for the JSON column: their names, or a mapping of key to name or path.
+                Default: none.
+            contextvars: Whether structlog's bound context variables are merged under the extras. Default: True.
+            common: Entries for the JSON column of every event, under everything else. Default: None.
+            before_send: Called with each event as a dict of columns; returns it, changed or not, or None to drop it.
+                Default: None.
+            background: Whether a thread of the handler's own writes; else the calling thread. Default: True.
+            batch_size: Events that start a write. Default: 1000.
+            flush_interval: Seconds after which a write starts with fewer events. Default: 1.0.
+            max_queue_size: Events that may wait. Default: 100,000.
+            max_queue_bytes: Bytes that may wait. Default: 64 MiB.
+            overflow: Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop"
+                counts it. Default: ``"fallback"``.
+            write_timeout: Seconds without an answer after which a connection counts as lost, and a batch is given up.
+                Default: 30.0.
+            close_timeout: Seconds that `close`, or a caller who waits for room, may take. Default: 5.0.
+            spool: Directory in which accepted events survive the process. Default: None.
+            max_spool_bytes: Bytes that this process' part of the spool may have. Default: 1 GiB.
+            spool_fsync: Whether each event is to survive the machine too. Default: False.
+            deliver: Whether this process delivers; false only writes to the spool, for `pawprint-logging ship`.
+                Default: True.
+            create_table: Whether to make the table, if it is missing, on first use. Default: False.
+            partition_by: How `create_table` partitions the table by time: by "day", "week" or "month"; None does not.
+                Default: None.
+            distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
+            after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
+            dedupe_key: Name of the extra that tells repeats: of the events with the same value of it, one becomes a
+                row. Default: None.
+            fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
+            fallback_file: File for events that cannot be written, instead of the logger. Default: None.
+            on_error: Called with the exception and the events of each failure. Default: None.
+
+        Raises:
+            ConfigurationError: an option that cannot be used, with its name.
+            TypeError: there is no such option.
+        """
         self.pipeline = build(type(self).__name__, tracker, self._given)
         super().__init__(level)
         register(self)

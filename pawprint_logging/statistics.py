@@ -10,14 +10,13 @@ from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from . import _display
-from ._capture import moment
 from ._database.analysis import days, engagement, funnel, paths, retention
 from ._database.analysis.derived import Work, work
 from ._database.analysis.selection import Asked, step_of, steps_of
 from ._database.analysis.users import accounts_named
 from ._database.reading.frame import described, import_pandas, path_series, series
 from ._database.reading.reader import BEGIN_SNAPSHOT, blaming
-from ._database.reading.times import zone_of
+from ._database.reading.times import moment_of, zone_of
 from ._database.table.schema import derived_name
 from .errors import ConfigurationError
 from .tracker import Tracker
@@ -171,7 +170,10 @@ class Statistics:
         self._tell(job)
 
     def engagement(
-        self, clean: bool = False, start: datetime | date | str | None = None, min_sessions: int | None = 3
+        self,
+        clean: bool = False,
+        start: datetime | date | timedelta | str | None = None,
+        min_sessions: int | None = 3,
     ) -> None:
         """Compute how many users were active day by day, or extend that by what has happened since.
 
@@ -186,7 +188,8 @@ class Statistics:
         Args:
             clean: whether to compute everything anew from the events that there are, default False. Days that are older
                 than the oldest event are lost then, and a UserWarning says how many.
-            start: the first day of the table; default: the first day with an event. Later calls keep to it, or extend
+            start: the first day of the table, also as a timedelta or text such as ``"90d"``: so long ago; default: the
+                first day with an event. Later calls keep to it, or extend
                 to an earlier one; `clean` forgets it.
             min_sessions: sessions that make an active user, default 3; 0 or None leaves those columns out. Another
                 number than last time builds the table anew.
@@ -198,9 +201,7 @@ class Statistics:
         least = 0 if min_sessions is None else min_sessions
         if isinstance(least, bool) or not isinstance(least, int) or least < 0:
             raise ConfigurationError(f"min_sessions must be a whole number from 0, or None, not {min_sessions!r}")
-        first = None if start is None else moment.parse(start)
-        if start is not None and (first is None or isinstance(start, (int, float))):
-            raise ConfigurationError(f"start must be a date, a datetime or ISO 8601 text, not {start!r}")
+        first = None if start is None else moment_of(start)
         with self._work() as job:
             events = days.bring_up_to_date(job, clean_days=clean)
             engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)

@@ -148,6 +148,11 @@ class Tracker(Reading):
         """Whether `write` fills in the current time."""
         return bool(self._auto_timestamp)
 
+    @property
+    def logger(self) -> logging.Logger | None:
+        """Where failed writes are logged."""
+        return self._logger
+
     def __repr__(self) -> str:
         return f"Tracker(db={None if self._dsn is None else str(self._dsn)!r}, table={self.table!r})"
 
@@ -229,13 +234,15 @@ class Tracker(Reading):
             )
 
     def drop_table(self, *, if_exists: bool = False) -> None:
-        """Drop the table with its partitions, and its ledger.
+        """Drop the table with its partitions, its ledger, and the views that `create_views` has made.
 
         Args:
             if_exists: whether a missing table is fine, default False.
 
         Raises:
             psycopg2.errors.UndefinedTable: there is no such table.
+            psycopg2.errors.DependentObjectsStillExist: something else depends on it, such as a view of your own; then
+                nothing is dropped.
         """
         if self._session is None or taps:
             return

@@ -18,7 +18,7 @@ from support.server import PASSWORD
 from pawprint_logging import ConfigurationError, PawprintHandler, Statistics, Tracker
 from pawprint_logging._charts import drawing
 from pawprint_logging._charts.accessor import PawprintAccessor, register
-from pawprint_logging._console.plot import whole_ticks
+from pawprint_logging._console.plot import ticks as ticks_of
 
 mpl.use("Agg")
 register(pd)
@@ -164,6 +164,52 @@ def test_the_other_values_of_a_split_series_are_named(recwarn: pytest.WarningsRe
     assert "(none)" in texts(plot(frame, "series"))
 
 
+@pytest.mark.parametrize("zone", [None, "America/New_York", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("resolution", ["hour", "day", "week", "month", "quarter", "year"])
+def test_what_is_not_over_is_drawn_apart_and_the_chart_says_so(resolution: str, zone: str | None) -> None:
+    step = {"hour": pd.Timedelta(hours=1), "day": pd.Timedelta(days=1), "week": pd.Timedelta(weeks=1)}
+    present = pd.Timestamp.now(zone or "UTC").tz_localize(None)
+    months = {"month": 1, "quarter": 3, "year": 12}
+    begun = present.floor("h" if resolution == "hour" else "D")
+    before = begun - (step[resolution] if resolution in step else pd.DateOffset(months=months[resolution]))
+    days = pd.DatetimeIndex([before, begun])
+    frame = series(5, 1, resolution=resolution, fill=True)
+    if zone is not None:  # in the hour that comes twice as well
+        days = days.tz_localize(zone, ambiguous=np.array([True, True]), nonexistent="shift_forward")
+    frame["datetime"] = days
+    axes = plot(frame)
+    assert [list(line.get_ydata()) for line in axes.lines] == [[5], [5, 1]]
+    assert axes.lines[1].get_markevery() == [1]
+    assert axes.get_xlabel() == f"hollow: the {resolution} is not over"
+
+
+def test_what_is_over_is_drawn_like_the_rest() -> None:
+    axes = plot(series(5, 1))
+    assert [list(line.get_ydata()) for line in axes.lines] == [[5, 1]]
+    assert axes.get_xlabel() == ""
+
+
+def test_a_series_of_nothing_but_the_present_is_a_hollow_point() -> None:
+    frame = series(5)
+    frame["datetime"] = [pd.Timestamp.now("UTC").tz_localize(None).floor("D")]
+    axes = plot(frame)
+    assert [list(line.get_ydata()) for line in axes.lines] == [[], [5]]
+    assert axes.lines[1].get_markevery() == [0]
+
+
+def test_periods_of_cohorts_that_are_not_over_are_dashed() -> None:
+    frame = COHORTS.copy()
+    today = pd.Timestamp.now("UTC").tz_localize(None).floor("D")
+    frame.index = pd.DatetimeIndex([today - pd.Timedelta(days=2), today - pd.Timedelta(days=1), today], name="cohort")
+    frame.attrs["period"] = "day"
+    axes = plot(frame)
+    assert sorted((round(cell.get_y() + 0.4), round(cell.get_x() + 0.44)) for cell in axes.patches) == [
+        (0, 2), (1, 1), (2, 0),
+    ]  # fmt: skip
+    assert axes.get_xlabel() == "days since the first  ·  dashed: the day is not over"
+    assert not plot(COHORTS).patches
+
+
 def test_a_funnel_is_labelled_with_users_and_shares() -> None:
     assert texts(plot(FUNNEL)) == ["200  ·  100% of the first step", "50  ·  25% of the first step"]
 
@@ -240,10 +286,23 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(0, 4, [0, 1, 2, 3, 4]), (0, 0, [0]), (0, 100, [0, 20, 40, 60, 80, 100]), (-3, 2, [-3, -2, -1, 0, 1, 2])],
+    [
+        (0, 4, "0 1 2 3 4"),
+        (0, 0, "0"),
+        (2, 3, "2 3"),
+        (0, 100, "0 20 40 60 80 100"),
+        (-3, 2, "-3 -2 -1 0 1 2"),
+        (0, 1e6, "0 200,000 400,000 600,000 800,000 1,000,000"),
+        (0, 12.5, "0 5 10"),
+        (0.1, 0.9, "0.2 0.4 0.6 0.8"),
+        (3, 1249.9, "500 1,000"),
+        (0, 0.0003, "0.0000 0.0001 0.0002 0.0003"),
+        (0.5, 0.5, "0.5"),
+    ],
 )
-def test_ticks_of_a_terminal_are_whole(low: float, high: float, ticks: list[int]) -> None:
-    assert whole_ticks(low, high) == ticks
+def test_ticks_of_a_terminal_are_round_and_of_whole_numbers_whole(low: float, high: float, ticks: str) -> None:
+    are_whole = low == int(low) and high == int(high)
+    assert " ".join(f"{each:,f}" for each in ticks_of(low, high, are_whole=are_whole)) == ticks
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

@@ -104,26 +104,3 @@ def test_a_day_of_another_zone_is_shown_as_that_day(cli: CommandLine) -> None:
 
 def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:
     assert cli("funnel", "signup[metadata__plan=pro]", "purchase").rows[0][1] == "1"
-
-
-def test_times_on_a_narrow_screen_are_days_and_never_break_off(cli: CommandLine) -> None:
-    screen = Screen(program("sessions", *cli.options), environment(), columns=80, lines=60)
-
-    assert screen.finish() == 0
-    assert screen.lines[2].startswith("2026-01-01   alice        5 min              2   2026-01-01 ")
-
-
-#: commands with a wide and a narrow answer
-COMMANDS = ("funnel signup purchase", "retention", "top", "paths", "catalogue", "sessions", "read")
-
-
-@pytest.mark.parametrize("columns", [80, 100])
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_line_is_wider_than_the_terminal(cli: CommandLine, command: str, columns: int) -> None:
-    screen = Screen(program(*command.split(), *cli.options), environment(), columns=columns, lines=60)
-
-    assert screen.finish() == 0
-    lines = screen.lines
-    # what is wider would be wrapped: each row begins at the left and its rule is one line
-    assert sum(line.startswith("──") for line in lines) == 1
-    assert "0 days" not in "\n".join(lines)

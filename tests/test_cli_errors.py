@@ -205,11 +205,11 @@ def test_the_right_to_create_that_is_lacking_is_one_line(reader: str, shop: Comm
     [
         (["count", "--where", f"nothing={VALUE}"], ["'nothing': there is no such column"]),
         (["count", "--where", f"timestamp__gt={VALUE}"], ["ISO 8601"]),
-        (["count", "--start", VALUE], ["start must be", "ISO 8601"]),
+        (["count", "--start", VALUE], ["--since takes ISO 8601", "7d"]),
         (["read", "user_id__x"], ["paths work on 'metadata' only"]),
         (["sum", "event"], ["sum needs a number"]),
         (["sessions", "--duration", "-1"], ["duration must be a positive number"]),
-        (["engagement", "--start", "soon"], ["start must be a date"]),
+        (["engagement", "--start", "soon"], ["--since takes ISO 8601", "7d"]),
     ],
 )
 def test_what_the_tracker_refuses_is_one_line(shop: CommandLine, arguments: list[str], words: list[str]) -> None:

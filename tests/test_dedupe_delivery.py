@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -363,3 +364,63 @@ def test_four_processes_with_connections_cut_write_one_row_for_each_value(
     rows = value(connection, "SELECT count(*) FROM events")
     assert rows == value(connection, "SELECT count(DISTINCT event) FROM events") == keys
     assert sum(written for _, written, *_ in counts) == keys
+
+
+WEBHOOK = """
+import json, logging, sys
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from pawprint_logging import PawprintHandler
+db, how_many = sys.argv[1], int(sys.argv[2])
+handler = PawprintHandler(db=db, table="events", dedupe_key="delivery_id", flush_interval=0.05)
+logger = logging.getLogger("shop")
+logger.setLevel(logging.INFO)
+logger.addHandler(handler)
+
+def webhook(environ, start_response):
+    body = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    logger.info("x", extra={"event": "paid", "delivery_id": body["id"], "port": environ["SERVER_PORT"]})
+    start_response("204 No Content", [])
+    return []
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *args): pass
+
+server = make_server("127.0.0.1", 0, webhook, handler_class=Quiet)
+print(server.server_port, flush=True)
+for _ in range(how_many):
+    server.handle_request()
+assert handler.flush(60)
+print(handler.stats.written, handler.stats.duplicates, handler.stats.accepted, flush=True)
+"""
+
+
+def test_a_webhook_that_is_delivered_five_times_at_once_to_four_processes_is_one_row(db: str, connection: Any) -> None:
+    tracker_on(db)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WEBHOOK, db, str(count)], stdout=subprocess.PIPE, text=True)
+        for count in (2, 1, 1, 1)
+    ]
+    ports = []
+    for process in processes:
+        assert process.stdout is not None
+        ports.append(int(process.stdout.readline()))
+    together = threading.Barrier(5)
+    answers = []
+
+    def deliver(port: int) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/", data=b'{"id": "evt_1", "amount": 5}')
+        together.wait()
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answers.append(answer.status)
+
+    threads = [threading.Thread(target=deliver, args=(port,)) for port in [*ports, ports[0]]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = [process.communicate(timeout=120)[0].split() for process in processes]
+
+    assert answers == [204] * 5
+    assert [sum(int(count[place]) for count in counts) for place in range(3)] == [1, 4, 5]
+    assert len({count[2] for count in counts}) == 2  # one process had two of them
+    assert value(connection, "SELECT count(*) FROM events") == 1

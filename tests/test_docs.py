@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import re
+import runpy
 import shlex
 import sys
 import textwrap
@@ -45,7 +46,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
         )
         if language == "python":
             found.append((text, ""))
-        else:
+        elif found:  # else it is what a command prints, which tests/examples/test_howtos.py runs
             found[-1] = (found[-1][0], text)
     return found
 
@@ -171,3 +172,49 @@ def test_every_command_is_listed() -> None:
     table = re.findall(r"^(``.+?``)(?=  )", (DOCS / "reference" / "cli.rst").read_text("utf-8"), re.MULTILINE)
     listed = {name for cell in table for name in re.findall(r"[a-z-]+", cell)}
     assert listed == set(program.commands)
+
+
+def test_each_picture_is_made_by_a_command_of_the_repository() -> None:
+    pages = [DOCS.parent / "README.rst", *DOCS.rglob("*.rst")]
+    shown = {
+        Path(name).name
+        for page in pages
+        for name in re.findall(r"_static/(?!benchmarks)\S+\.(?:png|svg)", page.read_text())
+    }
+    program = (DOCS / "pictures.py").read_text("utf-8")
+    drawn_by_hand = {"data.svg"}
+    assert len(shown) > 10
+    assert {
+        name for name in shown if f'"{name}"' not in program and f'"{Path(name).stem}": (' not in program
+    } == drawn_by_hand
+    kept = {path.name for path in (DOCS / "_static").glob("*.png")}
+    assert kept == {name for name in shown if name.endswith(".png")} | {"card.png"}
+
+
+@pytest.mark.parametrize("place", ["", "https://docs.example.org/pawprint/"])
+def test_who_posts_a_link_to_a_page_gets_its_title_and_where_it_is_known_a_picture(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCS_URL", place)
+    add_card = runpy.run_path(str(DOCS / "conf.py"))["add_card"]
+    context = {"title": "Options of <code>handler</code> & processor", "metatags": "<meta>"}
+    add_card(None, "reference/options", "page.html", context, None)
+    found = dict(re.findall(r'<meta (?:property|name)="([^"]*)" content="([^"]*)">', context["metatags"]))
+    assert context["metatags"].startswith("<meta>")
+    assert found["og:title"] == "Options of handler &amp; processor"
+    assert found["twitter:card"] == ("summary_large_image" if place else "summary")
+    assert found.get("og:url") == (f"{place}reference/options.html" if place else None)
+    assert found.get("og:image") == (f"{place}_static/card.png" if place else None)
+    assert (DOCS / "_static" / "card.png").is_file()
+
+
+def test_the_workflows_run_what_is_there_and_need_one_secret() -> None:
+    root = DOCS.parent
+    test, release = ((root / ".github" / "workflows" / name).read_text("utf-8") for name in ("test.yml", "release.yml"))
+    assert "- run: .ci/run\n" in test
+    assert (root / ".ci" / "run").stat().st_mode & 0o100
+    assert re.findall(r"secrets\.(\w+)", test + release) == ["PYPI_TOKEN"]
+    environments = re.findall(r"^\[testenv:(\w+)\]$", (root / "tox.ini").read_text("utf-8"), re.MULTILINE)
+    called = re.findall(r"tox -e (\w+)", release)
+    assert called == ["release"]
+    assert set(called) <= set(environments)

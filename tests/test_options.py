@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pydoc
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ MAKERS = [PawprintHandler, PawprintProcessor]
         ("record_fields", [5]),
         ("record_fields", {"logger": 5}),
         ("record_fields", 5),
+        ("record_fields", ["name", "args"]),
+        ("record_fields", {"request": "__dict__"}),
         ("contextvars", "no"),
         ("contextvars", None),
         ("before_send", "function"),
@@ -83,6 +87,14 @@ def test_an_option_that_cannot_be_used_is_named(make: Any, option: str, value: A
 
     assert option in str(caught.value)
     assert "sesame" not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_arguments_as_a_whole_are_refused_with_the_way_to_name_some(make: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"every header of the request; name what .* \{\"referer\": \"args.f\"\}"
+    ):
+        make(db=DB, table="events", record_fields={"atoms": "args"})
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -180,6 +192,33 @@ def test_a_handler_has_these_defaults() -> None:
 def test_all_is_sorted_and_whole() -> None:
     assert list(pawprint_logging.__all__) == sorted(pawprint_logging.__all__)
     assert all(hasattr(pawprint_logging, name) for name in pawprint_logging.__all__)
+
+
+def plain(text: str) -> str:
+    """Return text without what pydoc draws beside it, and without what differs from one Python to the next."""
+    return " ".join(text.replace("|", " ").replace("'", "").split())
+
+
+@pytest.mark.parametrize("owner", [PawprintHandler, PawprintProcessor])
+def test_help_has_each_option_with_its_type_its_default_and_a_sentence(owner: type) -> None:
+    shown = plain(pydoc.plain(pydoc.render_doc(owner)))
+    for name, parameter in inspect.signature(owner).parameters.items():
+        default = parameter.default
+        assert plain(f"{name}: {parameter.annotation} = {default!r}") in shown, name
+        told = re.search(rf" {name}: ([A-Z].*?\.) Default: (\S.*?)\. ", shown.partition(" Args:")[2])
+        assert told is not None, name
+        if name in OPTIONS:
+            assert told[1] == plain(OPTIONS[name].metadata["doc"]), name
+        if isinstance(default, (str, bool, float)) or default is None:
+            assert told[2] == (f'``"{default}"``' if isinstance(default, str) else str(default)), name
+
+
+def test_both_docstrings_of_the_handler_describe_the_same_options() -> None:
+    # pyright shows that of __init__, and where there is none that of logging's; jedi shows that of the class
+    described = [
+        plain(str(each.__doc__)).partition(" Args:")[2] for each in (PawprintHandler, PawprintHandler.__init__)
+    ]
+    assert described[0] == described[1] != ""
 
 
 @pytest.mark.parametrize("owner", [PawprintHandler, PawprintProcessor])

@@ -190,6 +190,8 @@ def test_more_partitions_than_the_server_has_locks_for_can_be_dropped(private_se
     server.execute("CREATE DATABASE shop OWNER pawprint")
     tracker = Tracker(db=server.dsn("shop"), table="events")
     tracker.create_table(partition_by="day")
+    tracker.write(event="x")
+    assert tracker.create_views() == ["events_x"]
     for number in range(0, 200, 10):  # each has its locks until its transaction ends
         tracker.write_many({"event": "x", "timestamp": now() - days(number + each)} for each in range(10))
     with pytest.raises(psycopg2.errors.OutOfMemory):

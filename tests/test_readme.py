@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import logging.config
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import psycopg2
 import pytest
 from support.server import USER, Server
 
-from pawprint_logging import PawprintHandler, Tracker, flush
+from pawprint_logging import PawprintHandler, Tracker, __version__, flush
 from pawprint_logging._capture import declared
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.tracker import TRACKER_OPTIONS
@@ -250,3 +251,36 @@ def test_a_package_index_gets_no_link_or_picture_that_leads_nowhere_there() -> N
     assert [link["refuri"] for link in page.findall(docutils.nodes.reference) if "refuri" in link] == []
     assert list(page.findall(docutils.nodes.image)) == []
     assert page.astext().count("structlog") > 3
+
+
+def test_where_the_repository_is_known_an_index_gets_its_links_and_pictures(tmp_path: Path) -> None:
+    # Given what `setup.py` hands to an index, told where the repository and the documentation are
+    home = "https://git.example.org/shop/pawprint_logging"
+    told = {**os.environ, "PROJECT_URL": f"{home}/", "DOCS_URL": "https://docs.example.org"}
+    command = [sys.executable, "setup.py", "--quiet"]
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, check=True, capture_output=True, text=True, env=told
+        )  # fmt: skip
+        return done.stdout
+
+    settings = {"halt_level": 2, "report_level": 2, "syntax_highlight": "none"}
+    page = docutils.core.publish_doctree(said("--long-description"), settings_overrides=settings)
+    links = [link["refuri"] for link in page.findall(docutils.nodes.reference) if "refuri" in link]
+    pictures = [picture["uri"] for picture in page.findall(docutils.nodes.image)]
+    # Then each leads to a file of the release, and the picture is one that an index shows
+    below = f"{home}/blob/v{__version__}/"
+    assert len(links) > 10
+    assert [link for link in links if not (link.startswith(below) and (ROOT / link.removeprefix(below)).exists())] == []
+    assert pictures == [f"{home}/raw/v{__version__}/docs/_static/overview.png"]
+    # And so do those beside it
+    said("egg_info", "--egg-base", str(tmp_path))
+    (information,) = tmp_path.glob("*/PKG-INFO")
+    beside = re.findall(r"^Project-URL: (\w+), (.*)$", information.read_text("utf-8"), re.MULTILINE)
+    assert dict(beside) == {
+        "Documentation": "https://docs.example.org",
+        "Source": home,
+        "Issues": f"{home}/issues",
+        "Changelog": f"{home}/blob/v{__version__}/CHANGELOG.rst",
+    }

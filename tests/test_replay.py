@@ -108,7 +108,7 @@ def test_a_torn_or_foreign_line_is_rejected_once(tracker: Tracker, lines: Lines,
     path.write_bytes(path.read_bytes() + raw)
     for _ in range(2):
         result = replay(tracker, path)
-        assert (result.rejected, result.reasons) == (1, {"torn or foreign": 1})
+        assert (result.rejected, result.reasons) == (1, {"incomplete or unrecognised": 1})
     assert rejected(path) == [raw.rstrip(b"\n")]
 
 
@@ -253,7 +253,7 @@ def test_a_line_inside_an_event_is_not_taken_for_one(tracker: Tracker, connectio
     path = lines(1, metadata={"n": 7, "inner": inner, "text": json.dumps(inner)})
     assert replay(tracker, path).written == 2
     path.write_bytes(path.read_bytes().splitlines()[1][:-5] + b"\n")
-    assert replay(tracker, path).reasons == {"torn or foreign": 1}
+    assert replay(tracker, path).reasons == {"incomplete or unrecognised": 1}
     assert numbers(connection) == [0, 7]
 
 
@@ -324,7 +324,7 @@ def test_a_refused_line_leaves_its_key_to_the_next(tracker: Tracker, connection:
 def test_a_key_that_is_none_makes_a_line_foreign(tracker: Tracker, lines: Lines, key: Any) -> None:
     path = lines(1)
     path.write_text(json.dumps({**json.loads(path.read_text()), "key": key}) + "\n")
-    assert replay(tracker, path).reasons == {"torn or foreign": 1}
+    assert replay(tracker, path).reasons == {"incomplete or unrecognised": 1}
 
 
 # ---- transactions of the application

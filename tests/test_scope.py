@@ -8,20 +8,16 @@ import gc
 import logging
 import logging.config
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 import structlog
+from support.drivers import DRIVERS, Django
 from support.shop import VALUE, fallback, handler_on, logger_with, stored, tracker_on, value
 
 from pawprint_logging import (
@@ -31,11 +27,11 @@ from pawprint_logging import (
     Tracker,
     flush,
     get_handler,
-    replay,
     within,
 )
 from pawprint_logging._delivery import blocks
 from pawprint_logging._delivery.blocks import Block, settle, take
+from pawprint_logging._delivery.making import Maker
 from pawprint_logging._failure import Failure
 from pawprint_logging.testing import capture_events
 
@@ -98,10 +94,60 @@ def test_psycopg_in_autocommit_is_refused_at_entry(db: str) -> None:
             pass
 
 
-def test_a_connection_that_is_closed_is_refused_at_entry(mine: Any) -> None:
-    mine.close()
-    with pytest.raises(ConfigurationError, match="closed"), within(mine):
-        pytest.fail("the block must not begin")
+def test_asynchronous_connections_in_autocommit_are_refused_at_entry(db: str) -> None:
+    async def refused(connection: Any) -> None:
+        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+            async with within(connection):
+                pytest.fail("the block must not begin")
+
+    async def main() -> None:
+        import psycopg
+        import sqlalchemy.ext.asyncio as aio
+
+        async with await psycopg.AsyncConnection.connect(db, autocommit=True) as connection:
+            await refused(connection)
+            async with connection.transaction(), within(connection):
+                pass
+        for driver in ("asyncpg", "psycopg"):
+            url = db.replace("postgresql://", f"postgresql+{driver}://").split("?")[0]
+            engine = aio.create_async_engine(url, isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                await refused(connection)
+            async with aio.AsyncSession(engine) as session:
+                await refused(session)
+            await engine.dispose()
+
+    asyncio.run(main())
+    assert blocks.open_blocks == set()
+
+
+def test_django_outside_of_atomic_is_refused_at_entry(db: str) -> None:
+    class Outside(Django):
+        def _begin(self) -> None:
+            """Stay outside."""
+
+    async def main() -> None:
+        driver = Outside(db)
+        await driver.open()
+        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+            async with driver.block():
+                pytest.fail("the block must not begin")
+        await driver.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["psycopg2", "psycopg", "async psycopg", "sqlalchemy psycopg2", "sqlalchemy asyncpg"])
+def test_a_connection_that_is_closed_is_refused_at_entry(db: str, kind: str) -> None:
+    async def main() -> None:
+        driver = DRIVERS[kind](db)
+        await driver.open()
+        await driver.close()
+        with pytest.raises(ConfigurationError, match=r"closed|not open"):
+            async with driver.block():
+                pytest.fail("the block must not begin")
+
+    asyncio.run(main())
 
 
 def test_a_connection_that_is_lost_raises_the_drivers_error(mine: Any, connection: Any) -> None:
@@ -290,31 +336,6 @@ def test_a_block_in_which_nothing_is_logged_asks_the_server_once(db: str, mine: 
     assert len(statements) == 2  # and whether it is in a transaction, since none was open
 
 
-def test_a_process_that_is_killed_before_the_commit_leaves_nothing(db: str, connection: Any, tmp_path: Path) -> None:
-    tracker = tracker_on(db)
-    program = """
-        import logging, os, signal, sys
-        import psycopg2
-        from pawprint_logging import PawprintHandler, within
-        handler = PawprintHandler(db=sys.argv[1], table="events", fallback_file=sys.argv[2])
-        logger = logging.getLogger("shop"); logger.setLevel("INFO"); logger.addHandler(handler)
-        connection = psycopg2.connect(sys.argv[1])
-        with within(connection):
-            logger.info("x", extra={"event": "paid"})
-            logger.info("x", extra={"event": "refused", "user_id": "u" * 40})
-        assert (handler.stats.written, handler.stats.diverted) == (1, 1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    path = tmp_path / "lost.jsonl"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), db, str(path)], timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
-    assert len(path.read_text().splitlines()) == 1
-    assert replay(tracker, path).rejected == 1
-    assert events(connection) == []
-
-
 def test_a_child_that_is_forked_in_the_block_leaves_the_transaction_to_the_parent(
     db: str, mine: Any, connection: Any
 ) -> None:
@@ -364,6 +385,7 @@ class Double:
 
     def __init__(self) -> None:
         self.tracker = Tracker(db="postgresql://nobody@127.0.0.1:1/x", table="events")
+        self.maker = Maker(self.tracker, None, print)
         self.told: list[Any] = []
 
     def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:

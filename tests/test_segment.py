@@ -300,3 +300,62 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         Segment.create(tmp_path / "a.spool", HEAD_OF_EVENTS)
     assert not (tmp_path / "victim").exists()
+
+
+# ---- records that are erased
+
+
+def test_an_erased_record_is_passed_over_and_keeps_its_place(made: File) -> None:
+    made.add(0, 1, 2)
+    records = [record for record in made.segment.read() if isinstance(record, Record)]
+    made.segment.blank(records[1])
+    made.segment.blank(records[1])
+    assert event(1)[1].rstrip(b"\n") not in made.path.read_bytes()[PAGE:]
+    assert rows(made.segment) == [event(0), None, event(2)]
+    taken = made.again()
+    assert rows(taken) == [event(0), None, event(2)]
+    assert damaged(taken) == []
+    assert taken is not None
+    assert taken.count == 3
+
+
+@pytest.mark.parametrize("size", [HEAD.size, HEAD.size + 1, HEAD.size + 9])
+def test_one_whose_erasing_was_killed_is_no_damaged_one_and_is_erased_the_next_time(
+    made: File, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    made.add(0, 1, 2)
+    before = made.path.read_bytes()
+    records = [record for record in made.segment.read() if isinstance(record, Record)]
+    made.segment.blank(records[1])
+    after = made.path.read_bytes()
+    torn = records[1].start + size
+    made.path.write_bytes(after[:torn] + before[torn:])
+    assert rows(made.segment) == [event(0), None, event(2)]
+    again = [record for record in made.segment.read() if isinstance(record, Record)]
+    assert again == [records[0], Record(1, None, records[1].start, records[1].end), records[2]]
+    made.segment.blank(again[1])
+    assert made.path.read_bytes() == after
+
+
+def test_no_damaged_byte_of_an_erased_record_makes_a_row_of_it(made: File) -> None:
+    made.add(0, 1, 2)
+    records = [record for record in made.segment.read() if isinstance(record, Record)]
+    made.segment.blank(records[1])
+    for place in range(records[1].start, records[1].start + HEAD.size):
+        for bit in range(8):
+            made.flip(place, 1 << bit)
+            assert [row for row in rows(made.segment) if row is not None] == [event(0)]  # a living one ends there
+            made.flip(place, 1 << bit)
+    assert rows(made.segment) == [event(0), None, event(2)]
+
+
+def test_a_segment_is_looked_at_without_a_lock(made: File, tmp_path: Path) -> None:
+    made.add(0)
+    made.segment.note(Progress(settled=1))
+    seen = Segment.look_at(made.path)
+    assert seen is not None
+    assert (rows(seen), seen.progress.settled, seen.head) == ([event(0)], 1, HEAD_OF_EVENTS)
+    seen.release()
+    assert Segment.look_at(tmp_path / "none.spool") is None
+    (tmp_path / "young.spool").write_bytes(b"")
+    assert Segment.look_at(tmp_path / "young.spool") is None

@@ -113,6 +113,63 @@ def test_block_waits_for_the_shipper(db: str, folder: Path, connection: Any) -> 
     assert handler.stats.diverted == 0
 
 
+def spool_of_many(db: str, folder: Path, number: int, **extras: Any) -> list[str]:
+    """Spool two rows from each of so many handlers, which have a segment each; return the rows' names."""
+    handlers = [spooler(db, folder) for _ in range(number)]
+    for place, handler in enumerate(handlers):
+        log(handler, 2 * place, 2 * place + 1, **extras)
+    return sorted(f"e{each}" for each in range(2 * number))
+
+
+def test_what_many_have_spooled_goes_in_one_transaction(db: str, folder: Path, connection: Any) -> None:
+    tracker_on(db)
+    expected = spool_of_many(db, folder, 12)
+    assert ship(folder, db=db, once=True).written == 24
+    assert sorted(names(connection)) == expected
+    assert value(connection, "SELECT count(DISTINCT xmin::text) FROM events") == 1
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 12
+
+
+@pytest.mark.parametrize("where", ["cut_before", "cut_after", "cut_racing"])
+def test_a_commit_of_many_that_is_not_answered(
+    where: str, db: str, folder: Path, connection: Any, proxy: Proxy
+) -> None:
+    tracker_on(db)
+    expected = spool_of_many(proxy.through(db), folder, 12)
+    getattr(proxy, where)("COMMIT")
+    assert ship(folder, db=proxy.through(db), once=True).written == 24
+    assert proxy.fired == 1
+    assert sorted(names(connection)) == expected
+
+
+def test_one_refused_row_among_those_of_many_is_the_only_one_on_the_fallback(
+    db: str, folder: Path, connection: Any
+) -> None:
+    tracker_on(db)
+    diverted = fallback()
+    expected = spool_of_many(db, folder, 12)
+    bad = spooler(db, folder)
+    log(bad, 100, 101)
+    log(bad, 102, user_id="u" * 40)
+    shipped = ship(folder, db=db, once=True)
+    assert (shipped.written, shipped.diverted) == (26, 1)
+    assert sorted(names(connection)) == sorted([*expected, "e100", "e101"])
+    assert [each["event"]["event"] for each in diverted.events] == ["e102"]
+
+
+def test_what_many_have_spooled_waits_for_a_table_that_is_missing(db: str, folder: Path, connection: Any) -> None:
+    expected = spool_of_many(db, folder, 12)
+    stop = threading.Event()
+    shipping = threading.Thread(target=ship, args=(folder,), kwargs={"db": db, "stop": stop})
+    shipping.start()
+    time.sleep(0.5)
+    tracker_on(db)
+    wait_for(lambda: value(connection, "SELECT count(*) FROM events") == 24)
+    stop.set()
+    shipping.join(60)
+    assert sorted(names(connection)) == expected
+
+
 def test_a_forked_child_spools_for_itself(db: str, folder: Path, connection: Any) -> None:
     tracker_on(db)
     handler = spooler(db, folder)

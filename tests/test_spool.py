@@ -21,7 +21,9 @@ from support.sink import BAD, event
 from pawprint_logging._capture.row import Row
 from pawprint_logging._delivery import spool as spool_module
 from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.frame import blank
 from pawprint_logging._delivery.queue import Queue
+from pawprint_logging._delivery.segment import BUSY, PAGE, Pending
 from pawprint_logging._delivery.spool import Spool
 from pawprint_logging.errors import ConfigurationError
 
@@ -450,6 +452,61 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
     assert numbers(User(folder).recovered()) == [1, 3]
     assert path.with_suffix(".rejected").read_bytes().count(b"\n") == 1
     assert segments(folder) == []
+
+
+def test_what_was_delivered_behind_a_damaged_record_is_not_delivered_again(folder: Path) -> None:
+    user = User(folder)
+    user.add(*range(6))
+    (path,) = segments(folder)
+    user.spool.close()
+    path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
+    second = User(folder)
+    batches = second.spool.recover(2, 2**20)
+    for wanted in ([0, 1], [3, 4]):
+        batch = next(batches)
+        assert numbers([batch]) == wanted
+        second.spool.resending(batch)
+        second.spool.settled(batch)
+    third = next(batches)
+    second.spool.resending(third)
+    batches.close()  # and killed
+    (found,) = User(folder).recovered()
+    assert (numbers([found]), found.delivery) == ([5], third.delivery)
+
+
+def test_what_a_delivery_left_out_behind_a_damaged_record_is_known_after_a_crash(folder: Path) -> None:
+    user = User(folder)
+    user.add(*range(6))
+    (path,) = segments(folder)
+    user.spool.close()
+    path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
+    known: list[int] = []
+    for _ in range(2):  # and again, by a process that finds it already under way
+        second = User(folder)
+        batches = second.spool.recover(10, 2**20)
+        batch = next(batches)
+        assert [place for place, _ in batch.refused] == known
+        known = [2]
+        batch.refused = [(2, BAD)]
+        second.spool.resending(batch)
+        second.spool.refusing(batch)
+        batches.close()
+    (found,) = User(folder).recovered()
+    assert numbers([found]) == [0, 1, 3, 4, 5]
+    assert [place for place, _ in found.refused] == [2]
+
+
+def test_a_row_that_was_delivered_and_erased_while_its_call_was_interrupted_is_one_row(folder: Path) -> None:
+    user = User(folder, is_mapped=False)
+    user.add(0)
+    window = user.spool._window
+    end, size = window.end, window.end - PAGE
+    record = os.pread(window.descriptor, size, PAGE)
+    blank(window.descriptor, PAGE, user.spool._head.salt)
+    # as it stands between the system call and what is concluded from it
+    window.pending, window.end, window.count = Pending(PAGE, 0, record, user.waiting, size), BUSY, 0
+    user.add(1)
+    assert (user.spool.rows, user.waiting.rows_in, window.end > end) == (2, 2, True)
 
 
 def test_a_child_leaves_the_parents_segments_alone(folder: Path) -> None:

@@ -616,6 +616,22 @@ def test_start_is_the_first_day(tracker: Tracker, stats: Statistics) -> None:
     assert days(stats) == everything(happenings(tracker))
 
 
+@pytest.mark.parametrize("ago", ["5d", "120h", timedelta(days=5)])
+def test_start_may_be_so_long_ago(tracker: Tracker, stats: Statistics, ago: Any) -> None:
+    present = datetime.now(timezone.utc)
+    for age in (9, 5, 1):
+        tracker.write(timestamp=present - timedelta(days=age), user_id="a", event="login")
+    stats.engagement(start=ago, min_sessions=0)
+    # midnight may pass meanwhile
+    assert days(stats)[0][0].date() in {(each - timedelta(days=5)).date() for each in (present, now_utc())}
+    with pytest.raises(ConfigurationError, match="start is how long ago, and must not be negative"):
+        stats.engagement(start=timedelta(days=-1))
+
+
+def now_utc() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def test_another_number_of_sessions_begins_anew(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, *on(0, "a", 2), *on(1, "b", 4))
     for number in (3, 0, 2, None, 1):

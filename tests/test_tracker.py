@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import inspect
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +85,18 @@ def test_a_failed_create_table_leaves_nothing(db: str, connection: Any) -> None:
 def test_drop_table_drops_table_and_ledger(db: str, connection: Any) -> None:
     tracker_on(db).drop_table()
     assert tables(connection) == []
+
+
+def test_every_argument_can_be_read_back(db: str) -> None:
+    logger = logging.getLogger("shop")
+    schema = {"id": "SERIAL PRIMARY KEY", "at": "TIMESTAMP", "who": "TEXT", "what": "TEXT", "data": "JSONB"}
+    given: dict[str, Any] = {
+        "db": db, "table": "events", "schema": schema, "json_field": "data", "timestamp_field": "at",
+        "user_field": "who", "event_field": "what", "auto_timestamp": True, "logger": logger,
+    }  # fmt: skip
+    assert {name: getattr(Tracker(**given), name) for name in given} == given
+    assert set(given) == set(inspect.signature(Tracker).parameters) - {"dotfile"}
+    assert Tracker().logger is None
 
 
 def test_drop_table_refuses_one_that_is_missing_unless_that_is_fine(db: str) -> None:

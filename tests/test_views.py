@@ -262,3 +262,46 @@ def test_without_a_database_or_a_column_for_events_there_are_no_views(db: str) -
             tracker.create_views()
         with pytest.raises(ConfigurationError, match="prefix must be text"):
             tracker.create_views(prefix=5)  # type: ignore[arg-type]
+
+
+# -- the table goes ---------------------------------------------------------------------------------------------------
+
+
+def test_our_views_go_with_the_table(tracker: Tracker, connection: Any) -> None:
+    tracker.write(event='a "quoted" name', metadata={"amount": 5})
+    tracker.write(event="purchase")
+    with Tracker(db=tracker.db, table="other") as other:
+        other.create_table()
+        other.write(event="purchase")
+        tracker.create_views()
+        other.create_views()
+        assert len(names_of_views(connection)) == 3
+        tracker.drop_table()
+        assert names_of_views(connection) == ["other_purchase"]
+    assert run(connection, "SELECT to_regclass('events'), to_regclass('events__deliveries')") == [(None, None)]
+    tracker.drop_table(if_exists=True)
+    with pytest.raises(psycopg2.errors.UndefinedTable):
+        tracker.drop_table()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW report AS SELECT count(*) FROM events",
+        "CREATE VIEW report AS SELECT count(*) FROM events_purchase",
+        "CREATE MATERIALIZED VIEW report AS SELECT count(*) FROM events",
+        "CREATE TABLE report (event_id int REFERENCES events)",
+        # a comment that only looks like one of ours
+        "CREATE VIEW report AS SELECT 1 FROM events; COMMENT ON VIEW report IS 'Events named \"x\"; made by hand'",
+    ],
+)
+def test_what_others_made_of_the_table_keeps_it_with_all_its_views(
+    tracker: Tracker, connection: Any, statement: str
+) -> None:
+    tracker.write(event="purchase")
+    tracker.create_views()
+    run(connection, statement)
+    with pytest.raises(psycopg2.errors.DependentObjectsStillExist):
+        tracker.drop_table()
+    assert run(connection, "SELECT count(*) FROM events_purchase") == [(1,)]
+    assert run(connection, "SELECT to_regclass('events__deliveries') IS NOT NULL") == [(True,)]

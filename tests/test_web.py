@@ -166,6 +166,11 @@ def test_a_page_that_chooses_its_own_events_is_not_filtered_by_one(visit: TestCl
     filtered = visit.get(page + ("&" if "?" in page else "?") + "event=purchase").text
     assert text_of(filtered) == said
     assert "event=purchase" not in filtered
+    for condition in ("event%3Dpurchase", "event__in%3Dpurchase,login", "event__ne%3Dsignup"):
+        filtered = visit.get(page + ("&" if "?" in page else "?") + f"where={condition}").text
+        assert text_of(filtered) == said
+    other = visit.get(page + ("&" if "?" in page else "?") + "where=metadata__event%3Dnone").text
+    assert text_of(other) != said  # a property that happens to have that name is a condition like any
 
 
 # -- time zones -----------------------------------------------------------------------------------------------------
@@ -207,7 +212,7 @@ def test_sessions_and_cohorts_are_cut_in_the_zone(around_midnight: TestClient) -
     address = "from=2026-01-13&until=2026-01-16&tz=Europe%2FBerlin"
     assert "14 Jan 1 15 Jan 1" in text_of(around_midnight.get(f"/sessions?{address}").text)
     assert "14 Jan 1 100 %" in text_of(around_midnight.get(f"/retention?period=day&{address}").text)
-    assert "14 Jan 1 Last" not in text_of(around_midnight.get("/retention?period=day&from=2026-01-14").text)
+    assert "14 Jan 1 Dashed" not in text_of(around_midnight.get("/retention?period=day&from=2026-01-14").text)
 
 
 def test_a_date_is_a_day_of_every_zone(db: str) -> None:
@@ -219,6 +224,18 @@ def test_a_date_is_a_day_of_every_zone(db: str) -> None:
                 address = f"from=2026-01-13&until=2026-01-16&tz={quote(zone)}"
                 for page in ("/", "/sessions"):
                     assert "14 Jan 1 15 Jan 1" in text_of(visit.get(f"{page}?{address}").text), (zone, page)
+
+
+def test_a_date_has_no_clock_that_a_zone_could_move(db: str) -> None:
+    with Tracker(db=db, table="events", schema={"timestamp": "DATE", "user_id": "TEXT", "event": "TEXT"}) as tracker:
+        tracker.create_table()
+        tracker.write(timestamp="2026-01-14", user_id="alice", event="login")
+        with client(tracker) as visit:
+            for page in ("/live?", "/user?id=alice&", "/users?", "/?from=2026-01-14&until=2026-01-14&"):
+                for zone in ("UTC", "America/New_York", "Pacific/Kiritimati"):
+                    said = text_of(visit.get(f"{page}tz={quote(zone)}").text)
+                    assert "14 Jan 2026" in said, (page, zone)
+                    assert "Jan 2026," not in said, (page, zone)
 
 
 #: days of 23, 23.5, 24.5 and 25 hours; midnights that do not exist, and some that come twice
@@ -262,7 +279,7 @@ def test_time_is_cut_where_postgresql_cuts_it(zone: str, first: str, last: str, 
 def test_the_ends_of_the_calendar_are_no_trap(visit: TestClient, address: str) -> None:
     answer = visit.get(address)
     assert answer.status_code in (200, 400)
-    assert "mistake of this program" not in answer.text
+    assert "error in this program" not in answer.text
     assert "could not be made" not in answer.text
 
 
@@ -290,7 +307,7 @@ def test_a_long_history_goes_on_on_another_page(tracker: Tracker) -> None:
         rest = re.search(r'href="(/user[^"]*before[^"]*)"', first)
         assert rest is not None
         second = visit.get(rest[1].replace("&amp;", "&")).text
-    seen = [re.findall(r">(step \d+)</a>", page) for page in (first, second)]
+    seen = [re.findall(r'class="what"><a[^>]*>(step \d+)</a>', page) for page in (first, second)]
     assert len(seen[0]) == 100
     assert sorted({*seen[0], *seen[1]}) == sorted({f"step {n}" for n in range(150)})
 
@@ -565,6 +582,34 @@ def test_without_the_token_nothing_is_shown(guarded: TestClient) -> None:
         answer = guarded.get(page)
         assert answer.status_code == 401
         assert "alice" not in answer.text.replace("/user?id=alice", "")
+
+
+@pytest.mark.parametrize("has_cookie", [False, True])
+def test_who_is_not_signed_in_learns_no_name(db: str, has_cookie: bool) -> None:
+    """With no token, a wrong one, or an expired session; not in the title, the text or the headers."""
+    with Tracker(db=db, table="secret_table") as tracker:
+        tracker.create_table()
+        database = db.rpartition("/")[2]
+        headers = {"Cookie": f"{COOKIE}=1.abc"} if has_cookie else {}
+        with client(tracker, token=TOKEN) as visit:
+            answers = [visit.get(page, headers=headers) for page in (*PAGES, "/nothing", "/live/events", "/?since=x")]
+            answers += [visit.get(page, headers=headers) for page in ("/static/nothing", "/static/", "/?token=wrong")]
+            answers += [visit.post("/sign-in", data={"token": "wrong"}), visit.post("/", headers=headers)]
+            answers += [visit.get("/", headers={"Host": "evil.example"}), visit.get("/", headers={"Origin": "null"})]
+            answers += [visit.get("/", headers={"Authorization": "Bearer wrong"}), visit.request("TRACE", "/")]
+            signed_in = visit.get("/", headers={"Authorization": f"Bearer {TOKEN}"})
+    for answer in answers:
+        assert answer.status_code in (401, 403, 404, 405, 421)
+        for told in (answer.text, str(answer.headers)):
+            assert not re.search(f"secret_table|{database}|{re.escape(__version__)}|127.0.0.1", told), answer.url
+    assert "secret_table" in signed_in.text
+    assert database in signed_in.text
+
+
+def test_another_host_learns_no_name_where_there_is_no_token(visit: TestClient, db: str) -> None:
+    answer = visit.get("/", headers={"Host": "evil.example"})
+    assert "· events" not in answer.text
+    assert db.rpartition("/")[2] not in answer.text
 
 
 def test_the_link_with_the_token_signs_in_and_drops_it_from_the_address(guarded: TestClient) -> None:

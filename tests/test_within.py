@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
@@ -70,7 +74,7 @@ class Shop:
 
 @pytest.fixture
 def shop(db: str, tmp_path: Path) -> Shop:
-    return Shop(db, tmp_path / "lost.jsonl")
+    return Shop(db, tmp_path / "lost.jsonl", create_table=False)
 
 
 def events(connection: Any) -> list[str]:
@@ -204,11 +208,9 @@ def kill(connection: Any, pid: int) -> None:
     assert value(connection, "SELECT pg_terminate_backend(%s, 5000)", pid)
 
 
-# The proxy sees simple queries, which is how every driver commits but in a pipeline.
-@pytest.mark.parametrize("driver", [name for name in DRIVERS if "pipeline" not in name])
 @pytest.mark.parametrize("how", ["cut_before", "cut_after"])
 def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
-    shop: Shop, connection: Any, proxy: Proxy, how: str, driver: str
+    shop: Shop, kind: type[Driver], connection: Any, proxy: Proxy, how: str
 ) -> None:
     async def scenario(driver: Driver) -> None:
         async with driver.block():
@@ -220,7 +222,7 @@ def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
             await driver.commit()
             pytest.fail("the commit must not succeed")
 
-    shop.run(DRIVERS[driver], scenario, proxy.through(shop.db))
+    shop.run(kind, scenario, proxy.through(shop.db))
     wait_until(connection, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'")
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
@@ -230,6 +232,50 @@ def test_a_connection_that_is_lost_during_the_commit_leaves_all_or_nothing(
     assert replayed.written == orders
     assert proxy.fired == 1
     assert events(connection) == (["paid", "refused"] if orders else [])
+
+
+KILLED = """
+import asyncio, logging, os, signal, sys
+from support.drivers import DRIVERS
+from pawprint_logging import PawprintHandler
+
+db, path, kind = sys.argv[1:]
+handler = PawprintHandler(db=db, table="events", fallback_file=path)
+logger = logging.getLogger("shop"); logger.setLevel("INFO"); logger.addHandler(handler)
+
+async def main():
+    driver = DRIVERS[kind](db)
+    await driver.open()
+    async with driver.block():
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        logger.info("x", extra={"event": "paid"})
+        logger.info("x", extra={"event": "refused", "user_id": "u" * 40})
+    assert (handler.stats.written, handler.stats.diverted) == (1, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_is_killed_before_the_commit_leaves_nothing(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    name = next(name for name, each in DRIVERS.items() if each is kind)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, shop.db, str(shop.path), name],
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    wait_until(connection, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")  # replay could write the refused one
+    assert [line["event"]["event"] for line in shop.lines] == ["refused"]
+    result = replay(shop.tracker, shop.path)
+    assert (result.written, result.rejected) == (0, 1)
+    assert value(connection, "SELECT count(*) FROM orders") == 0
+    assert events(connection) == []
 
 
 def wait_until(connection: Any, sql: str) -> None:
@@ -388,6 +434,94 @@ def test_a_deferred_constraint_of_the_events_table_does_not_fail_the_commit(
     assert value(connection, "SELECT count(*) FROM items") == 1
 
 
+# ---- a table that is made on first use
+
+
+@pytest.fixture
+def empty_shop(db: str, tmp_path: Path) -> Shop:
+    """An application whose handler has yet to make the table."""
+    shop = Shop(db, tmp_path / "lost.jsonl", create_table=True)
+    shop.tracker.drop_table()
+    return shop
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_a_missing_table_is_made_first(empty_shop: Shop, kind: type[Driver], connection: Any, level: str) -> None:
+    shop = empty_shop
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        await driver.sql("INSERT INTO orders VALUES (1)")  # the snapshot is older than the table
+        async with driver.block():
+            shop.event("paid", user_id="alice", amount=5)
+            shop.event("refused", user_id=BAD)
+        await driver.commit()
+        async with driver.block():
+            shop.event("rolled_back")
+        await driver.rollback()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert stored(connection, "user_id, event, metadata") == [("alice", "paid", {"amount": 5})]
+    assert [line["sqlstate"] for line in shop.lines] == ["22001"]
+
+
+def test_a_table_that_cannot_be_made_costs_the_transaction_little(empty_shop: Shop, connection: Any) -> None:
+    # Given a table that the caller has dropped himself, and whose name is taken until he commits
+    shop = empty_shop
+    shop.tracker.create_table()
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("DROP TABLE events, events__deliveries")
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        nonlocal took
+        started = time.monotonic()
+        async with driver.block():
+            shop.event("a")
+        took = time.monotonic() - started
+        async with driver.block():  # which does not try again at once
+            shop.event("b")
+        await driver.commit()
+
+    took = 0.0
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert took < 5
+    assert shop.counts() == {"diverted": 2}
+    assert {line["sqlstate"] for line in shop.lines} == {"42P01"}
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_a_role_that_may_not_create_is_told(empty_shop: Shop, connection: Any) -> None:
+    shop = empty_shop
+    with connection.cursor() as cursor:
+        cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC, pg_database_owner")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("a")
+        await driver.commit()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert shop.counts() == {"diverted": 1}
+    assert [warning for warning in shop.warnings.warnings if "table events could not be made: " in warning]
+
+
+def test_a_table_that_was_dropped_since_is_made_for_the_next_block(empty_shop: Shop, connection: Any) -> None:
+    shop = empty_shop
+
+    async def scenario(driver: Driver) -> None:
+        for number in range(3):
+            async with driver.block():
+                shop.event(str(number))
+            await driver.commit()
+            if number == 0:
+                shop.tracker.drop_table()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert events(connection) == ["2"]
+
+
 # ---- savepoints and blocks inside each other
 
 
@@ -407,6 +541,32 @@ def test_savepoints_of_the_callers_own(shop: Shop, kind: type[Driver], connectio
 
     shop.run(kind, scenario)
     assert events(connection) == ["one"]
+
+
+def test_nested_transactions_of_the_driver(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        with suppress(ZeroDivisionError):
+            async with driver.nested():
+                async with driver.block():
+                    shop.event("undone")
+                raise ZeroDivisionError
+        async with driver.nested(), driver.block():
+            shop.event("inside")
+        async with driver.block():
+            async with driver.nested():
+                await driver.sql("INSERT INTO orders VALUES (2)")
+                shop.event("around")
+            with suppress(ZeroDivisionError):
+                async with driver.nested():
+                    await driver.sql("INSERT INTO orders VALUES (3)")
+                    raise ZeroDivisionError
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["inside", "around"]
+    assert value(connection, "SELECT sum(id) FROM orders") == 3
+    assert shop.counts() == {"written": 3}
 
 
 def test_blocks_inside_each_other(shop: Shop, kind: type[Driver], connection: Any) -> None:

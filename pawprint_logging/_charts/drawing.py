@@ -1,7 +1,8 @@
 """How each kind of answer is drawn, for notebooks, for `--output` and for the documentation.
 
 Every chart can be read without colour: lines have styles of their own and their names at their ends, bars and cells
-carry their numbers.
+carry their numbers. What is not over yet is drawn apart, and the chart says so: a line that falls because the day has
+just begun is no bad news.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ _MARKED = 45
 _MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
 #: characters of a name that fit
 _WIDTH = 36
+
+#: the keyword of a pandas DateOffset, which keeps to the clock of a zone, and its value
+_LENGTHS = {
+    "second": ("seconds", 1),
+    "minute": ("minutes", 1),
+    "hour": ("hours", 1),
+    "day": ("days", 1),
+    "week": ("weeks", 1),
+    "month": ("months", 1),
+    "quarter": ("months", 3),
+    "year": ("years", 1),
+}
 
 _UNITS = {"count": "events", "users": "users", "avg": "average", "min": "minimum", "max": "maximum"}
 
@@ -193,6 +206,28 @@ def whole(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
 
 
+def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
+    """Return whether so many stretches of time from a beginning on are over; true where their length is not known.
+
+    Args:
+        beginning: a time; a naive one is in UTC.
+        resolution: the length of a stretch, as for `Tracker.count`.
+        stretches: how many.
+    """
+    import pandas as pd
+
+    length = _LENGTHS.get(str(resolution))
+    moment = pd.Timestamp(beginning)
+    if length is None or pd.isna(moment):
+        return True
+    unit, number = length
+    try:
+        end = moment + pd.DateOffset(**{unit: number * stretches})  # type: ignore[arg-type]
+    except (OverflowError, ValueError):  # the end of the calendar
+        return False
+    return bool((end if end.tzinfo is not None else end.tz_localize("UTC")) <= pd.Timestamp.now("UTC"))
+
+
 # -- series -----------------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +235,13 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
     value = _number_columns(frame)[-1]
     groups = [name for name in frame.columns if name not in ("datetime", value)]
     if not groups:
-        _lines(axes, {"": _stretched(frame, value)}, unit=_UNITS.get(value, value), is_count=value == "count")
+        _lines(
+            axes,
+            {"": _stretched(frame, value)},
+            unit=_UNITS.get(value, value),
+            is_count=value == "count",
+            resolution=frame.attrs.get("resolution"),
+        )
         return
     lines: dict[str, Any] = {}
     known = frame[groups[0]].map(short)
@@ -211,6 +252,7 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
         dict(list(lines.items())[:_MOST_LINES]),
         unit=_UNITS.get(value, value),
         is_count=value == "count",
+        resolution=frame.attrs.get("resolution"),
     )
 
 
@@ -240,26 +282,51 @@ def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
     return points.reindex(every, fill_value=0.0)
 
 
-def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool) -> None:
+def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, resolution: Any) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ends: list[tuple[float, str, str]] = []
+    has_open_end = False
     for number, (name, points) in enumerate(lines.items()):
         hue = _HUES[number % len(_HUES)] if name else _BLUE
+        marker = _MARKERS[number % len(_MARKERS)]
+        closed = len(points)
+        while closed and not is_over(points.index[closed - 1], resolution):
+            closed -= 1
         axes.plot(
-            points.index.to_numpy(),
-            points.to_numpy(),
+            points.index[:closed].to_numpy(),
+            points[:closed].to_numpy(),
             color=hue,
             linewidth=1.8,
             linestyle=_DASHES[number % len(_DASHES)],
-            marker=_MARKERS[number % len(_MARKERS)] if len(points) <= _MARKED else "",
+            marker=marker if len(points) <= _MARKED else "",
             markersize=3.5,
             label=name,
         )
+        if closed < len(points):
+            has_open_end = True
+            rest = points[max(closed - 1, 0) :]
+            # the last whole stretch has its marker already
+            hollow = range(1 if closed else 0, len(rest))
+            axes.plot(
+                rest.index.to_numpy(),
+                rest.to_numpy(),
+                color=hue,
+                alpha=0.6,
+                linewidth=1.2,
+                linestyle=(0, (1, 2)),
+                marker=marker,
+                markersize=5,
+                markerfacecolor="white",
+                markevery=list(hollow),
+                label="_",
+            )
         known = points.dropna()
         if len(known) and name:
             ends.append((float(known.iloc[-1]), name, hue))
+    if has_open_end:
+        axes.set_xlabel(f"hollow: the {resolution} is not over", loc="left", fontsize=9)
     if "" in lines and len(lines[""]) > 1:
         axes.fill_between(lines[""].index.to_numpy(), lines[""].to_numpy(), color=_BLUE, alpha=0.08, linewidth=0)
     axes.set_ylabel(unit)
@@ -302,7 +369,8 @@ def _name_the_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 def _engagement(frame: pd.DataFrame, axes: Axes) -> None:
     names = {"mau": "in 30 days", "wau": "in 7 days", "dau": "on the day"}
     timed = frame.rename(columns={"timestamp": "datetime"})
-    _lines(axes, {text: _stretched(timed, name) for name, text in names.items()}, unit="users", is_count=True)
+    lines = {text: _stretched(timed, name) for name, text in names.items()}
+    _lines(axes, lines, unit="users", is_count=True, resolution="day")
 
 
 def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
@@ -311,7 +379,8 @@ def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
     days = pd.DatetimeIndex(frame["timestamp"]).floor("D")
     counted = days.value_counts().sort_index()
     every = pd.date_range(counted.index[0], counted.index[-1], freq="D")
-    _lines(axes, {"": counted.reindex(every, fill_value=0).astype("float64")}, unit="sessions", is_count=True)
+    points = counted.reindex(every, fill_value=0).astype("float64")
+    _lines(axes, {"": points}, unit="sessions", is_count=True, resolution="day")
 
 
 # -- bars -------------------------------------------------------------------------------------------------------------
@@ -380,8 +449,11 @@ _FUNNEL_COLUMNS = frozenset({"step", "users", "conversion", "step_conversion", "
 
 def _retention(frame: pd.DataFrame, axes: Axes) -> None:
     import numpy as np
+    from matplotlib.patches import Rectangle
 
     shown = frame.tail(_MOST_COHORTS)
+    period = frame.attrs.get("period") or "period"
+    has_open_cells = False
     numbers = shown.to_numpy(dtype="float64", na_value=np.nan)
     sizes = numbers[:, :1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -398,7 +470,11 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
                 fontsize=8,
                 color="white" if share > 0.55 else _INK,
             )
-    period = frame.attrs.get("period") or "period"
+            if not is_over(shown.index[row], period, int(str(shown.columns[column])) + 1):
+                has_open_cells = True
+                edge = "white" if share > 0.55 else _QUIET
+                cell = (column - 0.44, row - 0.4)
+                axes.add_patch(Rectangle(cell, 0.88, 0.8, fill=False, edgecolor=edge, linestyle=(0, (3, 2))))
     form = "%Y-%m-%d %H:%M" if period == "hour" else "%Y-%m-%d"
     labels = [
         f"{cohort:{form}}  ({whole(size) or '0'})"
@@ -408,7 +484,8 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
     ]
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_xticks(range(shares.shape[1]), [str(name) for name in shown.columns])
-    axes.set_xlabel(f"{period}s since the first")
+    said = f"{period}s since the first" + (f"  ·  dashed: the {period} is not over" if has_open_cells else "")
+    axes.set_xlabel(said)
     axes.set_ylabel("cohort (users)")
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(shares.shape[1] + 1) - 0.5, minor=True)

@@ -27,7 +27,7 @@ output_option = click.option(
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write it into a file: .parquet, .csv, .json, or a picture such as .png (extra [plot]).",
+    help="Write to a file: .parquet, .csv, .json, or a chart such as .png (extra [plot]).",
 )
 
 
@@ -61,20 +61,43 @@ def import_pyarrow(what: str) -> Any:
 
 
 @contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """Say the warnings of a method on standard error, one line each."""
+def warnings_as_notes() -> Iterator[list[str]]:
+    """Say the warnings of a method on standard error, one line each; what was said is in the list afterwards."""
+    said: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        yield
-    for each in caught:
-        note(printable(str(each.message)))
+        yield said
+    for text in dict.fromkeys(str(each.message) for each in caught):
+        said.append(text)
+        note(printable(text))
 
 
-def hint(tracker: Tracker, given: Mapping[str, Any], *, fields: Iterable[str] = (), events: Iterable[str] = ()) -> None:
-    """Say on standard error which likely mistakes made an answer empty."""
+def hint(
+    tracker: Tracker,
+    given: Mapping[str, Any],
+    *,
+    fields: Iterable[str] = (),
+    more: Iterable[Mapping[str, Any]] = (),
+    said: Sequence[str] = (),
+    is_empty: bool = True,
+) -> None:
+    """Say on standard error which likely mistakes made an answer empty, or a column of it.
+
+    Args:
+        tracker: of the table that was asked.
+        given: the conditions.
+        fields: what was asked for, and what it was split by.
+        more: conditions of parts of the question.
+        said: what has been said already.
+        is_empty: whether there is no answer at all, which is said if there is no other hint.
+    """
     with closing(tracker.session()) as session:
-        for each in hints(session, tracker.layout, given, fields=fields, events=events):
+        found = hints(session, tracker.layout, given, fields=fields, more=more)
+    for each in found:
+        if not any(text.startswith(f"no event {each.asked!r}") for text in said):
             note(printable(each.text))
+    if is_empty and not found and not said:
+        note("no event meets this")
 
 
 def give(

@@ -11,7 +11,8 @@ from .._database.table.rights import Purpose, inspect
 from .output import console, note
 from .program import State, command
 
-_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
+# colours that can be read on a dark and on a light terminal, which yellow cannot
+_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "magenta"), "fail": ("FAIL", "bold red")}
 
 
 @command("check")
@@ -21,10 +22,10 @@ _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "fail": ("FAIL", 
     type=click.Choice(["write", "read", "both"]),
     default="write",
     show_default=True,
-    help="What the role is to do with the table.",
+    help="What the role is meant to do with the table.",
 )
 def check(state: State, purpose: Purpose) -> int:
-    """Say whether events can be written, and what mends it if not.
+    """Check whether events can be written, and say how to fix it if not.
 
     Looks at connection, rights, columns, ledger, TLS and clock. Exit status 1 if something stands in the way.
     """

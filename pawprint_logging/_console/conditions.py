@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from .._database.reading.query import RESOLUTIONS
+from .._database.reading.times import duration_of, moment_of, zone_of
+from .._database.reading.written import read_conditions
+from ..errors import ConfigurationError
 
 #: names of arguments of the reading methods; a column that is called like one is asked for by a modifier
 _ARGUMENTS = frozenset(
@@ -17,7 +20,6 @@ _ARGUMENTS = frozenset(
         *("within", "unit", "first", "back", "rolling", "after", "before", "depth"),
     }
 )
-_TRUE = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -25,8 +27,8 @@ where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only events for which this holds, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
-    "or user_id__isnull=true; all of them, if there are several.",
+    help="Only events that match, as in metadata__plan=pro, metadata__amount__gt=3, event__in=signup,login "
+    "or user_id__isnull=true; if given several times, all must match.",
 )
 
 
@@ -34,19 +36,50 @@ def span_options(function: Decorated) -> Decorated:
     """Add --since, --until, which are also called as the arguments of the methods are, and --tz."""
     for option in (  # the last comes first in the help
         click.option(
-            "--tz", metavar="ZONE", default="UTC", show_default=True, help="Zone of midnights, such as Europe/Berlin."
+            "--tz", metavar="ZONE", default="UTC", show_default=True, help="Time zone of days, such as Europe/Berlin."
         ),
-        click.option("--until", "--end", "end", metavar="TIME", help="Last moment that counts, likewise."),
+        click.option(
+            "--until", "--end", "end", metavar="TIME", help="End of the time range, included; in the same forms."
+        ),
         click.option(
             "--since",
             "--start",
             "start",
             metavar="TIME",
-            help="First moment that counts, in ISO 8601, or how long ago, as in 7d or 12h; a date is its midnight.",
+            help="Start of the time range: ISO 8601, or how long ago, such as 7d or 12h; a date means its midnight.",
         ),
     ):
         function = option(function)
     return function
+
+
+def checked_span(options: Mapping[str, Any]) -> str:
+    """Return the zone that the options name.
+
+    Raises:
+        ConfigurationError: there is no such zone, or --since or --until cannot be read.
+    """
+    zone = zone_of(options.get("tz", "UTC"), name="--tz")
+    for name, option in (("start", "--since"), ("end", "--until")):
+        if (value := options.get(name)) is not None:
+            read_moment(value, option, zone)
+    return zone
+
+
+def read_moment(text: str, option: str, zone: str = "UTC") -> datetime:
+    """Return the moment that an option names.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return moment_of(text, name=option, zone=zone)
+    except ConfigurationError as error:
+        if duration_of(text) is not None:  # it can be read, and there is no such time
+            raise
+        raise ConfigurationError(
+            f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
+        ) from error
 
 
 resolution_option = click.option(
@@ -54,36 +87,21 @@ resolution_option = click.option(
     type=click.Choice(RESOLUTIONS),
     default="day",
     show_default=True,
-    help="Stretch of time, in that zone.",
+    help="Length of the periods, in the time zone of --tz.",
 )
 
 
-def parse(where: Sequence[str]) -> dict[str, Any]:
+def parse(where: Sequence[str], option: str = "--where") -> dict[str, Any]:
     """Return the conditions that `Tracker.read` takes.
+
+    Args:
+        where: the conditions.
+        option: what they were passed as.
 
     Raises:
         click.UsageError: one of them cannot be read, or its field occurs twice.
     """
-    given: dict[str, Any] = {}
-    for each in where:
-        name, separator, text = each.partition("=")
-        name = name.strip()
-        if not separator or not name:
-            raise click.UsageError("--where takes FIELD=VALUE, as in --where metadata__plan=pro")
-        value: Any = text
-        modifier = name.rpartition("__")[2] if "__" in name else ""
-        if modifier in ("in", "not_in"):
-            value = next(csv.reader([text], skipinitialspace=True), [])
-        elif modifier == "isnull":
-            if text.lower() not in _TRUE:
-                raise click.UsageError(f"--where {name} takes true or false")
-            value = _TRUE[text.lower()]
-        elif name in _ARGUMENTS:
-            name = f"{name}__eq"
-        if name in given:
-            raise click.UsageError(
-                f"--where {name} is there twice, and all conditions must hold; "
-                f"for one of several values write {name}__in=A,B"
-            )
-        given[name] = value
-    return given
+    try:
+        return read_conditions(where, arguments=_ARGUMENTS)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{option}: {error}") from None

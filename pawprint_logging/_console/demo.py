@@ -33,7 +33,7 @@ _DAYS = 14
     help="Keep the database there. Default: a temporary one, which is removed afterwards.",
 )
 def demo(state: State, directory: str | None) -> int:
-    """Show it all on a PostgreSQL of its own.
+    """Try it out on a PostgreSQL of its own.
 
     Logs some events, and shows what reads back. Needs the extra [embedded], and no other server.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from .._delivery.blanking import blank_user
+from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note
 from .program import State, command
 
@@ -19,14 +20,25 @@ from .program import State, command
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A fallback file whose lines of the user are blanked too, and those of FILE.rejected; as often as needed.",
+    help="A fallback file in which the user's lines are blanked as well, and in FILE.rejected; can be repeated.",
+)
+@click.option(
+    "--spool",
+    "spools",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A spool: what waits there is delivered first, and the user's events blanked; as often as needed.",
 )
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
 @click.option("--yes", is_flag=True, help="Do not ask at a terminal.")
-def erase(state: State, user: str, fallback: tuple[Path, ...], more: tuple[Path, ...], yes: bool) -> int:
+def erase(
+    state: State, *, user: str, fallback: tuple[Path, ...], spools: tuple[Path, ...], more: tuple[Path, ...], yes: bool
+) -> int:
     """Delete all events of a user, and what statistics keep of them.
 
-    Asks first at a terminal. What is still on its way to the table needs a second run.
+    Asks first at a terminal. What is still on its way to the table needs a second run; exit status 1 if events of the
+    user are known to wait in a spool.
     """
     if more and not fallback:
         raise click.UsageError("one user at a time; files come after --fallback")
@@ -40,6 +52,7 @@ def erase(state: State, user: str, fallback: tuple[Path, ...], more: tuple[Path,
     for path in files:
         with path.open("r+b"):  # all of them, before anything is erased
             pass
+    blankings = {path: SpoolBlanking(path, tracker, user, fallback_file=files[0] if files else None) for path in spools}
     if not yes and sys.stdin.isatty():
         number = sum(1 for _ in tracker.export_user(user))
         try:
@@ -49,12 +62,29 @@ def erase(state: State, user: str, fallback: tuple[Path, ...], more: tuple[Path,
                 raise
             note("nothing was erased; answer y, or pass --yes")
             return 1
-    # the files first: what a replay puts back from them meanwhile is in the table by then
+    # the spools first, whose delivery may put events into the files or the table; then the files, since what a replay
+    # puts back from them meanwhile is in the table by then
+    spooled = {path: blanking.run(note) for path, blanking in blankings.items()}
     lines = {path: blank_user(path, tracker.layout, user) for path in files}
     click.echo(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
     for path, number in lines.items():
         click.echo(f"{number:,} line{'' if number == 1 else 's'} blanked in {path}")
-    return 0
+    return max([_tell(path, done) for path, done in spooled.items()], default=0)
+
+
+def _tell(directory: Path, done: Blanked) -> int:
+    """Say what became of a spool; return 1 if something of the user may be left there."""
+    click.echo(f"{_events(done.rows)} blanked in {directory}")
+    left = [f"{_events(number)} of this user still wait in {path}" for path, number in done.waiting.items()]
+    if left:
+        left[-1] += ": run this again when they are delivered"
+    left += [
+        f"events of this user wait for another database, {each}: erase them with that --db" for each in done.elsewhere
+    ]
+    left += [f"{path}: {why}; see what is in it" for path, why in done.unreadable.items()]
+    for each in left:
+        note(each)
+    return 1 if left else 0
 
 
 def _events(number: int) -> str:

@@ -20,11 +20,11 @@ from .program import State, command
     "--format",
     "style",
     type=click.Choice(["json", "csv"]),
-    help="Default: what the name of --output ends with, else json: one object a line.",
+    help="Default: by the ending of --output, else json, one object a line.",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write into this file.")
 def export(state: State, user: str, style: Literal["json", "csv"] | None, output: Path | None) -> None:
-    """Hand out all rows of a user, in order of time."""
+    """Export all rows of a user, in order of time."""
     tracker = state.connect("read")
     rows = tracker.export_user(user)
     first = next(rows, None)  # an error comes before the file is made

@@ -19,7 +19,6 @@ from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
-from .._database.table.ledger import entry_of
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table, kind_of
 from .._database.writing.claim import Guess, copy_keyed
@@ -46,15 +45,15 @@ _CHUNK, _CHUNK_BYTES = 20_000, 16 * 2**20
     "renames",
     multiple=True,
     metavar="OLD=NEW",
-    help="A field under another name, as in when=timestamp or properties__time=timestamp; none after = leaves it out.",
+    help="Rename a field, as in when=timestamp or properties__time=timestamp; with nothing after the =, leave it out.",
 )
 @click.option(
-    "--set", "constants", multiple=True, metavar="COLUMN=VALUE", help="A value for every row, as in event=purchase."
+    "--set", "constants", multiple=True, metavar="COLUMN=VALUE", help="Set a column in every row, as in event=purchase."
 )
 @click.option(
     "--dedupe-key",
     metavar="FIELD",
-    help="A field whose value is another one in every row: run again, nothing is written twice.",
+    help="A field that is unique in every row: run again, and nothing is written twice.",
 )
 def import_(
     state: State, files: tuple[Path, ...], renames: tuple[str, ...], constants: tuple[str, ...], dedupe_key: str | None
@@ -217,7 +216,7 @@ class _Job:
                     row: tuple[Any, ...] = (columns, line)
                     if value is not None:
                         try:
-                            row = (columns, line, entry_of(key_number(self._name, value)))
+                            row = (columns, line, key_number(self._name, value))
                         except TypeError as error:
                             bad.append((raw, f"the dedupe key {error}"))
                             continue

@@ -11,17 +11,17 @@ from .program import State, command
 @click.option(
     "--keep",
     metavar="AGE",
-    help="Drop, or delete, events that are older, such as 400d or 60w; at least 35d. By default none.",
+    help="Drop or delete events older than this, such as 400d or 60w; at least 35d. Default: none.",
 )
 @click.option(
     "--ahead",
     metavar="N",
     type=int,
-    help="Partitions to make beside the present one; by default as last time, 3 at first.",
+    help="Partitions to make beyond the present one. Default: as last time, 3 at first.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def maintain(state: State, keep: str | None, ahead: int | None, dry_run: bool) -> None:
-    """Do what the table needs now and then; for cron.
+    """Do the regular maintenance of the table; for cron.
 
     Makes partitions ahead, drops what is too old, prunes the ledger, and says so, one sentence a line. The statistics
     are brought up to date first, and outlive the events. Two at once do no harm.

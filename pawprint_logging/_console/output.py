@@ -42,6 +42,10 @@ _GAP = 3
 _MARKDOWN = re.compile(r"[\\|`*_<>\[\]]")
 #: columns of a terminal that a text keeps when a table is too wide
 _LEAST = 12
+#: columns that the longest bar has at least, and at most
+_BAR, _LONGEST_BAR = 8, 30
+#: columns up to which the values of a line are aligned with those of the others
+_ALIGNED = 40
 #: what a spreadsheet takes for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: what JSON may hold as it is, and a terminal obeys: C1 controls, and what changes the direction of writing
@@ -118,7 +122,7 @@ def show(
 def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
     """Write rows as CSV; no text of it is a formula to a spreadsheet, nor an order to a terminal."""
     is_terminal = stream.isatty()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = _csv_writer(stream)
     writer.writerow([_cell(name, is_terminal=is_terminal) for name in names])
     writer.writerows([_cell(row[name], is_terminal=is_terminal) for name in names] for row in rows)
 
@@ -162,14 +166,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def line(row: Row, styles: Mapping[str, str]) -> Text:
-    """Return a row as one line, its values in the styles that their names have."""
-    text = Text()
-    for name, value in row.items():
-        if text:
-            text.append("  ")
-        text.append(_shown(value, with_time=True), style=styles.get(name, ""))
-    return text
+def lines(rows: Sequence[Row], styles: Mapping[str, str], widths: dict[str, int]) -> Iterator[Text]:
+    """Yield rows as a line each, their values in the styles that their names have, and below each other.
+
+    Args:
+        rows: the rows, of the same columns.
+        styles: style of a column, by its name.
+        widths: of the columns in lines that came before; made wider where a value needs it.
+    """
+    shown = [{name: _shown(value, with_time=True) for name, value in row.items()} for row in rows]
+    for row in shown:
+        for name, value in row.items():
+            widths[name] = max(widths.get(name, 0), min(cell_len(value), _ALIGNED))
+    for row in shown:
+        text = Text()
+        *before, last = row
+        for name in before:
+            text.append(row[name], style=styles.get(name, ""))
+            text.append(" " * max(widths[name] - cell_len(row[name]), 0) + "  ")
+        text.append(row[last], style=styles.get(last, ""))
+        yield text
 
 
 def json_line(row: Row) -> str:
@@ -180,9 +196,24 @@ def json_line(row: Row) -> str:
 def csv_line(row: Row) -> None:
     """Print a row as a line of CSV."""
     is_terminal = sys.stdout.isatty()
-    csv.writer(sys.stdout, lineterminator="\n").writerow(
-        [_cell(value, is_terminal=is_terminal) for value in row.values()]
-    )
+    _csv_writer(sys.stdout).writerow([_cell(value, is_terminal=is_terminal) for value in row.values()])
+
+
+class _LineFeeds:
+    """Where the writer of CSV writes: it quotes only what is part of its own ends of lines.
+
+    A bare carriage return would end a row, and what follows it could be a formula again.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(f"{line[:-2]}\n")
+
+
+def _csv_writer(stream: IO[str]) -> Any:
+    return csv.writer(_LineFeeds(stream), lineterminator="\r\n")
 
 
 def _cell(value: Any, *, is_terminal: bool) -> str:
@@ -224,7 +255,7 @@ def _shaped(value: Any, shape: Callable[[Any], str] | None, *, with_time: bool) 
 
 def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: str | None, *, with_time: bool) -> None:
     if not rows:
-        note("nothing to show: no event meets this")
+        note("nothing to show")
         return
     out = console()
     texts = {name: [_shaped(row[name], shapes.get(name), with_time=with_time) for row in rows] for name in names}
@@ -253,7 +284,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
             width=widths[name],
         )
     room = out.width - sum(widths[name] for name in kept) - _GAP * len(kept)
-    with_bars = bar in kept and sys.stdout.isatty() and room >= _LEAST
+    with_bars = bar in kept and sys.stdout.isatty() and room >= _BAR
     most = max((row[bar] or 0 for row in rows), default=0) if with_bars and bar is not None else 0
     if with_bars:
         table.add_column("")
@@ -261,7 +292,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
         cells = [Text(texts[name][place]) for name in kept]
         if with_bars and bar is not None:
             full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
-            part = round((row[bar] or 0) / most * min(room, 30)) if most else 0
+            part = round((row[bar] or 0) / most * min(room, _LONGEST_BAR)) if most else 0
             cells.append(Text(full * part, style="cyan"))
         table.add_row(*cells)
     out.print(table)
@@ -287,10 +318,9 @@ def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole:
     def excess() -> int:
         return sum(widths[name] for name in names) + _GAP * (len(names) - 1) - room
 
-    for name in sorted(set(names) - whole, key=lambda each: -widths[each]):
-        least = max(_LEAST, cell_len(heads[name]))
-        if excess() > 0 and widths[name] > least:
-            widths[name] = max(least, widths[name] - excess())
+    least = {name: max(_LEAST, cell_len(heads[name])) for name in names}
+    while excess() > 0 and (wide := [name for name in names if name not in whole and widths[name] > least[name]]):
+        widths[max(wide, key=widths.__getitem__)] -= 1
     while excess() > 0 and len(names) > 1:
         names.pop()
     return names

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,15 +129,15 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
         figure.draw(signal)
     figure.title(title)
     count = 5 if size.columns >= 60 else 2
-    ticks = sorted({round(index * (len(moments) - 1) / (count - 1)) for index in range(count)})
+    places_of_times = sorted({round(index * (len(moments) - 1) / (count - 1)) for index in range(count)})
     form = _FORMATS.get(resolution, "%Y-%m-%d")
     figure.ruler(0, 0).ticks(
-        [(moments[index] - begin).total_seconds() for index in ticks], [f"{moments[index]:{form}}" for index in ticks]
+        [(moments[index] - begin).total_seconds() for index in places_of_times],
+        [f"{moments[index]:{form}}" for index in places_of_times],
     )
     values = [value for points in drawn.values() for _, value in points]
-    if all(value == int(value) for value in values):
-        whole = whole_ticks(min(values), max(values))
-        figure.ruler(1, 0).ticks([float(tick) for tick in whole], [f"{tick:,}" for tick in whole])
+    heights = ticks(min(values), max(values), are_whole=all(value == int(value) for value in values))
+    figure.ruler(1, 0).ticks([float(height) for height in heights], [f"{height:,f}" for height in heights])
     text = plotext.uncolorize(str(figure.build()))
     if not _has_braille():
         text = text.translate(_ASCII)
@@ -147,13 +148,23 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
         click.echo("   ".join(f"{mark} {name}" for mark, name in zip(marks, drawn, strict=False)) + rest)
 
 
-def whole_ticks(low: float, high: float) -> list[int]:
-    """Return a few whole numbers at equal, round distances between two numbers."""
-    first, last = math.floor(low), math.ceil(high)
-    wanted = max((last - first) / 5, 1)
-    power = 10 ** math.floor(math.log10(wanted))
-    step = next(int(each * power) for each in (1, 2, 5, 10) if each * power >= wanted)
-    return list(range(math.ceil(first / step) * step, last + 1, step)) or [first]
+def ticks(low: float, high: float, *, are_whole: bool = True) -> list[Decimal]:
+    """Return a few round numbers at equal distances between two numbers.
+
+    Args:
+        low: the least number.
+        high: the greatest number.
+        are_whole: whether all numbers between are whole, and so the ticks are.
+    """
+    first, last = Decimal(str(low)), Decimal(str(high))
+    wanted = (last - first) / 5
+    if not wanted:
+        return [first]
+    if are_whole:
+        wanted = max(wanted, Decimal(1))
+    power = Decimal(1).scaleb(wanted.adjusted())
+    step = next(each * power for each in (1, 2, 5, 10) if each * power >= wanted).normalize()
+    return [number * step for number in range(math.ceil(first / step), math.floor(last / step) + 1)] or [first]
 
 
 def _has_braille() -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._database.reading.series import LIMIT
-from .._database.reading.times import moment_of, zone_of
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
-from .conditions import parse, resolution_option, span_options, where_option
-from .output import Format, format_option, note, percent, printable, show
+from .conditions import checked_span, parse, read_moment, resolution_option, span_options, where_option
+from .output import Format, Row, format_option, note, percent, printable, show
 from .plan import declared_by, differences
 from .program import State, command
 
@@ -37,7 +36,7 @@ _OF = {
     "--limit",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Rows at most; 0: all. Default: 1000 in a table, all as csv and json.",
+    help="Print at most so many rows; 0: all. Default: 1000 in a table, all as csv and json.",
 )
 @answer.output_option
 @format_option
@@ -60,9 +59,9 @@ def read(
     """
     given = parse(where)
     answer.check_output(output, pictures=False)
-    zone = zone_of(tz)
+    zone = checked_span({"tz": tz})
     times = {
-        modifier: moment_of(value, name=name, zone=zone)
+        modifier: read_moment(value, name, zone)
         for modifier, name, value in (("gte", "--since", start), ("lte", "--until", end))
         if value is not None
     }
@@ -74,13 +73,24 @@ def read(
         names = list(first) if first is not None else list(fields) or _columns(tracker)
         if first is None:
             answer.hint(tracker, given, fields=fields)
-        found = rows if first is None else itertools.chain([first], rows)
+        blank = {name for name in fields if "__" in name}
+        found = rows if first is None else _noting(blank, itertools.chain([first], rows))
         if output is not None:
             answer.save_rows(output, names, itertools.islice(found, limit) if limit else found)
         if output is None or style is not None:
             show(names, found, style, limit=limit)
+        if first is not None and blank:
+            answer.hint(tracker, {}, fields=sorted(blank), is_empty=False)
     finally:
         rows.close()  # type: ignore[attr-defined]
+
+
+def _noting(blank: set[str], rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows; take the fields out of `blank` in which one of them has something."""
+    for row in rows:
+        if blank:
+            blank.difference_update([name for name in blank if row.get(name) is not None])
+        yield row
 
 
 def _columns(tracker: Tracker) -> list[str]:
@@ -96,16 +106,18 @@ def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands that return a series of time."""
     for option in (  # the last comes first in the help
         answer.output_option,
-        click.option("--plot", "with_plot", is_flag=True, help="Draw it here, instead of printing the numbers."),
+        click.option(
+            "--plot", "with_plot", is_flag=True, help="Draw a chart in the terminal instead of printing numbers."
+        ),
         format_option,
-        click.option("--fill", is_flag=True, help="Also stretches of time without events."),
+        click.option("--fill", is_flag=True, help="Include periods without events."),
         click.option(
             "--limit",
             metavar="N",
             type=click.IntRange(min=1),
             default=LIMIT,
             show_default=True,
-            help="Values of --by that are told apart, the most frequent ones.",
+            help="How many values of --by to show separately, the most frequent first.",
         ),
         click.option("--by", metavar="FIELD", help="Split by this field."),
         resolution_option,
@@ -119,16 +131,18 @@ def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _series(state: State, name: str, field: str, options: dict[str, Any]) -> None:
     given = parse(options["where"])
     answer.check_output(options["output"])
+    checked_span(options)
     resolution = options["resolution"]
     tracker = state.connect("read")
     arguments = {key: options[key] for key in ("resolution", "start", "end", "by", "limit", "fill", "tz")}
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame: pd.DataFrame = getattr(tracker, name)(field, **arguments, **given)
     by = options["by"]
     title = f"{name} per {resolution}" if name == "count" and field == "*" else f"{name} of {field} per {resolution}"
     title = ", ".join([title, *([f"by {by}"] if by else []), *options["where"]])
-    if frame.empty:
-        answer.hint(tracker, given, fields=[*([] if field == "*" else [field]), *([by] if by else [])])
+    if frame.empty or not frame.iloc[:, -1].fillna(0).any() or (by and frame[by].isna().all()):
+        fields = [*([] if field == "*" else [field]), *([by] if by else [])]
+        answer.hint(tracker, given, fields=fields, said=said, is_empty=frame.empty)
     answer.give(frame, options, title=title, resolution=resolution)
 
 
@@ -162,14 +176,16 @@ for _name in _OF:
 @click.argument("field", required=False)
 @where_option
 @span_options
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="Values.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="Number of values."
+)
 @format_option
 @answer.output_option
 def top(state: State, *, field: str | None, **options: Any) -> None:
     """Print the most frequent values of a FIELD, by default of the event's name."""
     given = parse(options["where"])
     answer.check_output(options["output"])
-    zone = zone_of(options["tz"])
+    zone = checked_span(options)
     tracker = state.connect("read")
     field = field or tracker.event_field
     with answer.warnings_as_notes():
@@ -181,13 +197,13 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
 
 @command("catalogue")
 @span_options
-@click.option("--plan", metavar="MODULE", help="Hold the table against the Event classes of a module; 1 if it differs.")
+@click.option("--plan", metavar="MODULE", help="Compare it with the Event classes of a module; exit 1 if they differ.")
 @format_option
 @answer.output_option
 def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
-    """Print what is in the table: events, their fields, of which types, and since when."""
+    """Print what is in the table: events, their fields, the types of these, and since when."""
     answer.check_output(options["output"], pictures=False)
-    zone = zone_of(options["tz"])
+    zone = checked_span(options)
     planned = None if plan is None else declared_by(plan)
     tracker = state.connect("read")
     with answer.warnings_as_notes():
@@ -199,14 +215,17 @@ def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
         return 1 if found else 0
     if frame.attrs.get("sampled"):
         note(f"this is what a sample of {frame.attrs['rows']:,} events has")
-    answer.give(frame, options, title="catalogue", shapes={"share": percent})
+    answer.give(frame, options, title="catalogue", resolution="day", shapes={"share": percent})
     return 0
 
 
 @command("create-views")
 @click.option("--prefix", metavar="TEXT", help="Beginning of the views' names. Default: the table's name and _.")
 def create_views(state: State, prefix: str | None) -> None:
-    """Create a view for each event, with a typed column for each of its fields; run again, they follow new fields."""
+    """Create a view for each event, with a typed column for each field.
+
+    Run it again when there are new events or fields.
+    """
     names = state.connect("create").create_views(prefix=prefix)
     for name in names:
         click.echo(printable(name))
@@ -216,7 +235,7 @@ def create_views(state: State, prefix: str | None) -> None:
 def _span(options: dict[str, Any], zone: str) -> dict[str, Any]:
     """Return the moments that --since and --until name, for methods without a zone of their own."""
     return {
-        name: moment_of(options[name], name=option, zone=zone)
+        name: read_moment(options[name], option, zone)
         for name, option in (("start", "--since"), ("end", "--until"))
         if options[name] is not None
     }

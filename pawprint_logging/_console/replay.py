@@ -22,18 +22,18 @@ from .program import State, command
 @click.option(
     "--even-old",
     is_flag=True,
-    help="Also lines that are older than the ledger remembers; one that had arrived after all is doubled then.",
+    help="Also write lines older than the ledger remembers; an event that had arrived after all is then doubled.",
 )
 @click.option(
     "--uncommitted",
     is_flag=True,
-    help="Also lines of transactions that are not known to be committed; what they tell of may not have happened.",
+    help="Also write lines of transactions not known to be committed; what they report may not have happened.",
 )
 def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: bool) -> int:
-    """Put what could not be written back into the table.
+    """Write the events of fallback files to the table.
 
     Each line of the fallback exactly once, however often this is run or stopped. The files stay as they are.
-    Lines that are torn, foreign or refused are added to FILE.rejected; then the exit status is 1.
+    Lines that are incomplete, unrecognised or refused are added to FILE.rejected; then the exit status is 1.
     """
     tracker = state.connect("write")
     for path in files:

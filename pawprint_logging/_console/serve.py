@@ -21,14 +21,14 @@ _TOKEN = "PAWPRINT_TOKEN"  # noqa: S105 - the variable's name
     type=click.IntRange(0, 65535),
     default=8765,
     show_default=True,
-    help="0: any that is free.",
+    help="Port to listen on; 0: any that is free.",
 )
 @click.option(
     "--allow-host",
     "allowed",
     metavar="NAME",
     multiple=True,
-    help="Name under which the page is opened, beside the address; as often as needed.",
+    help="Another host name under which the page is opened; can be repeated.",
 )
 @click.option(
     "--time-limit",

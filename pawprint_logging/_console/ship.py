@@ -15,7 +15,7 @@ from .program import State, command
 
 @command("ship")
 @click.argument("directory", metavar="DIRECTORY", type=click.Path(path_type=Path))
-@click.option("--once", is_flag=True, help="End when everything that is there is delivered, as for cron.")
+@click.option("--once", is_flag=True, help="Stop when everything there has been delivered, as for cron.")
 @click.option(
     "--fallback-file",
     metavar="FILE",
@@ -23,7 +23,7 @@ from .program import State, command
     help="File for events that the table refuses; default: standard error.",
 )
 def ship(state: State, directory: Path, once: bool, fallback_file: Path | None) -> int:
-    """Deliver what other processes spool in DIRECTORY.
+    """Deliver the events that other processes have spooled in DIRECTORY.
 
     For the tables of the database, or for --table alone; each event exactly once. The processes are those with
     PawprintHandler(..., spool=DIRECTORY, deliver=False), living or dead, and dead ones of other kinds. Run it as the

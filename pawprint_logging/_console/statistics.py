@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -11,12 +11,12 @@ from .._database.reading.times import duration_of
 from ..errors import ConfigurationError
 from ..statistics import Statistics
 from . import answer
-from .conditions import parse, span_options, where_option
+from .conditions import checked_span, parse, span_options, where_option
 from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
 _PERIODS = ("hour", "day", "week", "month", "quarter", "year")
-_clean_option = click.option("--clean", is_flag=True, help="Compute everything anew, not only what is new.")
+_clean_option = click.option("--clean", is_flag=True, help="Recompute everything, not only what is new.")
 
 
 @command("sessions")
@@ -47,7 +47,11 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
 @command("engagement")
 @_clean_option
 @click.option(
-    "--since", "--start", "start", metavar="DAY", help="First day of the table. Default: the first with an event."
+    "--since",
+    "--start",
+    "start",
+    metavar="DAY",
+    help="First day of the table, or how long ago, as in 90d. Default: the first with an event.",
 )
 @click.option(
     "--min-sessions",
@@ -55,7 +59,7 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="Sessions that make an active user; 0: no such columns.",
+    help="Sessions from which a user counts as active; 0: no such columns.",
 )
 @click.option(
     "--limit",
@@ -72,6 +76,7 @@ def engagement(state: State, *, clean: bool, start: str | None, min_sessions: in
     a table beside the events, TABLE__engagement; only what is new is computed.
     """
     answer.check_output(options["output"])
+    checked_span({"start": start})
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
         statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
@@ -100,7 +105,7 @@ def statistics_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--users",
             metavar="TABLE.COLUMN",
-            help="Ids in another table, whose columns are conditions then: --where user__plan=pro.",
+            help="User ids in another table, whose columns can then be conditions: --where user__plan=pro.",
         ),
         span_options,
         where_option,
@@ -113,6 +118,7 @@ def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> t
     """Return the statistics that the options name, and the conditions with the span of time."""
     given = parse(options["where"])
     answer.check_output(options["output"])
+    checked_span(options)
     tracker = state.connect("derive")
     statistics = Statistics(tracker, tz=options["tz"], week_start=week_start, users=options["users"])
     return statistics, {"start": options["start"], "end": options["end"], **given}
@@ -123,7 +129,22 @@ def _step(text: str) -> Any:
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
         return text
-    return name, parse([conditions[:-1]])
+    return name, parse([conditions[:-1]], text)
+
+
+def _hint(
+    statistics: Statistics,
+    given: dict[str, Any],
+    steps: Sequence[Any],
+    *,
+    said: Sequence[str],
+    is_empty: bool,
+    fields: Sequence[str] = (),
+) -> None:
+    """Say which likely mistakes made an answer empty; that there is no such event has been said as a warning."""
+    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
+    more = [step[1] for step in steps if isinstance(step, tuple)]
+    answer.hint(statistics.tracker, conditions, fields=fields, more=more, said=said, is_empty=is_empty)
 
 
 def _title(name: str, options: dict[str, Any]) -> str:
@@ -146,11 +167,12 @@ def funnel(
     """
     statistics, given = _ask(state, options)
     asked = [_step(each) for each in steps]
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.funnel(*asked, within=_within(within), by=by, unit=unit, **given)
-    conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-    if frame.empty or not frame["users"].iloc[-1]:
-        answer.hint(statistics.tracker, conditions, fields=[each for each in (by, unit) if each])
+    is_empty = not frame["users"].any()
+    if is_empty or not frame["users"].iloc[-1] or (by and frame[by].isna().all()):
+        fields = [each for each in (by, unit) if each]
+        _hint(statistics, given, asked, fields=fields, said=said, is_empty=is_empty)
     shapes = {"conversion": percent, "step_conversion": percent}
     title = _title(" → ".join(each if isinstance(each, str) else each[0] for each in asked), options)
     answer.give(frame, options, title=title, shapes=shapes, bar="users")
@@ -168,11 +190,15 @@ def _within(text: str | None) -> Any:
 
 @command("retention")
 @click.option(
-    "--period", type=click.Choice(_PERIODS), default="week", show_default=True, help="Stretch of time, in that zone."
+    "--period",
+    type=click.Choice(_PERIODS),
+    default="week",
+    show_default=True,
+    help="Length of the periods, in the time zone of --tz.",
 )
 @click.option("--first", metavar="EVENT", multiple=True, help="Event that puts its user in a cohort. Default: any.")
 @click.option("--back", metavar="EVENT", multiple=True, help="Event that counts as a return. Default: any.")
-@click.option("--rolling", is_flag=True, help="Count a user as back who came then or later.")
+@click.option("--rolling", is_flag=True, help="Count users as back if they came then or later.")
 @click.option("--week-start", metavar="DAY", default="monday", show_default=True, help="First day of a week.")
 @statistics_options
 def retention(
@@ -191,43 +217,39 @@ def retention(
     next period: on a terminal as a percentage of the cohort.
     """
     statistics, given = _ask(state, options, week_start)
-    with answer.warnings_as_notes():
+    asked = {"first": [_step(each) for each in first], "back": [_step(each) for each in back]}
+    with answer.warnings_as_notes() as said:
         frame = statistics.retention(
-            period,
-            first=[_step(each) for each in first] or None,
-            back=[_step(each) for each in back] or None,
-            rolling=rolling,
-            **given,
+            period, first=asked["first"] or None, back=asked["back"] or None, rolling=rolling, **given
         )
-    if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        answer.hint(statistics.tracker, conditions, events=[each.partition("[")[0] for each in (*first, *back)])
-    if options["output"] is None and chosen(options["style"]) in ("table", "markdown"):
-        frame = frame.copy()
-        sizes = frame.iloc[:, 0].tolist() if len(frame.columns) else []
-        for column in frame.columns[1:]:
-            frame[column] = [
-                None if is_none else percent(number / whole if whole else 0)
-                for number, is_none, whole in zip(frame[column], frame[column].isna(), sizes, strict=True)
-            ]
-        frame = frame.rename(columns={0: "users"})
-    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period)
+    if frame.empty or len(frame.columns) == 1:
+        _hint(statistics, given, [*asked["first"], *asked["back"]], said=said, is_empty=frame.empty)
+    shapes = {}
+    if options["output"] is None and chosen(options["style"]) in ("table", "markdown") and len(frame.columns):
+        shares = frame.drop(columns=0).div(frame[0], axis=0).rename(columns=lambda each: f"{period} {each}")
+        shapes = dict.fromkeys(shares.columns, percent)
+        shares.insert(0, "users", frame[0])
+        frame = shares
+    answer.give(frame, options, title=_title(f"retention by {period}", options), resolution=period, shapes=shapes)
 
 
 @command("paths")
 @click.option("--after", metavar="EVENT", help="Where paths begin. Default: with a user's first event.")
 @click.option("--before", metavar="EVENT", help="Where they end.")
-@click.option("--depth", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Steps.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="Ways per step.")
+@click.option("--depth", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Number of steps.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="Rows per step, at most."
+)
 @statistics_options
 def paths(state: State, *, after: str | None, before: str | None, depth: int, limit: int, **options: Any) -> None:
-    """Print what users did next, step by step; nothing as the next event: nothing more."""
+    """Print what users did next, step by step.
+
+    An empty next event means that they did nothing more.
+    """
     statistics, given = _ask(state, options)
     ends = {"after": after and _step(after), "before": before and _step(before)}
-    with answer.warnings_as_notes():
+    with answer.warnings_as_notes() as said:
         frame = statistics.paths(**ends, depth=depth, limit=limit, **given)
     if frame.empty:
-        conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
-        events = [each.partition("[")[0] for each in (after, before) if each]
-        answer.hint(statistics.tracker, conditions, events=events)
+        _hint(statistics, given, [each for each in ends.values() if each], said=said, is_empty=True)
     answer.give(frame, options, title=_title("paths", options), bar="users")

@@ -34,7 +34,7 @@ def create_table(state: State, if_not_exists: bool, partition_by: str | None, di
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--if-exists", is_flag=True, help="No error if there is no such table.")
 def drop_table(state: State, yes: bool, if_exists: bool) -> int:
-    """Drop the table with all its events, and its ledger.
+    """Drop the table with all its events, its ledger and the views of create-views.
 
     Asks first.
     """
@@ -64,9 +64,9 @@ def _number_of_events(tracker: Tracker) -> str:
 @command("completion", connects=False)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(state: State, shell: Literal["bash", "zsh", "fish"]) -> None:  # noqa: ARG001 - every command gets it
-    """Print the completion script of a shell.
+    """Print the completion script for a shell.
 
-    It is for the shell's startup file, as in: eval "$(pawprint-logging completion bash)"
+    Put it into the shell's startup file, as in: eval "$(pawprint-logging completion bash)"
     """
     found = get_completion_class(shell)
     if found is None:

@@ -13,8 +13,9 @@ import click
 from .._database.reading.tail import Tail
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ..tracker import Tracker
+from . import answer
 from .conditions import parse, where_option
-from .output import Format, chosen, console, csv_line, format_option, json_line, line, note
+from .output import Format, chosen, console, csv_line, format_option, json_line, lines, note
 from .program import State, command
 
 #: seconds for which a database that went away is waited for
@@ -26,14 +27,14 @@ PATIENCE = 60.0
 @click.option(
     "-n", "number", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with."
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with every event that arrives, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new events as they arrive, until Ctrl-C.")
 @click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
-    help="Time between two looks, with -f.",
+    help="Time between two queries, with -f.",
 )
 @where_option
 @format_option
@@ -47,7 +48,7 @@ def tail(
     where: tuple[str, ...],
     style: Format | None,
 ) -> None:
-    """Print the newest events, and with -f those that come.
+    """Print the newest events, and with -f new ones as they arrive.
 
     Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line.
     """
@@ -56,7 +57,10 @@ def tail(
     printer = _Printer(tracker, chosen(style))
     with closing(tracker.session()) as session:
         end = Tail(session, tracker.layout, fields, given)
-        printer.show(end.newest(number))
+        newest = end.newest(number)
+        printer.show(newest)
+        if number and not newest:
+            answer.hint(tracker, given, fields=fields)
         while follow:
             time.sleep(interval)
             printer.show(_patiently(end, interval))
@@ -90,16 +94,22 @@ class _Printer:
             "id": "dim",
         }
         self._has_header = False
+        self._widths: dict[str, int] = {}
 
     def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for row in rows:
-            if self._style == "json":
-                sys.stdout.write(json_line(row) + "\n")
-            elif self._style == "csv":
-                if not self._has_header:
-                    csv_line({name: name for name in row})
-                    self._has_header = True
-                csv_line(row)
-            else:
-                self._console.print(line(row, self._styles), soft_wrap=True)
+        if self._style in ("json", "csv"):
+            for row in rows:
+                self._show_data(row)
+        else:
+            for line in lines(rows, self._styles, self._widths):
+                self._console.print(line, soft_wrap=True)
         sys.stdout.flush()
+
+    def _show_data(self, row: Mapping[str, Any]) -> None:
+        if self._style == "json":
+            sys.stdout.write(json_line(row) + "\n")
+            return
+        if not self._has_header:
+            csv_line({name: name for name in row})
+            self._has_header = True
+        csv_line(row)

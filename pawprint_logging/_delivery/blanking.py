@@ -16,7 +16,7 @@ def blank_user(path: Path, table: Table, user: str) -> int:
     """Overwrite a user's lines in a fallback file with spaces, which replay passes over; return how many.
 
     The file keeps its length and its other lines their places, so that living processes may append to it meanwhile;
-    what they append after this has begun is left. A torn line that names the user counts as the user's.
+    what they append after this has begun is left. An incomplete line that names the user counts as the user's.
 
     Args:
         path: the file.

@@ -22,6 +22,7 @@ from .._database.table.ledger import new_delivery
 from .._database.writing.within import Part, Result
 from .._failure import Failure
 from ..tracker import Tracker
+from .making import Maker
 
 _ENDED = Failure("table", "the transaction ended inside within()")
 
@@ -30,6 +31,7 @@ class Pipeline(Protocol):
     """What a block needs of the way behind a handler or processor."""
 
     tracker: Tracker
+    maker: Maker
 
     def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
         """Count rows that came in and are settled with that."""
@@ -122,6 +124,13 @@ def take(pipeline: Pipeline, row: Entry, why: Failure | None = None) -> bool:
             return True
         block = block.outer
     return False
+
+
+def make_tables(parts: Sequence[tuple[Pipeline, Part]]) -> None:
+    """Make the tables that are to be made on first use. Raises nothing."""
+    for pipeline, part in parts:
+        if part.rows:
+            part.layout = pipeline.maker.made()
 
 
 def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:

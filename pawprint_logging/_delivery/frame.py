@@ -3,6 +3,8 @@
 A record is a mark that no text has, a checksum, its number, two lengths, the names of its columns, and its line of COPY
 text. The checksum is seeded with the names, the number and a salt of the process, and the mark is no NUL: neither zeros
 nor a record of another place pass for one. A record that a killed process left half lacks its end, which is never NUL.
+
+A record whose row was erased has the same size and number, and says so in the length of its names.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _CHUNK = 2**20
 _HOLE = bytes(8)
 #: characters of a dedupe key behind the names
 _KEY = 32
+#: in the length of the names: the row was erased
+_BLANK = 2**31
 
 
 def prelude(columns: tuple[str, ...], salt: int) -> tuple[bytes, int]:
@@ -48,18 +52,50 @@ def frame(number: int, names: bytes, seed: int, line: bytes) -> bytes:
     return HEAD.pack(MARK, zlib.crc32(line, seed ^ number), number, len(names), len(line)) + names + line
 
 
+def blank(descriptor: int, start: int, salt: int) -> None:
+    """Erase the row of the record that is at a place; what is left is a record all the same.
+
+    Its head goes first, and needs nothing of the rest: a process that is killed in between leaves no damaged record.
+
+    Args:
+        descriptor: the segment.
+        start: where the record is; it must be whole.
+        salt: the segment's.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    _, _, number, names_size, line_size = HEAD.unpack(os.pread(descriptor, HEAD.size, start))
+    names_size &= ~_BLANK
+    checksum = _checksum_of_blank(number, names_size, line_size, salt)
+    os.pwrite(descriptor, HEAD.pack(MARK, checksum, number, names_size | _BLANK, line_size), start)
+    os.pwrite(descriptor, bytes(names_size + line_size), start + HEAD.size)
+
+
+def is_blank(data: bytes, number: int, salt: int) -> bool:
+    """Return whether a record was erased that had this number."""
+    found = _record(data, 0, 0, salt)
+    return found is not None and found.row is None and found.number == number
+
+
+def _checksum_of_blank(number: int, names_size: int, line_size: int, salt: int) -> int:
+    return zlib.crc32(b"erased %d %d %d" % (number, names_size, line_size), salt)
+
+
 @dataclass(frozen=True)
 class Record:
     """A record that was read.
 
     Args:
         number: its place among the segment's rows, from 0.
-        row: columns, line, and the dedupe key if it has one.
+        row: columns, line, and the dedupe key if it has one; None if it was erased.
+        start: where it begins.
         end: where the next one begins.
     """
 
     number: int
     row: Any
+    start: int
     end: int
 
 
@@ -103,22 +139,27 @@ def _length(data: bytes, at: int) -> int:
     if at + HEAD.size > len(data):
         return HEAD.size
     mark, _, _, names, line = HEAD.unpack_from(data, at)
-    return HEAD.size + names + line if mark == MARK else 0
+    return HEAD.size + (names & ~_BLANK) + line if mark == MARK else 0
 
 
 def _record(data: bytes, at: int, place: int, salt: int) -> Record | None:
     if at + HEAD.size > len(data):
         return None
     mark, checksum, number, names_size, line_size = HEAD.unpack_from(data, at)
+    was_erased = names_size & _BLANK
+    names_size &= ~_BLANK
     start = at + HEAD.size + names_size
     end = start + line_size
     if mark != MARK or end > len(data):
         return None
+    if was_erased:
+        is_whole = checksum == _checksum_of_blank(number, names_size, line_size, salt)
+        return Record(number, None, place + at, place + end) if is_whole else None
     names = data[at + HEAD.size : start]
     line = data[start:end]
     if zlib.crc32(line, zlib.crc32(names, salt) ^ number) != checksum:
         return None
-    return Record(number, _row(names, line), place + end)
+    return Record(number, _row(names, line), place + at, place + end)
 
 
 def _row(names: bytes, line: bytes) -> Any:

@@ -28,12 +28,14 @@ class Origin:
         start: the number in it of their first.
         end: the number that follows their last.
         has_noted: whether it says what an attempt left out, which the next one must correct.
+        numbers: of the rows, where records among them could not be read; else they follow each other from `start` on.
     """
 
     segment: Segment
     start: int
     end: int
     has_noted: bool = False
+    numbers: list[int] | None = None
 
 
 def note_delivery(batch: Batch, origin: Origin) -> None:
@@ -53,7 +55,11 @@ def note_refused(batch: Batch, origin: Origin) -> None:
         OSError: there is no room.
     """
     if batch.refused or origin.has_noted:
-        rows = [(place, why.reason, why.sqlstate) for place, why in batch.refused]
+        numbers = origin.numbers
+        rows = [
+            (place if numbers is None else numbers[place] - origin.start, why.reason, why.sqlstate)
+            for place, why in batch.refused
+        ]
         origin.segment.add_refused(batch.delivery, rows)
         origin.has_noted = True
 
@@ -120,20 +126,28 @@ class Leftover:
         refused = self.segment.refused()
         end = progress.settled + progress.sending
         rows: list[Entry] = []
-        places = {}
+        numbers: list[int] = []
         for record in self.segment.read():
             if not isinstance(record, Record) or record.number < progress.settled:
                 continue
             if record.number >= end:
                 break
-            places[record.number - progress.settled] = len(rows)
-            rows.append(record.row)
             self._place = record.end
+            if record.row is not None:
+                numbers.append(record.number)
+                rows.append(record.row)
+        places = {number - progress.settled: place for place, number in enumerate(numbers)}
         batch = Batch(rows, delivery=progress.delivery, in_doubt=True)
         batch.refused = [
             (places[place], Failure("row", *refused[place])) for place in sorted(refused) if place in places
         ]
-        batch.origin = Origin(self.segment, progress.settled, end, has_noted=bool(batch.refused))
+        batch.origin = Origin(
+            self.segment,
+            progress.settled,
+            end,
+            has_noted=bool(batch.refused),
+            numbers=_unless_in_a_row(numbers, progress),
+        )
         if rows and time.time() - progress.noted_at > _MEMORY:
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
             self._put_aside(
@@ -148,24 +162,26 @@ class Leftover:
         return None
 
     def _unsent(self, max_rows: int, max_bytes: int) -> Batch | None:
-        settled = self.segment.progress.settled
+        progress = self.segment.progress
         batch = Batch([])
-        start = end = settled
+        numbers: list[int] = []
         size = 0
         for record in self.segment.read(self._place):
             if not isinstance(record, Record):
                 continue
             self._place = record.end
-            if record.number >= settled:
-                start = start if batch.rows else record.number
-                end = record.number + 1
+            if record.number >= progress.settled and record.row is not None:
+                numbers.append(record.number)
                 batch.rows.append(record.row)
                 size += len(record.row[1])
                 if len(batch.rows) >= max_rows or size >= max_bytes:
                     break
         if not batch.rows:
             return None
-        batch.origin = Origin(self.segment, start, end)
+        # from what is settled on, though records between may be damaged: or that would stay where they are
+        batch.origin = Origin(
+            self.segment, progress.settled, numbers[-1] + 1, numbers=_unless_in_a_row(numbers, progress)
+        )
         return batch
 
     def _put_damaged_aside(self) -> None:
@@ -186,6 +202,11 @@ class Leftover:
             known = set(file)  # from a process that took the segment over before, and could not deliver it
             file.writelines(line for line in lines if line not in known)
         self._report(self.segment.path, f"{why}; they are in {aside.name} beside it")
+
+
+def _unless_in_a_row(numbers: list[int], progress: Progress) -> list[int] | None:
+    is_in_a_row = not numbers or numbers[-1] - progress.settled == len(numbers) - 1
+    return None if is_in_a_row else numbers
 
 
 def _private(path: str, flags: int) -> int:

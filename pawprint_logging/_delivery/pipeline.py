@@ -24,6 +24,7 @@ from . import process
 from .account import Stats
 from .blocks import defer, open_blocks, take
 from .fallback import Fallback
+from .making import Maker
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
 from .worker import Worker
@@ -92,13 +93,9 @@ class Pipeline:
             own_logger=settings.fallback.name,
             leaves_lines=settings.background and not is_spooled,
         )
-        open_table = partial(
-            Writer,
-            tracker,
-            fallback,
-            write_timeout=settings.write_timeout,
-            create=_creation(settings) if settings.create_table else None,
-        )
+        creation = Creation(settings.partition_by, settings.distribute_by) if settings.create_table else None
+        self.maker = Maker(tracker, creation, fallback.warn)
+        open_table = partial(Writer, tracker, fallback, write_timeout=settings.write_timeout, create=creation)
         self._worker: Worker | SpoolOnly = (
             Worker(settings, open_table, fallback, stores)
             if settings.deliver or not is_spooled
@@ -205,6 +202,8 @@ class Pipeline:
 
     def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
         """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
+        if why.sqlstate == "42P01":
+            self.maker.forget()
         arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
         self._worker.account.count(diverted=arrived, dropped=len(rows) - arrived)
 
@@ -236,10 +235,6 @@ class Pipeline:
     def stats(self) -> Stats:
         """A snapshot of the counters."""
         return self._worker.stats
-
-
-def _creation(settings: Settings) -> Creation:
-    return Creation(settings.partition_by, settings.distribute_by)
 
 
 def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:

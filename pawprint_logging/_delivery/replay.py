@@ -41,7 +41,7 @@ _BEGINNING = b'{"timestamp": '
 #: the table is missing or may not be written to: no line would fare better than another
 _EVERYTHING = ("42501", "42P01", "3F000", "3D000")
 
-_TORN = "torn or foreign"
+_UNREADABLE = "incomplete or unrecognised"
 _UNCOMMITTED = "of a transaction that was not committed, or is not known to be"
 
 
@@ -101,8 +101,8 @@ def replay(
     the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction,
     together with the event's dedupe key, if it has one. A line of a transaction that was the application's (`within`)
     requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they
-    are; lines that are torn, foreign, or refused again are added to a file with ``.rejected`` at the end of its name,
-    unless they are there already.
+    are; lines that are incomplete, unrecognised, or refused again are added to a file with ``.rejected`` at the end of
+    its name, unless they are there already.
 
     Args:
         tracker: the table; lines of other tables are rejected.
@@ -208,9 +208,9 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
         written_at = datetime.fromisoformat(data["timestamp"]).astimezone(timezone.utc)
         key, requires = (uuid.UUID(data[name]) if name in data else None for name in ("key", "requires"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return _TORN
+        return _UNREADABLE
     if not raw.endswith(b"\n") or not isinstance(columns, dict) or not columns:
-        return _TORN
+        return _UNREADABLE
     if table != rules.tracker.table:
         return "of another table"
     if rules.oldest is not None and written_at < rules.oldest:

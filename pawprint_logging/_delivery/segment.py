@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .frame import Record, scan
+from .frame import Record, blank, scan
 
 if TYPE_CHECKING:
     import mmap
@@ -248,6 +248,32 @@ class Segment:
         return segment
 
     @classmethod
+    def look_at(cls, path: Path) -> Segment | None:
+        """Return a segment that others write and deliver, without a lock, to be released; None if it is none (yet).
+
+        Raises:
+            OSError: it cannot be opened.
+            UnreadableError: its states cannot be read.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            is_made = stat.S_ISREG(status.st_mode) and status.st_size >= PAGE
+            head = _head(os.pread(descriptor, PAGE, 0)) if is_made else None
+            if head is not None:
+                segment = cls(path, descriptor, head)
+                segment.progress = _newest(descriptor)
+                return segment
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    @classmethod
     def _claim(
         cls, path: Path, descriptor: int, is_wanted: Callable[[Head], bool], *, and_living: bool, with_fsync: bool
     ) -> Segment | None:
@@ -312,6 +338,14 @@ class Segment:
             if isinstance(record, Record):
                 self._count = max(self._count, record.number + 1)
             yield record
+
+    def blank(self, record: Record) -> None:
+        """Erase the row of a record that is settled: nobody reads it any more, and who passes over it finds a record.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        blank(self.descriptor, record.start, self.head.salt)
 
     def note(self, progress: Progress) -> None:
         """Write how far the delivery has come, in the slot that holds the older state.

@@ -113,6 +113,13 @@ def _record_fields(name: str, value: Any) -> Any:
         raise ConfigurationError(
             f'{name} must list record attributes, as in ("name", "levelname"), or map keys to them; not {value!r}'
         )
+    for whole in ("args", "__dict__"):
+        if whole in names:
+            raise ConfigurationError(
+                f"{name}: {whole!r} is all that whoever logs hands over, in gunicorn's access log every header of the "
+                'request; name what you want of it by a path: {"referer": "args.f"} by a key, '
+                '{"status": "args.4"} by a number'
+            )
     return value
 
 
@@ -152,7 +159,9 @@ class Settings:
     max_queue_size: int = option(100_000, _count, "Events that may wait.")
     max_queue_bytes: int = option(64 * 2**20, _count, "Bytes that may wait.")
     overflow: Overflow = option(
-        "fallback", _one_of(*get_args(Overflow)), "What happens to an event for which there is no room."
+        "fallback",
+        _one_of(*get_args(Overflow)),
+        'Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop" counts it.',
     )
     write_timeout: float = option(
         30.0,
@@ -170,7 +179,9 @@ class Settings:
     )
     create_table: bool = option(False, _flag, "Whether to make the table, if it is missing, on first use.")
     partition_by: Period | None = option(
-        None, _one_of(*get_args(Period), None), "How `create_table` partitions the table by time."
+        None,
+        _one_of(*get_args(Period), None),
+        'How `create_table` partitions the table by time: by "day", "week" or "month"; None does not.',
     )
     distribute_by: str | None = option(
         None, _optional_text, "The column by which `create_table` distributes the table, on Citus."
@@ -179,7 +190,9 @@ class Settings:
         None, _callable, "Takes a callable, and calls it once the caller's transaction has committed."
     )
     dedupe_key: str | None = option(
-        None, _optional_text, "Name of the extra of whose every value one event becomes a row."
+        None,
+        _optional_text,
+        "Name of the extra that tells repeats: of the events with the same value of it, one becomes a row.",
     )
     # failures
     fallback_logger: str | logging.Logger = option(

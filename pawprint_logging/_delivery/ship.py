@@ -20,10 +20,10 @@ from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .account import Account
 from .backoff import Backoff
-from .batch import Batch, Outcome
+from .batch import Batch, Outcome, Verdict
 from .carrier import Carrier
 from .fallback import Fallback
-from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
+from .leftover import Leftover, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
 from .store import Nowhere, Store
@@ -31,6 +31,8 @@ from .writer import Writer
 
 #: rows in one batch
 _MAX_ROWS = 50_000
+#: rows, and batches, that go in one transaction: beyond that, a commit for each costs little
+_ROWS_TOGETHER, _BATCHES_TOGETHER = 5_000, 200
 #: seconds between two looks at the directory when there was nothing to do, and between two at `stop`
 _INTERVAL = 0.25
 _STEP = 0.05
@@ -100,6 +102,7 @@ class _PatientTable:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self.write_together = writer.write_together
         self.interrupt = writer.interrupt
         self.close = writer.close
 
@@ -141,12 +144,22 @@ class _Notes(Nowhere):
 class _Destination:
     """One table, and what is known about the next attempt at it."""
 
+    table: _PatientTable
     carrier: Carrier
     backoff: Backoff = field(default_factory=Backoff)
     due: float = 0.0
     away_since: float | None = None
-    #: the batch that failed; as long as there is one, no other is read
-    waiting: Batch | None = None
+    #: read in this round, to go in one transaction
+    together: list[Batch] = field(default_factory=list)
+    #: batches that failed, each to be tried by itself; as long as there are any, no other is read
+    waiting: list[Batch] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough is read for a transaction."""
+        return (
+            len(self.together) >= _BATCHES_TOGETHER or sum(len(batch.rows) for batch in self.together) >= _ROWS_TOGETHER
+        )
 
 
 class Shipper:
@@ -213,7 +226,7 @@ class Shipper:
                 if not has_moved:
                     _pause(stop)
         finally:
-            is_complete = all(each.waiting is None for each in self._destinations.values())
+            is_complete = not any(each.waiting for each in self._destinations.values())
             for leftover in self._followed.values():
                 leftover.segment.release()
             self._followed.clear()
@@ -230,7 +243,7 @@ class Shipper:
         """Return whether a single run has nothing more to wait for."""
         now = time.monotonic()
         return all(
-            each.waiting is None or (each.away_since is not None and now - each.away_since >= _PATIENCE)
+            not each.waiting or (each.away_since is not None and now - each.away_since >= _PATIENCE)
             for each in self._destinations.values()
         )
 
@@ -251,46 +264,72 @@ class Shipper:
     def _round(self, stop: threading.Event) -> bool:
         """Carry one batch of each segment that has one; return whether anything was delivered or deleted."""
         has_moved = False
+        for destination in list(self._destinations.values()):
+            has_moved |= self._carry(destination)
         for leftover in list(self._followed.values()):
             if stop.is_set():
                 break
             has_moved |= self._advance(leftover)
+        for destination in list(self._destinations.values()):
+            has_moved |= self._send(destination)
         return has_moved
 
     def _advance(self, leftover: Leftover) -> bool:
+        """Read the next batch of a segment; return whether anything was delivered or deleted."""
         segment = leftover.segment
         destination = self._destination(segment.head)
-        batch = destination.waiting
-        if batch is not None:
-            origin: Origin = batch.origin
-            if origin.segment is not segment or time.monotonic() < destination.due:
-                return False
-        else:
-            has_died = segment.has_died()  # before it is read, so that nothing comes after that
-            try:
-                batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
-            except OSError as error:
-                leftover.must_stay = True
-                self._report(segment.path, f"it cannot be read to its end ({error.strerror})")
-            if batch is None:
-                return has_died and self._finish(leftover)
-            self._account.adopt(batch)
-            self._notes.resending(batch)
-        return self._carry(destination, batch)
+        if destination.waiting:
+            return False
+        has_died = segment.has_died()  # before it is read, so that nothing comes after that
+        batch = None
+        try:
+            batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
+        except OSError as error:
+            leftover.must_stay = True
+            self._report(segment.path, f"it cannot be read to its end ({error.strerror})")
+        if batch is None:
+            return has_died and self._finish(leftover)
+        self._account.adopt(batch)
+        self._notes.resending(batch)
+        if batch.in_doubt or batch.is_keyed:
+            destination.waiting.append(batch)
+            return self._carry(destination)
+        destination.together.append(batch)
+        return destination.is_full and self._send(destination)
 
-    def _carry(self, destination: _Destination, batch: Batch) -> bool:
-        why = destination.carrier.attempt(batch, self._notes)
-        if why is None:
-            destination.waiting = None
-            destination.away_since = None
-            destination.backoff.reset()
+    def _send(self, destination: _Destination) -> bool:
+        """Write what was read, in one transaction; where that fails, each batch by itself."""
+        batches, destination.together = destination.together, []
+        if len(batches) > 1 and destination.table.write_together(batches, self._notes):
+            for batch in batches:
+                self._account.decide(batch, Verdict())
+                destination.carrier.settle(batch, self._notes)
+            self._has_come_back(destination)
             return True
-        self._wait(destination, batch, why)
-        return False
+        destination.waiting += batches
+        return self._carry(destination)
 
-    def _wait(self, destination: _Destination, batch: Batch, why: Failure) -> None:
+    def _carry(self, destination: _Destination) -> bool:
+        """Try the batches that wait, in order, as far as that succeeds; return whether any was delivered."""
+        has_moved = False
+        while destination.waiting and time.monotonic() >= destination.due:
+            why = destination.carrier.attempt(destination.waiting[0], self._notes)
+            if why is not None:
+                self._wait(destination, why)
+                break
+            del destination.waiting[0]
+            self._has_come_back(destination)
+            has_moved = True
+        return has_moved
+
+    @staticmethod
+    def _has_come_back(destination: _Destination) -> None:
+        destination.away_since = None
+        destination.due = 0.0
+        destination.backoff.reset()
+
+    def _wait(self, destination: _Destination, why: Failure) -> None:
         now = time.monotonic()
-        destination.waiting = batch
         destination.away_since = destination.away_since or now
         destination.due = now + destination.backoff.next(why)
         self._account.count_retry()
@@ -323,7 +362,8 @@ class Shipper:
                 session=self._session,
                 keeps_rows=True,
             )
-            found = _Destination(Carrier(_PatientTable(writer), fallback, self._account))
+            patient = _PatientTable(writer)
+            found = _Destination(patient, Carrier(patient, fallback, self._account))
             self._destinations[head.table] = found
         return found
 

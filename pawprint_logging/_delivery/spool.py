@@ -30,7 +30,7 @@ from .._capture.row import ROW_BYTES, Entry
 from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
-from .frame import HEAD, MARK, frame, prelude, with_key
+from .frame import HEAD, MARK, frame, is_blank, prelude, with_key
 from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, remove_orphan
 from .store import Accepting
@@ -221,7 +221,10 @@ class Spool:
         pending = window.pending
         if window.end == BUSY and pending is not None:
             record = pending.record
-            self._conclude(window, pending, is_whole=os.pread(window.descriptor, len(record), pending.start) == record)
+            found = os.pread(window.descriptor, len(record), pending.start)
+            # delivered by another process meanwhile, and erased there
+            was_erased = is_blank(found, pending.number, self._head.salt)
+            self._conclude(window, pending, is_whole=found == record or was_erased)
 
     @staticmethod
     def _conclude(window: Window, pending: Pending, *, is_whole: bool) -> None:

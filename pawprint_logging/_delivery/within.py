@@ -12,7 +12,7 @@ from .._database.writing.caller import AsyncCaller, Caller, caller_of, raise_aut
 from .._database.writing.dialogue import StatementError
 from .._database.writing.within import Part, Result, is_marked, marking, writing
 from ..errors import ConfigurationError
-from .blocks import Block, Pipeline, settle
+from .blocks import Block, Pipeline, make_tables, settle
 
 
 class Within:
@@ -60,6 +60,7 @@ class Within:
                 if told is not None:
                     result = told
                 elif parts:
+                    make_tables(parts)
                     result = caller.talk(writing([part for _, part in parts], self._setting, self._token))
         finally:
             settle(parts, result)
@@ -92,6 +93,12 @@ class Within:
                 if told is not None:
                     result = told
                 elif parts:
+                    if any(pipeline.maker.must_make for pipeline, _ in parts):
+                        import asyncio
+
+                        await asyncio.to_thread(make_tables, parts)
+                    else:
+                        make_tables(parts)
                     result = await caller.talk(writing([part for _, part in parts], self._setting, self._token))
         finally:
             settle(parts, result)

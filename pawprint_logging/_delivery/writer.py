@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -136,6 +137,59 @@ class Writer:
                 return self._refuse(why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
         return self._write(session, connection, batch, store, one_by_one=one_by_one)
+
+    def write_together(self, batches: Sequence[Batch], store: Store) -> bool:
+        """Try to write several batches in one transaction, each under its own delivery; return whether it is committed.
+
+        Where it is not, each is to be tried by itself, which tells why; those whose COMMIT got no answer are in doubt.
+
+        Args:
+            batches: fresh ones, without dedupe keys.
+            store: where their rows are kept.
+        """
+        session = self._session
+        if session is None:
+            return False
+        self._deadline = None
+        is_committed = False
+        try:
+            with self._limit(session):
+                connection = self._connect(session)
+            if self._usable.ledger_problem is None:
+                self._commit_together(session, connection, batches, store)
+                is_committed = True
+                self._look_after_ledger(session)
+        except (DatabaseError, OSError):
+            if not is_committed:
+                self._roll_back(session)
+        except BaseException:  # as for one
+            session.discard()
+            raise
+        finally:
+            now = time.monotonic()
+            for batch in () if is_committed else batches:
+                batch.failed_since = now  # so that it takes another delivery: the transaction may still be open
+        return is_committed
+
+    def _commit_together(self, session: Session, connection: Any, batches: Sequence[Batch], store: Store) -> None:
+        flow = Flow(uses_insert=self._usable.needs_insert)
+        claims = ledger.claim_sql(self._table, *(batch.delivery for batch in batches))
+        flow.before = f"{self._begin}; {claims}; "
+        rows = [row for batch in batches for row in batch.rows]
+        with connection.cursor() as cursor:
+            with self._limit(session):
+                copy_rows(cursor, self._table, rows, flow)
+            for batch in batches:
+                batch.refused, batch.duplicates = [], 0
+                store.refusing(batch)
+                batch.in_doubt = True
+            try:
+                with self._limit(session):
+                    commit(cursor)
+            except DatabaseError:
+                for batch in batches:
+                    batch.in_doubt = is_lost(connection)
+                raise
 
     def _write(self, session: Session, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
         """Make an attempt, and another one where the first has told how."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .._database.reading.pages import Range, floor
 from .._database.reading.times import duration_of, moment_of, zone_of
+from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
 
 #: stretches of time to choose from, and what they are called
@@ -25,7 +25,6 @@ CHOICES = {
 DEFAULT = "30d"
 #: the resolution of a chart: the first whose number of days is not exceeded
 _RESOLUTIONS = ((2.1, "hour"), (100.0, "day"), (800.0, "week"), (5000.0, "month"), (float("inf"), "year"))
-_TRUE = {"true": True, "false": False}
 #: characters of a condition, and conditions, beyond which an address is no work of a hand
 _LONGEST, _MOST = 2000, 20
 #: seconds to which the present is rounded, so that readers of one page share its answers
@@ -73,6 +72,11 @@ class Filter:
         """Return the filter without one of its conditions."""
         return replace(self, where=tuple(each for each in self.where if each != condition))
 
+    def without_event(self, event_field: str) -> Filter:
+        """Return the filter without what it says of the event's name, for pages that have their own way to choose."""
+        kept = (each for each in self.where if each.partition("=")[0].strip().partition("__")[0] != event_field)
+        return replace(self, event=None, where=tuple(kept))
+
     def span(self, now: datetime | None = None) -> Range:
         """Return the range of time that is meant.
 
@@ -105,34 +109,15 @@ class Filter:
         Raises:
             BadAddressError: one of them cannot be read.
         """
-        given: dict[str, Any] = {}
-        for each in self.where:
-            name, value = _condition(each)
-            if name in given:
-                raise BadAddressError(
-                    f"{name} is there twice, and all conditions must hold; one of several values is {name}__in=A,B"
-                )
-            given[name] = value
+        try:
+            given = read_conditions(self.where)
+        except ConfigurationError as error:
+            raise BadAddressError(str(error)) from None
         if self.event is not None:
             if f"{event_field}__eq" in given:
                 raise BadAddressError(f"{event_field}__eq is there twice: choose the event in one place")
             given[f"{event_field}__eq"] = self.event
         return given
-
-
-def _condition(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    name = name.strip()
-    if not separator or not name:
-        raise BadAddressError("a condition is written FIELD=VALUE, as in metadata__plan=pro")
-    modifier = name.rpartition("__")[2] if "__" in name else ""
-    if modifier in ("in", "not_in"):
-        return name, next(csv.reader([value], skipinitialspace=True), [])
-    if modifier == "isnull":
-        if value.lower() not in _TRUE:
-            raise BadAddressError(f"{name} takes true or false")
-        return name, _TRUE[value.lower()]
-    return name, value
 
 
 def _moment(name: str, text: str, zone: str, *, is_end: bool = False) -> datetime:

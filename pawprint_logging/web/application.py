@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from ..tracker import Tracker
 from . import data, drawing
 from .address import CHOICES, BadAddressError, Filter, read_filter, url
 from .data import Data
-from .guard import Guard
+from .guard import Guard, is_admitted
 from .problems import Problem, explain
 
 if TYPE_CHECKING:
@@ -114,6 +114,9 @@ class Page:
         self.request = request
         self.place = place
         self.root = str(request.scope.get("root_path", ""))
+        #: whether the visitor may know of what there is; others get no name of a table or a database
+        self.is_admitted = is_admitted(request.scope)
+        self.table = pages.tracker.table if self.is_admitted else None
         #: whether what was made so far is to go out, since what follows takes time
         self.is_due = False
         self.filter = Filter()
@@ -167,12 +170,14 @@ class Page:
 
     def static(self, name: str) -> str:
         """Return the address of a file of the package."""
-        return f"{self.root}/static/{name}?v={__version__}"
+        return f"{self.root}/static/{name}" + (f"?v={__version__}" if self.is_admitted else "")
 
-    def moment(self, moment: datetime | None) -> str:
-        """Return a time as the clock of the zone shows it."""
+    def moment(self, moment: date | None) -> str:
+        """Return a time as the clock of the zone shows it; a day is the same in every zone."""
         if moment is None:
             return "\N{EN DASH}"
+        if not isinstance(moment, datetime):
+            return f"{moment.day} {moment:%b %Y}"
         shown = local(moment, self.filter.tz)
         return f"{shown.day} {shown:%b %Y, %H:%M:%S}"
 
@@ -258,7 +263,7 @@ class Pages:
             wait=_wait,
             change=drawing.change,
             spark=drawing.spark,
-            table=tracker.table,
+            ratios=drawing.ratios,
             database=repr(tracker).partition("'")[2].partition("'")[0],
             fields=tracker.layout.fields,
         )
@@ -315,7 +320,7 @@ class Pages:
             return RedirectResponse(url(page.root, page.place, kept), 303)
         page.filter = read_filter(given, given.getlist("where"))
         if not has_event:
-            page.filter = replace(page.filter, event=None)
+            page.filter = page.filter.without_event(self.tracker.event_field)
         span = page.filter.span()
         if any("\0" in value for _, value in given.multi_items()):
             raise BadAddressError("PostgreSQL has no texts with NUL in them")
@@ -337,7 +342,7 @@ class Pages:
             "overview.html",
             counted=page.counting(chosen, span),
             users=page.asking(questions.users, chosen, span),
-            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end),
+            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end, span.zone),
         )
 
     async def events(self, page: Page) -> Response:
@@ -357,7 +362,7 @@ class Pages:
             counted=page.counting(chosen, span),
             users=page.asking(questions.users, chosen, span),
             properties=page.asking(questions.properties, chosen, span),
-            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end),
+            newest=page.asking(questions.newest, chosen, _NEWEST_FEW, span.end, span.zone),
         )
 
     async def funnel(self, page: Page) -> Response:
@@ -588,7 +593,7 @@ async def _wait(answer: asyncio.Future[Answer]) -> Answer:
     return await answer
 
 
-def _iso(moment: datetime | None) -> str:
+def _iso(moment: date | None) -> str:
     return "" if moment is None else moment.isoformat()
 
 

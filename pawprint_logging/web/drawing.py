@@ -43,7 +43,7 @@ class Chart:
         lines: the greatest first.
         stretches: the beginnings of the stretches of time.
         ticks: numbers of the axis, the greatest first, at equal distances.
-        names: a few names of stretches, at equal distances.
+        names: a few names of stretches, each with its place from the left, in percent of the width.
         labels: a name for each stretch.
         resolution: of time.
     """
@@ -51,9 +51,14 @@ class Chart:
     lines: list[Line]
     stretches: list[datetime]
     ticks: list[float]
-    names: list[str]
+    names: list[tuple[float, str]]
     labels: list[str]
     resolution: str
+
+    @property
+    def has_open_end(self) -> bool:
+        """Whether the last stretch is drawn, and is not over."""
+        return any(" " in line.unfinished for line in self.lines)
 
     @property
     def width(self) -> float:
@@ -80,8 +85,9 @@ def chart(
         lines.append(Line(name, list(each), " ".join(places[:cut]), " ".join(places[cut - 1 :])))
     labels = [label(moment, resolution) for moment in stretches]
     count = min(len(labels), 5)
-    chosen = [labels[round(place * (len(labels) - 1) / max(count - 1, 1))] for place in range(count)]
-    return Chart(lines, list(stretches), [top * part / 4 for part in (4, 3, 2, 1, 0)], chosen, labels, resolution)
+    chosen = [round(place * (len(labels) - 1) / max(count - 1, 1)) for place in range(count)]
+    names = [((place + 0.5) * 100 / len(labels), labels[place]) for place in chosen]
+    return Chart(lines, list(stretches), [top * part / 4 for part in (4, 3, 2, 1, 0)], names, labels, resolution)
 
 
 def spark(values: Sequence[float]) -> str:
@@ -89,6 +95,11 @@ def spark(values: Sequence[float]) -> str:
     top = max(values, default=0) or 1
     step = 100 / max(len(values) - 1, 1)
     return " ".join(f"{place * step:.1f},{23 - value / top * 22:.1f}" for place, value in enumerate(values))
+
+
+def ratios(parts: Sequence[float], wholes: Sequence[float]) -> list[float]:
+    """Return each number divided by the one beside it; 0 where there is nothing to divide by."""
+    return [part / whole if whole else 0.0 for part, whole in zip(parts, wholes, strict=True)]
 
 
 def _places(values: Sequence[float], top: float) -> list[str]:

@@ -39,6 +39,7 @@ _HEADERS = {
 }
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 COOKIE = "pawprint_session"
+_ADMITTED = "pawprint_logging.is_admitted"
 #: seconds for which a visitor is remembered
 SESSION = 24 * 3600
 #: bytes of a sign-in, and seconds that it may take to arrive
@@ -90,7 +91,9 @@ class Guard:
             await answer(scope, receive, sending)
             return
         try:
-            await asyncio.wait_for(self._app(scope, receive, sending), DEADLINE)
+            # the files of the package are for everybody, and what is said of one that is missing
+            admitted = {**scope, _ADMITTED: self._token is None or not _is_static(scope)}
+            await asyncio.wait_for(self._app(admitted, receive, sending), DEADLINE)
         except (asyncio.TimeoutError, TimeoutError):
             return  # a reader who takes nothing; the server closes an answer without an end
 
@@ -135,7 +138,7 @@ class Guard:
         assert self._token is not None
         root = request.scope.get("root_path", "")
         path = _path(request.scope)
-        if path.startswith("/static/"):
+        if _is_static(request.scope):
             return None
         if self._is_sign_in(request):
             given = await _posted_token(request)
@@ -172,6 +175,15 @@ class Guard:
             samesite="lax",
         )
         return answer
+
+
+def is_admitted(scope: Scope) -> bool:
+    """Return whether a request came past the guard, from a visitor who may see what is in the table."""
+    return bool(scope.get(_ADMITTED))
+
+
+def _is_static(scope: Scope) -> bool:
+    return _path(scope).startswith("/static/")
 
 
 def _path(scope: Scope) -> str:

@@ -56,7 +56,7 @@ def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
         return Problem(400, "This cannot be asked of the table", _sentence(str(error)))
     if isinstance(error, DatabaseError):
         return _of_database(error, tracker)
-    return Problem(500, "A mistake of this program", f"{type(error).__name__}; please report it.")
+    return Problem(500, "An error in this program", f"{type(error).__name__}; please report it.")
 
 
 def _of_database(error: DatabaseError, tracker: Tracker) -> Problem:

@@ -24,7 +24,7 @@ def test_each_request_is_a_row_with_the_user_who_is_logged_in(example: Example) 
         ("1", "purchase", {"product": "cup", "quantity": 2}),
     ]
     assert len(set(requests_of)) == 4
-    assert example.shows(read)
+    assert example.shows_what_it_says(read)
 
 
 def test_what_one_request_binds_is_not_seen_by_another(example: Example) -> None:

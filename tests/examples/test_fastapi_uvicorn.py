@@ -25,7 +25,7 @@ def test_each_request_is_a_row_with_its_user_however_the_server_is_stopped(
         ("alice", "product_viewed", {"product": "cup"}),
         ("alice", "purchase", {"product": "cup", "quantity": 2}),
     ]
-    assert example.shows(read)
+    assert example.shows_what_it_says(read)
 
 
 def test_requests_that_are_served_at_once_keep_their_users_apart(example: Example) -> None:

@@ -25,7 +25,7 @@ def test_each_request_is_a_row_with_its_user(example: Example) -> None:
         ("alice", "product_viewed", {"product": "cup"}),
         ("alice", "purchase", {"product": "cup", "quantity": 2}),
     ]
-    assert example.shows(read)
+    assert example.shows_what_it_says(read)
 
 
 def test_a_reload_loses_nothing(example: Example) -> None:

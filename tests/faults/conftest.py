@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", type=float, default=20.0, help="seconds of the soak (default 20; 300 for the whole of it)"
     )
+    parser.addoption("--kills", type=int, default=40, help="processes killed around their commits (default 40)")
     parser.addoption("--soak-seed", type=int, default=None, help="the seed of a soak to repeat")
 
 

@@ -49,6 +49,17 @@ class Driver(ABC):
         """Close the connection."""
 
     @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        """Run a block in a nested transaction as the driver has them; psycopg2 has none but for the statements."""
+        await self.sql("SAVEPOINT nested")
+        try:
+            yield
+        except BaseException:
+            await self.sql("ROLLBACK TO SAVEPOINT nested")
+            raise
+        await self.sql("RELEASE SAVEPOINT nested")
+
+    @contextlib.asynccontextmanager
     async def block(self, *names: str, by: Any = within) -> Any:
         """Run a block of `within`."""
         if self.is_async:
@@ -89,6 +100,11 @@ class Psycopg(Psycopg2):
         self.connection = psycopg.connect(self.dsn, row_factory=psycopg.rows.dict_row)
         self.connection.cursor_factory = psycopg.ClientCursor
 
+    @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        with self.connection.transaction():
+            yield
+
     async def sql(self, text: str) -> Any:
         import psycopg
 
@@ -127,6 +143,11 @@ class AsyncPsycopg(Driver):
         import psycopg
 
         self.connection = await psycopg.AsyncConnection.connect(self.dsn)
+
+    @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        async with self.connection.transaction():
+            yield
 
     async def sql(self, text: str) -> Any:
         cursor = await self.connection.execute(text)
@@ -179,6 +200,11 @@ class SqlAlchemy(Driver):
     def _made(self) -> Any:
         return self.engine.connect()
 
+    @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        with self.connection.begin_nested():
+            yield
+
     async def sql(self, text: str) -> Any:
         import sqlalchemy
 
@@ -221,6 +247,11 @@ class SqlAlchemyAsync(Driver):
 
     async def _made(self) -> Any:
         return await self.engine.connect()
+
+    @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        async with self.connection.begin_nested():
+            yield
 
     async def sql(self, text: str) -> Any:
         import sqlalchemy
@@ -286,6 +317,13 @@ class Django(Driver):
         connections["default"] = self.connection
         self._atomic = transaction.Atomic("default", savepoint=True, durable=False)
         self._atomic.__enter__()
+
+    @contextlib.asynccontextmanager
+    async def nested(self) -> Any:
+        from django.db import transaction
+
+        with transaction.atomic("default"):
+            yield
 
     async def sql(self, text: str) -> Any:
         with self.connection.cursor() as cursor:

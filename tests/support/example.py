@@ -1,4 +1,4 @@
-"""An example of a framework, followed command by command as its README has it."""
+"""An example of a framework, or a page about one, followed command by command as it is written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.parse
 import urllib.request
@@ -24,6 +25,7 @@ import psycopg2
 from .server import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+HOW_TOS = Path(__file__).parents[2] / "docs" / "howto"
 #: the database in all examples
 DEMO = "embedded:pawprint-demo"
 #: seconds within which a server has started, answered or ended
@@ -32,51 +34,36 @@ PATIENCE = 60
 Row = tuple[Any, ...]
 
 
-class Example:
-    """A copy of an example's folder, with the test's database in place of its own, and another port.
+class Trial:
+    """A folder in which somebody follows a page, with the test's database in place of the page's, and another port.
 
     Args:
-        source: the example's folder.
-        folder: where to copy it.
+        folder: an empty one, or none yet.
         db: DSN of the test's database.
     """
 
-    def __init__(self, source: Path, folder: Path, db: str) -> None:
-        self.folder = folder / source.name
+    def __init__(self, folder: Path, db: str) -> None:
+        self.folder = folder
         self.db = db
         self.port = free_port()
-        shutil.copytree(source, self.folder, ignore=shutil.ignore_patterns("__pycache__", ".venv", "pawprint-demo"))
-        for file in self.folder.rglob("*.*"):
-            if file.suffix in {".py", ".json", ".rst"}:
-                text = file.read_text("utf-8").replace(DEMO, db)
-                file.write_text(re.sub(r"\b8000\b", str(self.port), text), "utf-8")
-        self.readme = (self.folder / "README.rst").read_text("utf-8")
-        self.requirements = (self.folder / "requirements.txt").read_text("utf-8").split()
+        #: the page
+        self.text = ""
         self._cookies = http.cookiejar.CookieJar()
 
-    @property
-    def commands(self) -> list[str]:
-        """The commands in the README.
-
-        In order, without those that make and enter a virtual environment, and install.
-        """
-        enter = ". ../../.venv/bin/activate"
-        make, install, *others = [line for block in self.blocks("sh") for line in block]
-        assert make == f"python3 -m venv ../../.venv && {enter}"
-        assert install == "pip install ../.. -r requirements.txt"
-        return [command for command in others if command != enter]
-
-    def shows(self, command: str) -> bool:
-        """Whether a command of pawprint-logging shows on a terminal what the README's first block of text says."""
-        (shown, *_) = self.blocks("text")
-        lines = [line.rstrip() for line in self.run(f"{command} --format table")]
-        assert lines == shown
-        return True
-
     def blocks(self, language: str) -> list[list[str]]:
-        """Return the lines of each of the README's code blocks in a language."""
-        found = re.findall(rf"\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", self.readme)
+        """Return the lines of each of the page's code blocks in a language."""
+        found = re.findall(rf"\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", self.text)
         return [[line.removeprefix("    ") for line in block.strip("\n").splitlines()] for block in found]
+
+    def with_ours(self, text: str) -> str:
+        """Return a text of the page's with the database and the port of this one."""
+        return re.sub(r"\b8000\b", str(self.port), text.replace(DEMO, self.db))
+
+    def shows(self, command: str, shown: list[str]) -> bool:
+        """Whether a command of pawprint-logging shows these lines on a terminal."""
+        lines = [line.rstrip() for line in self.run(f"{command} --format table")]
+        assert lines == shown, "\n".join(lines)
+        return True
 
     @property
     def environment(self) -> dict[str, str]:
@@ -172,6 +159,72 @@ class Example:
                 return list(cursor.fetchall())
         finally:
             connection.close()
+
+
+class Example(Trial):
+    """A copy of an example's folder, to be followed as its README says.
+
+    Args:
+        source: the example's folder.
+        folder: where to copy it.
+        db: DSN of the test's database.
+    """
+
+    def __init__(self, source: Path, folder: Path, db: str) -> None:
+        super().__init__(folder / source.name, db)
+        shutil.copytree(source, self.folder, ignore=shutil.ignore_patterns("__pycache__", ".venv", "pawprint-demo"))
+        for file in self.folder.rglob("*.*"):
+            if file.suffix in {".py", ".json", ".rst"}:
+                file.write_text(self.with_ours(file.read_text("utf-8")), "utf-8")
+        self.text = (self.folder / "README.rst").read_text("utf-8")
+        self.requirements = (self.folder / "requirements.txt").read_text("utf-8").split()
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands in the README.
+
+        In order, without those that make and enter a virtual environment, and install.
+        """
+        enter = ". ../../.venv/bin/activate"
+        make, install, *others = [line for block in self.blocks("sh") for line in block]
+        assert make == f"python3 -m venv ../../.venv && {enter}"
+        assert install == "pip install ../.. -r requirements.txt"
+        return [command for command in others if command != enter]
+
+    def shows_what_it_says(self, command: str) -> bool:
+        """Whether a command of pawprint-logging shows on a terminal what the README's first block of text says."""
+        return self.shows(command, self.blocks("text")[0])
+
+
+class HowTo(Trial):
+    """A page of `docs/howto`, to be followed to the letter: the files that it names are written, nothing else.
+
+    Args:
+        page: its name, without suffix.
+        folder: an empty folder.
+        db: DSN of the test's database.
+    """
+
+    def __init__(self, page: str, folder: Path, db: str) -> None:
+        super().__init__(folder, db)
+        self._page = HOW_TOS / f"{page}.rst"
+        self.text = self.with_ours(self._page.read_text("utf-8"))
+        (self.install, *self.start), *self.commands = self.blocks("sh")
+        self.shown = self.blocks("text")
+
+    def write_files(self) -> list[str]:
+        """Write the files that the page shows, in the place of any that are there; return their names."""
+        included = re.findall(r"\.\. literalinclude:: (\S+)\n(?:    :\w+:.*\n)*?    :caption: (\S+)\n", self.text)
+        files = {
+            re.sub(r"^examples/\w+/", "", name): (self._page.parent / path).read_text("utf-8")
+            for path, name in included
+        }
+        shown = r"\.\. code-block:: \w+\n    :caption: (\S+)\n\n((?:    .*\n|\n)+)"
+        files |= {name: textwrap.dedent(code) for name, code in re.findall(shown, self.text)}
+        for name, text in files.items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_text(self.with_ours(text), "utf-8")
+        return sorted(files)
 
 
 def until(is_so: Callable[[], bool]) -> None:

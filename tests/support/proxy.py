@@ -74,8 +74,9 @@ class Proxy:
     """A proxy on the loopback interface, in front of `server`, that fails on demand.
 
     It passes everything through until told otherwise. `cut_before`, `cut_after`, `cut_racing` and `blackhole(text)`
-    look at simple queries, which is all that psycopg2 sends, and each fires once. `connections` counts
-    the connections accepted so far, `fired` the triggers. Sessions must not be encrypted: use `dsn()`.
+    look at simple queries, which is all that psycopg2 sends, and at statements that are to be parsed, which is all that
+    psycopg 3 sends in a pipeline; each fires once. `connections` counts the connections accepted so far, `fired` the
+    triggers. Sessions must not be encrypted: use `dsn()`.
     """
 
     def __init__(self, server: Server) -> None:
@@ -280,7 +281,7 @@ class _Link:
         self._proxy._forget(self)
 
     def _from_client(self) -> None:
-        frames = _Frames(startup=True, whole=frozenset(b"Q"))
+        frames = _Frames(startup=True, whole=frozenset(b"QP"))
         while data := self._client.recv(CHUNK):
             if self.hole:
                 continue

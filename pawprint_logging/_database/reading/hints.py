@@ -42,6 +42,7 @@ def hints(
     *,
     fields: Iterable[str] = (),
     events: Iterable[str] = (),
+    more: Iterable[Mapping[str, Any]] = (),
 ) -> list[Hint]:
     """Return the likely mistakes in what was asked, for an answer that is empty; none where there is none.
 
@@ -51,6 +52,7 @@ def hints(
         conditions: those of the question.
         fields: fields that were asked for, and what it was split by.
         events: names of events that were asked for beside the conditions, such as the steps of a funnel.
+        more: conditions of other parts of the question, such as those of one step.
 
     Raises:
         psycopg2.Error: the database could not be reached, or there is no such table.
@@ -58,12 +60,13 @@ def hints(
     with session.transaction(BEGIN_READ) as cursor:
         source = source_of(cursor, table)
         found = look(cursor, source, table, Sql(""))
-        asked = [*_names(source, table, conditions), *events]
+        every = [conditions, *more]
+        asked = [*(name for each in every for name in _names(source, table, each)), *events]
         names = {name for name in asked if not _occurs(cursor, source, table, found, name)}
     hinted = [_event_hint(found, name) for name in dict.fromkeys(asked) if name in names]
     for name in fields:
         hinted += _path_hints(source, found, name)
-    for name, value in conditions.items():
+    for name, value in (item for each in every for item in each.items()):
         hinted += _path_hints(source, found, name, value, is_condition=True)
     return list(dict.fromkeys(hinted))
 

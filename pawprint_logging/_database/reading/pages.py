@@ -6,10 +6,11 @@ Times are naive datetimes in UTC, and stretches of time are cut in the zone of t
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from datetime import time as time_of_day
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -72,9 +73,9 @@ class Range:
 
     @property
     def name(self) -> str:
-        """The length, in words."""
-        hours = (self.end - self.start).total_seconds() / 3600
-        return f"{round(hours)} hours" if hours < 48 else f"{round(hours / 24):,} days"
+        """The length, in words: without the part of a stretch by which it begins earlier; days may be an hour short."""
+        hours = (self.end - self.start).total_seconds() / 3600 + 1
+        return f"{math.floor(hours - 1)} hours" if hours < 48 else f"{math.floor(hours / 24):,} days"
 
 
 def local(moment: datetime, zone: str) -> datetime:
@@ -195,6 +196,11 @@ def plain(moment: Any) -> datetime | None:
     if isinstance(moment, datetime):
         return moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
     return None if moment is None else datetime.combine(moment, time_of_day())
+
+
+def _moment(found: Any) -> date | None:
+    """Return a time to show: a naive datetime in UTC, or a day, which no zone moves."""
+    return plain(found) if isinstance(found, datetime) else found
 
 
 def probe(view: View) -> bool:
@@ -324,14 +330,14 @@ class Row:
 
     Args:
         key: what no other event has.
-        moment: its time.
+        moment: its time, a date where that is all the column keeps.
         user: who.
         event: its name.
         properties: the entries of the JSON column, and the other columns, as text.
     """
 
     key: str
-    moment: datetime | None
+    moment: date | None
     user: str | None
     event: str | None
     properties: list[tuple[str, str]]
@@ -363,7 +369,7 @@ def _row(view: View, found: tuple[Any, ...]) -> Row:
     listed = _entries(document) + [
         (name, value) for name, value in zip(_others(view), others, strict=True) if value is not None and name != "id"
     ]
-    return Row(key, plain(moment), user, event, listed)
+    return Row(key, _moment(moment), user, event, listed)
 
 
 def _entries(document: str | None) -> list[tuple[str, str]]:
@@ -385,9 +391,11 @@ def _entries(document: str | None) -> list[tuple[str, str]]:
     return entries
 
 
-def newest(view: View, given: Mapping[str, Any], number: int, before: datetime | None = None) -> list[Row]:
+def newest(
+    view: View, given: Mapping[str, Any], number: int, before: datetime | None = None, zone: str = "UTC"
+) -> list[Row]:
     """Return the newest events, the newest first."""
-    where = view.where(given, None, before)
+    where = view.where(given, None, None if before is None else view.asked(before, zone))
     order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
     found = view.rows(f"SELECT {_texts(view)} FROM {view.source.sql}{where.text}{order} LIMIT {number:d}", where.params)
     return [_row(view, row) for row in found]
@@ -530,7 +538,7 @@ def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) 
     )
 
 
-def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, datetime | None, int]]:
+def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, date | None, int]]:
     """Return the users of the newest events: who, when last, and how many of these events were theirs."""
     where = view.where(given)
     user, moment = view.column("user"), view.column("timestamp")
@@ -541,15 +549,15 @@ def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, dateti
         " GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
         where.params,
     )
-    return [(member, plain(last), number) for member, last, number in found]
+    return [(member, _moment(last), number) for member, last, number in found]
 
 
 @dataclass(frozen=True)
 class Person:
     """One user: first and last time seen, number of events, and what they do most."""
 
-    first: datetime | None
-    last: datetime | None
+    first: date | None
+    last: date | None
     events: int
     frequent: list[tuple[str | None, int]]
 
@@ -566,8 +574,8 @@ def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
     if not found:
         return None
     return Person(
-        min((each for row in found if (each := plain(row[2]))), default=None),
-        max((each for row in found if (each := plain(row[3]))), default=None),
+        min((each for row in found if (each := _moment(row[2]))), default=None),
+        max((each for row in found if (each := _moment(row[3]))), default=None),
         sum(row[1] for row in found),
         [(row[0], row[1]) for row in found[:8]],
     )

@@ -1,13 +1,11 @@
 """One view for each event, with a typed column for each of its fields: for dashboards and for people who write SQL.
 
-A view must never fail because of a row: what is not of its column's type is NULL there. Views that were made here carry
-a comment which says so; no other is ever replaced or dropped.
+A view must never fail because of a row: what is not of its column's type is NULL there. Only views that were made here
+are replaced or dropped; see `eventviews`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import types
 import typing
 import uuid
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
 from ..session.connection import BEGIN, Session
+from ..table import eventviews
 from ..table.schema import MAX_NAME_BYTES, Table, identifier
 from .catalogue import Entry, look
 from .notice import warn
@@ -29,18 +28,6 @@ from .reader import source_of
 MAX_VIEWS = 1_000
 #: columns of a view at most; PostgreSQL takes 1,600
 MAX_COLUMNS = 1_000
-
-_MADE = "made by pawprint_logging, which replaces it"
-_COMMENT = re.compile(rf"Events named (\".*\"); {re.escape(_MADE)}", re.DOTALL)
-
-_OURS = """
-SELECT c.relname, obj_description(c.oid, 'pg_class') FROM pg_class c
-WHERE c.relkind = 'v' AND c.relnamespace = %(namespace)s AND obj_description(c.oid, 'pg_class') LIKE %(mark)s
-  AND EXISTS (
-    SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-    WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s)
-ORDER BY 1
-"""
 
 _FIELDS = """
 SELECT a.attname, format_type(a.atttypid, NULL), col_description(a.attrelid, a.attnum) FROM pg_attribute a
@@ -142,14 +129,8 @@ class _Views:
             (source.table,),
         )
         self._oid, self._namespace, self._schema = cursor.fetchone()
-        values = {"namespace": self._namespace, "mark": f"Events named %{_MADE}", "table": self._oid}
-        cursor.execute(_OURS, values)
         #: view → event, of those that were made here
-        self._ours = {
-            name: json.loads(match[1])
-            for name, comment in cursor.fetchall()
-            if (match := _COMMENT.fullmatch(comment)) is not None
-        }
+        self._ours = eventviews.ours(cursor, self._oid, self._namespace)
 
     def create(self, prefix: str) -> list[str]:
         found = look(self._cursor, self._source, self._table, Sql(""))
@@ -267,7 +248,7 @@ class _Views:
             name_of_event += "::text"
         query = f"SELECT {', '.join(selected)} FROM {source.sql} WHERE {name_of_event} = %s"
         self._run(f"CREATE OR REPLACE VIEW {view} AS {query}", (*params, event))
-        self._run(f"COMMENT ON VIEW {view} IS %s", (f"Events named {json.dumps(event, ensure_ascii=False)}; {_MADE}",))
+        self._run(f"COMMENT ON VIEW {view} IS %s", (eventviews.comment(event),))
         for column, each in columns.items():
             if isinstance(each, Field):
                 self._run(f"COMMENT ON COLUMN {view}.{quoted(column)} IS %s", (each.field,))

@@ -10,7 +10,7 @@ import psycopg2
 
 from ...errors import ConfigurationError
 from ..session.connection import Session
-from . import partitions
+from . import eventviews, partitions
 from .engine import engine_of, extension_schema
 from .indexes import index_ddl
 from .partitions import BEGIN_MAKING, Period, Plan
@@ -172,7 +172,9 @@ def _first_partitions(cursor: Any, table: Table, period: Period) -> None:
 
 
 def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
-    """Drop table and ledger inside the open transaction, and what once was a partition and waits to be dropped.
+    """Drop table and ledger inside the open transaction.
+
+    With them go the views of its events that were made here, and what once was a partition and waits to be dropped.
 
     Args:
         cursor: in an open transaction.
@@ -181,7 +183,9 @@ def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
 
     Raises:
         psycopg2.errors.UndefinedTable: there is no such table.
+        psycopg2.errors.DependentObjectsStillExist: something else depends on it, such as a view of the user's.
     """
+    eventviews.drop(cursor, table)
     for _, leftover in leftovers(cursor, table):
         cursor.execute(f"DROP TABLE IF EXISTS {leftover}")
     cursor.execute(f"DROP TABLE {'IF EXISTS ' if if_exists else ''}{table.sql}")
@@ -204,13 +208,7 @@ def drop_all(session: Session, table: Table, *, if_exists: bool) -> None:
 def _dropped_together(session: Session, table: Table) -> Iterator[list[str]]:
     """Yield names of partitions to drop beforehand; none if something else depends on the table, so that it stays."""
     with session.transaction(BEGIN_MAKING) as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass"
-            " AND refobjid = to_regclass(%s) AND deptype = 'n'"
-            " AND classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass))",
-            (table.sql,),
-        )
-        if cursor.fetchone()[0]:
+        if eventviews.has_other_dependents(cursor, table):
             return
         split = partitions.split_of(cursor, table)
     names = [] if split is None else [each.sql for each in split.partitions]

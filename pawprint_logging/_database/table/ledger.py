@@ -11,6 +11,7 @@ version 8 with other last bits, for as long as a repeat of them is to be left ou
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 from .schema import Table
 
@@ -53,22 +54,30 @@ def delivery_of(event: uuid.UUID) -> uuid.UUID:
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)
 
 
-def entry_of(key: uuid.UUID | int) -> str:
-    """Return what a dedupe key is entered as: the digits of a UUID of version 8 ("custom"), which no delivery has.
+def entries_of(keys: Iterable[uuid.UUID | int]) -> list[int]:
+    """Return what dedupe keys are entered as: UUIDs of version 8 ("custom"), which no delivery has.
+
+    As numbers, which are made, compared and sorted in a fraction of the time that UUIDs or their digits take.
 
     Args:
-        key: the key, or the 128 bits that it is made of.
+        keys: the keys, or the 128 bits that each is made of.
 
     Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
     """
-    number = key if isinstance(key, int) else key.int
-    return f"{number & ~_CUSTOM_BITS | _CUSTOM:032x}"
+    kept = ~_CUSTOM_BITS
+    return [(key if type(key) is int else key.int) & kept | _CUSTOM for key in keys]  # type: ignore[union-attr]
 
 
-def claim_sql(table: Table, delivery: uuid.UUID) -> str:
-    """Return the statement that enters a delivery into the ledger; it affects no row if the delivery is there already.
+def entry_of(key: uuid.UUID | int) -> str:
+    """Return the digits of what a dedupe key is entered as; see `entries_of`."""
+    return f"{entries_of([key])[0]:032x}"
+
+
+def claim_sql(table: Table, *deliveries: uuid.UUID) -> str:
+    """Return the statement that enters deliveries into the ledger; it affects no row of one that is there already.
 
     Without a conflict target it needs no other right than INSERT:
         https://www.postgresql.org/docs/current/sql-insert.html
     """
-    return f"INSERT INTO {table.ledger} (delivery) VALUES ('{delivery}') ON CONFLICT DO NOTHING"
+    values = ", ".join(f"('{delivery}')" for delivery in deliveries)
+    return f"INSERT INTO {table.ledger} (delivery) VALUES {values} ON CONFLICT DO NOTHING"

@@ -22,7 +22,7 @@ from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.excepthook import quiet
 from ..session.sqlstate import failure
-from ..table.ledger import entry_of
+from ..table.ledger import entries_of, entry_of
 from ..table.schema import Table
 from .copy import CHUNK, Flow, copy_rows
 from .dialogue import Answer, Dialogue, Statement, StatementError, T, run
@@ -41,7 +41,7 @@ _GUESSED_WRONG = ("23505", "0A000")
 _WARY = 64
 #: COPY's binary format: its signature, no flags, no more in its head; before each row one field of 16 bytes; its end
 #:     https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
-_HEAD, _FIELD, _END = "5047434f50590aff0d0a00" + "00" * 8, "0001" + "00000010", "ffff"
+_HEAD, _FIELD, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\0\1" + b"\0\0\0\x10", b"\xff\xff"
 
 
 def claiming(table: Table, claims: Iterable[uuid.UUID], *, keep: bool = False) -> Dialogue[set[uuid.UUID]]:
@@ -174,13 +174,13 @@ class Guess:
         self._wary = 0
         self._left = 0
 
-    def copies(self, cursor: Any, table: Table, texts: Collection[str], savepoint: str) -> bool:
+    def copies(self, cursor: Any, table: Table, entries: Collection[int], savepoint: str) -> bool:
         """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken: then none is in it.
 
         Args:
             cursor: a psycopg2 cursor in an open transaction.
             table: whose ledger.
-            texts: what to enter.
+            entries: what to enter, as `entries_of` makes it of keys.
             savepoint: the open one, which it goes back to from a wrong guess.
 
         Raises:
@@ -189,13 +189,13 @@ class Guess:
         if self._left or get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
             self._left = max(0, self._left - 1)
             return False
-        if not texts:
+        if not entries:
             return True
-        digits = f"{_HEAD}{_FIELD}{_FIELD.join(sorted(texts))}{_END}"
+        fields = _FIELD.join([entry.to_bytes(16, "big") for entry in sorted(entries)])
         try:
             with quiet():
                 copying = f"COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
-                cursor.copy_expert(copying, io.BytesIO(bytes.fromhex(digits)), CHUNK)
+                cursor.copy_expert(copying, io.BytesIO(b"".join([_HEAD, _FIELD, fields, _END])), CHUNK)
         except psycopg2.Error as error:
             if error.pgcode not in _GUESSED_WRONG:
                 raise
@@ -228,7 +228,7 @@ def copy_keyed(
     Args:
         cursor: a psycopg2 cursor in an open transaction.
         table: where to.
-        rows: (columns, line, key); the key may be the text that it is entered as.
+        rows: (columns, line, key); the key may be the 128 bits that it is made of.
         limit: makes what bounds the wait for each answer.
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
         flow: how rows go, and how far they came.
@@ -241,28 +241,29 @@ def copy_keyed(
     flow = Flow() if flow is None else flow
     guess = Guess() if guess is None else guess
     uses_insert = flow.uses_insert
-    texts = [key if isinstance(key, str) else entry_of(key) for _, _, key in rows]
-    first = dict(zip(texts, range(len(texts)), strict=True))
-    repeats: dict[str, list[int]] = {}
-    if len(first) < len(texts):
+    entries = entries_of([row[2] for row in rows])
+    first = dict(zip(entries, range(len(entries)), strict=True))
+    repeats: dict[int, list[int]] = {}
+    if len(first) < len(entries):
         first = {}
-        for place, text in enumerate(texts):
-            if first.setdefault(text, place) != place:
-                repeats.setdefault(text, []).append(place)
+        for place, entry in enumerate(entries):
+            if first.setdefault(entry, place) != place:
+                repeats.setdefault(entry, []).append(place)
     refused: dict[int, Failure] = {}
     is_isolating = one_by_one
     with limit():
         cursor.execute("SAVEPOINT pawprint_keyed")
     while True:
-        candidates = {text: place for text, place in first.items() if place not in refused} if refused else first
+        candidates = {entry: place for entry, place in first.items() if place not in refused} if refused else first
         with limit():
             are_new = guess.copies(cursor, table, candidates, "pawprint_keyed")
         if are_new:
             places = list(candidates.values())
         else:
+            by_text = {f"{entry:032x}": place for entry, place in candidates.items()}
             with limit():
-                new = _on(cursor, _claiming(table, candidates, savepoint="pawprint_keyed"))
-            places = sorted(candidates[text] for text in new)
+                new = _on(cursor, _claiming(table, by_text, savepoint="pawprint_keyed"))
+            places = sorted(by_text[text] for text in new)
         events = rows if len(places) == len(rows) else [rows[place] for place in places]
         if is_isolating:
             found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
@@ -283,8 +284,8 @@ def copy_keyed(
         with limit():
             cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
     written = len(places)
-    for text in sorted({texts[place] for place in refused} & set(repeats)):
-        written += _copy_one_of(cursor, table, rows, repeats[text], refused, limit=limit, uses_insert=uses_insert)
+    for entry in sorted({entries[place] for place in refused} & set(repeats)):
+        written += _copy_one_of(cursor, table, rows, repeats[entry], refused, limit=limit, uses_insert=uses_insert)
     with limit():
         cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)

@@ -54,6 +54,8 @@ JOIN it ON it.oid = c.conrelid WHERE c.condeferrable"""
 _SAVED = ("timezone", "lock_timeout", "statement_timeout")
 
 AnyRow = tuple[Any, ...]
+#: what the INSERT casts a column's texts to, by its name; the names of the constraints that wait for the COMMIT
+Layout = tuple[dict[str, str], list[str]]
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Part:
         duplicates: how many had a key that was taken.
         refused: those that were not written, and why.
         requires: the delivery that the ledger has if the transaction is committed.
+        layout: the table's, for a transaction whose snapshot is older than the table.
     """
 
     table: Table
@@ -77,6 +80,7 @@ class Part:
     duplicates: int = 0
     refused: list[tuple[AnyRow, Failure]] = field(default_factory=list)
     requires: uuid.UUID | None = None
+    layout: Layout | None = None
 
     def refuse(self, rows: Sequence[AnyRow], why: Failure) -> None:
         """Note that rows were not written."""
@@ -157,7 +161,8 @@ def _settings(*values: str) -> Statement:
 
 
 def _writing_part(part: Part) -> Dialogue[None]:
-    insert = _Insert(part.table, *(yield from _layout(part.table)))
+    found = yield from layout(part.table)
+    insert = _Insert(part.table, *(found if found[0] or part.layout is None else part.layout))
     end = time.monotonic() + _PATIENCE
     keyed = [row for row in part.rows if len(row) > 2]
     by_columns: dict[Columns, list[AnyRow]] = {}
@@ -171,7 +176,8 @@ def _writing_part(part: Part) -> Dialogue[None]:
         yield from _writing_keyed(part, insert, keyed, end)
 
 
-def _layout(table: Table) -> Dialogue[tuple[dict[str, str], list[str]]]:
+def layout(table: Table) -> Dialogue[Layout]:
+    """Return what is to be known of a table for INSERT; nothing of one that is not there."""
     answer = yield Statement(_LAYOUT_HEAD, table.sql, _LAYOUT_TAIL)
     types = {name: type_name for name, type_name in answer.rows if name is not None}
     return types, [constraint for name, constraint in answer.rows if name is None]

@@ -1,0 +1,82 @@
+"""The table of a handler whose first events are of a caller's transaction: made before they are written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from .._database.session.connection import Session
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure
+from .._database.table import ddl
+from .._database.writing.caller import Caller, caller_of
+from .._database.writing.within import Layout, layout
+from .._failure import Failure
+from ..tracker import Tracker
+from .fallback import WARNING_INTERVAL
+from .writer import Creation, begin_within
+
+#: seconds for a lock that somebody has, the caller's own transaction perhaps, which waits for us
+_LOCK = 1.0
+#: seconds for an answer
+_ANSWER = 5.0
+
+
+class Maker:
+    """Makes a missing table over a connection of its own: in the caller's transaction it would go with a rollback.
+
+    Args:
+        tracker: knows database and table.
+        creation: how to make it; None if it is not to be made.
+        warn: told if it cannot be made.
+    """
+
+    def __init__(self, tracker: Tracker, creation: Creation | None, warn: Callable[[str], None]) -> None:
+        self._tracker = tracker
+        self._creation = None if tracker.is_debug else creation
+        self._warn = warn
+        self._layout: Layout | None = None
+        self._not_before = 0.0
+
+    @property
+    def must_make(self) -> bool:
+        """Whether there is something to do, which may take a while."""
+        return self._creation is not None and self._layout is None and time.monotonic() >= self._not_before
+
+    def made(self) -> Layout | None:
+        """Make the table, if that was not done yet; return its layout, if it is known. Raises nothing."""
+        if self.must_make and self._creation is not None:
+            try:
+                self._layout = self._make(self._creation)
+            except Exception as error:
+                self._not_before = time.monotonic() + WARNING_INTERVAL  # the next block must not wait for it as well
+                self._warn(f"table {self._tracker.layout.name} could not be made: {_why(error).reason}")
+        return self._layout
+
+    def forget(self) -> None:
+        """Take the table to be missing."""
+        self._layout = None
+
+    def _make(self, creation: Creation) -> Layout:
+        session = self._tracker.session()
+        session.belong_to_real_thread()
+        try:
+            with session.limit(_ANSWER):
+                return self._make_over(session, creation)
+        finally:
+            with suppress(DatabaseError):
+                session.close()
+
+    def _make_over(self, session: Session, creation: Creation) -> Layout:
+        table = self._tracker.layout
+        connection = session.connection(_ANSWER)
+        with session.transaction(begin_within(_LOCK)) as cursor:
+            ddl.create(cursor, table, if_not_exists=True, **creation._asdict())
+        caller = caller_of(connection)
+        assert isinstance(caller, Caller)
+        return caller.talk(layout(table))
+
+
+def _why(error: Exception) -> Failure:
+    is_servers = isinstance(error, DatabaseError) and error.pgcode is not None
+    return failure(error) if is_servers else connect_failure(error)
