@@ -456,11 +456,14 @@ def test_without_the_source_that_was_imported_the_whole_function_does_the_same(m
     monkeypatch.undo()
     forget_functions()
     assert made_for(made_take, steps=Steps(is_keyed=True)) is not made_take
+    # and what comes into its place later is never read
+    monkeypatch.setattr(inspect, "getsource", raising)
+    assert made_for(made_take, steps=Steps(is_keyed=True, has_own=True)) is not made_take
 
 
 def forget_functions() -> None:
     recipe._compiled.cache_clear()
-    recipe._is_at_hand.cache_clear()
+    recipe._source.cache_clear()
 
 
 def raising(_: object) -> str:

@@ -109,6 +109,7 @@ class Capture:
             of_event_dicts=of_event_dicts,
             puts=True,
             has_queue=exits.door is not None,
+            is_spooled=exits.door is not None and exits.door.append is not None,
             has_level=level > 0,
             by_orjson=orjson is not None and quickest.way is orjson.way,
             by_json=quickest.way is quickjson.by_json,

@@ -24,6 +24,8 @@ class Door(Protocol):
     max_bytes: int
     attend: Callable[[], None]
     overflow: Callable[[Entry, Any], None]
+    #: writes an entry to a spool and puts it into the queue, if it has a spool; False: there is no room
+    append: Callable[[Entry, Any], bool] | None
 
 
 class Exits(NamedTuple):

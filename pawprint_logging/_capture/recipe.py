@@ -45,25 +45,30 @@ def made_for(maker: Callable[P, R], **known: DataclassInstance) -> Callable[P, R
 
 @lru_cache(maxsize=_MAX_KEPT)
 def _compiled(maker: FunctionType, known: frozenset[tuple[str, str, bool]]) -> Any:
-    if not _is_at_hand(maker):
+    text = _source(maker)
+    if text is None:
         return None
-    code = _code(_Pruning({(name, key): value for name, key, value in known}).visit(_source(maker)), maker)
-    made = FunctionType(code, maker.__globals__, maker.__name__, maker.__defaults__)
+    tree = _Pruning({(name, key): value for name, key, value in known}).visit(_tree(text, maker))
+    made = FunctionType(_code(tree, maker), maker.__globals__, maker.__name__, maker.__defaults__)
     made.__kwdefaults__ = maker.__kwdefaults__
     return made
 
 
 @lru_cache(maxsize=_MAX_KEPT)
-def _is_at_hand(maker: FunctionType) -> bool:
-    """Return whether the source is that of the function; a newer file may be in the place of the imported one."""
-    return _is_same(_code(_source(maker), maker), maker.__code__)
+def _source(maker: FunctionType) -> str | None:
+    """Return the source of a function's module, or None if that is not what was imported.
 
-
-def _source(maker: FunctionType) -> ast.Module:
-    """Return the definition of a function, and what its module imports, which the compiler looks at too."""
+    A newer file may be in its place, or may come there later: it is read once.
+    """
     module = inspect.getmodule(maker)
     assert module is not None
-    tree = ast.parse(inspect.getsource(module))
+    text = inspect.getsource(module)
+    return text if _is_same(_code(_tree(text, maker), maker), maker.__code__) else None
+
+
+def _tree(text: str, maker: FunctionType) -> ast.Module:
+    """Return the definition of a function, and what its module imports, which the compiler looks at too."""
+    tree = ast.parse(text)
     tree.body = [
         each
         for each in tree.body

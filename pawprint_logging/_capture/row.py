@@ -49,9 +49,12 @@ def _text(value: Any) -> str | None:
 
 
 def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
-    """Return the line of the usual four columns: as `line_of`, in a third of the time where the values are simple."""
+    """Return the line of the usual four columns: as `line_of`, in a third of the time where the values are simple.
+
+    The name is printable.
+    """
     start, end, text = _second
-    if type(moment) is float and start <= moment < end and name.isprintable():
+    if type(moment) is float and start <= moment < end:
         digits = str(int(moment * 1e6))[-6:]
         if user is None:
             line = f"{text}.{digits}+00:00\t\\N\t{name}\t{document}\n"

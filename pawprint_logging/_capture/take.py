@@ -65,6 +65,8 @@ class Steps:
     puts: bool = False
     #: whether they are put into a queue without another call
     has_queue: bool = False
+    #: whether that has a spool
+    is_spooled: bool = False
     has_level: bool = False
     contextvars: bool = True
     #: whether entries may be values, of which another thread makes lines
@@ -143,6 +145,8 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     add_of_record, add_of_event_dict = record_fields.add_of_record, record_fields.add_of_event_dict
     if steps.puts:
         put, set_aside, blocks, uncaptured, take_record = exits[1:]  # type: ignore[index]
+    if steps.is_spooled:
+        append: Any = exits.door.append  # type: ignore[union-attr]
     if steps.has_queue:
         queue: Any = exits.door  # type: ignore[union-attr]
         max_rows, max_bytes, attend, overflow = queue.max_rows, queue.max_bytes, queue.attend, queue.overflow
@@ -365,7 +369,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     if not steps.has_own or owned is None:
                         columns, values = usual, []
                     try:
-                        if columns is usual:
+                        if columns is usual and (name in plain_names or is_plain_name(name)):
                             entry = (columns, usual_line(document, at, text, name))
                         else:
                             entry = (columns, line_of(document, at, (text, name, *values)))
@@ -394,6 +398,11 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             rows = queue.rows
             if len(rows) >= max_rows or queue.bytes_in - queue.bytes_out >= max_bytes:
                 overflow(entry, queue)
+            elif steps.is_spooled:
+                if not append(entry, queue):
+                    overflow(entry, queue)
+                elif len(queue.rows) >= queue.wake_at:
+                    attend()
             else:
                 size = len(entry[1]) + ROW_BYTES
                 # no call between these three

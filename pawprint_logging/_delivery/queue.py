@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from .._capture.row import ROW_BYTES, Entry, whole
 from .batch import Batch
-from .store import Nowhere, Store
+from .store import Accepting, Nowhere, Store
 
 #: a batch takes all that waits, up to so many times batch_size rows: a commit takes as long for one row as for many
 MAX_BATCHES_IN_ONE = 50
@@ -51,6 +51,8 @@ class Queue:
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.attend = attend
+        #: writes a row to the spool and puts it into the queue, if there is a spool
+        self.append: Callable[[Entry, Accepting], bool] | None = None
         self.overflow = overflow
 
     def put(self, row: Entry) -> None:
@@ -144,6 +146,7 @@ class SpooledQueue(Queue):
     ) -> None:
         super().__init__(max_rows, max_bytes, attend, overflow)
         self._store = store
+        self.append = store.append
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
