@@ -221,6 +221,16 @@ def test_killed_ten_times_and_run_again_each_row_is_there_once(
     assert value(connection, "SELECT count(DISTINCT metadata->>'uid') FROM events") == number
 
 
+def test_a_repeat_takes_the_place_of_a_row_that_is_refused(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    users = ["u" * 40, "alice", "bob"]
+    path = json_lines(tmp_path / "a.jsonl", [{"event": "e", "user_id": user, "k": "a"} for user in users])
+
+    done = cli("import", str(path), "--dedupe-key", "k")
+
+    assert done.out.startswith("1 written, 1 already there, 1 rejected"), done.err
+    assert value(connection, "SELECT user_id FROM events") == "alice"
+
+
 def test_partitions_are_made_for_what_is_old(cli: CommandLine, db: str, tmp_path: Path, connection: Any) -> None:
     cli.options[-1] = "parts"
     with Tracker(db=db, table="parts") as tracker:
