@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import answers
 from support.answers import Row
@@ -75,10 +75,10 @@ def row(user: str | None, moment: str, event: str = "x") -> Row:
 
 
 def lines(frame: pd.DataFrame) -> dict[datetime, list[int | None]]:
-    """Return the frame's lines by the time on the wall at which a cohort begins."""
+    """Return the frame's lines by the day at which a cohort begins; where clocks skip midnight, that begins later."""
     index = frame.index.tz_localize(None) if frame.index.tz is not None else frame.index
     return {
-        cohort.to_pydatetime(): [None if pd.isna(value) else int(value) for value in line]
+        cohort.to_pydatetime().replace(hour=0): [None if pd.isna(value) else int(value) for value in line]
         for cohort, line in zip(index, frame.to_numpy().tolist(), strict=True)
     }
 
@@ -90,6 +90,15 @@ def now() -> datetime:
 @calm
 @pytest.mark.parametrize("most", [retention.MAX_BITS, 0], ids=["bits", "rows"])
 @few
+@example(
+    rows=[Row(datetime.fromisoformat("2018-11-04T03:00"), "a", "x")],
+    period="day",
+    zone="America/Sao_Paulo",
+    week_start="monday",
+    first=None,
+    back=None,
+    rolling=False,
+)
 @given(
     rows=ROWS | RECENT,
     period=st.sampled_from(["day", "week", "month", "quarter", "year"]),
