@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -82,34 +83,119 @@ def _by_handler(name: str, handler: logging.Handler, settle: Callable[[], Any] |
     )
 
 
-def _with_options(db: str, table: str, stack: ExitStack, **usual: Any) -> list[Sender]:
-    """Return one sender for each option or kind of value that makes an event more than the usual one."""
+@dataclass
+class Pair:
+    """A call, and what it is compared with: the same call without us.
+
+    Args:
+        name: for the table.
+        call: logs one event, or one record that is none.
+        base: the same where nobody takes it.
+        against: what that is called.
+        limit: what the ratio may be at most.
+        settle: waits until the table has it.
+        group: of the table.
+        run: calls what it is given, in the context of the pair.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    base: Callable[[], Any]
+    against: str
+    limit: str
+    settle: Callable[[], Any]
+    group: str = "caller's cost, the median call"
+    run: Callable[..., Any] = lambda function, *given: function(*given)
+
+
+NOTHING = "the same call, a Handler with an empty emit"
+NO_EVENTS = "a record that is no event"
+BARE = "the same call, the pipeline without it"
+#: options, more extras, limits with orjson and with json
+_Case = tuple[dict[str, Any], dict[str, Any], str, str]
+
+
+def pairs(db: str, table: str, spool: Path, stack: ExitStack) -> list[Pair]:
+    """Return what an event costs with each option, and each kind of value, that makes it more than the usual one.
+
+    With orjson and without; the threads behind the queues sleep until they are asked to flush.
+    """
+    found = []
+    stack.callback(with_json_by(quickest.way))
+    for encoder, way in {"orjson": orjson and orjson.way, "json": by_json}.items():
+        if way is not None:
+            with_json_by(way)()  # a handler remembers the quickest way that there is when it is made
+            found += _pairs(db, table, spool / encoder, stack, encoder)
+    return found
+
+
+def _pairs(db: str, table: str, spool: Path, stack: ExitStack, encoder: str) -> list[Pair]:
     schema = {**Tracker(db=db, table=table).schema, "plan": "TEXT"}
     now, order = datetime.now(timezone.utc), uuid.uuid4()
-    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("record_fields", {"record_fields": ("name", "levelname")}, {}),
-        ("common", {"common": {"release": "1.2"}}, {}),
-        ("a column of one's own", {"schema": schema}, {"plan": "pro"}),
-        ("a timestamp: datetime", {}, {"timestamp": now}),
-        ("a timestamp: ISO text", {}, {"timestamp": now.isoformat()}),
-        ("a UUID as user", {}, {"user_id": order}),
-        ("a number as user", {}, {"user_id": 7}),
-        ("before_send that returns its argument", {"before_send": lambda event: event}, {}),
-        ("Decimal, datetime, UUID among the extras", {}, {"amount": Decimal("12.50"), "at": now, "order": order}),
-    ]
+    asleep = {"db": db, "table": table, "max_queue_size": ROOM, "max_queue_bytes": 2**40, "close_timeout": 60}
+    asleep |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
+    several = {"amount": Decimal("12.50"), "at": now, "order": order}
+    cases: dict[str, _Case] = {
+        "": ({}, {}, "≤ 1.35", "≤ 1.5"),
+        "record_fields": ({"record_fields": ("name", "levelname")}, {}, "≤ 1.5", "≤ 1.65"),
+        "common": ({"common": {"release": "1.2"}}, {}, "≤ 1.5", "≤ 1.65"),
+        "a column of one's own": ({"schema": schema}, {"plan": "pro"}, "≤ 1.5", "≤ 1.65"),
+        "a timestamp: datetime": ({}, {"timestamp": now}, "≤ 1.5", "≤ 1.65"),
+        "a timestamp: ISO text": ({}, {"timestamp": now.isoformat()}, "≤ 1.5", "≤ 1.65"),
+        "a UUID as user": ({}, {"user_id": order}, "≤ 1.5", "≤ 1.65"),
+        "a number as user": ({}, {"user_id": 7}, "≤ 1.5", "≤ 1.65"),
+        "three context variables": ({}, {}, "≤ 1.7", "≤ 1.8"),
+        "before_send that returns its argument": ({"before_send": lambda event: event}, {}, "≤ 1.8", "≤ 2"),
+        "Decimal, datetime, UUID among the extras": ({}, several, "≤ 1.85", "≤ 2.1"),
+        "spool": ({"spool": spool, "max_spool_bytes": 2**32}, {}, "≤ 1.7", "≤ 1.7"),
+    }
+    empty = _logger("nothing", EmptyHandler()).info
     found = []
-    for name, options, extra in cases:
-        handler = PawprintHandler(db=db, table=table, **usual, **options)
+    context = copy_context()
+    context.run(structlog.contextvars.bind_contextvars, request="3f2a", tenant="acme", region="eu")
+    for name, (options, extra, limit, limit_json) in cases.items():
+        handler = PawprintHandler(**asleep, **options)
         stack.callback(handler.close)
         info, event = _logger(name, handler).info, {**EVENT, **extra}
-        found.append(
-            Sender(
-                f"ours, {name}",
-                call=partial(info, "purchase", extra=event),
-                settle=handler.flush,
-                prepare=with_json_by(by_json if orjson is None else orjson.way),
-            )
+        pair = Pair(
+            f"ours, {name}, {encoder}" if name else f"ours, {encoder}",
+            call=partial(info, "purchase", extra=event),
+            base=partial(empty, "purchase", extra=event),
+            against=NOTHING,
+            limit=limit if encoder == "orjson" else limit_json,
+            settle=handler.flush,
         )
+        if name == "three context variables":
+            pair.run = context.run
+        found.append(pair)
+        if not name:
+            other, bare = partial(info, "done", extra=NO_EVENT), partial(empty, "done", extra=NO_EVENT)
+            found.append(Pair(f"ours, {encoder}", other, bare, NOTHING, "≤ 1.05", handler.flush, NO_EVENTS))
+    processor = PawprintProcessor(**asleep)
+    stack.callback(processor.close)
+    bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=FILTERING)
+    without = structlog.wrap_logger(None, processors=[lambda *_: _drop()], wrapper_class=FILTERING)
+    found.append(
+        Pair(
+            f"ours, processor of structlog, {encoder}",
+            call=lambda: bound.info("purchase", track=True, user_id="alice", amount=42),
+            base=lambda: without.info("purchase", track=True, user_id="alice", amount=42),
+            against=BARE,
+            limit="≤ 1.4" if encoder == "orjson" else "≤ 1.6",
+            settle=processor.flush,
+        )
+    )
+    found.append(
+        Pair(
+            f"ours, processor of structlog, {encoder}",
+            call=lambda: bound.info("request done", user_id="alice", amount=42),
+            base=lambda: without.info("request done", user_id="alice", amount=42),
+            against=BARE,
+            limit="≤ 1.05",
+            settle=processor.flush,
+            group=NO_EVENTS,
+        )
+    )
     return found
 
 
@@ -188,11 +274,12 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
     if not is_busy:
         options |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
     with ExitStack() as stack:
-        handler, spooled = PawprintHandler(**options), PawprintHandler(**options, spool=spool)
+        stack.callback(with_json_by(quickest.way))
+        with_json_by(by_json)()  # a handler remembers the quickest way that there is when it is made
+        handler, spooled = PawprintHandler(**options), PawprintHandler(**options, spool=spool, max_spool_bytes=2**32)
         processor = PawprintProcessor(**options)
         for each in (handler, spooled, processor):
             stack.callback(each.close)
-        stack.callback(with_json_by(quickest.way))
         bound = structlog.wrap_logger(None, processors=[processor, lambda *_: _drop()], wrapper_class=FILTERING)
         senders = [
             _by_handler("ours, json", handler, prepare=with_json_by(by_json)),
@@ -206,11 +293,26 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
             ),
         ]
         if orjson is not None:
-            senders.insert(1, _by_handler("ours, orjson", handler, prepare=with_json_by(orjson.way)))
-        if not is_busy:
-            usual = {name: value for name, value in options.items() if name not in ("db", "table")}
-            senders += _with_options(db, table, stack, **usual)
+            with_json_by(orjson.way)()
+            quick = PawprintHandler(**options)
+            stack.callback(quick.close)
+            senders.insert(1, _by_handler("ours, orjson", quick, prepare=with_json_by(orjson.way)))
         yield senders
+
+
+def full(db: str, spool: Path, stack: ExitStack) -> list[Sender]:
+    """Return our own at full rate: with delivery, and with a spool that nobody delivers."""
+    options: dict[str, Any] = {"db": db, "table": "events", "max_queue_size": ROOM, "max_queue_bytes": 2**40}
+    kinds: dict[str, dict[str, Any]] = {
+        "ours, delivering": {"close_timeout": 60},
+        "ours, deliver=False": {"spool": spool, "max_spool_bytes": 2**32, "deliver": False},
+    }
+    found = []
+    for name, more in kinds.items():
+        handler = PawprintHandler(**options, **more)
+        stack.callback(handler.close)
+        found.append(_by_handler(name, handler))
+    return found
 
 
 @contextmanager

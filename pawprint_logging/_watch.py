@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._capture.capture import DROPPED
+from ._capture.columns import DROPPED
 from ._delivery import process
 
 if TYPE_CHECKING:

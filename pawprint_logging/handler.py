@@ -189,9 +189,12 @@ class PawprintHandler(logging.Handler):
         self.pipeline = build(type(self).__name__, tracker, self._given)
         super().__init__(level)
         register(self)
+        is_watched = _watch.is_on()
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
-            self.emit = self.pipeline.take_record  # type: ignore[method-assign]
-        if _watch.is_on():
+            self.emit = (  # type: ignore[method-assign]
+                self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()  # type: ignore[assignment]
+            )
+        if is_watched:
             _watch.watch_handler(self, self.pipeline)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name

@@ -141,7 +141,10 @@ class PawprintProcessor:
                 )
             self._pipeline = handler.pipeline
         self._take = self._pipeline.taker_of_event_dicts(level)
+        #: without this key, and with text as its message, an event dict is no event
+        self._mark = self._pipeline.capture.only_mark or "event"
         if _watch.is_on():
+            self._mark = "event"  # have all of them counted
             self._take = _watch.watch_processor(self, self._take, self._pipeline.capture.is_marked)
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -150,6 +153,12 @@ class PawprintProcessor:
         That goes for events below the level too: no handler further down takes one again, and no renderer prints the
         marker.
         """
+        try:
+            # as that would answer for nearly all, by another call
+            if type(event_dict) is dict and self._mark not in event_dict and type(event_dict["event"]) is str:
+                return event_dict
+        except KeyError:
+            pass
         take = self._take  # CPython 3.11 takes longer to call an attribute at once
         return take(logger, name, event_dict)
 

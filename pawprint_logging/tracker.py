@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _display
 from ._capture import copyline
-from ._capture.capture import decode
+from ._capture.columns import decode
 from ._capture.encoder import column_text
 from ._capture.key import dedupe_key_of
 from ._capture.row import Columns, Row

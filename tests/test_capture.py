@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import json
 import logging
 import sys
@@ -19,10 +20,15 @@ from support import hostile
 from support.reference import Reference, Refused
 
 from pawprint_logging import Event
-from pawprint_logging._capture import copyline, moment
-from pawprint_logging._capture.capture import DROPPED, Capture, Fields
-from pawprint_logging._capture.row import whole, wholes
+from pawprint_logging._capture import copyline, moment, recipe
+from pawprint_logging._capture.capture import Capture
+from pawprint_logging._capture.columns import DROPPED, Fields
+from pawprint_logging._capture.exits import Exits
+from pawprint_logging._capture.recipe import made_for
+from pawprint_logging._capture.row import ROW_BYTES, whole, wholes
+from pawprint_logging._capture.take import Steps, made_take
 from pawprint_logging._database.table.schema import Table
+from pawprint_logging._delivery.queue import Queue
 from pawprint_logging.errors import CaptureError
 
 
@@ -145,6 +151,41 @@ def outcome(make: Callable[[], Any], bound: dict[str, Any]) -> Any:
     return contextvars.copy_context().run(run)
 
 
+class Taken:
+    """What a handler or processor does with what it gets: its function puts entries into a queue."""
+
+    def __init__(self, capture: Capture, *, of_event_dicts: bool) -> None:
+        self.queue = Queue(10, 2**30, lambda: None, lambda *_: None)
+        self.aside: list[Any] = []
+        self.errors: list[Exception] = []
+        self.returned: list[Any] = []
+        exits = Exits(
+            self.queue,
+            self.queue.put,
+            self.aside.append,
+            (),
+            lambda error, _: self.errors.append(error),
+            lambda record: self.put(capture.entry_of(record)),
+        )
+        self.take = capture.taker(exits, of_event_dicts=of_event_dicts)
+
+    def put(self, entry: Any) -> None:
+        if entry is not None:
+            self.queue.put(entry)
+
+    def entry_of(self, *given: Any) -> Any:
+        """Return the entry that came of it."""
+        self.returned.append(self.take(*given))
+        found = [*self.queue.rows, *self.aside, *self.errors]
+        assert len(found) <= 1
+        assert (self.queue.rows_in, self.queue.bytes_in) == (
+            (1, len(self.queue.rows[0][1]) + ROW_BYTES) if self.queue.rows else (0, 0)
+        )
+        if self.errors:
+            raise self.errors[0]
+        return found[0] if found else None
+
+
 @settings(max_examples=400)
 @given(
     options=OPTIONS,
@@ -184,6 +225,8 @@ def test_a_record_becomes_what_the_reference_makes_of_it(
     for leaves_lines in (False, True):
         capture = Capture(fields, **options, leaves_lines=leaves_lines)
         assert of(lambda record, capture=capture: texts(capture.entry_of(record))) == expected
+    taken = Taken(capture, of_event_dicts=False)
+    assert of(lambda record: texts(taken.entry_of(record))) == expected
 
 
 @settings(max_examples=300)
@@ -219,6 +262,10 @@ def test_an_event_dict_becomes_what_the_reference_makes_of_it(
         assert of(lambda capture=capture: texts(capture.entry_of(None, event_dict, None, "info"))) == expected
     assert event_dict.keys() == before.keys()
     assert all(event_dict[key] is value for key, value in before.items())
+    passed_on = capture.passed_on(dict(event_dict))
+    taken = Taken(capture, of_event_dicts=True)
+    assert of(lambda: texts(taken.entry_of(None, "info", event_dict))) == expected
+    assert taken.returned == [passed_on]
 
 
 DEFAULT = Table("events", None).fields
@@ -385,3 +432,39 @@ def test_a_column_of_ones_own_is_left_too_and_the_names_are_shared() -> None:
     assert two is not None
     assert len(one) == len(two) == 6
     assert one[0] is two[0]
+
+
+def test_the_function_is_made_without_what_its_configuration_does_not_need() -> None:
+    capture = Capture(DEFAULT, leaves_lines=True)
+    code = Taken(capture, of_event_dicts=False).take.__code__
+    whole_code = next(each for each in made_take.__code__.co_consts if getattr(each, "co_name", "") == "take")
+
+    assert code.co_filename == whole_code.co_filename
+    assert code.co_firstlineno == whole_code.co_firstlineno
+    assert len(code.co_code) < len(whole_code.co_code) * 0.8
+    assert not {"send", "steps", "give_run_key", "passed_on"} & set(code.co_freevars)
+
+
+def test_without_the_source_that_was_imported_the_whole_function_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = inspect.getsource(recipe)  # of another file, as after an upgrade under a running program
+    for getsource in (lambda _: source, raising):
+        forget_functions()
+        monkeypatch.setattr(inspect, "getsource", getsource)
+        assert made_for(made_take, steps=Steps(is_keyed=True)) is made_take
+    taken = Taken(Capture(DEFAULT, leaves_lines=True), of_event_dicts=False)
+    assert taken.entry_of(record(event="x", user_id="alice", a=1))[3:] == ("alice", "x")
+    monkeypatch.undo()
+    forget_functions()
+    assert made_for(made_take, steps=Steps(is_keyed=True)) is not made_take
+    # and what comes into its place later is never read
+    monkeypatch.setattr(inspect, "getsource", raising)
+    assert made_for(made_take, steps=Steps(is_keyed=True, has_own=True)) is not made_take
+
+
+def forget_functions() -> None:
+    recipe._compiled.cache_clear()
+    recipe._source.cache_clear()
+
+
+def raising(_: object) -> str:
+    raise OSError("could not get source code")

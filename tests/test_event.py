@@ -13,7 +13,8 @@ from support import hostile
 
 from pawprint_logging._capture import moment
 from pawprint_logging._capture import record as record_module
-from pawprint_logging._capture.capture import DROPPED, Capture, Fields, decode, encode
+from pawprint_logging._capture.capture import Capture
+from pawprint_logging._capture.columns import DROPPED, Fields, decode, encode
 from pawprint_logging._capture.guard import silenced
 from pawprint_logging._capture.row import ROW_BYTES, Entry, whole, wholes
 from pawprint_logging._database.table.schema import Table

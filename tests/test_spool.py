@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.sink import BAD, event
 
-from pawprint_logging._capture.capture import Row
+from pawprint_logging._capture.row import Row
 from pawprint_logging._delivery import spool as spool_module
 from pawprint_logging._delivery.batch import Batch
 from pawprint_logging._delivery.frame import blank

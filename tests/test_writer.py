@@ -12,7 +12,8 @@ import pytest
 from support.proxy import Proxy
 
 from pawprint_logging import Tracker
-from pawprint_logging._capture.capture import Row, encode
+from pawprint_logging._capture.columns import encode
+from pawprint_logging._capture.row import Row
 from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
 from pawprint_logging._delivery.store import Nowhere

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, Literal
 from uuid import UUID
 
-from .moment import parse, plain
+from .moment import parse, plain, text_in_utc
 from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
@@ -163,9 +163,10 @@ def utc_text(moment: datetime) -> str:
     """Return the moment in UTC as ISO 8601 with offset; a naive one is taken as UTC."""
     if type(moment) is not datetime:
         moment = plain(moment)
-    if moment.tzinfo is not None and moment.utcoffset() is not None:
+    zone = moment.tzinfo
+    if zone is not None and zone is not timezone.utc and moment.utcoffset() is not None:
         moment = moment.astimezone(timezone.utc)
-    return str(moment.replace(tzinfo=timezone.utc))
+    return text_in_utc(moment)
 
 
 # What most text of a time looks like that is UTC, whether or not it says so.

@@ -33,6 +33,9 @@ class _Guard(threading.local):
 
 
 guard = _Guard()
+#: the functions, in any thread, that run such code just now, by the ids of their frames; one that was interrupted may
+#: stay. Only where there are any is it worth to ask `guard`, which takes longer
+guarded: set[int] = set()
 
 
 class silenced:  # noqa: N801 - a context manager, used like a function
@@ -42,10 +45,15 @@ class silenced:  # noqa: N801 - a context manager, used like a function
 
     def __enter__(self) -> None:
         self._before = guard.frame
-        guard.frame = sys._getframe(1)  # noqa: SLF001 - see `_Guard.busy`
+        frame = sys._getframe(1)  # noqa: SLF001 - see `_Guard.busy`
+        guarded.add(id(frame))
+        guard.frame = frame
 
     def __exit__(self, *exc_info: object) -> None:
         guard.frame = self._before
+        frame = sys._getframe(1)  # noqa: SLF001
+        if frame is not self._before:  # else the function does it twice at once
+            guarded.discard(id(frame))
 
 
 def ends_here(error: BaseException) -> bool:

@@ -19,6 +19,14 @@ _ISO = re.compile(
 _USUAL = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _UTC = timezone.utc
 
+# Of the two shapes that most stamps have, with microseconds: the marks between the digits up to the seconds, and by the
+# length, those behind. It takes a third of the time of the pattern; fromisoformat() looks at the digits.
+_MARKS = frozenset({"--T::.", "-- ::."})
+_ZONES = {27: frozenset({"Z"}), 32: frozenset({"+:", "-:"})}
+
+_TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
+_FOUR_DIGITS = 1000
+
 #: seconds by which the stamp of a record may differ from the time at which it was made
 _STAMP_DELAY = 2.0
 
@@ -32,8 +40,8 @@ def parse(value: Any) -> datetime | None:
     try:
         if type(value) is datetime:
             return value if value.tzinfo is _UTC else _utc(value)
-        if type(value) is str and _USUAL.fullmatch(value):
-            return _usual(value)
+        if type(value) is str and (found := _usual(value)) is not None:
+            return found
         if isinstance(value, datetime):
             return None if value != value else _utc(plain(value))
         if isinstance(value, date):
@@ -48,7 +56,11 @@ def parse(value: Any) -> datetime | None:
 
 
 def _usual(text: str) -> datetime | None:
-    """Return the moment of text that _USUAL matches, or None if its calendar or clock has no such; never raises."""
+    """Return the moment of text with its zone in one of the usual shapes, or None; never raises."""
+    zones = _ZONES.get(len(text))
+    if zones is None or text[26::3] not in zones or text[4:20:3] not in _MARKS or not text.isascii():  # noqa: SIM102
+        if _USUAL.fullmatch(text) is None:
+            return None
     try:
         # "Z" is read from Python 3.11 on
         moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1] == "Z" else text)
@@ -62,8 +74,8 @@ def of_structlog(value: Any) -> datetime | None:
 
     structlog's default stamper writes local time without saying so.
     """
-    if type(value) is str and _USUAL.fullmatch(value):
-        return _usual(value)
+    if type(value) is str and (found := _usual(value)) is not None:
+        return found
     if type(value) is float:
         return parse(value)
     try:
@@ -85,8 +97,10 @@ def of_record(value: Any, created: float) -> datetime | None:
     Text that does not say its zone is taken as UTC, but not where it is the time of the record in local time: a
     structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
     """
-    if type(value) is str and _USUAL.fullmatch(value):
-        return _usual(value)
+    if type(value) is str and (found := _usual(value)) is not None:
+        return found
+    if type(value) is datetime and value.tzinfo is _UTC:
+        return value
     moment = parse(value)
     if type(value) is not str or moment is None or of_structlog(value) is not None:
         return moment
@@ -105,6 +119,21 @@ def of_clock(created: Any) -> datetime:
         return datetime.fromtimestamp(int(created * 1e6) / 1e6, _UTC)
     except Exception:
         return datetime.now(_UTC)
+
+
+def text_in_utc(moment: datetime, separator: str = " ") -> str:
+    """Return ISO 8601 text of a datetime that is in UTC, whether or not it says so.
+
+    As `isoformat` writes it, in two thirds of its time.
+    """
+    year, micros, two = moment.year, moment.microsecond, _TWO_DIGITS
+    if year < _FOUR_DIGITS:
+        return moment.replace(tzinfo=_UTC).isoformat(separator)
+    fraction = f".{str(1_000_000 + micros)[1:]}" if micros else ""
+    return (
+        f"{year}-{two[moment.month]}-{two[moment.day]}{separator}{two[moment.hour]}:{two[moment.minute]}:"
+        f"{two[moment.second]}{fraction}+00:00"
+    )
 
 
 def plain(moment: datetime) -> datetime:

@@ -38,13 +38,14 @@ def _make_dumps() -> Callable[[Any, int], Iterable[str]]:
     return made
 
 
-_dumps = _make_dumps()
+#: returns the parts of the JSON of a value on a level of indentation
+c_encode = _make_dumps()
 
 
 def by_json(value: Any) -> str | None:
     """Return the value as JSON if the json module makes it storable but for lone surrogates, else None."""
     try:
-        text = "".join(_dumps(value, 0))
+        text = "".join(c_encode(value, 0))
     except Exception:  # whatever it was, the careful way has an answer to it
         return None
     return text if len(text) <= MANY_BRACKETS and "\\" not in text else _checked(text)

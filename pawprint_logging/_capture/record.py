@@ -7,10 +7,10 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any
 
-from .guard import guard, silenced
+from .guard import guard, guarded, silenced
 from .storable import clean, text_of
 
 #: the extra that carries an event which could not be written; a record that has it is never an event itself
@@ -44,6 +44,12 @@ NOT_EXTRAS = frozenset(_PRISTINE) | STRUCTLOG_KEYS | {"message", "asctime", "tas
 
 MISSING: Any = object()
 
+#: variables that are none of structlog's, and what those are called without the prefix; so many are remembered, since
+#: they are made once and stay
+foreign: set[ContextVar[Any]] = set()
+_keys: dict[ContextVar[Any], str] = {}
+_MAX_KEYS = 1000
+
 #: where the text of an exception or of a stack begins in a record that QueueHandler.prepare has made one text of
 _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most recent call last\):\n")
 
@@ -52,11 +58,24 @@ def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what of a context is bound with structlog.contextvars."""
     bound = {}
     for variable, value in context.items():
-        if value is not ...:  # which structlog leaves in a variable that was unbound
-            name = variable.name
-            if name[:KEY_START] == STRUCTLOG_KEY_PREFIX:
-                bound[name[KEY_START:]] = value
+        if variable in foreign:
+            continue
+        key = _keys.get(variable) or _key_of(variable)
+        if key is not None and value is not ...:  # which structlog leaves in a variable that was unbound
+            bound[key] = value
     return bound
+
+
+def _key_of(variable: ContextVar[Any]) -> str | None:
+    """Return what a variable is called without structlog's prefix, or None if it is none of structlog's."""
+    name = variable.name
+    if not name.startswith(STRUCTLOG_KEY_PREFIX):
+        if len(foreign) < _MAX_KEYS:
+            foreign.add(variable)
+        return None
+    if len(_keys) < _MAX_KEYS:
+        _keys[variable] = name[KEY_START:]
+    return name[KEY_START:]
 
 
 def bound_variables() -> dict[str, Any]:
@@ -197,9 +216,10 @@ class RecordFields:
 
 def _followed(value: Any, steps: list[str]) -> Any:
     """Return what a path leads to: keys of mappings, numbers of sequences, attributes of anything else."""
-    before = guard.frame
+    before, here = guard.frame, id(sys._getframe())  # noqa: SLF001 - as `silenced`, which takes longer than all of this
     try:
-        guard.frame = sys._getframe()  # noqa: SLF001 - as `silenced`, which takes longer than all of this
+        guarded.add(here)
+        guard.frame = sys._getframe()  # noqa: SLF001
         for step in steps:
             kind = type(value)
             if kind is dict or isinstance(value, Mapping):
@@ -212,4 +232,5 @@ def _followed(value: Any, steps: list[str]) -> Any:
         return MISSING
     finally:
         guard.frame = before
+        guarded.discard(here)
     return value

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from . import copyline
-from .moment import of_clock
+from .moment import of_clock, text_in_utc
+from .storable import MAX_CHARACTERS, clean
 
 Columns = tuple[str, ...]
 #: names of columns, and their values as one line of COPY text
@@ -21,7 +22,7 @@ Row = tuple[Columns, bytes]
 Keyed = tuple[Columns, bytes, UUID]
 #: the names of the columns; the document, which is the last of them; the time, which is the first, as seconds since
 #: 1970 (whatever the record's clock said) or a datetime in UTC; and what is between, each of it None, a whole number, a
-#: UUID, or printable text
+#: UUID, or text
 Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]
@@ -37,8 +38,33 @@ _second = (0, 0, "")
 
 def line_of(document: str, moment: Any, values: Iterable[Any]) -> bytes:
     """Return the values of a row as its line, whatever is in them."""
-    texts = [value if value is None or type(value) is str else str(value) for value in values]
-    return copyline.join([_moment_text(moment), *texts, document])
+    return copyline.join([_moment_text(moment), *map(_text, values), document])
+
+
+def _text(value: Any) -> str | None:
+    """Return the text of a value between time and document."""
+    if type(value) is str:
+        return value if value.isprintable() and len(value) <= MAX_CHARACTERS else clean(value)
+    return None if value is None else str(value)
+
+
+def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
+    """Return the line of the usual four columns: as `line_of`, in a third of the time where the values are simple.
+
+    The name is printable.
+    """
+    start, end, text = _second
+    if type(moment) is float and start <= moment < end:
+        digits = str(int(moment * 1e6))[-6:]
+        if user is None:
+            line = f"{text}.{digits}+00:00\t\\N\t{name}\t{document}\n"
+            is_simple = "\\" not in document and "\\" not in name
+        else:
+            line = f"{text}.{digits}+00:00\t{user}\t{name}\t{document}\n"
+            is_simple = "\\" not in line and (type(user) is not str or user.isprintable())
+        if is_simple and len(line) <= MAX_CHARACTERS:
+            return line.encode()
+    return line_of(document, moment, (user, name))
 
 
 def whole(entry: Entry) -> Row | Keyed:
@@ -68,7 +94,7 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
             line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t\\N\t{name}\t{document}\n"
         else:
             line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t{user}\t{name}\t{document}\n"
-            has_marks = "\\" in line
+            has_marks = "\\" in line or (type(user) is str and not user.isprintable())
         done.append(whole(entry) if has_marks else (columns, line.encode()))
     return done
 
@@ -76,7 +102,7 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
 def _moment_text(moment: Any) -> str:
     """Return the text of a time, whatever that is."""
     if type(moment) is datetime:
-        return str(moment)
+        return text_in_utc(moment)
     if type(moment) is not float or not _FIRST <= moment < _LAST:
         return str(of_clock(moment))
     start, end, text = _second

@@ -7,12 +7,14 @@ behind that.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from . import copyline
 from .encoder import KNOWN, Kind, column_text, timestamp_text
+from .moment import text_in_utc
 from .quickjson import quickest
 from .row import Columns, Row
 from .storable import MAX_CHARACTERS
@@ -60,6 +62,20 @@ def line_of(values: Collection[Any], kinds: Sequence[Kind]) -> bytes:
         return copyline.join([column_text(value, kind) for value, kind in zip(values, kinds, strict=False)])
 
 
+class _Pandas:
+    """The class of pandas' timestamps, once one has come: it has all that a datetime has."""
+
+    timestamp: type | None = None
+
+    def look_at(self, kind: type) -> None:
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and kind is getattr(pandas, "Timestamp", None):
+            self.timestamp = kind
+
+
+_pandas = _Pandas()
+
+
 def _field(value: Any, kind: Kind) -> str:
     """Return a value as a field of COPY text; the types that most values have come first."""
     kind_of_value = type(value)  # not __class__, which an object may fail to give
@@ -74,12 +90,12 @@ def _field(value: Any, kind: Kind) -> str:
     elif value is None:
         return "\\N"
     elif kind != "json":
-        if kind_of_value is datetime:
-            if value.tzinfo is None:
-                return f"{value}+00:00"
-            if value.tzinfo is _UTC:
-                return str(value)
+        if kind_of_value is datetime or kind_of_value is _pandas.timestamp:
+            if value.tzinfo is None or value.tzinfo is _UTC:
+                return text_in_utc(value)
         elif (known := KNOWN.get(kind_of_value)) is not None:
             return known(value) or "\\N"
+    if kind == "timestamp":
+        _pandas.look_at(kind_of_value)
     found = column_text(value, kind)
     return "\\N" if found is None else copyline.escape(found)

@@ -19,6 +19,7 @@ from uuid import UUID
 from pythonjsonlogger import defaults
 
 from .guard import silenced
+from .moment import text_in_utc
 
 #: levels of nesting that are kept; PostgreSQL refuses at some thousands, and nobody queries deeper than a few
 MAX_DEPTH = 64
@@ -152,7 +153,9 @@ def convert(value: Any) -> Any:  # noqa: C901
 
 
 def _of_datetime(moment: datetime) -> str:
-    if moment.tzinfo is None or moment.tzinfo is timezone.utc:
+    if moment.tzinfo is timezone.utc:
+        return text_in_utc(moment, "T")
+    if moment.tzinfo is None:
         return moment.isoformat()
     with silenced():  # a zone may be anybody's code
         return moment.isoformat()

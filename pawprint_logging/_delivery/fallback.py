@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from .._capture.capture import decode
+from .._capture.columns import decode
 from .._capture.guard import ends_here, silenced
 from .._capture.record import FALLBACK_EXTRA
 from .._database.table.ledger import event_delivery

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from .._capture.row import ROW_BYTES, Entry, whole
 from .batch import Batch
-from .store import Nowhere, Store
+from .store import Accepting, Nowhere, Store
 
 #: a batch takes all that waits, up to so many times batch_size rows: a commit takes as long for one row as for many
 MAX_BATCHES_IN_ONE = 50
@@ -48,16 +48,18 @@ class Queue:
         self.taken = 0
         #: how many must wait for `attend` to be called
         self.wake_at = 0
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
-        self._attend = attend
-        self._overflow = overflow
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes
+        self.attend = attend
+        #: writes a row to the spool and puts it into the queue, if there is a spool
+        self.append: Callable[[Entry, Accepting], bool] | None = None
+        self.overflow = overflow
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
         rows = self.rows
-        if len(rows) >= self._max_rows or self.bytes_in - self.bytes_out >= self._max_bytes:
-            self._overflow(row, self)
+        if len(rows) >= self.max_rows or self.bytes_in - self.bytes_out >= self.max_bytes:
+            self.overflow(row, self)
             return
         size = len(row[1]) + ROW_BYTES
         # no call between these three
@@ -65,7 +67,7 @@ class Queue:
         self.bytes_in += size
         self.rows.append(row)
         if len(rows) >= self.wake_at:
-            self._attend()
+            self.attend()
 
     def add(self, row: Entry) -> None:
         """Put a row into the queue, without a look at its bounds."""
@@ -83,7 +85,7 @@ class Queue:
     @property
     def has_room(self) -> bool:
         """Whether another row is accepted."""
-        return len(self.rows) < self._max_rows and self.bytes_in - self.bytes_out < self._max_bytes
+        return len(self.rows) < self.max_rows and self.bytes_in - self.bytes_out < self.max_bytes
 
     def fill(self, batch: Batch, limit: int) -> None:
         """Move the first rows into an empty batch that is registered as open; `limit` rows or MAX_BATCH_BYTES at most.
@@ -144,13 +146,18 @@ class SpooledQueue(Queue):
     ) -> None:
         super().__init__(max_rows, max_bytes, attend, overflow)
         self._store = store
+        self.append = store.append
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
-        if not self.has_room or not self._store.append(row, self):
-            self._overflow(row, self)
+        if (
+            len(self.rows) >= self.max_rows
+            or self.bytes_in - self.bytes_out >= self.max_bytes
+            or not self._store.append(row, self)
+        ):
+            self.overflow(row, self)
         elif len(self.rows) >= self.wake_at:
-            self._attend()
+            self.attend()
 
     def accept(self, row: Entry) -> bool:
         """Keep a row in the spool and put it into the queue; return False if the spool has no room."""

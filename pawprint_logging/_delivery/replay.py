@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from .._capture.capture import encode
+from .._capture.columns import encode
 from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure

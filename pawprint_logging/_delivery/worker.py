@@ -159,6 +159,8 @@ class Worker:
         self.lanes = tuple(Lane(make_queue(rows, size, self._attend, self._overflow, store), store) for store in stores)
         #: accepts a row; the queues are the same ones in a forked child, so that this may be kept
         self.put = self.lanes[0].queue.put
+        #: the queue that rows may be put into without that call
+        self.door = self.lanes[0].queue
         #: accepts a row with a dedupe key
         self.put_keyed = self.lanes[-1].queue.put
         self._begin()

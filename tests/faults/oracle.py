@@ -25,7 +25,8 @@ import psycopg2
 from support.server import PASSWORD
 
 from pawprint_logging import PawprintHandler, Tracker
-from pawprint_logging._capture.capture import FALLBACK_EXTRA, decode
+from pawprint_logging._capture.columns import decode
+from pawprint_logging._capture.record import FALLBACK_EXTRA
 from pawprint_logging._delivery.frame import Record
 from pawprint_logging._delivery.replay import replay
 from pawprint_logging._delivery.segment import Segment

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from pawprint_logging._capture import moment
-from pawprint_logging._capture.capture import Fields
+from pawprint_logging._capture.columns import Fields
 from pawprint_logging._capture.declared import event_of
 from pawprint_logging._capture.encoder import column_text, document_text, json_text
 from pawprint_logging._capture.key import dedupe_key_of

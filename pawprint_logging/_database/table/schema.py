@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from ..._capture.capture import Fields
+from ..._capture.columns import Fields
 from ..._capture.encoder import Kind
 from ...errors import ConfigurationError
 

@@ -1,0 +1,93 @@
+"""What makes a record or an event dict an event: the rules stand here, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from sys import modules
+from typing import Any
+
+from .declared import EventText, event_of
+from .record import STRUCTLOG_KEYS, is_true
+
+#: names of loggers that are remembered as not ours, and of events
+MAX_NAMES = 1000
+
+
+class Marks:
+    """How events are marked."""
+
+    def __init__(self, marker: str, event_key: str, own_logger: str) -> None:
+        self.marker = marker
+        self.event_key = event_key
+        self._own_logger = own_logger
+        #: loggers whose records have been events
+        self.others: set[str | None] = set()
+        #: the keys of an event dict that are no extras
+        self.not_keys = STRUCTLOG_KEYS | {"event", marker, event_key}
+
+    def is_own(self, logger: str | None) -> bool:
+        """Return whether it is the name of a logger of this package, whose records are no events."""
+        if logger is not None and (logger == self._own_logger or f"{logger}.".startswith("pawprint_logging.")):
+            return True
+        if len(self.others) < MAX_NAMES:
+            self.others.add(logger)  # which logging.makeLogRecord leaves out
+        return False
+
+    def typed(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]] | None:
+        """Return name and fields of the Event that a record holds, if it holds one."""
+        attributes = record.__dict__
+        message = record.msg
+        if type(message) is EventText:  # what QueueHandler and SocketHandler leave of it; elsewhere it is its text
+            message = message.event if record.args is None else None
+        return event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
+
+    def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """Return name and fields of the Event that an event dict holds, if it holds one."""
+        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # which is the message
+        message = event_dict.get(message_key(event_dict))
+        return event_of(named) or event_of(event_dict.get(self.marker)) or event_of(message)
+
+    def is_in(self, event_dict: Any) -> bool:
+        """Return whether a structlog event dict is an event; what a renderer has made of one is none."""
+        if type(event_dict) is not dict and not isinstance(event_dict, Mapping):
+            return False
+        marked = event_dict.get(self.marker)
+        if marked is not None and (marked is True or is_true(marked)):
+            return True
+        if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
+            return False
+        return self.typed_in(event_dict) is not None
+
+    def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Return a marked event dict as one that is not: for a handler further down, and for renderers.
+
+        An Event's fields are among the keys then, but for those that would mean something to others, and its name
+        where it was.
+        """
+        marker, event_key = self.marker, self.event_key
+        is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
+        typed = None if is_plain else self.typed_in(event_dict)
+        event_dict.pop(marker, None)
+        if event_key != "event":  # else it is the message, of which no handler makes an extra
+            event_dict.pop(event_key, None)
+        if typed is not None:
+            name, values = typed
+            if event_of(event_dict.get(key := message_key(event_dict))) is not None:
+                event_dict[key] = name
+            for key, value in values.items():
+                if key not in self.not_keys:
+                    event_dict.setdefault(key, value)
+        return event_dict
+
+
+def message_key(event_dict: Mapping[str, Any]) -> str:
+    """Return where an event dict has its message: structlog's EventRenamer may have put it elsewhere."""
+    if "event" in event_dict:
+        return "event"
+    structlog: Any = modules.get("structlog")
+    if structlog is not None:
+        for processor in structlog.get_config()["processors"]:
+            if isinstance(processor, structlog.processors.EventRenamer):
+                return str(processor.to)
+    return next((key for key in ("message", "msg") if key in event_dict), "event")

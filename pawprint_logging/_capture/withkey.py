@@ -1,0 +1,64 @@
+"""How events get their dedupe keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CaptureError
+from .columns import Fields
+from .key import dedupe_key_of, run_key
+from .record import bound_variables
+from .row import Entry, whole
+
+
+@dataclass(frozen=True)
+class WithKey:
+    """A table, and which value of an event makes its key."""
+
+    table: str
+    name: str
+    fields: Fields
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether an event that lacks the key may get one: user, time, name and document mean something else."""
+        fields = self.fields
+        return self.name not in (fields.timestamp, fields.user, fields.event, fields.json)
+
+    def value(self, columns: Mapping[str, Any]) -> Any:
+        """Return the value that the key is made of, from the columns of an event, if there is one."""
+        if self.name in columns:
+            return columns[self.name]
+        document = columns.get(self.fields.json)
+        return document.get(self.name) if isinstance(document, Mapping) else None
+
+    def entry(self, entry: Entry, value: Any) -> Entry:
+        """Return the entry of an event that has such a value."""
+        if value is None:
+            return entry
+        line = whole(entry)[:2]
+        try:
+            return (*line, dedupe_key_of(self.table, value))
+        except Exception as error:
+            kind = type(value).__name__
+            reason = f"the dedupe key {self.name!r} must be text or a whole number, not {kind}"
+            raise CaptureError(reason, line) from error
+
+
+def made_give_run_key(keyed: WithKey, *, contextvars: bool) -> Callable[[dict[str, Any], str], None]:
+    """Return what gives an event without a dedupe key that of its place in the run of a task, if one runs."""
+    key, json_field = keyed.name, keyed.fields.json
+    is_column = key in keyed.fields.kinds
+
+    def give(extras: dict[str, Any], name: str) -> None:
+        keys = run_key.get()
+        if keys is None or extras.get(key) is not None:
+            return
+        document = extras.get(json_field)
+        has_key = isinstance(document, Mapping) and document.get(key) is not None
+        if not has_key and not (contextvars and bound_variables().get(key) is not None):
+            extras[key] = keys(keyed, name, as_uuid=is_column)
+
+    return give
