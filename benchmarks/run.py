@@ -18,7 +18,19 @@ from benchmarks import page
 from benchmarks.harness import Options, Row, as_dict, machine
 
 #: in the order of the table; the first ones concern every application
-SUITES = ("callers", "throughput", "keyed", "bulk", "delivery", "importing", "memory", "growth", "reading", "sessions")
+SUITES = (
+    "callers",
+    "throughput",
+    "keyed",
+    "bulk",
+    "files",
+    "delivery",
+    "importing",
+    "memory",
+    "growth",
+    "reading",
+    "sessions",
+)
 
 
 def main() -> int:

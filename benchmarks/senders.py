@@ -132,7 +132,13 @@ def pairs(db: str, table: str, spool: Path, stack: ExitStack) -> list[Pair]:
 def _pairs(db: str, table: str, spool: Path, stack: ExitStack, encoder: str) -> list[Pair]:
     schema = {**Tracker(db=db, table=table).schema, "plan": "TEXT"}
     now, order = datetime.now(timezone.utc), uuid.uuid4()
-    asleep = {"db": db, "table": table, "max_queue_size": ROOM, "max_queue_bytes": 2**40, "close_timeout": 60}
+    asleep: dict[str, Any] = {
+        "db": db,
+        "table": table,
+        "max_queue_size": ROOM,
+        "max_queue_bytes": 2**40,
+        "close_timeout": 60,
+    }
     asleep |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
     several = {"amount": Decimal("12.50"), "at": now, "order": order}
     cases: dict[str, _Case] = {

@@ -104,3 +104,76 @@ def test_a_day_of_another_zone_is_shown_as_that_day(cli: CommandLine) -> None:
 
 def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:
     assert cli("funnel", "signup[metadata__plan=pro]", "purchase").rows[0][1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("command", "hints"),
+    [
+        (["retention", "--first", "singup"], ["no event 'singup' in \"events\"; did you mean 'signup'?"]),
+        (["retention", "--first", "singup", "--back", "singup"], ["no event 'singup' in"]),
+        (["paths", "--after", "singup", "--before", "vieww"], ["no event 'singup' in", "no event 'vieww' in"]),
+        (["funnel", "singup", "singup", "--where", "event=singup"], ["no event 'singup' in"]),
+        (["funnel", "signup[metadata__plans=pro]"], ["no event has metadata__plans; did you mean metadata__plan?"]),
+        (["funnel", "signup", "--by", "metadata__plans"], ["no event has metadata__plans"]),
+        (["funnel", "signup", "--unit", "metadata__plans"], ["no event has metadata__plans"]),
+        (["funnel", "signup", "--where", "metadata__n=many"], ["metadata__n holds numbers, and is compared with text"]),
+        (["retention", "--where", "event=singup"], ["no event 'singup'; did you mean 'signup'?"]),
+        (["count", "--where", "event__in=singup,vieww"], ["no event 'singup'", "no event 'vieww'"]),
+        (["count", "--by", "metadata__plans"], ["no event has metadata__plans"]),
+        (["sum", "metadata__plans"], ["no event has metadata__plans"]),
+        (["read", "event", "metadata__plans"], ["no event has metadata__plans"]),
+        (["top", "metadata__plans"], ["no event has metadata__plans"]),
+        (["tail", "--where", "event=singup"], ["no event 'singup'"]),
+        (["count", "--where", "user_id=nobody"], ["no event meets this"]),
+        (["count", "--since", "2030-01-01"], ["no event meets this"]),
+        (["funnel", "view", "signup"], []),
+        (["read", "metadata__tags"], []),
+        (["sum", "metadata__n", "--since", "2026-01-09"], []),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_each_hint_comes_once(cli: CommandLine, command: list[str], hints: list[str]) -> None:
+    result = cli(*command)
+
+    assert result.status == 0
+    said = result.err.splitlines()
+    assert len(said) == len(hints), said
+    assert all(hint in line for hint, line in zip(hints, said, strict=True)), said
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["count", "--tz", "Europe/Berln"], ["--tz 'Europe/Berln'", "did you mean 'Europe/Berlin'"]),
+        (["retention", "--week-start", "moonday"], ["monday, tuesday, wednesday"]),
+        (["funnel", "signup", "--within", "7x"], ["--within", '"7d"']),
+        (["funnel", "signup", "--unit", "org"], ["'org': there is no such column", "it has id, timestamp, user_id"]),
+        (["funnel", "signup", "--by", "org"], ["'org': there is no such column", "it has id, timestamp, user_id"]),
+        (["funnel", "signup", "--users", "accounts.id"], ["there is no table 'accounts'", "there are events"]),
+        (["funnel", "signup", "--users", "events.nope"], ["there is no column 'nope'", "it has id, timestamp"]),
+        (["funnel", "signup", "--users", "nope"], ["as in", "accounts_user.id"]),
+        *(
+            ([*command, option, "7x"], [f"{option} takes ISO 8601", "7d, 12h or 4w"])
+            for command in (
+                *(["read"], ["count"], ["sum", "metadata__n"], ["average", "id"], ["minimum", "id"], ["maximum", "id"]),
+                *(["top"], ["catalogue"], ["funnel", "signup"], ["retention"], ["paths"]),
+            )
+            for option in ("--since", "--until")
+        ),
+        (["engagement", "--since", "7x"], ["--since takes ISO 8601", "7d, 12h or 4w"]),
+        (["maintain", "--keep", "7x"], ["keep must be an age", "400d"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_that_says_what_there_is(cli: CommandLine, command: list[str], words: list[str]) -> None:
+    one_line(cli(*command), *words)
+
+
+def test_engagement_from_a_day_is_the_same_when_it_is_asked_again(cli: CommandLine) -> None:
+    first = cli("engagement", "--start", "2026-01-03")
+    assert first.rows[0][0] == "2026-01-03T00:00:00+00:00"
+    assert cli("engagement", "--start", "2026-01-03").rows == first.rows
+    earlier = cli("engagement", "--start", "2026-01-01").rows
+    assert (earlier[0][0], earlier[2:]) == ("2026-01-01T00:00:00+00:00", first.rows)
+    again = cli("engagement", "--start", "2026-01-03")
+    assert (again.status, again.err) == (0, "")

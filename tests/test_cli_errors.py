@@ -250,3 +250,43 @@ def test_without_the_extra_one_line_names_it() -> None:
 
     assert done.returncode == 1
     assert done.stderr == 'pawprint-logging: the command line needs click: pip install "pawprint-logging[cli]"\n'
+
+
+def test_these_commands_need_no_pandas(shop: CommandLine, db: str, tmp_path: Path) -> None:
+    lost = {
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "delivery": str(uuid.uuid4()),
+        "table": "events",
+        "event": {"event": "lost"},
+    }
+    (tmp_path / "lost").write_text(json.dumps(lost) + "\n")
+    (tmp_path / "old.jsonl").write_text('{"event": "old"}\n')
+    (tmp_path / "old.csv").write_text("event\nold\n")
+    (tmp_path / "spool").mkdir()
+    commands = [
+        *(["create-table", "--if-not-exists"], ["check"], ["tail"], ["tail", "--where", "event=singup"], ["read"]),
+        *(["read", "--where", "event=singup"], ["replay", "--even-old", str(tmp_path / "lost")]),
+        *(["ship", str(tmp_path / "spool"), "--once"], ["maintain"], ["import", str(tmp_path / "old.jsonl")]),
+        *(["import", str(tmp_path / "old.csv")], ["export", "alice"], ["erase", "alice"]),
+        *(["count"], ["funnel", "signup"], ["drop-table", "--yes"]),
+    ]
+    program = (
+        "import json, sys; sys.modules['pandas'] = sys.modules['numpy'] = None\n"
+        "from pawprint_logging.cli import main\n"
+        "print(json.dumps([main([*each, *json.loads(sys.argv[2])]) for each in json.loads(sys.argv[1])]))"
+    )
+    options = ["--db", db, "--table", "events"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands), json.dumps(options)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+
+    statuses = dict(zip(map(" ".join, commands), json.loads(done.stdout.splitlines()[-1]), strict=True))
+    failed = {command for command, status in statuses.items() if status}
+    assert failed == {"count", "funnel signup"}, done.stderr
+    assert done.stderr.count('needs pandas: pip install "pawprint-logging[pandas]"') == 2
+    assert "the table events is gone" in done.stdout

@@ -199,6 +199,19 @@ def test_a_key_of_another_type_goes_to_the_fallback_with_the_reason(db: str, con
     assert "event_id" in diverted.events[0]["reason"]
 
 
+def test_a_deferred_constraint_that_fails_at_commit_costs_one_keyed_row(db: str, connection: Any) -> None:
+    tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
+    diverted, handler = fallback(), keyed_on(db, flush_interval=60)
+    logger = logger_with(handler)
+    for number in range(20):
+        log(logger, number, number, user_id="same" if number in {3, 11} else f"u{number}")
+    assert handler.flush(60)
+    assert sums(handler) == (19, 0, 1)
+    assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("11", "23505")]
+
+
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03", "42P01"])
 def test_what_a_trigger_raises_for_one_keyed_row_costs_no_other(db: str, connection: Any, code: str) -> None:
     tracker_on(db)

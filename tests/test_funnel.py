@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,6 +142,96 @@ def test_a_unit_counts_something_else_than_users(tracker: Tracker, rows: list[Ro
 
     expected = answers.funnel(rows, tests, member=lambda each: each.metadata.get("org"))
     assert frame["users"].tolist() == expected.get(None, ([0] * len(names), []))[0]
+
+
+#: around the night in which the clocks of Europe go forward, and that in which those of America go back
+NIGHTS = st.sampled_from(["2026-03-28T20:00", "2025-11-01T22:00"]).flatmap(
+    lambda start: st.builds(
+        lambda quarters: datetime.fromisoformat(start) + timedelta(minutes=15 * quarters), st.integers(0, 160)
+    )
+)
+ACCOUNTS = {"a": "pro", "b": "free", "c": None}
+#: conditions that hold for every step, and the same in Python
+EVERYWHERE: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
+    "none": ({}, lambda _: True),
+    "account": ({"user__plan": "pro"}, lambda row: ACCOUNTS.get(row.user or "") == "pro"),
+    "path": ({"metadata__plan__ne": "free"}, lambda row: row.metadata.get("plan") != "free"),
+    "column": ({"user_id__in": ["a", "c"]}, lambda row: row.user in ("a", "c")),
+}
+SPLITS: dict[str | None, Callable[[Row], Any]] = {
+    None: lambda _: None,
+    "metadata__plan": lambda row: row.metadata.get("plan"),
+    "user__plan": lambda row: ACCOUNTS.get(row.user or ""),
+    "user_id": lambda row: row.user,
+}
+
+
+@calm
+@few
+@given(
+    rows=st.lists(
+        st.builds(
+            lambda moment, user, event, plan, org: Row(moment, user, event, {**plan, **org}),
+            NIGHTS,
+            st.sampled_from(["a", "b", "c", "d", None]),
+            st.sampled_from("xyz"),
+            PLANS,
+            ORGS,
+        ),
+        max_size=40,
+    ),
+    given_steps=STEPS,
+    within=st.none() | st.sampled_from([60, 600, 2000]),
+    by=st.sampled_from(list(SPLITS)),
+    unit=st.sampled_from([None, "metadata__org"]),
+    everywhere=st.sampled_from(list(EVERYWHERE)),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"]),
+    start=st.sampled_from([None, "2026-03-29", "2025-11-02"]),
+    end=st.sampled_from([None, "2026-03-30", "2025-11-03"]),
+)
+def test_every_option_at_once(
+    tracker: Tracker,
+    rows: list[Row],
+    given_steps: list[tuple[str, Any]],
+    within: int | None,
+    by: str | None,
+    unit: str | None,
+    everywhere: str,
+    zone: str,
+    start: str | None,
+    end: str | None,
+) -> None:
+    tracker.query("CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT)")
+    tracker.query("INSERT INTO accounts VALUES ('a', 'pro'), ('b', 'free'), ('c', NULL) ON CONFLICT DO NOTHING")
+    rewrite(tracker, rows)
+    steps = [name if plan is None else (name, {"metadata__plan": plan}) for name, plan in given_steps]
+    tests = [
+        lambda each, name=name, plan=plan: each.event == name and (plan is None or each.metadata.get("plan") == plan)
+        for name, plan in given_steps
+    ]
+    conditions, holds = EVERYWHERE[everywhere]
+
+    frame = Statistics(tracker, tz=zone, users="accounts.id").funnel(
+        *steps, within=within, by=by, unit=unit, start=start, end=end, **conditions
+    )
+
+    first, last = (None if day is None else answers.midnight(day, zone) for day in (start, end))
+    seen = [row for row in rows if holds(row) and (first or row.moment) <= row.moment <= (last or row.moment)]
+    expected = answers.funnel(
+        seen,
+        tests,
+        within and timedelta(minutes=within),
+        by=lambda row: json.dumps(SPLITS[by](row)),
+        member=(lambda row: row.metadata.get("org")) if unit else (lambda row: row.user),
+    )
+    found: dict[str, Any] = {}
+    for place in range(0, len(frame), len(steps)):
+        part = frame.iloc[place : place + len(steps)]
+        value = None if by is None or pd.isna(part[by].iloc[0]) else part[by].iloc[0]
+        found[json.dumps(value, default=int)] = (part["users"].tolist(), times(part))
+    if by is None and not expected:
+        expected = {"null": ([0] * len(steps), [None] * len(steps))}
+    assert found == expected
 
 
 def test_a_column_may_split_and_be_the_unit(tracker: Tracker, stats: Statistics) -> None:

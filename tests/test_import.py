@@ -185,7 +185,7 @@ def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection
     again = cli("import", str(path), "--dedupe-key", "id_there")
 
     assert first.out.startswith("41 written, 10 already there, 2 rejected")
-    assert "1 rows have no id_there, and are written once more" in first.err
+    assert "1 row has no id_there, and would be written once more" in first.err
     assert again.out.startswith("1 written, 50 already there, 2 rejected")
     assert len(Path(f"{path}.rejected").read_bytes().splitlines()) == 2
     assert value(connection, "SELECT count(*) FROM events WHERE event = 'e'") == 40
@@ -219,6 +219,16 @@ def test_killed_ten_times_and_run_again_each_row_is_there_once(
     assert done.status == 0
     assert value(connection, "SELECT count(*) FROM events") == number
     assert value(connection, "SELECT count(DISTINCT metadata->>'uid') FROM events") == number
+
+
+def test_a_repeat_takes_the_place_of_a_row_that_is_refused(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    users = ["u" * 40, "alice", "bob"]
+    path = json_lines(tmp_path / "a.jsonl", [{"event": "e", "user_id": user, "k": "a"} for user in users])
+
+    done = cli("import", str(path), "--dedupe-key", "k")
+
+    assert done.out.startswith("1 written, 1 already there, 1 rejected"), done.err
+    assert value(connection, "SELECT user_id FROM events") == "alice"
 
 
 def test_partitions_are_made_for_what_is_old(cli: CommandLine, db: str, tmp_path: Path, connection: Any) -> None:

@@ -103,6 +103,41 @@ def test_paths_equal_following_every_user(
     assert rows(frame) == answers.paths(given_rows, after=after, before=before, depth=depth, limit=limit)
 
 
+@calm
+@few
+@given(
+    given_rows=ROWS,
+    after=st.sampled_from([None, "x"]),
+    before=st.sampled_from([None, "y"]),
+    start=st.none() | st.integers(0, 24),
+    end=st.none() | st.integers(0, 24),
+    conditions=st.sampled_from([{}, {"event__ne": "z"}, {"user_id__in": ["a", "b"]}]),
+)
+def test_start_end_and_conditions_say_whose_paths_they_are(
+    tracker: Tracker,
+    given_rows: list[Row],
+    after: str | None,
+    before: str | None,
+    start: int | None,
+    end: int | None,
+    conditions: dict[str, Any],
+) -> None:
+    tracker.query("TRUNCATE events RESTART IDENTITY")
+    tracker.write_many({"timestamp": row.moment, "user_id": row.user, "event": row.event} for row in given_rows)
+    first, last = (None if quarters is None else START + timedelta(minutes=15 * quarters) for quarters in (start, end))
+
+    frame = Statistics(tracker).paths(after=after, before=before, start=first, end=last, **conditions)
+
+    seen = [
+        row
+        for row in given_rows
+        if (first or row.moment) <= row.moment <= (last or row.moment)
+        and (row.event is None or conditions.get("event__ne") != row.event)
+        and row.user in conditions.get("user_id__in", [row.user])
+    ]
+    assert rows(frame) == answers.paths(seen, after=after, before=before)
+
+
 def test_conditions_and_times_say_what_is_seen(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, a="xyz")
 

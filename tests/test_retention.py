@@ -143,6 +143,70 @@ def test_hours_are_those_that_pass(tracker: Tracker, rows: list[Row]) -> None:
     assert found == answers.retention(rows, lambda moment: answers.beginning(moment, "hour"), "hour", now())
 
 
+@calm
+@few
+@given(
+    rows=st.lists(
+        st.builds(Row, around("2026-03-29T01:00", 12_000), USERS, st.sampled_from("xy"), st.just({})), max_size=25
+    ),
+    period=st.sampled_from(["day", "week", "month"]),
+    zone=st.sampled_from(ZONES),
+    start=st.none() | st.sampled_from(["2026-03-24", "2026-03-29", "2026-03-30"]),
+    end=st.none() | st.sampled_from(["2026-03-29", "2026-03-30", "2026-04-02"]),
+    rolling=st.booleans(),
+    conditions=st.sampled_from([{}, {"event": "x"}, {"user_id__ne": "b"}]),
+)
+def test_start_end_and_conditions_say_what_is_counted(
+    tracker: Tracker,
+    rows: list[Row],
+    period: str,
+    zone: str,
+    start: str | None,
+    end: str | None,
+    rolling: bool,
+    conditions: dict[str, str],
+) -> None:
+    rewrite(tracker, rows)
+    stats = Statistics(tracker, tz=zone, week_start="sunday")
+
+    frame = stats.retention(period, start=start, end=end, rolling=rolling, **conditions)
+
+    first, last = (None if day is None else answers.midnight(day, zone) for day in (start, end))
+    seen = [
+        row
+        for row in rows
+        if (first or row.moment) <= row.moment <= (last or row.moment)
+        and conditions.get("event", row.event) == row.event
+        and (row.user is None or conditions.get("user_id__ne") != row.user)
+    ]
+    expected = answers.retention(
+        seen,
+        lambda moment: answers.beginning(moment, period, zone, "sunday"),
+        period,
+        min(now(), last) if last else now(),
+        rolling=rolling,
+    )
+    assert lines(frame) == expected
+
+
+@few
+@given(
+    moments=st.lists(MOMENTS, max_size=12),
+    period=st.sampled_from(["hour", "day", "week", "month", "quarter", "year"]),
+    zone=st.sampled_from([*ZONES, "Australia/Lord_Howe", "Atlantic/Azores"]),
+)
+def test_column_0_is_cut_by_the_same_midnights_as_a_series(
+    tracker: Tracker, moments: list[datetime], period: str, zone: str
+) -> None:
+    rewrite(tracker, [Row(moment, f"u{number}", "x") for number, moment in enumerate(moments)])
+
+    frame = Statistics(tracker, tz=zone).retention(period)
+    series = tracker.count(resolution=period, tz=zone)
+
+    assert frame.index.tolist() == series["datetime"].tolist()
+    assert (frame[0].tolist() if moments else []) == series["count"].tolist()
+
+
 def test_a_day_of_23_hours_is_one_day(tracker: Tracker) -> None:
     write(tracker, [row("a", "2026-03-28T22:59"), row("a", "2026-03-28T23:00"), row("a", "2026-03-29T22:00")])
 

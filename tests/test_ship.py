@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.commandline import CommandLine
 from support.proxy import Proxy
@@ -168,6 +169,30 @@ def test_what_many_have_spooled_waits_for_a_table_that_is_missing(db: str, folde
     stop.set()
     shipping.join(60)
     assert sorted(names(connection)) == expected
+
+
+def test_a_dedupe_key_that_is_held_delays_no_other_rows(db: str, folder: Path, connection: Any) -> None:
+    tracker_on(db)
+    keyed = spooler(db, folder, dedupe_key="event_id")
+    holding = PawprintHandler(db=db, table="events", dedupe_key="event_id")
+    stop = threading.Event()
+    shipping = threading.Thread(target=ship, args=(folder,), kwargs={"db": db, "stop": stop})
+    with psycopg2.connect(db) as transaction:
+        with holding.within(transaction):
+            log(holding, 1, event_id="held")
+        log(keyed, 2, event_id="held")
+        shipping.start()
+        for number in range(10, 15):
+            log(keyed, number)
+            wait_for(lambda number=number: f"e{number}" in names(connection))
+        assert "e1" not in names(connection)
+        transaction.commit()
+    transaction.close()
+    log(keyed, 3, event_id="free")
+    wait_for(lambda: "e3" in names(connection))
+    stop.set()
+    shipping.join(60)
+    assert sorted(names(connection)) == ["e1", *(f"e{number}" for number in range(10, 15)), "e3"]
 
 
 def test_a_forked_child_spools_for_itself(db: str, folder: Path, connection: Any) -> None:

@@ -179,8 +179,9 @@ class _Csv(Source):
 
     def line_of(self, raw: Any) -> bytes:
         made = io.StringIO()
-        csv.writer(made, delimiter=self._delimiter, lineterminator="\n").writerow(raw)
-        return made.getvalue().encode("utf-8", "surrogateescape")
+        # with this end it quotes a bare carriage return too, which would tear the row
+        csv.writer(made, delimiter=self._delimiter, lineterminator="\r\n").writerow(raw)
+        return f"{made.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")
 
 
 def _text(file: io.BufferedReader) -> Iterator[str]:

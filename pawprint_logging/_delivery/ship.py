@@ -202,7 +202,8 @@ class Shipper:
         self._account = Account(())
         self._fallback = self._fallback_of(tracker)
         self._notes = _Notes(self._fallback)
-        self._destinations: dict[str, _Destination] = {}
+        #: by table, and whether the rows have dedupe keys: a key that is held delays no others
+        self._destinations: dict[tuple[str, bool], _Destination] = {}
         self._followed: dict[Path, Leftover] = {}
         self._has_said: set[str] = set()
 
@@ -291,7 +292,7 @@ class Shipper:
             return has_died and self._finish(leftover)
         self._account.adopt(batch)
         self._notes.resending(batch)
-        if batch.in_doubt or batch.is_keyed:
+        if batch.in_doubt or segment.head.keyed:
             destination.waiting.append(batch)
             return self._carry(destination)
         destination.together.append(batch)
@@ -349,7 +350,7 @@ class Shipper:
         return is_gone
 
     def _destination(self, head: Head) -> _Destination:
-        found = self._destinations.get(head.table)
+        found = self._destinations.get((head.table, head.keyed))
         if found is None:
             # names hold no quotes
             tracker = Tracker(db=self._db, table=head.table.replace('"', ""))
@@ -364,7 +365,7 @@ class Shipper:
             )
             patient = _PatientTable(writer)
             found = _Destination(patient, Carrier(patient, fallback, self._account))
-            self._destinations[head.table] = found
+            self._destinations[head.table, head.keyed] = found
         return found
 
     def _fallback_of(self, tracker: Tracker) -> Fallback:

@@ -338,9 +338,10 @@ class Writer:
     ) -> tuple[Refused, int]:
         """Bring the rows into the table; return which are refused, and how many are there already, by their keys."""
         if batch.is_keyed and self._usable.ledger_problem is None:
-            with self._limit(session):  # a key that another transaction holds must not keep the thread from other rows
-                cursor.execute(f"{flow.before}SET LOCAL lock_timeout = {KEY_TIMEOUT}")
-            flow.before = f"SET LOCAL lock_timeout = {lock_timeout(self._write_timeout)}; "
+            # a key that another transaction holds must not keep the thread from other rows
+            flow.before += f"SET LOCAL lock_timeout = {KEY_TIMEOUT}; "
+            if one_by_one:  # as below
+                flow.before += "SET CONSTRAINTS ALL IMMEDIATE; "
             _, refused, duplicates = copy_keyed(
                 cursor,
                 self._table,
@@ -349,6 +350,7 @@ class Writer:
                 one_by_one=one_by_one,
                 flow=flow,
                 guess=self._guess,
+                once_claimed=f"SET LOCAL lock_timeout = {lock_timeout(self._write_timeout)}; ",
             )
             return refused, duplicates
         if not one_by_one:

@@ -67,6 +67,11 @@ def funnel(
     return found
 
 
+def midnight(day: str, zone: str) -> datetime:
+    """Return in UTC when a day begins in a zone."""
+    return datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).astimezone(timezone.utc).replace(tzinfo=None)
+
+
 def beginning(moment: datetime, period: str, zone: str = "UTC", week_start: str = "monday") -> datetime:
     """Return when the period began that a moment in UTC is in, by the clock on the wall; an hour in UTC."""
     if period == "hour":

@@ -174,10 +174,11 @@ class Guess:
         self._wary = 0
         self._left = 0
 
-    def copies(self, cursor: Any, table: Table, entries: Collection[int], savepoint: str) -> bool:
+    def copies(self, cursor: Any, table: Table, entries: Collection[int], savepoint: str, *, before: str = "") -> bool:
         """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken: then none is in it.
 
         Args:
+            before: statements that are executed in any case, and go in the same round trip, among them the savepoint.
             cursor: a psycopg2 cursor in an open transaction.
             table: whose ledger.
             entries: what to enter, as `entries_of` makes it of keys.
@@ -188,13 +189,17 @@ class Guess:
         """
         if self._left or get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
             self._left = max(0, self._left - 1)
-            return False
+            entries, is_guessing = (), False
+        else:
+            is_guessing = True
         if not entries:
-            return True
+            if before:
+                cursor.execute(before.removesuffix("; "))
+            return is_guessing
         fields = _FIELD.join([entry.to_bytes(16, "big") for entry in sorted(entries)])
         try:
             with quiet():
-                copying = f"COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
+                copying = f"{before}COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
                 cursor.copy_expert(copying, io.BytesIO(b"".join([_HEAD, _FIELD, fields, _END])), CHUNK)
         except psycopg2.Error as error:
             if error.pgcode not in _GUESSED_WRONG:
@@ -219,6 +224,7 @@ def copy_keyed(
     one_by_one: bool = False,
     flow: Flow | None = None,
     guess: Guess | None = None,
+    once_claimed: str = "",
 ) -> Keyed:
     """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
 
@@ -233,6 +239,7 @@ def copy_keyed(
         one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
         flow: how rows go, and how far they came.
         guess: of a series of batches, what they were like; default: one that begins here.
+        once_claimed: statements that go in the same round trip as the rows, before them, default none.
 
     Raises:
         psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
@@ -242,21 +249,15 @@ def copy_keyed(
     guess = Guess() if guess is None else guess
     uses_insert = flow.uses_insert
     entries = entries_of([row[2] for row in rows])
-    first = dict(zip(entries, range(len(entries)), strict=True))
-    repeats: dict[int, list[int]] = {}
-    if len(first) < len(entries):
-        first = {}
-        for place, entry in enumerate(entries):
-            if first.setdefault(entry, place) != place:
-                repeats.setdefault(entry, []).append(place)
+    first, repeats = _places(entries)
     refused: dict[int, Failure] = {}
     is_isolating = one_by_one
-    with limit():
-        cursor.execute("SAVEPOINT pawprint_keyed")
+    # each round trip is two changes of who runs, which on a busy machine take longer than what is said; COMMIT releases
+    before = f"{flow.before}SAVEPOINT pawprint_keyed; "
     while True:
         candidates = {entry: place for entry, place in first.items() if place not in refused} if refused else first
         with limit():
-            are_new = guess.copies(cursor, table, candidates, "pawprint_keyed")
+            are_new = guess.copies(cursor, table, candidates, "pawprint_keyed", before=before)
         if are_new:
             places = list(candidates.values())
         else:
@@ -265,7 +266,11 @@ def copy_keyed(
                 new = _on(cursor, _claiming(table, by_text, savepoint="pawprint_keyed"))
             places = sorted(by_text[text] for text in new)
         events = rows if len(places) == len(rows) else [rows[place] for place in places]
+        before, flow.before = "", once_claimed
         if is_isolating:
+            if once_claimed:
+                with limit():
+                    cursor.execute(once_claimed.removesuffix("; "))
             found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
             if not found:
                 break
@@ -286,9 +291,19 @@ def copy_keyed(
     written = len(places)
     for entry in sorted({entries[place] for place in refused} & set(repeats)):
         written += _copy_one_of(cursor, table, rows, repeats[entry], refused, limit=limit, uses_insert=uses_insert)
-    with limit():
-        cursor.execute("RELEASE SAVEPOINT pawprint_keyed")
     return written, sorted(refused.items()), len(rows) - written - len(refused)
+
+
+def _places(entries: Sequence[int]) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """Return where each entry is first, and where it is again."""
+    first = dict(zip(entries, range(len(entries)), strict=True))
+    repeats: dict[int, list[int]] = {}
+    if len(first) < len(entries):
+        first = {}
+        for place, entry in enumerate(entries):
+            if first.setdefault(entry, place) != place:
+                repeats.setdefault(entry, []).append(place)
+    return first, repeats
 
 
 def _copy_one_of(

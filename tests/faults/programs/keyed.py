@@ -36,6 +36,7 @@ def main() -> None:
         batch_size=500,
         flush_interval=0.05,
         overflow="block",
+        write_timeout=300,  # a busy machine gives nothing up that is only late
         close_timeout=60,
         fallback_file=path,
     )

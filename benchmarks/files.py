@@ -1,0 +1,83 @@
+"""`pawprint-logging import` of a file against psql's copy of the same rows, ready as COPY text.
+
+Whole programs on both sides, from their start to their end. The lines of JSON are flat, as exports are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from benchmarks import harness, rows
+from benchmarks.harness import Options, Row, in_turn, ratios
+from benchmarks.rows import Peers
+from pawprint_logging import Tracker
+
+ROWS, ROWS_FULL = 200_000, 1_000_000
+WITHOUT_ORJSON = "import sys; sys.modules['orjson'] = None; from pawprint_logging.cli import main; sys.exit(main())"
+
+
+def _write_lines(path: Path, number: int) -> None:
+    with path.open("w") as file:
+        for row in rows.make(number):
+            flat = {**row, "timestamp": f"{row['timestamp'].isoformat()}Z", **row["metadata"]}
+            del flat["metadata"]
+            file.write(f"{json.dumps(flat)}\n")
+
+
+def _write_csv(path: Path, number: int) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["timestamp", "user_id", "event", "amount", "plan", "page"])
+        for row in rows.make(number):
+            moment = f"{row['timestamp'].isoformat()}Z"
+            writer.writerow([moment, row["user_id"], row["event"], *row["metadata"].values()])
+
+
+def measure(options: Options) -> list[Row]:
+    """Return the rows of this suite."""
+    number = ROWS_FULL if options.full else ROWS
+    with ExitStack() as stack:
+        directory = stack.enter_context(harness.scratch())
+        server = stack.enter_context(harness.server())
+        server.execute("ALTER SCHEMA public OWNER TO pawprint")
+        stack.enter_context(Tracker(db=server.dsn(), table="events")).create_table()
+        peers = Peers(server, directory, number)
+        stack.callback(peers.close)
+        lines, table = directory / "a.jsonl", directory / "a.csv"
+        _write_lines(lines, number)
+        _write_csv(table, number)
+
+        def by_program(path: Path, *program: str) -> float:
+            peers.empty()
+            command = [sys.executable, *program, "import", str(path), "--db", server.dsn(), "--table", "events"]
+            started = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+            return number / (time.perf_counter() - started)
+
+        ready = "psql \\copy"
+        kinds = {
+            ready: peers.copy,
+            "JSON lines": lambda: by_program(lines, "-m", "pawprint_logging"),
+            "JSON lines, json": lambda: by_program(lines, "-c", WITHOUT_ORJSON),
+            "CSV": lambda: by_program(table, "-m", "pawprint_logging"),
+        }
+        measured = in_turn(kinds, options.rounds)
+    wanted = {"JSON lines": "≥ 0.5", "JSON lines, json": "≥ 0.5"}
+    return [
+        Row(
+            f"import a file of {number:,} rows",
+            name,
+            ratios(rates, measured[ready]),
+            ready,
+            wanted.get(name, ""),
+            f"{median(rates):,.0f} rows/s",
+        )
+        for name, rates in measured.items()
+    ]
