@@ -308,6 +308,11 @@ def test_an_extra_called_like_a_role_that_has_no_column_is_an_entry_of_the_json_
     }
 
 
+def test_a_value_that_cannot_even_be_asked_for_its_class_is_json_in_a_json_column() -> None:
+    fields = Table("events", {"event": "TEXT", "user_id": "JSONB", "metadata": "JSONB"}).fields
+    assert taken(record(event="x", user_id=hostile.NoClass()), fields)["user_id"] == "<NoClass>"
+
+
 def test_what_is_common_is_under_everything_else() -> None:
     common = {"release": "1.2", "plan": "common", "name": "common", "exception": "common"}
     made = record(event="x", plan="pro")

@@ -105,7 +105,7 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
             return known(value)
         return _text(value, kind)
     except Exception:
-        return stand_in(value)
+        return json.dumps(stand_in(value), ensure_ascii=False) if kind == "json" else stand_in(value)
 
 
 def field_text(value: Any, kind: Kind) -> str | None:

@@ -174,8 +174,8 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             if steps.of_records and (not steps.of_event_dicts or event_dict is None):
                 attributes = source.__dict__
                 name = attributes.get(event_key)
-                if type(name) is not str or not name or marker in attributes or type(attributes["msg"]) is not str:
-                    if name is None and marker not in attributes and type(attributes["msg"]) is str:
+                if type(name) is not str or not name or marker in attributes or type(source.msg) is not str:
+                    if name is None and marker not in attributes and type(source.msg) is str:
                         return None  # most records: this must cost next to nothing
                     found = carefully(source, name)
                     if found is None:
@@ -185,9 +185,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     name, typed, failure = found
                 else:
                     typed = None
-                if (guarded and guard.busy) or (
-                    attributes["name"] not in others_loggers and marks.is_own(attributes["name"])
-                ):
+                if (guarded and guard.busy) or (source.name not in others_loggers and marks.is_own(source.name)):
                     return None
                 if steps.has_user:
                     user = attributes.get(user_extra, MISSING)

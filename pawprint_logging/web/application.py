@@ -459,7 +459,7 @@ class Pages:
                 404, "Nobody of that name", "There is no event of this user. Names are told apart by case."
             )
             return self._problem(page, problem)
-        history = page.asking(questions.history, page.filter, name, moment, _HISTORY + 1)
+        history = page.asking(questions.history, page.filter, name, moment, _HISTORY)
         return self._stream(page, "user.html", name=name, person=person, history=history, most=_HISTORY, before=before)
 
     async def live(self, page: Page) -> Response:

@@ -582,12 +582,15 @@ def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
 
 
 def history(view: View, given: Mapping[str, Any], user: str, before: datetime | None, number: int) -> list[Row]:
-    """Return a user's newest events, the newest first."""
+    """Return a user's newest events, the newest first; more than the number where several have the last one's time.
+
+    So whoever goes on before that time misses none.
+    """
     view.column("user")
     where = view.where({**given, view.table.fields.user: user}, None, before)
     found = view.rows(
         f"SELECT {_texts(view)} FROM {view.source.sql}{where.text} ORDER BY {view.column('timestamp')} DESC NULLS LAST"
-        f" LIMIT {number:d}",
+        f" FETCH FIRST {number:d} ROWS WITH TIES",
         where.params,
     )
     return [_row(view, row) for row in found]
