@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 _DATA = (".parquet", ".csv", ".json")
 
-output_option = click.option(
-    "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="Write to a file: .parquet, .csv, .json, or a chart such as .png (extra [plot]).",
-)
+
+def _output_option(kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--output", metavar="FILE", type=click.Path(dir_okay=False), help=f"Write to a file: {kinds}.")
+
+
+output_option = _output_option(".parquet, .csv, .json, or a chart such as .png (extra [plot])")
+#: of what is no chart
+data_output_option = _output_option(".parquet, .csv or .json")
 
 
 def check_output(path: str | None, *, pictures: bool = True) -> None:

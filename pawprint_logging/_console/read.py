@@ -38,7 +38,7 @@ _OF = {
     type=click.IntRange(min=0),
     help="Print at most so many rows; 0: all. Default: 1000 in a table, all as csv and json.",
 )
-@answer.output_option
+@answer.data_output_option
 @format_option
 def read(
     state: State,
@@ -199,7 +199,7 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
 @span_options
 @click.option("--plan", metavar="MODULE", help="Compare it with the Event classes of a module; exit 1 if they differ.")
 @format_option
-@answer.output_option
+@answer.data_output_option
 def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
     """Print what is in the table: events, their fields, the types of these, and since when."""
     answer.check_output(options["output"], pictures=False)
