@@ -207,6 +207,8 @@ def test_start_end_and_conditions_say_what_is_counted(
 def test_column_0_is_cut_by_the_same_midnights_as_a_series(
     tracker: Tracker, moments: list[datetime], period: str, zone: str
 ) -> None:
+    if period == "hour":  # those of many years are refused
+        moments = [moment for moment in moments if abs(moment - moments[0]) < timedelta(days=365)]
     rewrite(tracker, [Row(moment, f"u{number}", "x") for number, moment in enumerate(moments)])
 
     frame = Statistics(tracker, tz=zone).retention(period)
