@@ -24,7 +24,7 @@ from support.server import Server
 from support.shop import value as first
 
 from pawprint_logging._capture import encoder
-from pawprint_logging._capture.encoder import column_text, document_text, json_text, timestamp_text
+from pawprint_logging._capture.encoder import column_text, document_text, field_text, json_text, timestamp_text
 from pawprint_logging._capture.quickjson import Way, by_json, by_orjson
 
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -236,3 +236,12 @@ def shared_connection(server: Server) -> Iterator[Any]:
     with closing(psycopg2.connect(server.socket_dsn, dbname="postgres")) as opened:
         opened.autocommit = True
         yield opened
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(hostile.Text("a"), '"a"'), (hostile.Text(""), '""'), (hostile.Colour.RED, '"red"'), ('{"a": 1}', '{"a": 1}')],
+    ids=["text", "empty text", "enum", "JSON"],
+)
+def test_text_of_another_type_is_json_in_a_json_column(value: Any, text: str) -> None:
+    assert field_text(value, "json") == text

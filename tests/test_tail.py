@@ -319,6 +319,19 @@ def test_following_ends_quietly_when_the_reader_goes(follower: Any, connection: 
     assert follower.stderr.read() == ""
 
 
+def test_following_an_empty_table_says_nothing_of_it(follower: Any, connection: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not value(connection, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pawprint_logging'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    log(connection, "a")
+    assert json.loads(follower.stdout.readline()) == {"event": "a"}
+    follower.send_signal(signal.SIGINT)
+    _, said = follower.communicate(timeout=60)
+    assert said.strip() == ""
+
+
 def test_following_ends_with_one_line_when_the_table_goes(follower: Any, connection: Any) -> None:
     log(connection, "a")
     follower.stdout.readline()

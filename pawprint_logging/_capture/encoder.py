@@ -110,7 +110,15 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
 
 def field_text(value: Any, kind: Kind) -> str | None:
     """Return `column_text`, but of text for a JSON column that is JSON already, that JSON; never raises."""
-    return document_text(value) if kind == "json" and type(value) is str else column_text(value, kind)
+    if kind != "json":
+        return column_text(value, kind)
+    if type(value) is str:
+        return document_text(value)
+    try:
+        is_text = isinstance(value, (str, Enum))  # which is no JSON by itself
+    except Exception:
+        is_text = False
+    return json_text(value) if is_text else column_text(value, kind)
 
 
 def _of_int(value: int) -> str:

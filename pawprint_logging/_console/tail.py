@@ -60,7 +60,7 @@ def tail(
         newest = end.newest(number)
         printer.show(newest)
         if number and not newest:
-            answer.hint(tracker, given, fields=fields)
+            answer.hint(tracker, given, fields=fields, is_empty=not follow)  # what is waited for may come
         while follow:
             time.sleep(interval)
             printer.show(_patiently(end, interval))
