@@ -58,7 +58,7 @@ def test_events_have_the_user_until_the_end_of_the_answer() -> None:
         *[(name, "alice") for name in ("begun", "going on", "closed")],
         *[(name, None) for name in ("begun", "going on", "closed")],
     ]
-    assert all(event["metadata"] == {"product": "tea"} for event in seen)
+    assert [event["metadata"] for event in seen] == 6 * [{"product": "tea"}]
 
 
 @pytest.mark.parametrize("body", [[b"x"], FileWrapper(io.BytesIO(b"x"))])
