@@ -110,6 +110,12 @@ def isolated_logging() -> Iterator[LoggingState]:
 
 
 @pytest.fixture
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the handlers that other tests have made, and somebody still holds."""
+    monkeypatch.setattr("pawprint_logging._delivery.living._living", [])
+
+
+@pytest.fixture
 def close_handlers(isolated_logging: LoggingState) -> Callable[[], None]:
     """A function that closes every logging handler made during the test."""
     return isolated_logging.close_new_handlers

@@ -13,6 +13,9 @@ from pawprint_logging import PawprintHandler
 from pawprint_logging.integrations.asgi import EventsMiddleware
 from pawprint_logging.testing import capture_events
 
+# a user is bound under the name that each living handler has for it
+pytestmark = pytest.mark.usefixtures("nobody_else")
+
 
 def user_of(scope: Any) -> Any:
     return scope.get("user")

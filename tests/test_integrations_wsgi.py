@@ -16,6 +16,9 @@ from pawprint_logging import PawprintHandler
 from pawprint_logging.integrations.wsgi import EventsMiddleware
 from pawprint_logging.testing import capture_events
 
+# a user is bound under the name that each living handler has for it
+pytestmark = pytest.mark.usefixtures("nobody_else")
+
 
 def ask(app: Any, **environ: Any) -> bytes:
     """Serve one request as a server does, by the letter of PEP 3333."""

@@ -35,11 +35,7 @@ from pawprint_logging._delivery.making import Maker
 from pawprint_logging._failure import Failure
 from pawprint_logging.testing import capture_events
 
-
-@pytest.fixture(autouse=True)
-def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the handlers that other tests have made, and somebody still holds."""
-    monkeypatch.setattr("pawprint_logging._delivery.living._living", [])
+pytestmark = pytest.mark.usefixtures("nobody_else")
 
 
 @pytest.fixture
