@@ -212,7 +212,7 @@ def test_nothing_is_lost_or_doubled_with_the_connection(db: str, connection: Any
 
     value(
         connection,
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity"
         " WHERE pid <> pg_backend_pid() AND datname = current_database()",
     )
     log(connection, "b")
