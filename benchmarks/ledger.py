@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from benchmarks import harness
+from benchmarks import harness, statistics
 
 _WRITER = """
 import logging, sys, time
@@ -74,9 +74,7 @@ def main() -> None:
     with harness.server() as server:
         server.execute("ALTER SCHEMA public OWNER TO pawprint")
         for name, root in roots.items():
-            create = "import sys; sys.path.insert(0, sys.argv[1]); from pawprint_logging import Tracker\n"
-            create += "Tracker(db=sys.argv[2], table=sys.argv[3]).create_table()"
-            subprocess.run([sys.executable, "-c", create, root, server.dsn(), name], check=True)  # noqa: S603
+            statistics.call(root, server.dsn(), name, "tracker.create_table")
         took: dict[str, list[float]] = {name: [] for name in roots}
         for _ in range(options.rounds):
             for name, root in roots.items():

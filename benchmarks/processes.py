@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from pawprint_logging import Tracker
 
 from support import pgbouncer  # isort: skip - from the tests, which `harness` puts on the path
 
@@ -132,9 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     with harness.server(max_connections=options.processes + 20) as server:
         server.execute("ALTER SCHEMA public OWNER TO pawprint")
-        create = "import sys; from pawprint_logging import Tracker\n"
-        create += "Tracker(db=sys.argv[1], table='events').create_table()"
-        subprocess.run([sys.executable, "-c", create, server.dsn()], check=True)  # noqa: S603
+        Tracker(db=server.dsn(), table="events").create_table()
         for way in ("direct", "PgBouncer", "ship"):
             _measure(server, way, options.processes, options.events)
 

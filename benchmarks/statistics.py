@@ -62,7 +62,7 @@ def main() -> None:
     with harness.server() as server:
         server.execute("ALTER SCHEMA public OWNER TO pawprint")
         for name, root in roots.items():
-            _call(root, server.dsn(), name, "tracker.create_table")
+            call(root, server.dsn(), name, "tracker.create_table")
         connection = psycopg2.connect(server.dsn())
         connection.autocommit = True
         cursor = connection.cursor()
@@ -85,14 +85,15 @@ def main() -> None:
         for number, (method, arguments, wanted, news) in enumerate(CALLS):
             if news:
                 fill(news, f"interval '90 days {number} hours'", "1 hour")
-            seconds = {name: _call(root, server.dsn(), name, method, *arguments) for name, root in roots.items()}
+            seconds = {name: call(root, server.dsn(), name, method, *arguments) for name, root in roots.items()}
             what = f"{method}, {news:,} more" if news else method
             ratio = seconds["new"] / seconds["old"]
             print(f"{what:30} {seconds['old']:8.2f} s {seconds['new']:8.2f} s {ratio:6.2f} {wanted}", flush=True)
         connection.close()
 
 
-def _call(root: str, dsn: str, table: str, method: str, *arguments: str) -> float:
+def call(root: str, dsn: str, table: str, method: str, *arguments: str) -> float:
+    """Call a method of a release's statistics in an interpreter of its own; return the seconds that it took."""
     code = _CALL
     if method == "tracker.create_table":
         code = _CALL.replace("getattr(statistics, sys.argv[4])", "statistics.tracker.create_table")

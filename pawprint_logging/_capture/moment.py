@@ -58,9 +58,9 @@ def parse(value: Any) -> datetime | None:
 def _usual(text: str) -> datetime | None:
     """Return the moment of text with its zone in one of the usual shapes, or None; never raises."""
     zones = _ZONES.get(len(text))
-    if zones is None or text[26::3] not in zones or text[4:20:3] not in _MARKS or not text.isascii():  # noqa: SIM102
-        if _USUAL.fullmatch(text) is None:
-            return None
+    is_of_these = zones is not None and text[26::3] in zones and text[4:20:3] in _MARKS and text.isascii()
+    if not is_of_these and _USUAL.fullmatch(text) is None:
+        return None
     try:
         # "Z" is read from Python 3.11 on
         moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1] == "Z" else text)

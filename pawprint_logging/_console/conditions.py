@@ -53,25 +53,21 @@ def span_options(function: Decorated) -> Decorated:
     return function
 
 
-def checked_span(options: Mapping[str, Any]) -> str:
-    """Return the zone that the options name.
+def checked_span(options: Mapping[str, Any]) -> dict[str, datetime]:
+    """Return the moments that --since and --until name, as `start` and `end`, in the zone that --tz names.
 
     Raises:
         ConfigurationError: there is no such zone, or --since or --until cannot be read.
     """
     zone = zone_of(options.get("tz", "UTC"), name="--tz")
-    for name, option in (("start", "--since"), ("end", "--until")):
-        if (value := options.get(name)) is not None:
-            read_moment(value, option, zone)
-    return zone
+    return {
+        name: _moment(options[name], option, zone)
+        for name, option in (("start", "--since"), ("end", "--until"))
+        if options.get(name) is not None
+    }
 
 
-def read_moment(text: str, option: str, zone: str = "UTC") -> datetime:
-    """Return the moment that an option names.
-
-    Raises:
-        ConfigurationError: it cannot be read.
-    """
+def _moment(text: str, option: str, zone: str) -> datetime:
     try:
         return moment_of(text, name=option, zone=zone)
     except ConfigurationError as error:

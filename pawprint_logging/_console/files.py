@@ -17,7 +17,7 @@ from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._nearest import did_you_mean
 from ..errors import ConfigurationError
-from .output import json_line
+from .output import csv_writer, json_line
 
 #: what the end of a file's name says of it
 _KINDS = {
@@ -179,9 +179,8 @@ class _Csv(Source):
 
     def line_of(self, raw: Any) -> bytes:
         made = io.StringIO()
-        # with this end it quotes a bare carriage return too, which would tear the row
-        csv.writer(made, delimiter=self._delimiter, lineterminator="\r\n").writerow(raw)
-        return f"{made.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")
+        csv_writer(made, self._delimiter).writerow(raw)
+        return made.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _text(file: io.BufferedReader) -> Iterator[str]:

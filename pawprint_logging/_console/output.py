@@ -122,7 +122,7 @@ def show(
 def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
     """Write rows as CSV; no text of it is a formula to a spreadsheet, nor an order to a terminal."""
     is_terminal = stream.isatty()
-    writer = _csv_writer(stream)
+    writer = csv_writer(stream)
     writer.writerow([_cell(name, is_terminal=is_terminal) for name in names])
     writer.writerows([_cell(row[name], is_terminal=is_terminal) for name in names] for row in rows)
 
@@ -196,7 +196,7 @@ def json_line(row: Row) -> str:
 def csv_line(row: Row) -> None:
     """Print a row as a line of CSV."""
     is_terminal = sys.stdout.isatty()
-    _csv_writer(sys.stdout).writerow([_cell(value, is_terminal=is_terminal) for value in row.values()])
+    csv_writer(sys.stdout).writerow([_cell(value, is_terminal=is_terminal) for value in row.values()])
 
 
 class _LineFeeds:
@@ -212,8 +212,9 @@ class _LineFeeds:
         return self._stream.write(f"{line[:-2]}\n")
 
 
-def _csv_writer(stream: IO[str]) -> Any:
-    return csv.writer(_LineFeeds(stream), lineterminator="\r\n")
+def csv_writer(stream: IO[str], delimiter: str = ",") -> Any:
+    """Return a writer of CSV whose lines end in a line feed, and which quotes a bare carriage return too."""
+    return csv.writer(_LineFeeds(stream), delimiter=delimiter, lineterminator="\r\n")
 
 
 def _cell(value: Any, *, is_terminal: bool) -> str:

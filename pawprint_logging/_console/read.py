@@ -12,7 +12,7 @@ from .._database.reading.series import LIMIT
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
-from .conditions import checked_span, parse, read_moment, resolution_option, span_options, where_option
+from .conditions import checked_span, parse, resolution_option, span_options, where_option
 from .output import Format, Row, format_option, note, percent, printable, show
 from .plan import declared_by, differences
 from .program import State, command
@@ -59,14 +59,10 @@ def read(
     """
     given = parse(where)
     answer.check_output(output, pictures=False)
-    zone = checked_span({"tz": tz})
-    times = {
-        modifier: read_moment(value, name, zone)
-        for modifier, name, value in (("gte", "--since", start), ("lte", "--until", end))
-        if value is not None
-    }
+    span = checked_span({"start": start, "end": end, "tz": tz})
     tracker = state.connect("read")
-    given |= {f"{tracker.timestamp_field}__{modifier}": moment for modifier, moment in times.items()}
+    modifiers = {"start": "gte", "end": "lte"}
+    given |= {f"{tracker.timestamp_field}__{modifiers[name]}": moment for name, moment in span.items()}
     rows = tracker.iter_rows(*fields, **given)
     try:
         first = next(rows, None)
@@ -185,11 +181,11 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
     """Print the most frequent values of a FIELD, by default of the event's name."""
     given = parse(options["where"])
     answer.check_output(options["output"])
-    zone = checked_span(options)
+    span = checked_span(options)
     tracker = state.connect("read")
     field = field or tracker.event_field
     with answer.warnings_as_notes():
-        frame = tracker.top(field, limit=options["limit"], **_span(options, zone), **given)
+        frame = tracker.top(field, limit=options["limit"], **span, **given)
     if frame.empty:
         answer.hint(tracker, given, fields=[field])
     answer.give(frame, options, title=", ".join([f"top {field}", *options["where"]]), bar="count")
@@ -203,11 +199,11 @@ def top(state: State, *, field: str | None, **options: Any) -> None:
 def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
     """Print what is in the table: events, their fields, the types of these, and since when."""
     answer.check_output(options["output"], pictures=False)
-    zone = checked_span(options)
+    span = checked_span(options)
     planned = None if plan is None else declared_by(plan)
     tracker = state.connect("read")
     with answer.warnings_as_notes():
-        frame = tracker.catalogue(**_span(options, zone))
+        frame = tracker.catalogue(**span)
     if planned is not None:
         found = differences(frame, planned, tracker)
         for sentence in found or ["the table is as the plan has it"]:
@@ -230,12 +226,3 @@ def create_views(state: State, prefix: str | None) -> None:
     for name in names:
         click.echo(printable(name))
     note(f"{len(names)} view{'' if len(names) == 1 else 's'}")
-
-
-def _span(options: dict[str, Any], zone: str) -> dict[str, Any]:
-    """Return the moments that --since and --until name, for methods without a zone of their own."""
-    return {
-        name: read_moment(options[name], option, zone)
-        for name, option in (("start", "--since"), ("end", "--until"))
-        if options[name] is not None
-    }

@@ -157,8 +157,8 @@ class Pipeline:
         return self.capture.taker(self._exits(), of_event_dicts=True, level=level)
 
     def _exits(self) -> Exits:
-        is_straight = self._put == self._worker.put and isinstance(self._worker, Worker)
-        door = self._worker.door if is_straight and isinstance(self._worker, Worker) else None
+        worker = self._worker
+        door = worker.door if isinstance(worker, Worker) and self._put == worker.put else None
         put = self._put_as_set if self.tracker.is_debug else self._put
         return Exits(door, put, self._set_aside, open_blocks, self._uncaptured, self.take_record)
 

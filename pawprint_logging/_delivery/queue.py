@@ -150,11 +150,7 @@ class SpooledQueue(Queue):
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
-        if (
-            len(self.rows) >= self.max_rows
-            or self.bytes_in - self.bytes_out >= self.max_bytes
-            or not self._store.append(row, self)
-        ):
+        if not self.has_room or not self._store.append(row, self):
             self.overflow(row, self)
         elif len(self.rows) >= self.wake_at:
             self.attend()

@@ -47,6 +47,8 @@ _STATE = struct.Struct(">QQQ16sQ")
 _CHECKSUM = struct.Struct(">I")
 
 SUFFIX = ".spool"
+#: a link in a file's place may lead anywhere, and a pipe that nobody writes to would hold us up for ever
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 #: the file beside a segment
 BESIDE = ".delivery"
 
@@ -227,7 +229,7 @@ class Segment:
             with_fsync: as for the class.
         """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, _FLAGS)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -256,7 +258,7 @@ class Segment:
             UnreadableError: its states cannot be read.
         """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, _FLAGS)
         except FileNotFoundError:
             return None
         try:
@@ -445,6 +447,11 @@ class Segment:
             os.close(descriptor)
 
 
+def prefix_of(table: str) -> str:
+    """Return what the names of a table's files begin with; the table as it is quoted."""
+    return f"{zlib.crc32(table.encode()):08x}"
+
+
 def try_lock(descriptor: int) -> bool:
     """Lock a file, if nobody else has; return whether."""
     try:
@@ -459,7 +466,7 @@ def remove_orphan(path: Path) -> None:
     if path.with_suffix(SUFFIX).exists():
         return
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, _FLAGS)
         try:
             if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
                 path.unlink()

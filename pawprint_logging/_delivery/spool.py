@@ -32,7 +32,7 @@ from . import mapping
 from .batch import Batch
 from .frame import HEAD, MARK, frame, is_blank, prelude, with_key
 from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
-from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, remove_orphan
+from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
 
 #: bytes after which a segment is followed by another, so that what is delivered can be deleted
@@ -81,7 +81,7 @@ class Spool:
         keyed: bool = False,
     ) -> None:
         self._directory = Path(directory)
-        self._prefix = f"{crc32(table.encode()):08x}"
+        self._prefix = prefix_of(table)
         self._max_bytes = max_bytes
         # a small spool has small segments, or its room would never come back
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 2 * PAGE))

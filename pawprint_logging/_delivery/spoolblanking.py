@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from zlib import crc32
 
 from .._capture import copyline
 from .._database.table.schema import Table
 from ..tracker import Tracker
 from .frame import Record
-from .segment import SUFFIX, Segment, UnreadableError
+from .segment import SUFFIX, Segment, UnreadableError, prefix_of
 from .ship import Shipped, Shipper
 
 #: seconds for which others that deliver are waited for
@@ -164,8 +163,7 @@ class SpoolBlanking:
     def _blank_rejected(self) -> int:
         """Overwrite the user's lines in the files of what could not be read or delivered; return how many."""
         number = 0
-        prefix = f"{crc32(self._table.sql.encode()):08x}"
-        for path in sorted(self._directory.glob(f"{prefix}-*.rejected")):
+        for path in sorted(self._directory.glob(f"{prefix_of(self._table.sql)}-*.rejected")):
             with path.open("r+b") as file:
                 place = 0
                 for line in file.readlines():

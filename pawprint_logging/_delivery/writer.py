@@ -166,9 +166,9 @@ class Writer:
             session.discard()
             raise
         finally:
-            now = time.monotonic()
-            for batch in () if is_committed else batches:
-                batch.failed_since = now  # so that it takes another delivery: the transaction may still be open
+            if not is_committed:
+                for batch in batches:  # they take other deliveries: the transaction may still be open
+                    batch.failed_since = time.monotonic()
         return is_committed
 
     def _commit_together(self, session: Session, connection: Any, batches: Sequence[Batch], store: Store) -> None:
@@ -183,13 +183,17 @@ class Writer:
                 batch.refused, batch.duplicates = [], 0
                 store.refusing(batch)
                 batch.in_doubt = True
-            try:
-                with self._limit(session):
-                    commit(cursor)
-            except DatabaseError:
-                for batch in batches:
-                    batch.in_doubt = is_lost(connection)
-                raise
+            self._commit(session, cursor, *batches)
+
+    def _commit(self, session: Session, cursor: Any, *batches: Batch) -> None:
+        """Commit batches that are in doubt by now; where no answer comes, they stay so."""
+        try:
+            with self._limit(session):
+                commit(cursor)
+        except DatabaseError:
+            for batch in batches:
+                batch.in_doubt = is_lost(cursor.connection)
+            raise
 
     def _write(self, session: Session, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
         """Make an attempt, and another one where the first has told how."""
@@ -323,12 +327,7 @@ class Writer:
             if batch.is_withdrawn:
                 session.discard()
                 return Outcome(retry=WITHDRAWN)
-            try:
-                with self._limit(session):
-                    commit(cursor)
-            except DatabaseError:
-                batch.in_doubt = is_lost(connection)
-                raise
+            self._commit(session, cursor, batch)
         self._note_committed(batch)
         self._look_after_ledger(session)
         return Outcome(batch.refused, batch.duplicates)

@@ -123,12 +123,9 @@ class _Views:
                 f"event_field {table.fields.event!r}: there is no such column in {source.table}; "
                 f"it has {', '.join(source.columns)}"
             )
-        cursor.execute(
-            "SELECT c.oid, n.oid, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.oid = %s::regclass",
-            (source.table,),
-        )
-        self._oid, self._namespace, self._schema = cursor.fetchone()
+        place = eventviews.place_of(cursor, source.table)
+        assert place is not None  # its columns have been read in this transaction
+        self._oid, self._namespace, self._schema = place
         #: view → event, of those that were made here
         self._ours = eventviews.ours(cursor, self._oid, self._namespace)
 

@@ -57,7 +57,7 @@ def drop(cursor: Any, table: Table) -> None:
     Raises:
         psycopg2.errors.DependentObjectsStillExist: something else depends on one of them.
     """
-    found = _place(cursor, table)
+    found = place_of(cursor, table.sql)
     if found is None:
         return
     oid, namespace, schema = found
@@ -67,18 +67,19 @@ def drop(cursor: Any, table: Table) -> None:
 
 def has_other_dependents(cursor: Any, table: Table) -> bool:
     """Return whether something that was not made here depends on the table, so that it cannot be dropped."""
-    found = _place(cursor, table)
+    found = place_of(cursor, table.sql)
     if found is None:
         return False
     cursor.execute(_OTHERS, {"table": found[0], "namespace": found[1], "mark": _MARK})
     return bool(cursor.fetchone()[0])
 
 
-def _place(cursor: Any, table: Table) -> tuple[int, int, str] | None:
+def place_of(cursor: Any, table: str) -> tuple[int, int, str] | None:
+    """Return the OIDs of a table and of its schema, and the schema's name; None if there is no such table."""
     cursor.execute(
         "SELECT c.oid, n.oid, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = to_regclass(%s)",
-        (table.sql,),
+        (table,),
     )
     row: tuple[int, int, str] | None = cursor.fetchone()
     return row
