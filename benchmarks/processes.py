@@ -96,8 +96,10 @@ def _measure(server: Any, way: str, processes: int, events: int) -> None:
             assert running.stdout is not None
             most, memory = 0, 0.0
             os.set_blocking(running.stdout.fileno(), False)
-            while not (line := running.stdout.readline()):
-                number, own = _backends(server)
+            line = ""
+            while not line:
+                line = running.stdout.readline()
+                number, own = _backends(server)  # also once all have written, and wait for us
                 most, memory = max(most, number), max(memory, own)
                 time.sleep(0.1)
             os.set_blocking(running.stdout.fileno(), True)
