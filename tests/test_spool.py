@@ -437,12 +437,18 @@ def test_a_delivery_that_was_noted_twice_is_taken_once(folder: Path) -> None:
     assert user.spool.limit() == 1
 
 
-def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
+def leave_with_a_damaged_record(folder: Path, *rows: int) -> Path:
+    """Leave a segment with these rows, of which 2 cannot be read; return its path."""
     user = User(folder)
-    user.add(1, 2, 3)
+    user.add(*rows)
     (path,) = segments(folder)
     user.spool.close()
     path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
+    return path
+
+
+def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
+    path = leave_with_a_damaged_record(folder, 1, 2, 3)
     for _ in range(2):
         second = User(folder)
         batches = second.spool.recover(1, 2**20)
@@ -455,11 +461,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
 
 
 def test_what_was_delivered_behind_a_damaged_record_is_not_delivered_again(folder: Path) -> None:
-    user = User(folder)
-    user.add(*range(6))
-    (path,) = segments(folder)
-    user.spool.close()
-    path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
+    leave_with_a_damaged_record(folder, *range(6))
     second = User(folder)
     batches = second.spool.recover(2, 2**20)
     for wanted in ([0, 1], [3, 4]):
@@ -475,11 +477,7 @@ def test_what_was_delivered_behind_a_damaged_record_is_not_delivered_again(folde
 
 
 def test_what_a_delivery_left_out_behind_a_damaged_record_is_known_after_a_crash(folder: Path) -> None:
-    user = User(folder)
-    user.add(*range(6))
-    (path,) = segments(folder)
-    user.spool.close()
-    path.write_bytes(path.read_bytes().replace(b"]2\n", b"]9\n"))
+    leave_with_a_damaged_record(folder, *range(6))
     known: list[int] = []
     for _ in range(2):  # and again, by a process that finds it already under way
         second = User(folder)

@@ -80,6 +80,37 @@ def run(source: str, *arguments: object, check: bool = True) -> str:
     return done.stdout
 
 
+class Child:
+    """A program that is spoken with, a line at a time."""
+
+    def __init__(self, running: subprocess.Popen[str]) -> None:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        self.running, self._stdin, self._stdout = running, running.stdin, running.stdout
+
+    def go_on(self) -> None:
+        print(file=self._stdin, flush=True)
+
+    def line(self) -> str:
+        return self._stdout.readline()
+
+
+@contextmanager
+def started(source: str, *arguments: object, **options: Any) -> Iterator[Child]:
+    """Start a program, and wait until it says that it is ready; it has ended after the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as running:
+        child = Child(running)
+        assert child.line() == "ready\n"
+        yield child
+
+
 def replay(db: str, *paths: Path) -> None:
     """Put the lines of fallback files back by the command."""
     subprocess.run(
@@ -343,20 +374,10 @@ for number in range(20):
 print(took, flush=True)
 import os; os._exit(0)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", source, proxy.through(db)],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+    with started(source, proxy.through(db), stderr=subprocess.DEVNULL) as child:
         proxy.blackhole()
-        print(file=running.stdin, flush=True)
-        assert float(running.stdout.readline()) < 5.0
+        child.go_on()
+        assert float(child.line()) < 5.0
 
 
 def test_an_inline_processor_is_written_out_at_exit(db: str, connection: Any, tmp_path: Path) -> None:
@@ -383,24 +404,15 @@ except Interrupted: print("interrupted", flush=True)
 sys.stdin.readline()
 """
     lines = tmp_path / "lines.jsonl"
-    with subprocess.Popen(
-        [sys.executable, "-c", source, db, str(lines)],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+    with started(source, db, lines) as child:
         with connection.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE events IN SHARE MODE")
-            print(file=running.stdin, flush=True)
+            child.go_on()
             time.sleep(1.5)  # Python hears of the alarm when the driver returns from its wait
             cursor.execute("COMMIT")
-            assert running.stdout.readline() == "interrupted\n"
-        print(file=running.stdin, flush=True)
-        assert running.wait(PATIENCE) == 0
+            assert child.line() == "interrupted\n"
+        child.go_on()
+        assert child.running.wait(PATIENCE) == 0
     if lines.exists():
         replay(db, lines)
     assert {0, 2} <= set(events_of(connection))
@@ -528,17 +540,9 @@ handler.flush(30); handler.close()
 """
     options = {"db": proxy.through(db), "table": "events", "spool": str(tmp_path / "spool"), "flush_interval": 0.5}
     proxy.blackhole("COMMIT")
-    with subprocess.Popen(
-        [sys.executable, "-c", source, json.dumps(options), "0", "20"],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+    with started(source, json.dumps(options), 0, 20) as child:
         assert proxy.wait_fired()
-        running.kill()
+        child.running.kill()
     proxy.restore()
     proxy.cut()
     wait_for(lambda: events_of(connection) == list(range(20)))
