@@ -202,8 +202,9 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         sources.append(f"SELECT {events.user} AS member, {DAY} AS day FROM {work.beside(DAYS)} AS e")
     activity = " UNION ALL ".join(sources)
     members = " UNION ALL ".join(
-        f"SELECT {events.group} AS grouped, array_agg(DISTINCT day ORDER BY day) AS days"
-        f" FROM ({activity}) AS e ({events.member}, day) WHERE {share} GROUP BY {events.group}"
+        f"SELECT {work.hashed(events) or 0} AS hash, {events.group} AS grouped,"
+        " array_agg(DISTINCT day ORDER BY day) AS days"
+        f" FROM ({activity}) AS e ({events.member}, day) WHERE {share} GROUP BY 1, 2"
         for share in work.shares(events)
     )
     query = f"""
@@ -214,6 +215,8 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
     work.fill(DAYS, _columns(events), query, [], distribute_by)
     if not _has_key(work):
         work.run(f"ALTER TABLE {work.beside(DAYS)} ADD PRIMARY KEY ({events.member}, {DAY})")
+    # what days are looked up by: nobody else may have come by before the next call does
+    work.run(f"ANALYZE {work.beside(DAYS)} ({events.member}, {DAY})")
 
 
 def _has_key(work: Work) -> bool:

@@ -119,12 +119,20 @@ class Work(NamedTuple):
         A query for each of them, joined by UNION ALL, then has a process of its own (`roomy`). PostgreSQL shares a
         table's pages out by itself, but not users, of whom one process must see everything.
         """
-        hashed = _HASHES.get(events.user_type.partition("(")[0])
+        hashed = self.hashed(events)
         number = int(self.one("SELECT current_setting('max_parallel_workers_per_gather')")[0])
         if hashed is None or number < 2 or events.is_distributed:
             return ["true"]
         number = min(number, MAX_SHARES)
-        return [f"({hashed.format(events.group)} & {2**31 - 1}) %% {number} = {share}" for share in range(number)]
+        return [f"({hashed} & {2**31 - 1}) %% {number} = {share}" for share in range(number)]
+
+    def hashed(self, events: Events) -> str | None:
+        """Return what is the same number for the same user, None where their type has nothing of the kind.
+
+        To sort by it before the users themselves spares most comparisons of texts.
+        """
+        hashed = _HASHES.get(events.user_type.partition("(")[0])
+        return hashed and hashed.format(events.group)
 
     @contextmanager
     def roomy(self) -> Iterator[None]:

@@ -9,7 +9,6 @@ in proportion to what is new.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 
 from ..reading.arrivals import among
 from ..reading.query import Sql
@@ -64,13 +63,13 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
     if high is not None and events.number is not None:
         wanted += f" AND {events.number.key} <= {high:d}"
     if events.is_distributed or _largest(work, events, wanted) > MAX_NAMES:
-        query = _row_by_row(events, wanted)
+        query = _row_by_row(events, wanted, silence)
     else:
-        query = _user_by_user(events, wanted, work.shares(events))
+        query = _user_by_user(work, events, wanted, silence)
     if keeps and work.matches(SESSIONS, _columns(events)):
         query += f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
     work.drop_index(SESSIONS, _INDEX)  # to build it takes a fifth of the time that the INSERT needs to keep it
-    work.fill(SESSIONS, _columns(events), query, [silence], events.member if events.is_distributed else None)
+    work.fill(SESSIONS, _columns(events), query, [], events.member if events.is_distributed else None)
     if not work.has_index(SESSIONS, _INDEX):
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
     # what sessions are looked up by; the names would take as long again
@@ -94,56 +93,56 @@ def _largest(work: Work, events: Events, wanted: str) -> float:
     return float(row[0] or 0)
 
 
-def _user_by_user(events: Events, wanted: str, shares: Sequence[str]) -> str:
-    """Return the query that makes arrays of all that a user did, and cuts these up; for the silence.
+def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
+    """Return the query that makes arrays of all that a user did, and cuts these up.
 
-    It sorts the events once, where the other query sorts and copies them once more; and since nothing of what it sorts
-    is asked of a window function, which PostgreSQL leaves to one process, each share of the users is sorted and put
-    together by a process of its own. But it holds all that a user did in memory, of which PostgreSQL has no more than
-    1 GB for one value.
+    It sorts the events once, where the other query sorts and copies them once more. And nothing in it is a window
+    function or a subquery that looks outside, which PostgreSQL leaves to one process: each share of the users is
+    sorted, cut up and put together by a process of its own. But it holds all that a user did in memory, of which
+    PostgreSQL has no more than 1 GB for one value.
     """
     # no event's name has them: nobody can know them
     separator, nothing = (f"'{secrets.token_hex(4)}'" for _ in range(2))
+    # What is ordered is no subquery that is pulled up, so that `begins` is found once for each event; the order is the
+    # one that the users are in, and costs nothing. Each event stands beside the one before: the last has none behind.
     members = " UNION ALL ".join(
         f"""
-        SELECT {events.group} AS grouped, count(*)::int AS total,
-            array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
-            array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
-        FROM {events.table} WHERE {wanted} AND {share} GROUP BY {events.group}
+        SELECT grouped, array_agg(moment) FILTER (WHERE begins) AS firsts,
+            (array_agg(before) FILTER (WHERE begins))[2:] || max(moment) AS lasts,
+            array_agg(number) FILTER (WHERE begins) AS numbers, count(*) AS total,
+            string_agg(CASE WHEN begins THEN {separator} ELSE ',' END || name, '') AS marked
+        FROM (
+            SELECT hash, grouped, moment, before, number, name,
+                coalesce(moment - before >= interval '{silence}', true) AS begins
+            FROM (
+                SELECT {work.hashed(events) or "0"} AS hash, {events.group} AS grouped,
+                    array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
+                    array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
+                FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2
+            ) AS one_user, unnest(moments, NULL::timestamp || moments, names)
+                WITH ORDINALITY AS event (moment, before, name, number)
+            WHERE moment IS NOT NULL ORDER BY hash, grouped
+        ) AS followed GROUP BY hash, grouped
         """
-        for share in shares
+        for share in work.shares(events)
     )
-    # Arrays are taken apart in the list of columns, which hands on row by row, and in the order of the array; as
-    # functions behind FROM each is copied first. OFFSET 0 keeps `begins` from being written out wherever it is used.
+    # arrays are taken apart in the list of columns, which hands on row by row, and in the order of the array
     return f"""
         SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60, past - number, last,
             CASE WHEN strpos(names, {nothing}) = 0 THEN names
                 WHEN replace(',' || names, ',' || {nothing}, '') <> ''
                 THEN substr(replace(',' || names, ',' || {nothing}, ''), 2) END
         FROM (
-            SELECT grouped, unnest(firsts) AS first, unnest(lasts[2:] || moments[total]) AS last,
-                unnest(numbers) AS number, unnest(numbers[2:] || total + 1)::bigint AS past,
+            SELECT grouped, unnest(firsts) AS first, unnest(lasts) AS last, unnest(numbers) AS number,
+                unnest(numbers[2:] || total + 1) AS past,
                 unnest((string_to_array(marked, {separator}))[2:]) AS names
-            FROM ({members}) AS one_user CROSS JOIN LATERAL (
-                SELECT array_agg(moment) FILTER (WHERE begins) AS firsts,
-                    array_agg(before) FILTER (WHERE begins) AS lasts,
-                    array_agg(number) FILTER (WHERE begins) AS numbers,
-                    string_agg(CASE WHEN begins THEN {separator} ELSE ',' END || name, '') AS marked
-                FROM (
-                    SELECT *, coalesce(moment - before >= %s::interval, true) AS begins
-                    FROM (
-                        SELECT generate_series(1, total) AS number, unnest(moments) AS moment,
-                            unnest(NULL::timestamp || moments) AS before, unnest(names) AS name
-                    ) AS event
-                    WHERE number IS NOT NULL OFFSET 0
-                ) AS followed
-            ) AS cut
+            FROM ({members}) AS one_user
         ) AS piece
     """
 
 
-def _row_by_row(events: Events, wanted: str) -> str:
-    """Return the query that numbers each user's sessions, and groups by that; for the silence."""
+def _row_by_row(events: Events, wanted: str, silence: str) -> str:
+    """Return the query that numbers each user's sessions, and groups by that."""
     # Each query lists its columns as the one around it wants to have them, which spares a copy of every row.
     return f"""
         SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*),
@@ -156,7 +155,7 @@ def _row_by_row(events: Events, wanted: str) -> str:
             FROM (
                 SELECT {events.group} AS grouped, {events.moment} AS moment, {events.order} AS place,
                     {events.event} AS event,
-                    {events.moment} - lag({events.moment}) OVER one >= %s::interval AS begins
+                    {events.moment} - lag({events.moment}) OVER one >= interval '{silence}' AS begins
                 FROM {events.table} WHERE {wanted}
                 WINDOW one AS (PARTITION BY {events.group} ORDER BY {events.moment}, {events.order})
             ) AS marked
