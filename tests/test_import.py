@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import time
@@ -16,7 +17,9 @@ from support.commandline import CommandLine, environment, one_line, program
 from support.shop import stored, value
 
 from pawprint_logging import Tracker
+from pawprint_logging._console import making
 from pawprint_logging._console.files import source_of
+from pawprint_logging._console.making import MANY_BYTES
 
 ROWS = [
     {"when": "2026-01-01T10:00:00+02:00", "user_id": "alice", "event": "signup", "plan": "pro", "n": 1},
@@ -58,6 +61,13 @@ def as_parquet(path: Path) -> Path:
     return path / "a.parquet"
 
 
+@pytest.fixture(params=["thread", "processes"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are made by a thread, as those of a small file are, or by processes."""
+    monkeypatch.setattr(making, "MANY_BYTES", 0 if request.param == "processes" else MANY_BYTES)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("write", [as_json, as_csv, as_parquet])
 def test_each_format_gives_the_same_rows(
     cli: CommandLine, write: Callable[[Path], Path], tmp_path: Path, connection: Any
@@ -141,6 +151,7 @@ def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_p
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("either_way")
 def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:
@@ -177,6 +188,7 @@ def test_refused_rows_of_csv_can_be_mended_and_imported(cli: CommandLine, tmp_pa
     assert stored(connection, "event, metadata") == [("ok", None), ("mended", {"note": "two\nlines"})]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     rows = [{"event": "e", "id_there": number % 40} for number in range(50)] + [{"event": "x" * 65, "id_there": "bad"}]
     path = json_lines(tmp_path / "a.jsonl", [*rows, {"event": "no key"}, {"event": "e", "id_there": [1]}])
@@ -194,16 +206,16 @@ def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection
 def test_killed_ten_times_and_run_again_each_row_is_there_once(
     cli: CommandLine, db: str, tmp_path: Path, connection: Any
 ) -> None:
-    number = 200_000
-    path = json_lines(
-        tmp_path / "a.jsonl", ({"event": "e", "user_id": "u", "uid": f"k{each}"} for each in range(number))
-    )
+    number = 100_000
+    # so long that there are a dozen transactions
+    rows = ({"event": "e", "user_id": "u", "uid": f"k{each}", "page": "/" * 300} for each in range(number))
+    path = json_lines(tmp_path / "a.jsonl", rows)
     command = program("import", str(path), "--db", db, "--table", "events", "--dedupe-key", "uid")
     begun = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%')"
     kills = 0
     for each in range(10):
         before = value(connection, "SELECT count(*) FROM events")
-        running = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running = _started(command)
         # after a commit of its own, or in the middle of a transaction, at another moment each time
         question = begun if each % 2 else f"SELECT count(*) > {before} FROM events"
         while not value(connection, question) and running.poll() is None:
@@ -211,7 +223,8 @@ def test_killed_ten_times_and_run_again_each_row_is_there_once(
         time.sleep(0.005 * each)
         kills += running.poll() is None
         running.send_signal(signal.SIGKILL)
-        running.wait()
+        running.communicate()
+        _wait_for_helpers(running)
 
     done = cli("import", str(path), "--dedupe-key", "uid")
 
@@ -219,6 +232,72 @@ def test_killed_ten_times_and_run_again_each_row_is_there_once(
     assert done.status == 0
     assert value(connection, "SELECT count(*) FROM events") == number
     assert value(connection, "SELECT count(DISTINCT metadata->>'uid') FROM events") == number
+
+
+def test_helpers_that_are_killed_are_done_without(db: str, tmp_path: Path, connection: Any) -> None:
+    Tracker(db=db, table="events").create_table()
+    number = 150_000
+    path = json_lines(tmp_path / "a.jsonl", ({"event": "e", "metadata": {"n": each}} for each in range(number)))
+    path.write_bytes(path.read_bytes() + b" " * MANY_BYTES)
+    running = _started(program("import", str(path), "--db", db, "--table", "events"))
+    while not value(connection, "SELECT count(*) FROM events"):
+        assert running.poll() is None
+        time.sleep(0.005)
+
+    helpers = _children(running.pid)
+    for pid in helpers:
+        os.kill(pid, signal.SIGKILL)
+    out, _ = running.communicate()
+
+    assert helpers
+    assert (running.returncode, out) == (0, f"{number} written, 0 already there, 0 rejected\n")
+    assert value(connection, "SELECT count(DISTINCT metadata->>'n') FROM events") == number
+
+
+def test_ctrl_c_ends_an_import_and_its_helpers_in_one_line(db: str, tmp_path: Path, connection: Any) -> None:
+    Tracker(db=db, table="events").create_table()
+    path = json_lines(tmp_path / "a.jsonl", ({"event": "e", "n": each} for each in range(400_000)))
+    running = _started(program("import", str(path), "--db", db, "--table", "events"))
+    while not value(connection, "SELECT count(*) FROM events"):
+        assert running.poll() is None
+        time.sleep(0.005)
+
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate()
+    _wait_for_helpers(running)
+
+    assert running.returncode == 130
+    assert [line.partition(":")[2][:9] for line in err.splitlines() if line] == [" without ", " stopped:"]
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    """Start an import as a terminal does: it and what it starts are a group."""
+    return subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes of a process that work for it."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def _wait_for_helpers(ended: subprocess.Popen[str]) -> None:
+    """Wait until a group has no process any more; without helpers of its own there is none at once."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(ended.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("a helper outlives the import")
 
 
 def test_a_repeat_takes_the_place_of_a_row_that_is_refused(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
@@ -355,6 +434,6 @@ def test_a_recipe_for_each_export(cli: CommandLine, tmp_path: Path, connection: 
 
 def test_progress_adds_up_to_the_file(tmp_path: Path) -> None:
     path = as_json(tmp_path)
-    assert sum(done for _, _, done in source_of(path).records()) == path.stat().st_size
+    assert sum(size for _, size in source_of(path).pieces()) == path.stat().st_size
     path = as_csv(tmp_path)
-    assert sum(done for _, _, done in source_of(path).records()) == path.stat().st_size
+    assert sum(size for _, size in source_of(path).pieces()) == path.stat().st_size

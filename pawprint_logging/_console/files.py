@@ -1,4 +1,4 @@
-"""Files of events: CSV, JSON lines and Parquet, read one record after the other in bounded memory."""
+"""Files of events: CSV, JSON lines and Parquet, read piece by piece in bounded memory."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: characters in one field of CSV; a quote that is never closed would take the rest of the file
 _FIELD = 64 * 2**20
-#: rows of Parquet that are Python objects at a time
-_BATCH = 5_000
+#: records in one piece, and bytes of a file that are enough for one
+_PIECE, _PIECE_BYTES = 20_000, 3 * 2**20
 
 # Text of CSV that JSON knows as a number, and so few digits that a double keeps them all.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?", re.ASCII)
@@ -45,9 +45,10 @@ _SINCE_1970 = re.compile(r"(\d{10}|\d{13}|\d{16}|\d{19})(\.\d+)?", re.ASCII)
 _1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-#: one record: its line, its fields, or itself; name → value, or why it cannot be read; the bytes that are read with it
-Record = tuple[Any, "dict[str, Any] | str", int]
-
+#: records as the file has them: lines, lists of fields, or themselves; and the bytes that are read with them
+Piece = tuple[list[Any], int]
+#: what a record has: name → value; why it cannot be read; None if it is an empty line
+Read = dict[str, Any] | str | None
 
 _scan = json.JSONDecoder().raw_decode
 #: every digit as 0, and more of them than a number of 64 bits always has room for: orjson makes a float of those
@@ -107,25 +108,31 @@ class Source:
             if file.read(1024).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
                 raise ConfigurationError(f"{path} is one JSON array: write one object a line, as jq -c '.[]' does")
 
-    def records(self) -> Iterator[Record]:
-        """Yield its records."""
-        loads = _loads()
+    def pieces(self) -> Iterator[Piece]:
+        """Yield its records as they are in it."""
         with self.path.open("rb") as file:
             file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
-            for line in file:
-                if line.isspace():
-                    continue
-                values: Any
-                try:
-                    values = loads(line)
-                except UnicodeDecodeError:
-                    values = "not UTF-8"
-                except (ValueError, RecursionError):
-                    values = "not JSON"
-                else:
-                    if type(values) is not dict:
-                        values = "no JSON object"
-                yield (line, values, len(line))
+            mark = file.tell()  # it counts too
+            while lines := file.readlines(_PIECE_BYTES):
+                for start in range(0, len(lines), _PIECE):
+                    piece = lines[start : start + _PIECE]
+                    yield piece, sum(map(len, piece)) + mark
+                    mark = 0
+
+    def reader(self) -> Callable[[Any], Read]:
+        """Return what reads a record; it may be called in another process."""
+        loads = _loads()
+
+        def read(line: bytes) -> Read:
+            try:
+                values = loads(line)
+            except UnicodeDecodeError:
+                return "not UTF-8"
+            except (ValueError, RecursionError):
+                return None if line.isspace() else "not JSON"
+            return values if type(values) is dict else "no JSON object"
+
+        return read
 
     def line_of(self, raw: Any) -> bytes:
         """Return a line for a file of the same format."""
@@ -147,40 +154,56 @@ class _Csv(Source):
         self.names = first
         self.header = self.line_of(first)
 
-    def records(self) -> Iterator[Record]:
-        names = self.names or ()
-        is_wanted = [bool(name) for name in names]  # the index that pandas writes has no name
+    def pieces(self) -> Iterator[Piece]:
         with self.path.open("rb") as file:
             reader = csv.reader(_text(file), delimiter=self._delimiter)
             next(reader, None)
-            done = 0
+            start = 0
             while True:
-                values: Any
-                try:
-                    fields = next(reader)
-                except StopIteration:
+                records: list[list[str]] = []
+                for fields in _readable(reader):
+                    records.append(fields)
+                    if len(records) == _PIECE or file.tell() - start > _PIECE_BYTES:
+                        break
+                end = file.tell()
+                if end == start:
                     return
-                except csv.Error:
-                    fields, values = [], "not CSV"
-                else:
-                    if not fields:
-                        continue
-                    if len(fields) != len(names):
-                        values = f"{len(fields)} fields, where the header has {len(names)}"
-                    elif not all(map(_is_text, fields)):
-                        values = "not UTF-8"
-                    else:
-                        values = {
-                            name: text for name, text, wanted in zip(names, fields, is_wanted, strict=True) if wanted
-                        }
-                place = file.tell()
-                yield (fields, values, place - done)
-                done = place
+                yield records, end - start
+                start = end
+
+    def reader(self) -> Callable[[Any], Read]:
+        names = self.names or ()
+        number = len(names)
+        unnamed = [place for place, name in enumerate(names) if not name]  # the index that pandas writes has no name
+
+        def read(fields: list[str]) -> Read:
+            if len(fields) != number:
+                return f"{len(fields)} fields, where the header has {number}" if fields else "not CSV"
+            if not all(map(_is_text, fields)):
+                return "not UTF-8"
+            values = dict(zip(names, fields, strict=True))
+            if unnamed:
+                del values[""]
+            return values
+
+        return read
 
     def line_of(self, raw: Any) -> bytes:
         made = io.StringIO()
         csv_writer(made, self._delimiter).writerow(raw)
         return made.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _readable(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield records of CSV; an empty one for what is none."""
+    while True:
+        try:
+            if fields := next(reader):
+                yield fields
+        except StopIteration:
+            return
+        except csv.Error:
+            yield []
 
 
 def _text(file: io.BufferedReader) -> Iterator[str]:
@@ -215,14 +238,14 @@ class _Parquet(Source):
         except pyarrow.lib.ArrowException:
             raise ConfigurationError(f"{path} is no Parquet file, or is cut off") from None
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         import pyarrow as pa
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
             each = self.size / max(1, file.metadata.num_rows)
-            read = 0
-            for batch in file.iter_batches(_BATCH):
+            done = 0
+            for batch in file.iter_batches(_PIECE):
                 columns = [
                     # Python knows microseconds
                     column.cast(pa.timestamp("us", column.type.tz), safe=False)
@@ -230,12 +253,15 @@ class _Parquet(Source):
                     else column
                     for column in batch.columns
                 ]
-                for row in zip(*(column.to_pylist() for column in columns), strict=True):
-                    values = {
-                        name: value for name, value in zip(self.names or (), row, strict=True) if value is not None
-                    }
-                    read += 1
-                    yield (values, dict(values), int(read * each) - int((read - 1) * each))
+                records = [
+                    {name: value for name, value in zip(self.names or (), row, strict=True) if value is not None}
+                    for row in zip(*(column.to_pylist() for column in columns), strict=True)
+                ]
+                yield records, int((done + len(records)) * each) - int(done * each)
+                done += len(records)
+
+    def reader(self) -> Callable[[Any], Read]:
+        return dict  # one that may be changed
 
     def line_of(self, raw: Any) -> bytes:
         return f"{json_line(raw)}\n".encode()
@@ -276,6 +302,7 @@ class _Shape(NamedTuple):
     Args:
         fields: those that are columns other than the JSON one, and whether each takes times.
         columns: their names.
+        all_columns: and that of the JSON one.
         kinds: how they take their values.
         has_document: whether there is one for the JSON column.
         key: the place of the dedupe key among the columns; None if it is none of them.
@@ -283,6 +310,7 @@ class _Shape(NamedTuple):
 
     fields: list[tuple[str, bool]]
     columns: Columns
+    all_columns: Columns
     kinds: list[Kind]
     has_document: bool
     key: int | None
@@ -338,7 +366,7 @@ class Plan:
                 document = others if given is None else {**others, self.json_field: given}
             else:
                 document = given
-            columns = (*columns, self.json_field)
+            columns = shape.all_columns
             row.append(document)
         if not columns:
             return "no field"
@@ -357,6 +385,7 @@ class Plan:
         shape = self._shapes[names] = _Shape(
             [(name, self.kinds[name] == "timestamp") for name in columns],
             columns,
+            columns if self.json_field is None else (*columns, self.json_field),
             [*(self.kinds[name] for name in columns), "json"],
             self.json_field in names,
             columns.index(self.key) if self.key in columns else None,

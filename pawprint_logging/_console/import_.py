@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .._capture.encoder import Kind
-from .._capture.key import key_number
 from .._capture.quickjson import quickest
 from .._capture.row import Row
 from .._database.session.connection import Session
@@ -31,12 +29,10 @@ from .._failure import Failure
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .files import Plan, Source, source_of
+from .making import Made, Maker, helpers, made_of
 from .output import console, note
 from .program import State, command
 from .replay import summary
-
-#: records in one transaction, and bytes of a file that are enough for one
-_CHUNK, _CHUNK_BYTES = 20_000, 16 * 2**20
 
 
 @command("import")
@@ -80,7 +76,7 @@ def import_(
                 plan.check_names(each.names)
         if dedupe_key is None:
             note("without --dedupe-key, what is written is written once more if this is run again")
-        job = _Job(session, tracker, target, dedupe_key, result)
+        job = _Job(session, tracker, target, result)
         try:
             with _no_collection():
                 _with_progress(job, sources, plans)
@@ -159,22 +155,6 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     return _Target(kinds, json_field, found.needs_insert, is_split)
 
 
-class _Chunk(NamedTuple):
-    """What is written in one transaction.
-
-    Args:
-        rows: the rows, with their dedupe keys if they have some.
-        raws: where each came from.
-        bad: what cannot be written, and why.
-        done: bytes of the file.
-    """
-
-    rows: list[tuple[Any, ...]]
-    raws: list[Any]
-    bad: list[tuple[Any, str]]
-    done: int
-
-
 class _MissingError(Exception):
     """Ends a transaction that lacks partitions."""
 
@@ -182,127 +162,90 @@ class _MissingError(Exception):
 class _Job:
     """One run: what it writes to, and what became of the rows so far."""
 
-    def __init__(
-        self, session: Session, tracker: Tracker, target: _Target, dedupe_key: str | None, result: Replayed
-    ) -> None:
+    def __init__(self, session: Session, tracker: Tracker, target: _Target, result: Replayed) -> None:
         self._session = session
         self._table = tracker.layout
         self._name = tracker.table or ""
         self._target = target
-        self._key = dedupe_key
         self._result = result
         self._guess = Guess()
         self.without_time = 0
         self.without_key = 0
 
-    def run(self, source: Source, plan: Plan, progress: Callable[[int], object]) -> None:
-        """Write a file; the next chunk is made while the server takes one."""
+    def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
+        """Write a file; the next pieces are made while the server takes one."""
         rejects = Rejects(source.path, self._result, header=source.header)
-        chunks = self._chunks(source, plan)
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(next, chunks, None)
-            is_first = True
-            while (chunk := pending.result()) is not None:
-                if is_first and source.names is None:
-                    plan.check_names(None)
-                if is_first and self._key is not None and chunk.rows and all(len(row) == 2 for row in chunk.rows):
-                    raise ConfigurationError(
-                        f"--dedupe-key: no row has a field {self._key!r}; nothing was written of it"
-                    )
-                is_first = False
-                pending = pool.submit(next, chunks, None)
-                for raw, why in chunk.bad:
-                    rejects.add(source.line_of(raw), why)
-                for place, failure in self._write(chunk.rows):
-                    reason = f"{failure.reason}{mend_row(failure, self._table)}"
-                    rejects.add(source.line_of(chunk.raws[place]), reason)
-                rejects.save()
-                progress(chunk.done)
+        maker = Maker(source, plan, self._name, self._table.fields.timestamp)
+        is_first = True
+        for records, made, size in made_of(maker, executor):
+            plan.found.update(made.found)
+            plan.seen.update(made.seen)
+            if is_first and source.names is None:
+                plan.check_names(None)
+            if is_first and plan.key is not None and made.rows and not made.keyed:
+                raise ConfigurationError(f"--dedupe-key: no row has a field {plan.key!r}; nothing was written of it")
+            is_first = False
+            self.without_time += made.without_time
+            self.without_key += 0 if plan.key is None else len(made.rows)
+            bad = [*made.bad, *self._write(made)]
+            for place, why in sorted(bad):
+                rejects.add(source.line_of(records[place]), why)
+            rejects.save()
+            progress(size)
 
-    def _chunks(self, source: Source, plan: Plan) -> Iterator[_Chunk]:
-        moment, has_key, row_of = self._table.fields.timestamp, self._key is not None, plan.row
-        records = source.records()
-        while True:
-            rows, raws, bad, done = chunk = _Chunk([], [], [], 0)
-            for raw, values, size in itertools.islice(records, _CHUNK):
-                done += size
-                made = values if isinstance(values, str) else row_of(values)
-                if isinstance(made, str):
-                    bad.append((raw, made))
-                else:
-                    columns, line, value = made
-                    row: tuple[Any, ...] = (columns, line)
-                    if value is not None:
-                        try:
-                            row = (columns, line, key_number(self._name, value))
-                        except TypeError as error:
-                            bad.append((raw, f"the dedupe key {error}"))
-                            continue
-                    elif has_key:
-                        self.without_key += 1
-                    if moment not in columns:
-                        self.without_time += 1
-                    rows.append(row)
-                    raws.append(raw)
-                if done > _CHUNK_BYTES:
-                    break
-            if not done:
-                return
-            yield chunk._replace(done=done)
-
-    def _write(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, Failure]]:
-        """Write rows in one transaction; return the places of those that are refused, and why."""
+    def _write(self, made: Made) -> list[tuple[int, str]]:
+        """Write a piece in one transaction; return the places of the records that are refused, and why."""
         has_made = not self._target.is_split
         while True:
             try:
-                written, refused, repeated = self._copy(rows, may_make=not has_made)
+                written, refused, repeated = self._copy(made, may_make=not has_made)
             except _MissingError:
                 has_made = True
-                partitions.make_missing(self._session, self._table, [row[:2] for row in rows])
+                partitions.make_missing(self._session, self._table, _plain(made))
             else:
                 self._result.written += written
                 self._result.present += repeated
-                return refused
+                return [(place, f"{why.reason}{mend_row(why, self._table)}") for place, why in refused]
 
-    def _copy(self, rows: list[tuple[Any, ...]], *, may_make: bool) -> tuple[int, list[tuple[int, Failure]], int]:
-        keyed = [place for place, row in enumerate(rows) if len(row) == 3]
-        others = [place for place, row in enumerate(rows) if len(row) == 2]
+    def _copy(self, made: Made, *, may_make: bool) -> tuple[int, list[tuple[int, Failure]], int]:
         table, uses_insert = self._table, self._target.needs_insert
-        written, repeated = len(others), 0
+        written = repeated = 0
         refused: list[tuple[int, Failure]] = []
         with self._session.transaction() as cursor:
             # else the row at fault is found at COMMIT, and not which one it is
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            if may_make and self._lacks_partitions(cursor, rows):
+            if may_make and self._lacks_partitions(cursor, made):
                 raise _MissingError
-            if keyed:
+            if made.keyed:
                 flow, guess = Flow(uses_insert=uses_insert), self._guess
-                more, found, repeated = copy_keyed(
-                    cursor, table, [rows[place] for place in keyed], flow=flow, guess=guess
-                )
-                written += more
-                refused += [(keyed[index], why) for index, why in found]
-            if others:
-                plain: list[Row] = [rows[place] for place in others]
-                found = copy_isolating(cursor, table, plain, uses_insert=uses_insert)
-                written -= len(found)
-                refused += [(others[index], why) for index, why in found]
-        return written, sorted(refused, key=lambda each: each[0]), repeated
+                written, found, repeated = copy_keyed(cursor, table, made.keyed, flow=flow, guess=guess)
+                refused += [(made.keyed_places[index], why) for index, why in found]
+            if made.rows:
+                found = copy_isolating(cursor, table, made.rows, uses_insert=uses_insert)
+                written += len(made.rows) - len(found)
+                refused += [(made.places[index], why) for index, why in found]
+        return written, refused, repeated
 
-    def _lacks_partitions(self, cursor: Any, rows: list[tuple[Any, ...]]) -> bool:
+    def _lacks_partitions(self, cursor: Any, made: Made) -> bool:
         split = partitions.split_of(cursor, self._table)
         if split is None:
             return False
-        stretches = partitions.Stretches(self._table, [row[:2] for row in rows], split)
+        stretches = partitions.Stretches(self._table, _plain(made), split)
         for _ in stretches.stretch():
             pass
         return stretches.lacking is not None
 
 
+def _plain(made: Made) -> list[Row]:
+    return [*made.rows, *(row[:2] for row in made.keyed)]
+
+
 def _with_progress(job: _Job, sources: Sequence[Source], plans: Sequence[Plan]) -> None:
     err = console(err=True)
     columns = (TextColumn("import"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("import", total=sum(source.size for source in sources))
+    size = sum(source.size for source in sources)
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    with helpers(size) as executor, bar as progress:
+        task = progress.add_task("import", total=size)
         for source, plan in zip(sources, plans, strict=True):
-            job.run(source, plan, lambda size: progress.advance(task, size))
+            job.run(source, plan, executor, lambda size: progress.advance(task, size))

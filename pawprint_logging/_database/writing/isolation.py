@@ -53,19 +53,18 @@ def copy_isolating(
     """
     refused: list[tuple[int, Failure]] = []
     passed = 0
-    groups: dict[Columns, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(row[0], []).append(place)
+    groups = _places(rows)
     with limit():
         cursor.execute("SAVEPOINT piece")
     for columns, places in groups.items():
+        lines = [rows[place][1] for place in places]
         pieces = [(0, len(places))]
         while pieces:
             start, end = pieces.pop()
             flow = Flow(uses_insert=uses_insert)
             try:
                 with limit():
-                    copy(cursor, table, columns, (b"".join(rows[place][1] for place in places[start:end]),), flow)
+                    copy(cursor, table, columns, (b"".join(lines[start:end]),), flow)
                     cursor.execute("RELEASE SAVEPOINT piece; SAVEPOINT piece")
                 passed += end - start
             except psycopg2.Error as error:
@@ -94,6 +93,17 @@ def copy_isolating(
     with limit():
         cursor.execute("RELEASE SAVEPOINT piece")
     return [(place, replace(why, meaning="row")) for place, why in sorted(refused, key=itemgetter(0))]
+
+
+def _places(rows: Sequence[Row]) -> dict[Columns, Sequence[int]]:
+    """Return where the rows are that fill the same columns."""
+    filled = list(map(itemgetter(0), rows))
+    if rows and filled.count(filled[0]) == len(rows):  # nearly always, in a fraction of the time
+        return {filled[0]: range(len(rows))}
+    groups: dict[Columns, list[int]] = {}
+    for place, columns in enumerate(filled):
+        groups.setdefault(columns, []).append(place)
+    return dict(groups)
 
 
 def _parts(start: int, end: int, refused: int | None) -> list[tuple[int, int]]:

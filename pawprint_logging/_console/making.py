@@ -1,0 +1,159 @@
+"""Rows out of records, made while the server takes others: by processes of their own, where a file is worth it.
+
+One interpreter makes rows at less than half of the rate at which a server takes them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Any, NamedTuple
+
+from .._capture.key import key_number
+from .._capture.quickjson import quickest
+from .._capture.row import Columns, Row
+from .files import Plan, Source
+
+#: bytes of a file from which on it takes longer to read than processes take to start
+MANY_BYTES = 8 * 2**20
+#: processes at most: the server is busy with what two or three of them make
+_MOST = 3
+
+
+class Made(NamedTuple):
+    """What has become of a piece.
+
+    Args:
+        rows: those without a dedupe key.
+        places: of each of them, the place of its record.
+        keyed: those with one.
+        keyed_places: the places of their records.
+        bad: places of records that cannot be written, and why.
+        without_time: rows that have no time.
+        found: renamed fields that were there.
+        seen: names of fields, as far as they are needed for a hint.
+    """
+
+    rows: list[Row]
+    places: list[int]
+    keyed: list[tuple[Columns, bytes, int]]
+    keyed_places: list[int]
+    bad: list[tuple[int, str]]
+    without_time: int
+    found: set[str]
+    seen: set[str]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes rows of a file's records.
+
+    Args:
+        source: the file.
+        plan: which of a record's values go where.
+        table: the name of the table, which dedupe keys are made with.
+        timestamp: the column of the time.
+    """
+
+    source: Source
+    plan: Plan
+    table: str
+    timestamp: str
+
+    def make(self, records: list[Any]) -> Made:
+        """Return the rows of a piece."""
+        quickest.choose()
+        read, row_of, moment = self.source.reader(), self.plan.row, self.timestamp
+        made = Made([], [], [], [], [], 0, self.plan.found, self.plan.seen)
+        rows, places, keyed, keyed_places, bad = made[:5]
+        without_time = 0
+        for place, raw in enumerate(records):
+            values = read(raw)
+            if values is None:
+                continue
+            row = values if isinstance(values, str) else row_of(values)
+            if isinstance(row, str):
+                bad.append((place, row))
+                continue
+            columns, line, value = row
+            if value is None:
+                rows.append((columns, line))
+                places.append(place)
+            else:
+                try:
+                    keyed.append((columns, line, key_number(self.table, value)))
+                except TypeError as error:
+                    bad.append((place, f"the dedupe key {error}"))
+                    continue
+                keyed_places.append(place)
+            if moment not in columns:
+                without_time += 1
+        return made._replace(without_time=without_time)
+
+
+class Piece(NamedTuple):
+    """Records, and what has become of them; the bytes of the file that they are."""
+
+    records: list[Any]
+    made: Made
+    size: int
+
+
+@contextmanager
+def helpers(size: int) -> Iterator[Executor]:
+    """Yield what makes rows: processes for so many bytes, where there is more than one core; else a thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with (
+        ProcessPoolExecutor(min(cores, _MOST), get_context("spawn"), _begin)
+        if size >= MANY_BYTES and cores > 1
+        else ThreadPoolExecutor(1)
+    ) as executor:
+        try:
+            yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Let a helper's life depend on its parent alone: on a Ctrl-C that one ends it, and no later than itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a pool's process holds its own pipe open, and would wait for ever
+
+
+def made_of(maker: Maker, executor: Executor) -> Iterator[Piece]:
+    """Yield a file's pieces in order, a few of which are made ahead."""
+    ahead = _MOST if isinstance(executor, ProcessPoolExecutor) else 1
+    waiting: deque[tuple[list[Any], int, Future[Made] | None]] = deque()
+    pieces = maker.source.pieces()
+    while True:
+        while len(waiting) <= ahead and (piece := next(pieces, None)) is not None:
+            waiting.append((*piece, _submit(executor, maker, piece[0])))
+        if not waiting:
+            return
+        records, size, future = waiting.popleft()
+        try:
+            made = maker.make(records) if future is None else future.result()
+        except BrokenExecutor:  # the system has killed one of them, as where memory is short
+            made = maker.make(records)
+        yield Piece(records, made, size)
+
+
+def _submit(executor: Executor, maker: Maker, records: list[Any]) -> Future[Made] | None:
+    try:
+        return executor.submit(maker.make, records)
+    except BrokenExecutor:
+        return None
