@@ -6,7 +6,6 @@ transactions that claim in different orders may wait for each other; so all clai
 
 from __future__ import annotations
 
-import io
 import pickle
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -17,14 +16,14 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import get_wait_callback
 
-from ..._capture.row import Row
+from ..._capture.row import Columns, Row
 from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.excepthook import quiet
 from ..session.sqlstate import failure
 from ..table.ledger import entries_of, entry_of
 from ..table.schema import Table
-from .copy import CHUNK, Flow, copy_rows
+from .copy import CHUNK, Flow, copy_texts, texts_of
 from .dialogue import Answer, Dialogue, Statement, StatementError, T, run
 from .isolation import copy_isolating
 
@@ -42,6 +41,9 @@ _WARY = 64
 #: COPY's binary format: its signature, no flags, no more in its head; before each row one field of 16 bytes; its end
 #:     https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
 _HEAD, _FIELD, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\0\1" + b"\0\0\0\x10", b"\xff\xff"
+
+#: an eighth of the keys are less
+_FIRST_ONES = 1 << 125
 
 
 def claiming(table: Table, claims: Iterable[uuid.UUID], *, keep: bool = False) -> Dialogue[set[uuid.UUID]]:
@@ -174,11 +176,21 @@ class Guess:
         self._wary = 0
         self._left = 0
 
-    def copies(self, cursor: Any, table: Table, entries: Collection[int], savepoint: str, *, before: str = "") -> bool:
+    def copies(
+        self,
+        cursor: Any,
+        table: Table,
+        entries: Collection[int],
+        savepoint: str,
+        *,
+        before: str = "",
+        meanwhile: Callable[[], object] = bool,
+    ) -> bool:
         """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken: then none is in it.
 
         Args:
             before: statements that are executed in any case, and go in the same round trip, among them the savepoint.
+            meanwhile: what is done while the server is busy with them, default nothing.
             cursor: a psycopg2 cursor in an open transaction.
             table: whose ledger.
             entries: what to enter, as `entries_of` makes it of keys.
@@ -196,11 +208,10 @@ class Guess:
             if before:
                 cursor.execute(before.removesuffix("; "))
             return is_guessing
-        fields = _FIELD.join([entry.to_bytes(16, "big") for entry in sorted(entries)])
         try:
             with quiet():
                 copying = f"{before}COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
-                cursor.copy_expert(copying, io.BytesIO(b"".join([_HEAD, _FIELD, fields, _END])), CHUNK)
+                cursor.copy_expert(copying, _InOrder(entries, meanwhile), CHUNK)
         except psycopg2.Error as error:
             if error.pgcode not in _GUESSED_WRONG:
                 raise
@@ -209,6 +220,31 @@ class Guess:
             return False
         self._wary = 0
         return True
+
+
+class _InOrder:
+    """The file-like object that psycopg2 reads keys from, in COPY's binary format.
+
+    The server needs a microsecond and more for each: it has some of them before the others are sorted.
+    """
+
+    def __init__(self, entries: Collection[int], meanwhile: Callable[[], object]) -> None:
+        self._pieces = self._made(entries, meanwhile)
+
+    def read(self, _size: int) -> bytes:
+        """Return the next piece."""
+        return next(self._pieces, b"")
+
+    @staticmethod
+    def _made(entries: Collection[int], meanwhile: Callable[[], object]) -> Iterator[bytes]:
+        yield _HEAD + _fields([entry for entry in entries if entry < _FIRST_ONES])
+        yield _fields([entry for entry in entries if entry >= _FIRST_ONES]) + _END
+        meanwhile()
+
+
+def _fields(entries: list[int]) -> bytes:
+    entries.sort()
+    return b"".join([_FIELD + entry.to_bytes(16, "big") for entry in entries])
 
 
 #: rows that were written; the places of those that were refused, and why; rows whose key was taken
@@ -252,12 +288,18 @@ def copy_keyed(
     first, repeats = _places(entries)
     refused: dict[int, Failure] = {}
     is_isolating = one_by_one
+    texts: dict[Columns, bytes] = {}  # of all rows, once they are ready
+
+    def make_texts() -> None:
+        if not (texts or is_isolating):
+            texts.update(texts_of(rows))
+
     # each round trip is two changes of who runs, which on a busy machine take longer than what is said; COMMIT releases
     before = f"{flow.before}SAVEPOINT pawprint_keyed; "
     while True:
         candidates = {entry: place for entry, place in first.items() if place not in refused} if refused else first
         with limit():
-            are_new = guess.copies(cursor, table, candidates, "pawprint_keyed", before=before)
+            are_new = guess.copies(cursor, table, candidates, "pawprint_keyed", before=before, meanwhile=make_texts)
         if are_new:
             places = list(candidates.values())
         else:
@@ -278,7 +320,7 @@ def copy_keyed(
         else:
             try:
                 with limit():
-                    copy_rows(cursor, table, events, flow)
+                    copy_texts(cursor, table, texts if texts and events is rows else texts_of(events), flow)
                 break
             except psycopg2.Error as error:
                 why = failure(error, lost=is_lost(cursor.connection))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -102,8 +102,18 @@ class _Lines:
 
 def copy_rows(cursor: Any, table: Table, events: Sequence[Row], flow: Flow | None = None) -> None:
     """Copy rows, one COPY for each set of columns among them."""
-    for columns, lines in by_columns(events).items():
-        copy(cursor, table, columns, (b"".join(lines),), flow)
+    copy_texts(cursor, table, texts_of(events), flow)
+
+
+def copy_texts(cursor: Any, table: Table, texts: Mapping[Columns, bytes], flow: Flow | None = None) -> None:
+    """Copy what `texts_of` has made of rows."""
+    for columns, text in texts.items():
+        copy(cursor, table, columns, (text,), flow)
+
+
+def texts_of(events: Sequence[Row]) -> dict[Columns, bytes]:
+    """Return the text of COPY for each set of columns among rows."""
+    return {columns: b"".join(lines) for columns, lines in by_columns(events).items()}
 
 
 def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:
