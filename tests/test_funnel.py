@@ -16,6 +16,7 @@ from support import answers
 from support.answers import Row
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
+from pawprint_logging._database.analysis import funnel
 
 START = datetime(2026, 1, 30, 22)  # noqa: DTZ001 - what PostgreSQL stores has no zone
 
@@ -108,8 +109,16 @@ def test_a_funnel_equals_trying_every_attempt(
     assert frame["step_conversion"].tolist() == [number / before if before else 0.0 for number, before in pairs]
 
 
+@pytest.fixture(params=["one process", "shared out"])
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users are looked at by one process, or shared out as those of many events are."""
+    if request.param == "shared out":
+        monkeypatch.setattr(funnel, "_MANY", 0)
+
+
 @calm
 @few
+@pytest.mark.usefixtures("processes")
 @given(rows=ROWS, names=st.lists(st.sampled_from("xyz"), min_size=1, max_size=3), within=st.none() | st.just(45))
 def test_by_splits_users_by_the_first_step_of_their_attempt(
     tracker: Tracker, rows: list[Row], names: list[str], within: int | None

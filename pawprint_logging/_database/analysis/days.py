@@ -12,6 +12,7 @@ from ..reading.arrivals import Gap, look
 from ..reading.query import quoted
 from . import engagement, sessions
 from .derived import DAYS, SESSIONS, Work
+from .sharing import hashed
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
@@ -202,7 +203,7 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         sources.append(f"SELECT {events.user} AS member, {DAY} AS day FROM {work.beside(DAYS)} AS e")
     activity = " UNION ALL ".join(sources)
     members = " UNION ALL ".join(
-        f"SELECT {work.hashed(events) or 0} AS hash, {events.group} AS grouped,"
+        f"SELECT {hashed(events) or 0} AS hash, {events.group} AS grouped,"
         " array_agg(DISTINCT day ORDER BY day) AS days"
         f" FROM ({activity}) AS e ({events.member}, day) WHERE {share} GROUP BY 1, 2"
         for share in work.shares(events)

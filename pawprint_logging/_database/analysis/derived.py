@@ -12,26 +12,13 @@ from ..session.connection import UTC, Session
 from ..table.columns import columns_of
 from ..table.ddl import exists
 from ..table.schema import Table
+from .sharing import roomy, shares
 from .watermark import Events
 
 SESSIONS = "__sessions"
 DAYS = "__days"
 ENGAGEMENT = "__engagement"
 MEMORY = "__statistics"
-
-#: what takes part in sharing users out, by the type of their column: equal users have equal hashes
-_HASHES = {
-    "text": "hashtext({})",
-    "character varying": "hashtext({})",
-    "smallint": "hashint8({}::bigint)",
-    "integer": "hashint8({}::bigint)",
-    "bigint": "hashint8({})",
-    "uuid": "uuid_hash({})",
-}
-#: shares at most: each reads the whole table
-MAX_SHARES = 4
-#: memory for each sort of a table that is built anew, in kB, unless the server gives more
-_WORK_MEM = 32 * 1024
 
 # Every statement sees what is committed when it begins: the first ones wait for others that compute the same.
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {UTC}"
@@ -98,7 +85,7 @@ class Work(NamedTuple):
         """
         name, names = self.beside(suffix), ", ".join(columns)
         if self.matches(suffix, columns):  # the query may read what was in it
-            with self.roomy():
+            with roomy(self.cursor):
                 self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}", params)
             self.run(f"TRUNCATE {name}")
             self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
@@ -108,52 +95,14 @@ class Work(NamedTuple):
             self.run(f"INSERT INTO {name} {query}", params)
         else:
             self.run(f"DROP TABLE IF EXISTS {name}")
-            with self.roomy():
+            with roomy(self.cursor):
                 self.run(f"CREATE TABLE {name} ({names}) AS {query}", params)
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
 
     def shares(self, events: Events) -> list[str]:
-        """Return conditions that share the users out among the processes that the server gives a query.
-
-        A query for each of them, joined by UNION ALL, then has a process of its own (`roomy`). PostgreSQL shares a
-        table's pages out by itself, but not users, of whom one process must see everything.
-        """
-        hashed = self.hashed(events)
-        number = int(self.one("SELECT current_setting('max_parallel_workers_per_gather')")[0])
-        if hashed is None or number < 2 or events.is_distributed:
-            return ["true"]
-        number = min(number, MAX_SHARES)
-        return [f"({hashed} & {2**31 - 1}) %% {number} = {share}" for share in range(number)]
-
-    def hashed(self, events: Events) -> str | None:
-        """Return what is the same number for the same user, None where their type has nothing of the kind.
-
-        To sort by it before the users themselves spares most comparisons of texts.
-        """
-        hashed = _HASHES.get(events.user_type.partition("(")[0])
-        return hashed and hashed.format(events.group)
-
-    @contextmanager
-    def roomy(self) -> Iterator[None]:
-        """Let the statements of the block use what the server has, for a table that is built anew."""
-        # What a worker hands on costs next to nothing beside the sort that it saves. A share is sorted by one process;
-        # the one that writes what they find does not sort as well, so that nobody waits for it. The memory is that
-        # which merges what was sorted in one go, up to 100,000,000 events; more than that makes sorting slower.
-        settings = {
-            "parallel_tuple_cost": "0",
-            "min_parallel_table_scan_size": "5TB",
-            "parallel_leader_participation": "off",
-            "work_mem": f"{_WORK_MEM}kB",
-        }
-        before = self.one("SELECT " + ", ".join(f"current_setting('{name}')" for name in settings))
-        if self.one("SELECT setting::int FROM pg_settings WHERE name = 'work_mem'")[0] >= _WORK_MEM:
-            del settings["work_mem"]
-        for name, value in settings.items():
-            self.run("SELECT set_config(%s, %s, true)", (name, value))
-        yield
-        for name, value in zip(settings, before, strict=False):
-            self.run("SELECT set_config(%s, %s, true)", (name, value))
+        """Return conditions that share the users out among processes; see `sharing`."""
+        return shares(self.cursor, events)
 
     def look_up(self) -> None:
         """Have the statements that follow look up what they need by an index, where that is little beside a table.

@@ -8,6 +8,7 @@ a user has. 10,000,000 events took 0.6 times as long as with a window function f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from ..reading.values import register
 from ..table.columns import Column
 from ..table.schema import Table
 from .selection import Asked, Selection, Step, either, select, warn_of_unknown
+from .sharing import hashed, roomy, shares
+
+#: events from which on, where users are split, each process looks at some of them alone, and reads all events for that
+_MANY = 1_000_000
 
 #: columns of the answer
 COLUMNS = ("step", "users", "conversion", "step_conversion", "median_time")
@@ -73,11 +78,20 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
     selection = select(cursor, table, asked)
     split = None if by is None else selection.split(by, COLUMNS)
     value = None if split is None else comparable(split)
-    walks = _walks(selection, steps, value, question.unit)
-    statement = _answer(_attempts(walks, length, question.within, is_split=by is not None), length)
+    is_long = split is not None and question.unit is None and asked.start is None
+    parts = shares(cursor, selection.events, least=_MANY) if is_long else ["true"]
+    attempts = [
+        _attempts(
+            _walks(selection, steps, value, question.unit, part), length, question.within, is_split=by is not None
+        )
+        for part in parts
+    ]
+    statement = _answer(_joined(attempts), length)
     register(cursor)
-    cursor.execute(statement.text, statement.params)
-    groups = [Group(row[0], list(row[1 : length + 1]), [None, *row[length + 1 :]]) for row in cursor.fetchall()]
+    with roomy(cursor) if len(parts) > 1 else nullcontext():
+        cursor.execute(statement.text, statement.params)
+        rows = cursor.fetchall()
+    groups = [Group(row[0], list(row[1 : length + 1]), [None, *row[length + 1 :]]) for row in rows]
     if split is None:
         groups = groups or [Group(None, [0] * length, [None] * length)]
     reached = [sum(group.users[place] for group in groups) for place in range(length)]
@@ -88,16 +102,26 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
     return Funnel(groups, output.column, output.is_path)
 
 
-def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit: Any) -> Sql:
-    """Return the query for each member's events: their times in order, and at which places each step is."""
+def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit: Any, share: str) -> Sql:
+    """Return the query for each member's events: their times in order, and at which places each step is.
+
+    Args:
+        selection: the events.
+        steps: the steps.
+        value: what splits the members, None for nothing.
+        unit: whose values the members are, None for users.
+        share: which members, as `shares` returns it.
+    """
     events = selection.events
     matches = [selection.named(step) for step in steps]
     if any(step.given for step in steps):
         wanted = either(*matches)
     else:  # in one look at the name
         wanted = conditions(selection.source, {f"{selection.name.name}__in": [step.name for step in steps]})[0]
+    hash_of = "0"
     if unit is None:
         member, where = Sql(events.group), selection.where(wanted)
+        hash_of = hashed(events) or hash_of
     else:
         field = selection.field(unit)
         text = field.sql if field.path is None else field.text
@@ -106,7 +130,10 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
             text.params,
         )
         where = selection.timed(wanted, Sql(f"{text.text} IS NOT NULL", text.params))
-    value = value or Sql("NULL")
+    if value is None:
+        value = Sql("NULL")
+    else:  # a first step's alone: to take it out of JSON costs more than to look at a name
+        value = Sql(f"CASE WHEN {matches[0].text} THEN {value.text} END", (*matches[0].params, *value.params))
     pieces = [member, value]
     if len({step.name for step in steps}) == len(steps):  # an event is one of them at most
         whens = [Sql(f"WHEN {match.text} THEN {number}", match.params) for number, match in enumerate(matches, 1)]
@@ -124,12 +151,13 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
     order = "ORDER BY moment, place, step DESC" if lateral.text else "ORDER BY moment, place"
     values = f", array_agg(value {order}) FILTER (WHERE step = 1) AS splits" if value.text != "NULL" else ""
     places = ", ".join(f"array_positions(steps, {number}::int2) AS at{number}" for number in range(1, len(steps) + 1))
+    where = Sql(f"{where.text} AND {share}", where.params)
     return Sql(
         f"SELECT *, {places} FROM ("
         f"SELECT member, array_agg(moment {order}) AS moments, array_agg(step {order}) AS steps{values} FROM ("
-        f"SELECT {member.text} AS member, {value.text} AS value, {step.text} AS step,"
+        f"SELECT {hash_of} AS hash, {member.text} AS member, {value.text} AS value, {step.text} AS step,"
         f" {events.moment} AS moment, {events.order} AS place FROM {selection.table}{lateral.text}{where.text}"
-        f") AS event GROUP BY member OFFSET 0) AS walk OFFSET 0",
+        f") AS event GROUP BY hash, member OFFSET bigint '0') AS walk OFFSET bigint '0'",
         _params([*pieces, step, lateral, where]),
     )
 
@@ -137,16 +165,16 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
 def _attempts(walks: Sql, length: int, within: float | None, *, is_split: bool) -> Sql:
     """Return the query for the attempt that counts, one a member: value, and the moment of each step, NULL if too late.
 
-    `OFFSET 0` keeps the planner from writing an expression out again wherever it is used.
+    The OFFSET keeps the planner from writing an expression out again wherever it is used.
     """
     if within is None:  # nobody gets further than from the first of all
         first = "at1[1] AS p1" + (", splits[1] AS value" if is_split else "")
     else:
         first = "unnest(at1) AS p1" + (", unnest(splits) AS value" if is_split else "")
-    walk = f"SELECT *, {first} FROM ({walks.text}) AS walk OFFSET 0"
+    walk = f"SELECT *, {first} FROM ({walks.text}) AS walk OFFSET bigint '0'"
     for number in range(2, length + 1):
         at = f"at{number}[1 + width_bucket(p{number - 1}, at{number})]"
-        walk = f"SELECT *, {at} AS p{number} FROM ({walk}) AS step{number} OFFSET 0"
+        walk = f"SELECT *, {at} AS p{number} FROM ({walk}) AS step{number} OFFSET bigint '0'"
     value = "value" if is_split else "NULL AS value"
     moments = ", ".join(f"moments[p{number}] AS t{number}" for number in range(1, length + 1))
     attempts = f"SELECT member, {value}, {moments} FROM ({walk}) AS walk WHERE p1 IS NOT NULL"
@@ -158,10 +186,15 @@ def _attempts(walks: Sql, length: int, within: float | None, *, is_split: bool) 
     columns = ", ".join(("member", "value", "t1", *([timely] if timely else [])))
     reached = " + ".join(f"(t{number} IS NOT NULL)::int" for number in range(1, length + 1))
     return Sql(
-        f"SELECT DISTINCT ON (member) * FROM (SELECT {columns} FROM ({attempts} OFFSET 0) AS attempt) AS timely"
+        f"SELECT DISTINCT ON (member) * FROM ("
+        f"SELECT {columns} FROM ({attempts} OFFSET bigint '0') AS attempt) AS timely"
         f" ORDER BY member, {reached} DESC, t1",
         (*[f"{within:.6f} seconds"] * (length - 1), *walks.params),
     )
+
+
+def _joined(queries: Sequence[Sql]) -> Sql:
+    return Sql(" UNION ALL ".join(f"({query.text})" for query in queries), _params(queries))
 
 
 def _answer(attempts: Sql, length: int) -> Sql:

@@ -17,6 +17,7 @@ from ..reading.query import Span, Sql, all_of, stretches
 from ..table.schema import Table
 from .history import active_days
 from .selection import Asked, Selection, Step, either, select, warn_of_unknown
+from .sharing import with_memory
 
 #: periods that `retention` takes, and how long one is at least, in seconds
 PERIODS = {
@@ -101,8 +102,10 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
         statement = _counts(selection, question, beginnings)
     else:
         statement = _by_days(days, beginnings, is_rolling=question.is_rolling)
-    cursor.execute(statement.text, statement.params)
-    counts = {(cohort, place): number for cohort, place, number in cursor.fetchall()}
+    with with_memory(cursor):
+        cursor.execute(statement.text, statement.params)
+        found = cursor.fetchall()
+    counts = {(cohort, place): number for cohort, place, number in found}
     if not any(place > cohort for cohort, place in counts):
         warn_of_unknown(cursor, selection, [*(() if counts else question.first), *question.back])
     return Cohorts(beginnings, counts, _present(cursor, selection, question, beginnings))

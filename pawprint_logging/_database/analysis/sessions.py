@@ -13,6 +13,7 @@ import secrets
 from ..reading.arrivals import among
 from ..reading.query import Sql
 from .derived import SESSIONS, Work
+from .sharing import hashed
 from .watermark import Events
 
 #: minutes of silence that end a session, unless the user says otherwise
@@ -115,7 +116,7 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
             SELECT hash, grouped, moment, before, number, name,
                 coalesce(moment - before >= interval '{silence}', true) AS begins
             FROM (
-                SELECT {work.hashed(events) or "0"} AS hash, {events.group} AS grouped,
+                SELECT {hashed(events) or "0"} AS hash, {events.group} AS grouped,
                     array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
                     array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
                 FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2

@@ -34,6 +34,7 @@ class Events(NamedTuple):
     """The events table as SQL that derives something from it sees it, in text with placeholders.
 
     Args:
+        name: its name, as a parameter of a statement has it.
         table: its name, with the alias that the names of its columns carry.
         member: the bare name of the column of the user.
         user: the column of the user.
@@ -52,6 +53,7 @@ class Events(NamedTuple):
             and no other row has; None if nobody knows.
     """
 
+    name: str
     table: str
     member: str
     user: str
@@ -116,6 +118,7 @@ def events_of(cursor: Any, table: Table) -> Events:
     time = f"e.{quoted(fields.timestamp)}"
     user = f"e.{quoted(fields.user)}"
     return Events(
+        name=table.sql,
         table=f"{table.sql} AS e".replace("%", "%%"),
         member=quoted(fields.user),
         user=user,
