@@ -10,6 +10,8 @@ from support.commandline import SHOP, CommandLine, environment, insert, one_line
 from support.screen import Screen
 from support.shop import tracker_on
 
+from pawprint_logging import Tracker
+
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], db: str, connection: Any) -> CommandLine:
@@ -100,6 +102,18 @@ def test_by_splits_and_fill_fills(cli: CommandLine) -> None:
 
 def test_a_day_of_another_zone_is_shown_as_that_day(cli: CommandLine) -> None:
     assert "2026-01-01" in cli("count", "--tz", "Asia/Tokyo", "--format", "table").out
+
+
+@pytest.mark.parametrize("tz", ["America/New_York", "UTC", "Asia/Tokyo"])
+def test_a_date_is_that_day_in_a_column_of_dates(cli: CommandLine, db: str, tz: str) -> None:
+    with Tracker(db=db, table="days", schema={"timestamp": "DATE", "event": "TEXT"}) as tracker:
+        tracker.create_table()
+        tracker.write_many({"timestamp": f"2026-01-0{day}", "event": "x"} for day in range(1, 6))
+    cli.options[cli.options.index("--table") + 1] = "days"
+    span = ["--since", "2026-01-02", "--until", "2026-01-04", "--tz", tz]
+
+    assert [row[0] for row in cli("read", *span, "timestamp").rows] == ["2026-01-02", "2026-01-03", "2026-01-04"]
+    assert cli("top", *span[:4], "event").rows == [["x", "3", ""]]
 
 
 def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from .._database.reading.query import RESOLUTIONS
-from .._database.reading.times import duration_of, moment_of, zone_of
+from .._database.reading.times import duration_of, is_day, moment_of, rules_of, zone_of
 from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
 
@@ -69,13 +69,15 @@ def checked_span(options: Mapping[str, Any]) -> dict[str, datetime]:
 
 def _moment(text: str, option: str, zone: str) -> datetime:
     try:
-        return moment_of(text, name=option, zone=zone)
+        found = moment_of(text, name=option, zone=zone)
     except ConfigurationError as error:
         if duration_of(text) is not None:  # it can be read, and there is no such time
             raise
         raise ConfigurationError(
             f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
         ) from error
+    # midnight by the zone's own clock: that is the day which a column of the type DATE is compared with
+    return found.astimezone(rules_of(zone)) if is_day(text) else found
 
 
 resolution_option = click.option(

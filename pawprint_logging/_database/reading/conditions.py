@@ -104,8 +104,8 @@ def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[dat
                     field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
                 )
             if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
-                # a DATE is of no zone
-                value = moment_of(value, now, name=name, zone="UTC" if field.type.type == "date" else zone)
+                zone_here = "UTC" if field.type.type == "date" else zone  # a DATE is of no zone
+                value = moment_of(_on_its_clock(field, value), now, name=name, zone=zone_here)
         found.append(value)
     return found
 
@@ -360,7 +360,7 @@ def _checked_size(field: Field, number: Decimal) -> None:
 
 
 def _time(field: Field, value: Any) -> str:
-    when = None if isinstance(value, (int, float)) else moment.parse(value)
+    when = None if isinstance(value, (int, float)) else moment.parse(_on_its_clock(field, value))
     if when is not None and (text := column_text(when)) is not None:
         # the session is in UTC, and TIMESTAMP ignores the offset of a text
         return text
@@ -372,6 +372,12 @@ def _time(field: Field, value: Any) -> str:
         f"column {field.column!r} is of type {field.type.type}; "
         f"it compares with a datetime, a date or ISO 8601 text such as 2026-01-31T12:00:00Z, not with {given}",
     )
+
+
+def _on_its_clock(field: Field, value: Any) -> Any:
+    """Return a value for a column of times; for a DATE, which is of no zone, what a clock in the value's zone shows."""
+    is_aware = isinstance(value, datetime) and value.tzinfo is not None
+    return value.replace(tzinfo=None) if is_aware and field.type.type == "date" else value
 
 
 def _as_json(value: Any) -> tuple[str, Any]:

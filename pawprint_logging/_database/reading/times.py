@@ -42,11 +42,17 @@ def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", z
     if found is None:
         given = "another text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
         raise ConfigurationError(f"{name} must be {_TIMES}, not {given}")
-    is_day = isinstance(value, str) and _DAY.fullmatch(value)
-    if is_day or (isinstance(value, date) and not isinstance(value, datetime)):
-        midnight = datetime.combine(found.date(), time(), _rules(zone))
+    if is_day(value):
+        midnight = datetime.combine(found.date(), time(), rules_of(zone))
         return midnight.astimezone(timezone.utc)
     return found
+
+
+def is_day(value: Any) -> bool:
+    """Return whether a value is a date, or the text of one."""
+    if isinstance(value, str):
+        return _DAY.fullmatch(value) is not None
+    return isinstance(value, date) and not isinstance(value, datetime)
 
 
 def duration_of(value: Any) -> timedelta | None:
@@ -86,7 +92,12 @@ def zone_of(value: Any, *, name: str = "tz") -> str:
     )
 
 
-def _rules(zone: str) -> tzinfo:
+def rules_of(zone: str) -> tzinfo:
+    """Return a zone by its name.
+
+    Raises:
+        ConfigurationError: this system does not know its rules.
+    """
     try:
         return timezone.utc if zone == "UTC" else zoneinfo.ZoneInfo(zone)
     except zoneinfo.ZoneInfoNotFoundError:
