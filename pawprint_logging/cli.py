@@ -32,4 +32,6 @@ def main(
             raise
         sys.stderr.write(f'{name}: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n')
         return 1
+    except KeyboardInterrupt:  # before there is anything to stop
+        return 130
     return run(arguments, described, name)

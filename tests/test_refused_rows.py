@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import closing
 from typing import Any
 
 import pytest
 from support.shop import fallback, handler_on, logger_with, stored, tracker_on, value
+
+from pawprint_logging import Tracker
+from pawprint_logging._database.writing.isolation import copy_isolating
 
 SCHEMA = {
     "id": "SERIAL PRIMARY KEY",
@@ -139,3 +144,30 @@ def test_under_row_level_security_of_the_table_rows_are_written_and_refused_one_
     assert value(connection, "SELECT count(*) FROM events") == 19
     assert [each["event"]["event"] for each in diverted.events] == ["7"]
     assert adds_up(handler)
+
+
+def test_a_signal_handler_that_raises_during_a_copy_is_no_rows_fault(db: str) -> None:
+    class TimeLimitError(Exception):
+        pass
+
+    def raise_it(*_: object) -> None:
+        raise TimeLimitError
+
+    def copy_until_it_is_stopped(cursor: Any, table: Any) -> None:
+        for _ in range(100):
+            assert copy_isolating(cursor, table, [(("event",), b"x" * 60 + b"\n")] * 20_000) == []
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    try:
+        with Tracker(db=db, table="events") as tracker:
+            tracker.create_table()
+            for number in range(20):
+                with closing(tracker.session()) as session, session.connection().cursor() as cursor:
+                    cursor.execute("BEGIN")
+                    signal.setitimer(signal.ITIMER_REAL, 0.002 + number / 1000)
+                    with pytest.raises(TimeLimitError):
+                        copy_until_it_is_stopped(cursor, tracker.layout)
+            assert tracker.query("SELECT count(*) FROM events")["count"].tolist() == [0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -122,8 +122,7 @@ def helpers(size: int) -> Iterator[Executor]:
 
 
 def _begin() -> None:
-    """Let a helper's life depend on its parent alone: on a Ctrl-C that one ends it, and no later than itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Have a helper end no later than its parent."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -153,7 +152,12 @@ def made_of(maker: Maker, executor: Executor) -> Iterator[Piece]:
 
 
 def _submit(executor: Executor, maker: Maker, records: list[Any]) -> Future[Made] | None:
+    # A helper that is started here inherits that Ctrl-C does not reach it, not even before its first line: what it is
+    # meant to end, the parent ends. For this process the signal waits a moment.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(maker.make, records)
     except BrokenExecutor:
         return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

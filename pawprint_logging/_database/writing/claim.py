@@ -19,11 +19,10 @@ from psycopg2.extensions import get_wait_callback
 from ..._capture.row import Columns, Row
 from ..._failure import Failure
 from ..session.connection import is_lost
-from ..session.excepthook import quiet
 from ..session.sqlstate import failure
 from ..table.ledger import entries_of, entry_of
 from ..table.schema import Table
-from .copy import CHUNK, Flow, copy_texts, texts_of
+from .copy import Flow, copy_texts, send, texts_of
 from .dialogue import Answer, Dialogue, Statement, StatementError, T, run
 from .isolation import copy_isolating
 
@@ -209,9 +208,8 @@ class Guess:
                 cursor.execute(before.removesuffix("; "))
             return is_guessing
         try:
-            with quiet():
-                copying = f"{before}COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
-                cursor.copy_expert(copying, _InOrder(entries, meanwhile), CHUNK)
+            copying = f"{before}COPY {table.ledger} (delivery) FROM STDIN (FORMAT binary)"
+            send(cursor, copying, _in_order(entries, meanwhile))
         except psycopg2.Error as error:
             if error.pgcode not in _GUESSED_WRONG:
                 raise
@@ -222,24 +220,14 @@ class Guess:
         return True
 
 
-class _InOrder:
-    """The file-like object that psycopg2 reads keys from, in COPY's binary format.
+def _in_order(entries: Collection[int], meanwhile: Callable[[], object]) -> Iterator[bytes]:
+    """Yield keys in COPY's binary format.
 
     The server needs a microsecond and more for each: it has some of them before the others are sorted.
     """
-
-    def __init__(self, entries: Collection[int], meanwhile: Callable[[], object]) -> None:
-        self._pieces = self._made(entries, meanwhile)
-
-    def read(self, _size: int) -> bytes:
-        """Return the next piece."""
-        return next(self._pieces, b"")
-
-    @staticmethod
-    def _made(entries: Collection[int], meanwhile: Callable[[], object]) -> Iterator[bytes]:
-        yield _HEAD + _fields([entry for entry in entries if entry < _FIRST_ONES])
-        yield _fields([entry for entry in entries if entry >= _FIRST_ONES]) + _END
-        meanwhile()
+    yield _HEAD + _fields([entry for entry in entries if entry < _FIRST_ONES])
+    yield _fields([entry for entry in entries if entry >= _FIRST_ONES]) + _END
+    meanwhile()
 
 
 def _fields(entries: list[int]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -43,61 +43,85 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
     """Copy lines of COPY text into the columns, while they are being made."""
     flow = Flow() if flow is None else flow
     names = ", ".join(identifier(name) for name in columns)
-    source = _Lines(lines, flow)
+    pieces = _pieces(lines, flow)
     before, flow.before = flow.before, ""
     flow.uses_insert = flow.uses_insert or get_wait_callback() is not None  # psycogreen: psycopg2 refuses to COPY then
     if flow.uses_insert:
         if before:
             cursor.execute(before.removesuffix("; "))
-        return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", source)
+        return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", pieces)
+    return send(cursor, f"{before}COPY {table.sql} ({names}) FROM STDIN", pieces)
+
+
+def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
+    """Execute a COPY that is fed with these pieces, none of which is empty.
+
+    Raises:
+        BaseException: what the pieces raise, or a signal handler meanwhile; psycopg2 would report it as a COPY that
+            was cancelled (57014), which nobody could tell from a row's fault.
+    """
+    source = _Source(pieces)
     try:
         with quiet():
-            cursor.copy_expert(f"{before}COPY {table.sql} ({names}) FROM STDIN", source, CHUNK)
+            cursor.copy_expert(statement, source, CHUNK)
     except psycopg2.Error:
-        if source.error is not None:  # reported by psycopg2 as a cancelled COPY (57014)
-            raise source.error from None
+        if source.errors:
+            raise source.errors[0] from None
         raise
-    return None
 
 
-def _insert_lines(cursor: Any, insert: str, source: _Lines) -> None:
+class _Source:
+    """The file-like object that psycopg2 reads a COPY from: its `read` is a generator's `send`.
+
+    A signal that comes during a COPY is handled where Python is entered next. In a function that is before its first
+    line, where nothing can catch what the handler raises; in a generator it is where that was left, inside its `try`.
+    """
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.errors: list[BaseException] = []
+        generator = _until_the_end(pieces, self.errors)
+        next(generator)
+        self.read = generator.send
+
+
+def _until_the_end(pieces: Iterable[bytes], errors: list[BaseException]) -> Generator[bytes, int, None]:
+    try:
+        yield b""  # to nobody: it waits for the first question
+        for piece in pieces:  # noqa: UP028 - `yield from` would hand on to them what is sent
+            yield piece
+        while True:
+            yield b""
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        errors.append(error)
+        raise
+
+
+def _pieces(lines: Iterable[bytes], flow: Flow) -> Iterator[bytes]:
+    """Yield lines together, once the server has asked for them."""
+    flow.has_begun = True
+    parts: list[bytes] = []
+    size = 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size >= CHUNK:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _insert_lines(cursor: Any, insert: str, pieces: Iterable[bytes]) -> None:
     """Insert lines of COPY text, in statements of some hundred rows; their fields are what COPY would have read."""
     insert = insert.replace("%", "%%")
-    while piece := source.take(CHUNK):
+    for piece in pieces:
         rows = [copyline.split(line + b"\n") for line in piece.split(b"\n")[:-1]]
         for start in range(0, len(rows), _ROWS_IN_ONE):
             some = rows[start : start + _ROWS_IN_ONE]
             places = "(" + ", ".join(["%s"] * len(some[0])) + ")"
             cursor.execute(insert + ", ".join([places] * len(some)), list(itertools.chain.from_iterable(some)))
-
-
-class _Lines:
-    """The file-like object that psycopg2 reads a COPY from."""
-
-    def __init__(self, lines: Iterable[bytes], flow: Flow) -> None:
-        self._lines = iter(lines)
-        self._flow = flow
-        self.error: BaseException | None = None
-
-    def read(self, size: int) -> bytes:
-        """Return the next lines; psycopg2 asks for them once the server has accepted the COPY."""
-        self._flow.has_begun = True
-        return self.take(size)
-
-    def take(self, size: int) -> bytes:
-        """Return the next lines, of about so many bytes."""
-        parts = []
-        room = size
-        try:
-            for line in self._lines:
-                parts.append(line)
-                room -= len(line)
-                if room <= 0:
-                    break
-        except BaseException as error:
-            self.error = error
-            raise
-        return b"".join(parts)
 
 
 def copy_rows(cursor: Any, table: Table, events: Sequence[Row], flow: Flow | None = None) -> None:
