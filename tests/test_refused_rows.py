@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 from support.shop import fallback, handler_on, logger_with, stored, tracker_on, value
 
@@ -171,3 +173,21 @@ def test_a_signal_handler_that_raises_during_a_copy_is_no_rows_fault(db: str) ->
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_lock_that_an_insert_waits_for_is_no_rows_fault(db: str, connection: Any) -> None:
+    tracker_on(db)
+    rows = [(("event",), b"x\n")] * 64
+    with (
+        Tracker(db=db, table="events") as tracker,
+        closing(tracker.session()) as session,
+        connection.cursor() as other,
+        session.connection().cursor() as cursor,
+    ):
+        other.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        cursor.execute("BEGIN; SET LOCAL lock_timeout = '200ms'")
+        started = time.monotonic()
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            copy_isolating(cursor, tracker.layout, rows, uses_insert=True)
+        assert time.monotonic() - started < 1  # one wait, and not one for each row
+        other.execute("ROLLBACK")

@@ -978,3 +978,36 @@ def test_a_table_that_citus_spreads_by_user_has_what_is_derived_beside_it(tracke
         "SELECT create_distributed_table(%s::regclass, %s, colocate_with => %s)",
         ('"events__days"', "user_id", '"events"'),
     )
+
+
+def test_sessions_are_the_same_whichever_way_the_planner_takes(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an index that begins with the user PostgreSQL 17 and later group by it first, and sort less than they read.
+
+    Args:
+        db: the database.
+        monkeypatch: takes memory away, so that a sort is one that mixes what it takes for equal.
+    """
+    monkeypatch.setattr("pawprint_logging._database.analysis.sharing._WORK_MEM", 0)
+    schema = {"id": "BIGSERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "BIGINT", "event": "TEXT"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        tracker.query(
+            "INSERT INTO events (timestamp, user_id, event)"
+            " SELECT '2026-01-01'::timestamp + random() * interval '14 days', number % 400, 'e' || number"
+            " FROM generate_series(1, 200000) AS number"
+        )
+        tracker.query("CREATE INDEX ON events (user_id, timestamp)")
+        tracker.query("ANALYZE events")
+        (name,) = tracker.query("SELECT current_database() AS name")["name"]
+        for setting in ("work_mem = '1MB'", "random_page_cost = 1.1", "max_parallel_workers_per_gather = 0"):
+            tracker.query(f'ALTER DATABASE "{name}" SET {setting}')
+
+        stats = Statistics(tracker)
+        stats.sessions()
+        tracker.query("CREATE TABLE quick AS SELECT * FROM events__sessions")
+        monkeypatch.setattr("pawprint_logging._database.analysis.sessions.MAX_NAMES", 0)
+        stats.sessions(clean=True)
+
+        different = "SELECT count(*) AS number FROM (TABLE {} EXCEPT TABLE {}) AS different"
+        assert tracker.query(different.format("quick", "events__sessions"))["number"].tolist() == [0]
+        assert tracker.query(different.format("events__sessions", "quick"))["number"].tolist() == [0]

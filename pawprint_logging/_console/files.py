@@ -174,7 +174,7 @@ class _Csv(Source):
     def reader(self) -> Callable[[Any], Read]:
         names = self.names or ()
         number = len(names)
-        unnamed = [place for place, name in enumerate(names) if not name]  # the index that pandas writes has no name
+        has_index = "" in names  # as pandas writes it
 
         def read(fields: list[str]) -> Read:
             if len(fields) != number:
@@ -182,7 +182,7 @@ class _Csv(Source):
             if not all(map(_is_text, fields)):
                 return "not UTF-8"
             values = dict(zip(names, fields, strict=True))
-            if unnamed:
+            if has_index:
                 del values[""]
             return values
 

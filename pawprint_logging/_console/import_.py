@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
@@ -29,10 +30,13 @@ from .._failure import Failure
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .files import Plan, Source, source_of
-from .making import Made, Maker, helpers, made_of
+from .making import Made, Maker, Piece, helpers, made_of
 from .output import console, note
 from .program import State, command
 from .replay import summary
+
+#: records among which a field must be that is named, before anything is written
+_ENOUGH = 20_000
 
 
 @command("import")
@@ -176,15 +180,18 @@ class _Job:
         """Write a file; the next pieces are made while the server takes one."""
         rejects = Rejects(source.path, self._result, header=source.header)
         maker = Maker(source, plan, self._name, self._table.fields.timestamp)
-        is_first = True
-        for records, made, size in made_of(maker, executor):
-            plan.found.update(made.found)
-            plan.seen.update(made.seen)
-            if is_first and source.names is None:
-                plan.check_names(None)
-            if is_first and plan.key is not None and made.rows and not made.keyed:
-                raise ConfigurationError(f"--dedupe-key: no row has a field {plan.key!r}; nothing was written of it")
-            is_first = False
+        pieces = made_of(maker, executor)
+        first: list[Piece] = []
+        while sum(len(piece.records) for piece in first) < _ENOUGH and (piece := next(pieces, None)) is not None:
+            first.append(piece)
+            plan.found.update(piece.made.found)
+            plan.seen.update(piece.made.seen)
+        if source.names is None and first:
+            plan.check_names(None)
+        are_all_without = any(piece.made.rows for piece in first) and not any(piece.made.keyed for piece in first)
+        if plan.key is not None and are_all_without:
+            raise ConfigurationError(f"--dedupe-key: no row has a field {plan.key!r}; nothing was written of it")
+        for records, made, size in itertools.chain(first, pieces):
             self.without_time += made.without_time
             self.without_key += 0 if plan.key is None else len(made.rows)
             bad = [*made.bad, *self._write(made)]

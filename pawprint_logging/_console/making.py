@@ -11,9 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from typing import Any, NamedTuple
 
 from .._capture.key import key_number
@@ -108,17 +108,20 @@ class Piece(NamedTuple):
 
 @contextmanager
 def helpers(size: int) -> Iterator[Executor]:
-    """Yield what makes rows: processes for so many bytes, where there is more than one core; else a thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with (
-        ProcessPoolExecutor(min(cores, _MOST), get_context("spawn"), _begin)
-        if size >= MANY_BYTES and cores > 1
-        else ThreadPoolExecutor(1)
-    ) as executor:
+    """Yield what makes rows: processes for so many bytes, where there can be some on another core; else a thread."""
+    with _executor(size) as executor:
         try:
             yield executor
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _executor(size: int) -> Executor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if size >= MANY_BYTES and cores > 1 and not current_process().daemon:  # a daemon may not have any
+        with suppress(OSError, ImportError, NotImplementedError):  # a system without semaphores
+            return ProcessPoolExecutor(min(cores, _MOST), get_context("spawn"), _begin)
+    return ThreadPoolExecutor(1)
 
 
 def _begin() -> None:
@@ -147,17 +150,29 @@ def made_of(maker: Maker, executor: Executor) -> Iterator[Piece]:
         try:
             made = maker.make(records) if future is None else future.result()
         except BrokenExecutor:  # the system has killed one of them, as where memory is short
+            _release(executor)
             made = maker.make(records)
         yield Piece(records, made, size)
 
 
 def _submit(executor: Executor, maker: Maker, records: list[Any]) -> Future[Made] | None:
     # A helper that is started here inherits that Ctrl-C does not reach it, not even before its first line: what it is
-    # meant to end, the parent ends. For this process the signal waits a moment.
+    # meant to end, the parent ends. For this thread the signal waits a moment.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(maker.make, records)
-    except BrokenExecutor:
+    except (BrokenExecutor, OSError):  # or there is no room for another process
         return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _release(executor: Executor) -> None:
+    """Let a broken pool end: a thread of it may be writing to a pipe that nobody reads any more, and waits for ever.
+
+    Source: https://github.com/python/cpython/issues/94777, mended in CPython 3.12 and the last ones of 3.11.
+    """
+    queue = getattr(executor, "_call_queue", None)
+    if queue is not None:
+        with suppress(OSError, AttributeError):
+            queue._reader.close()  # noqa: SLF001 - there is no other way

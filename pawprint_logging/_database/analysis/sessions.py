@@ -104,8 +104,9 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
     """
     # no event's name has them: nobody can know them
     separator, nothing = (f"'{secrets.token_hex(4)}'" for _ in range(2))
-    # What is ordered is no subquery that is pulled up, so that `begins` is found once for each event; the order is the
-    # one that the users are in, and costs nothing. Each event stands beside the one before: the last has none behind.
+    # Both orders are there already, so that sorting takes next to nothing; without them PostgreSQL might take another
+    # way, and mix the events of a user. And what is ordered is not pulled up, so that `begins` is found once for each.
+    # Each event stands beside the one before: the last has none behind.
     members = " UNION ALL ".join(
         f"""
         SELECT grouped, array_agg(moment) FILTER (WHERE begins) AS firsts,
@@ -119,10 +120,10 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
                 SELECT {hashed(events) or "0"} AS hash, {events.group} AS grouped,
                     array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
                     array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
-                FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2
+                FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2 ORDER BY 1, 2
             ) AS one_user, unnest(moments, NULL::timestamp || moments, names)
                 WITH ORDINALITY AS event (moment, before, name, number)
-            WHERE moment IS NOT NULL ORDER BY hash, grouped
+            WHERE moment IS NOT NULL ORDER BY hash, grouped, number
         ) AS followed GROUP BY hash, grouped
         """
         for share in work.shares(events)

@@ -30,7 +30,7 @@ _WORK_MEM = 32 * 1024
 #: rows of a table and all of its partitions, as far as the server knows
 _ROWS = """
 SELECT coalesce(sum(greatest(c.reltuples, 0)), 0) FROM pg_class c
-WHERE c.oid = %s::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree(%s::regclass))
+WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree(%s::regclass)))
 """
 
 

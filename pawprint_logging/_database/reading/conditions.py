@@ -375,7 +375,7 @@ def _time(field: Field, value: Any) -> str:
 
 
 def _on_its_clock(field: Field, value: Any) -> Any:
-    """Return a value for a column of times; for a DATE, which is of no zone, what a clock in the value's zone shows."""
+    """Return a value for a column of times; of a datetime for a DATE, which has no zone, what its own clock shows."""
     is_aware = isinstance(value, datetime) and value.tzinfo is not None
     return value.replace(tzinfo=None) if is_aware and field.type.type == "date" else value
 

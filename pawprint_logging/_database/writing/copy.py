@@ -43,14 +43,14 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
     """Copy lines of COPY text into the columns, while they are being made."""
     flow = Flow() if flow is None else flow
     names = ", ".join(identifier(name) for name in columns)
-    pieces = _pieces(lines, flow)
+    pieces = _pieces(lines)
     before, flow.before = flow.before, ""
     flow.uses_insert = flow.uses_insert or get_wait_callback() is not None  # psycogreen: psycopg2 refuses to COPY then
     if flow.uses_insert:
         if before:
             cursor.execute(before.removesuffix("; "))
         return _insert_lines(cursor, f"INSERT INTO {table.sql} ({names}) VALUES ", pieces)
-    return send(cursor, f"{before}COPY {table.sql} ({names}) FROM STDIN", pieces)
+    return send(cursor, f"{before}COPY {table.sql} ({names}) FROM STDIN", _begun(pieces, flow))
 
 
 def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
@@ -98,9 +98,14 @@ def _until_the_end(pieces: Iterable[bytes], errors: list[BaseException]) -> Gene
         raise
 
 
-def _pieces(lines: Iterable[bytes], flow: Flow) -> Iterator[bytes]:
-    """Yield lines together, once the server has asked for them."""
+def _begun(pieces: Iterator[bytes], flow: Flow) -> Iterator[bytes]:
+    """Yield the pieces; the first one is asked for once the server has accepted the COPY."""
     flow.has_begun = True
+    yield from pieces
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines, many together."""
     parts: list[bytes] = []
     size = 0
     for line in lines:
