@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import psycopg2
 
 from .connection import Session
-from .sqlstate import STANDBY_AWAY, STATEMENT_POOLING
 
 #: seconds for each answer
 _TIMEOUT = 5.0
-
-
-def why_lost(session: Session) -> str | None:
-    """Return why a connection was lost, or a COMMIT not answered, as far as a new connection can tell; never raises.
-
-    Args:
-        session: one of its own, which is closed in the end.
-    """
-    try:
-        with session.limit(_TIMEOUT), session.connection().cursor() as cursor:
-            if waits_for_standby(cursor):
-                return STANDBY_AWAY
-        return STATEMENT_POOLING if pools_by_statement(session) else None
-    except psycopg2.Error:
-        return None
-    finally:
-        with suppress(psycopg2.Error):
-            session.close()
 
 
 def waits_for_standby(cursor: Any) -> bool:
