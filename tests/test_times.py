@@ -122,3 +122,8 @@ def test_a_system_without_zones_leaves_them_to_the_server(monkeypatch: pytest.Mo
             moment_of("2026-01-31", zone="Europe/Berlin")
     finally:
         zoneinfo.reset_tzpath()
+
+
+def test_a_midnight_that_utc_has_not_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^end '0001-01-01' is before the year 1 in UTC$"):
+        moment_of("0001-01-01", name="end", zone="Europe/Berlin")

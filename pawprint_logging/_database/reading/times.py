@@ -44,7 +44,10 @@ def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", z
         raise ConfigurationError(f"{name} must be {_TIMES}, not {given}")
     if is_day(value):
         midnight = datetime.combine(found.date(), time(), rules_of(zone))
-        return midnight.astimezone(timezone.utc)
+        try:
+            return midnight.astimezone(timezone.utc)
+        except OverflowError:
+            raise ConfigurationError(f"{name} {value!r} is before the year 1 in UTC") from None
     return found
 
 
