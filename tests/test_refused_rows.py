@@ -189,5 +189,5 @@ def test_a_lock_that_an_insert_waits_for_is_no_rows_fault(db: str, connection: A
         started = time.monotonic()
         with pytest.raises(psycopg2.errors.LockNotAvailable):
             copy_isolating(cursor, tracker.layout, rows, uses_insert=True)
-        assert time.monotonic() - started < 1  # one wait, and not one for each row
+        assert time.monotonic() - started < 3  # one wait, and not one for each of 20 rows and more
         other.execute("ROLLBACK")
