@@ -45,10 +45,16 @@ _SINCE_1970 = re.compile(r"(\d{10}|\d{13}|\d{16}|\d{19})(\.\d+)?", re.ASCII)
 _1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-#: records as the file has them: lines, lists of fields, or themselves; and the bytes that are read with them
-Piece = tuple[list[Any], int]
 #: what a record has: name → value; why it cannot be read; None if it is an empty line
 Read = dict[str, Any] | str | None
+
+
+class Piece(NamedTuple):
+    """Records as the file has them: lines, lists of fields, or themselves; and the bytes that are read with them."""
+
+    records: list[Any]
+    size: int
+
 
 _scan = json.JSONDecoder().raw_decode
 #: every digit as 0, and more of them than a number of 64 bits always has room for: orjson makes a float of those
@@ -116,7 +122,7 @@ class Source:
             while lines := file.readlines(_PIECE_BYTES):
                 for start in range(0, len(lines), _PIECE):
                     piece = lines[start : start + _PIECE]
-                    yield piece, sum(map(len, piece)) + mark
+                    yield Piece(piece, sum(map(len, piece)) + mark)
                     mark = 0
 
     def reader(self) -> Callable[[Any], Read]:
@@ -168,7 +174,7 @@ class _Csv(Source):
                 end = file.tell()
                 if end == start:
                     return
-                yield records, end - start
+                yield Piece(records, end - start)
                 start = end
 
     def reader(self) -> Callable[[Any], Read]:
@@ -257,7 +263,7 @@ class _Parquet(Source):
                     {name: value for name, value in zip(self.names or (), row, strict=True) if value is not None}
                     for row in zip(*(column.to_pylist() for column in columns), strict=True)
                 ]
-                yield records, int((done + len(records)) * each) - int(done * each)
+                yield Piece(records, int((done + len(records)) * each) - int(done * each))
                 done += len(records)
 
     def reader(self) -> Callable[[Any], Read]:

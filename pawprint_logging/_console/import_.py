@@ -29,8 +29,8 @@ from .._delivery.replay import Replayed
 from .._failure import Failure
 from ..errors import ConfigurationError
 from ..tracker import Tracker
-from .files import Plan, Source, source_of
-from .making import Made, Maker, Piece, helpers, made_of
+from .files import Piece, Plan, Source, source_of
+from .making import Made, Maker, helpers, made_of
 from .output import console, note
 from .program import State, command
 from .replay import summary
@@ -181,17 +181,19 @@ class _Job:
         rejects = Rejects(source.path, self._result, header=source.header)
         maker = Maker(source, plan, self._name, self._table.fields.timestamp)
         pieces = made_of(maker, executor)
-        first: list[Piece] = []
-        while sum(len(piece.records) for piece in first) < _ENOUGH and (piece := next(pieces, None)) is not None:
-            first.append(piece)
-            plan.found.update(piece.made.found)
-            plan.seen.update(piece.made.seen)
+        first: list[tuple[Piece, Made]] = []
+        looked_at = 0
+        while looked_at < _ENOUGH and (pair := next(pieces, None)) is not None:
+            first.append(pair)
+            looked_at += len(pair[0].records)
+            plan.found.update(pair[1].found)
+            plan.seen.update(pair[1].seen)
         if source.names is None and first:
             plan.check_names(None)
-        are_all_without = any(piece.made.rows for piece in first) and not any(piece.made.keyed for piece in first)
+        are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
             raise ConfigurationError(f"--dedupe-key: no row has a field {plan.key!r}; nothing was written of it")
-        for records, made, size in itertools.chain(first, pieces):
+        for (records, size), made in itertools.chain(first, pieces):
             self.without_time += made.without_time
             self.without_key += 0 if plan.key is None else len(made.rows)
             bad = [*made.bad, *self._write(made)]

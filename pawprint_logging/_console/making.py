@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from .._capture.key import key_number
 from .._capture.quickjson import quickest
 from .._capture.row import Columns, Row
-from .files import Plan, Source
+from .files import Piece, Plan, Source
 
 #: bytes of a file from which on it takes longer to read than processes take to start
 MANY_BYTES = 8 * 2**20
@@ -71,8 +71,11 @@ class Maker:
         """Return the rows of a piece."""
         quickest.choose()
         read, row_of, moment = self.source.reader(), self.plan.row, self.timestamp
-        made = Made([], [], [], [], [], 0, self.plan.found, self.plan.seen)
-        rows, places, keyed, keyed_places, bad = made[:5]
+        rows: list[Row] = []
+        places: list[int] = []
+        keyed: list[tuple[Columns, bytes, int]] = []
+        keyed_places: list[int] = []
+        bad: list[tuple[int, str]] = []
         without_time = 0
         for place, raw in enumerate(records):
             values = read(raw)
@@ -95,15 +98,7 @@ class Maker:
                 keyed_places.append(place)
             if moment not in columns:
                 without_time += 1
-        return made._replace(without_time=without_time)
-
-
-class Piece(NamedTuple):
-    """Records, and what has become of them; the bytes of the file that they are."""
-
-    records: list[Any]
-    made: Made
-    size: int
+        return Made(rows, places, keyed, keyed_places, bad, without_time, self.plan.found, self.plan.seen)
 
 
 @contextmanager
@@ -136,23 +131,23 @@ def _end_with_parent() -> None:
         os._exit(1)  # a pool's process holds its own pipe open, and would wait for ever
 
 
-def made_of(maker: Maker, executor: Executor) -> Iterator[Piece]:
-    """Yield a file's pieces in order, a few of which are made ahead."""
+def made_of(maker: Maker, executor: Executor) -> Iterator[tuple[Piece, Made]]:
+    """Yield a file's pieces in order, and what has become of each; a few are made ahead."""
     ahead = _MOST if isinstance(executor, ProcessPoolExecutor) else 1
-    waiting: deque[tuple[list[Any], int, Future[Made] | None]] = deque()
+    waiting: deque[tuple[Piece, Future[Made] | None]] = deque()
     pieces = maker.source.pieces()
     while True:
         while len(waiting) <= ahead and (piece := next(pieces, None)) is not None:
-            waiting.append((*piece, _submit(executor, maker, piece[0])))
+            waiting.append((piece, _submit(executor, maker, piece.records)))
         if not waiting:
             return
-        records, size, future = waiting.popleft()
+        piece, future = waiting.popleft()
         try:
-            made = maker.make(records) if future is None else future.result()
+            made = maker.make(piece.records) if future is None else future.result()
         except BrokenExecutor:  # the system has killed one of them, as where memory is short
             _release(executor)
-            made = maker.make(records)
-        yield Piece(records, made, size)
+            made = maker.make(piece.records)
+        yield piece, made
 
 
 def _submit(executor: Executor, maker: Maker, records: list[Any]) -> Future[Made] | None:

@@ -12,7 +12,7 @@ from ..reading.arrivals import Gap, look
 from ..reading.query import quoted
 from . import engagement, sessions
 from .derived import DAYS, SESSIONS, Work
-from .sharing import hashed
+from .sharing import hashed, shares
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
@@ -203,10 +203,10 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         sources.append(f"SELECT {events.user} AS member, {DAY} AS day FROM {work.beside(DAYS)} AS e")
     activity = " UNION ALL ".join(sources)
     members = " UNION ALL ".join(
-        f"SELECT {hashed(events) or 0} AS hash, {events.group} AS grouped,"
+        f"SELECT {hashed(events)} AS hash, {events.group} AS grouped,"
         " array_agg(DISTINCT day ORDER BY day) AS days"
         f" FROM ({activity}) AS e ({events.member}, day) WHERE {share} GROUP BY 1, 2"
-        for share in work.shares(events)
+        for share in shares(work.cursor, events)
     )
     query = f"""
         SELECT unnest(days), {events.plain("grouped")}, days[1], unnest(days[2:] || NULL::date)

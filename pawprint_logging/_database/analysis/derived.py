@@ -12,8 +12,7 @@ from ..session.connection import UTC, Session
 from ..table.columns import columns_of
 from ..table.ddl import exists
 from ..table.schema import Table
-from .sharing import roomy, shares
-from .watermark import Events
+from .sharing import roomy
 
 SESSIONS = "__sessions"
 DAYS = "__days"
@@ -99,10 +98,6 @@ class Work(NamedTuple):
                 self.run(f"CREATE TABLE {name} ({names}) AS {query}", params)
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
-
-    def shares(self, events: Events) -> list[str]:
-        """Return conditions that share the users out among processes; see `sharing`."""
-        return shares(self.cursor, events)
 
     def look_up(self) -> None:
         """Have the statements that follow look up what they need by an index, where that is little beside a table.

@@ -121,7 +121,7 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
     hash_of = "0"
     if unit is None:
         member, where = Sql(events.group), selection.where(wanted)
-        hash_of = hashed(events) or hash_of
+        hash_of = hashed(events)
     else:
         field = selection.field(unit)
         text = field.sql if field.path is None else field.text

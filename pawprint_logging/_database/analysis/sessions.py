@@ -13,7 +13,7 @@ import secrets
 from ..reading.arrivals import among
 from ..reading.query import Sql
 from .derived import SESSIONS, Work
-from .sharing import hashed
+from .sharing import hashed, shares
 from .watermark import Events
 
 #: minutes of silence that end a session, unless the user says otherwise
@@ -117,7 +117,7 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
             SELECT hash, grouped, moment, before, number, name,
                 coalesce(moment - before >= interval '{silence}', true) AS begins
             FROM (
-                SELECT {hashed(events) or "0"} AS hash, {events.group} AS grouped,
+                SELECT {hashed(events)} AS hash, {events.group} AS grouped,
                     array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
                     array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
                 FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2 ORDER BY 1, 2
@@ -126,7 +126,7 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
             WHERE moment IS NOT NULL ORDER BY hash, grouped, number
         ) AS followed GROUP BY hash, grouped
         """
-        for share in work.shares(events)
+        for share in shares(work.cursor, events)
     )
     # arrays are taken apart in the list of columns, which hands on row by row, and in the order of the array
     return f"""

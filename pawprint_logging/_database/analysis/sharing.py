@@ -22,6 +22,7 @@ _HASHES = {
     "bigint": "hashint8({})",
     "uuid": "uuid_hash({})",
 }
+_NO_HASH = "0"
 #: shares at most: each reads the whole table
 MAX_SHARES = 4
 #: memory for each sort or hash of what reads all events, in kB, unless the server gives more
@@ -34,13 +35,12 @@ WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (SELECT relid FROM 
 """
 
 
-def hashed(events: Events) -> str | None:
-    """Return what is the same number for the same user, None where their type has nothing of the kind.
+def hashed(events: Events) -> str:
+    """Return what is the same number for the same user; 0 for all of them where their type has nothing of the kind.
 
     To sort by it before the users themselves spares most comparisons of texts.
     """
-    found = _HASHES.get(events.user_type.partition("(")[0])
-    return found and found.format(events.group)
+    return _HASHES.get(events.user_type.partition("(")[0], _NO_HASH).format(events.group)
 
 
 def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
@@ -54,7 +54,7 @@ def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
     number_of = hashed(events)
     cursor.execute("SELECT current_setting('max_parallel_workers_per_gather')::int")
     number = min(cursor.fetchone()[0], MAX_SHARES)
-    if number_of is None or number < 2 or events.is_distributed:
+    if number_of == _NO_HASH or number < 2 or events.is_distributed:
         return ["true"]
     if least > 0:
         cursor.execute(_ROWS, (events.name, events.name))
