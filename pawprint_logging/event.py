@@ -129,7 +129,8 @@ def _shown(event: Event) -> list[str]:
     if type(event) is Event:
         fields = _given(event)
     else:
-        fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event) if field.repr}  # type: ignore[arg-type]
+        shown = [field.name for field in dataclasses.fields(event) if field.repr]  # type: ignore[arg-type]
+        fields = {name: getattr(event, name) for name in shown}
     return [f"{name}={_repr(value)}" for name, value in fields.items()]
 
 

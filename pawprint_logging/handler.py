@@ -191,9 +191,8 @@ class PawprintHandler(logging.Handler):
         register(self)
         is_watched = _watch.is_on()
         if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
-            self.emit = (  # type: ignore[method-assign]
-                self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()  # type: ignore[assignment]
-            )
+            take = self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()
+            self.emit = take  # type: ignore[method-assign, assignment]
         if is_watched:
             _watch.watch_handler(self, self.pipeline)
 
@@ -228,7 +227,8 @@ class PawprintHandler(logging.Handler):
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Wait until everything accepted before the call is in the table or diverted."""
-        if timeout is None and sys._getframe(1).f_code is logging.shutdown.__code__:  # noqa: SLF001 - Python 3.10 and 3.11 do not ask
+        # Python 3.10 and 3.11 do not ask for flushOnClose
+        if timeout is None and sys._getframe(1).f_code is logging.shutdown.__code__:  # noqa: SLF001
             return False
         return self.pipeline.flush(timeout)
 

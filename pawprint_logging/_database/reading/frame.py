@@ -80,7 +80,8 @@ def path_series(values: list[Any]) -> pd.Series[Any]:
         return pd.Series(values, dtype="Int64")  # type: ignore[no-any-return]
     if kinds and kinds <= {int, float}:
         with suppress(OverflowError):
-            return pd.Series([None if value is None else float(value) for value in values], dtype="Float64")  # type: ignore[no-any-return]
+            numbers = [None if value is None else float(value) for value in values]
+            return pd.Series(numbers, dtype="Float64")  # type: ignore[no-any-return]
     return pd.Series(values, dtype=object)  # type: ignore[no-any-return]
 
 

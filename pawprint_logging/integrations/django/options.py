@@ -80,7 +80,8 @@ class _Address:
             raise ConfigurationError(f"DATABASES has no {alias!r}, which DATABASE names{hint}") from None
         if vendor != "postgresql":
             raise ConfigurationError(
-                f'DATABASE is {alias!r}, which is no PostgreSQL ({vendor}); name another, or write "DB": "postgresql://…"'
+                f"DATABASE is {alias!r}, which is no PostgreSQL ({vendor});"
+                ' name another, or write "DB": "postgresql://…"'
             )
         try:
             self()
