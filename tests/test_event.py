@@ -312,6 +312,19 @@ def test_before_send_gets_columns_and_its_answer_is_stored() -> None:
     assert made["metadata"] == {"plan": "pro", "extra": 1}
 
 
+@pytest.mark.parametrize("own", [{}, {"plan": "TEXT"}], ids=["usual", "a column of one's own"])
+def test_before_send_numbers_no_row(own: dict[str, str]) -> None:
+    """As an extra of that name: a number of one's own would collide with the sequence's later."""
+    fields = with_schema(
+        id="BIGSERIAL PRIMARY KEY", timestamp="TIMESTAMPTZ", user_id="TEXT", event="TEXT", metadata="JSONB", **own
+    )
+
+    made = taken(record(event="x", a=1), fields, before_send=lambda event: {**event, "id": 7})
+
+    assert "id" not in made
+    assert made["metadata"] == {"a": 1, "id": 7}
+
+
 def test_before_send_that_returns_none_drops_the_event() -> None:
     assert Capture(DEFAULT, before_send=lambda event: None).entry_of(record(event="x")) is DROPPED
 

@@ -10,9 +10,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import CaptureError
-from . import copyline, moment
+from . import copyline
 from .encoder import Kind, field_text
 from .guard import guard, guarded
+from .moment import of_clock
 from .record import MISSING
 from .row import Keyed, Row
 
@@ -71,7 +72,7 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
     def columns_of(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> dict[str, Any]:
-        at = at if type(at) is datetime else moment.of_clock(at)
+        at = at if type(at) is datetime else of_clock(at)
         columns = {timestamp: at, user_field: user, event_field: name, json_field: document}
         if not has_all:
             columns = {column: value for column, value in columns.items() if column in kinds}
@@ -91,38 +92,28 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
 Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
 
 
-def made_parts_of(fields: Fields) -> Callable[[dict[str, Any]], Parts | None]:
-    """Return what takes columns apart again, or returns None where they are not the usual ones."""
-    timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
-    roles = frozenset({timestamp, user_field, event_field, json_field})
-
-    def parts_of(columns: dict[str, Any]) -> Parts | None:
-        at, document, name = columns.get(timestamp), columns.get(json_field), columns.get(event_field)
-        if (
-            type(at) is not datetime
-            or at.tzinfo is not _UTC
-            or type(document) is not dict
-            or type(name) is not str
-            or user_field not in columns
-        ):
-            return None
-        own = None
-        if len(columns) > len(roles):
-            own = {column: value for column, value in columns.items() if column not in roles}
-        return document, at, columns[user_field], name, own
-
-    return parts_of
-
-
 def made_send(
-    fields: Fields, before_send: BeforeSend, columns_of: Callable[..., dict[str, Any]]
-) -> Callable[..., dict[str, Any] | None]:
-    """Return what has the user's function change the columns, or drop the event; it takes what `columns_of` takes."""
-    kinds, json_field = fields.kinds, fields.json
-    names = frozenset(kinds)
+    fields: Fields, before_send: BeforeSend, columns_of: Callable[..., dict[str, Any]], *, parts: bool
+) -> Callable[..., Parts | dict[str, Any] | None]:
+    """Return what has the user's function change the columns, or drop the event; it takes what `columns_of` takes.
 
-    def send(*parts: Any) -> dict[str, Any] | None:
-        columns = columns_of(*parts)
+    Args:
+        fields: the columns of the table.
+        before_send: the user's function.
+        columns_of: what puts the columns together.
+        parts: whether it is to return the parts of columns that are the usual ones; other columns are returned as they
+            are, and None for an event that is dropped.
+    """
+    kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
+    event_field, json_field = fields.event, fields.json
+    roles = frozenset({timestamp, user_field, event_field, json_field})
+    names = frozenset(kinds) - fields.numbered
+    number = len(roles)
+
+    def send(
+        document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
+    ) -> Parts | dict[str, Any] | None:
+        columns = columns_of(document, at, user, name, own)
         here = id(sys._getframe())  # noqa: SLF001 - as `silenced`, in less time; no variable holds its own frame
         try:
             guarded.add(here)
@@ -133,19 +124,34 @@ def made_send(
             if type(returned) is not dict:
                 returned = dict(returned)
         except Exception as error:
-            columns = columns_of(*parts)  # it may have changed them
+            columns = columns_of(document, at, user, name, own)  # it may have changed them
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.frame = None
             guarded.discard(here)
+        if parts and (len(returned) == number or names.issuperset(returned)):
+            moment, data, event = returned.get(timestamp), returned.get(json_field), returned.get(event_field)
+            if (
+                type(moment) is datetime
+                and moment.tzinfo is _UTC
+                and type(data) is dict
+                and type(event) is str
+                and user_field in returned
+            ):
+                own = None
+                if len(returned) > number:
+                    own = {column: value for column, value in returned.items() if column not in roles}
+                return data, moment, returned[user_field], event, own
         if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
-            strangers = {name: value for name, value in returned.items() if name not in kinds}
-            returned = {name: value for name, value in returned.items() if name in kinds}
+            strangers = {name: value for name, value in returned.items() if name not in names}
+            returned = {name: value for name, value in returned.items() if name in names}
             if json_field in kinds:
                 data = returned.get(json_field)
                 returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
         if not returned:
-            raise CaptureError("before_send returned no column", encode(columns_of(*parts), kinds))
+            raise CaptureError(
+                "before_send returned no column", encode(columns_of(document, at, user, name, own), kinds)
+            )
         return returned
 
     return send

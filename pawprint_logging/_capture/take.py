@@ -19,7 +19,7 @@ from uuid import UUID
 
 from ..errors import CaptureError
 from . import moment, quickjson
-from .columns import DROPPED, BeforeSend, Fields, encode, made_columns_of, made_parts_of, made_send
+from .columns import DROPPED, BeforeSend, Fields, encode, made_columns_of, made_send
 from .encoder import field_text, object_text
 from .exits import Exits
 from .guard import guard, guarded
@@ -132,9 +132,9 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     known: dict[Columns, Columns] = {}
     #: names of events that can wait to become part of a line
     plain_names: set[str] = set()
-    columns_of, parts_of = made_columns_of(fields), made_parts_of(fields)
+    columns_of = made_columns_of(fields)
     if steps.has_send:
-        send = made_send(fields, before_send, columns_of)  # type: ignore[arg-type]
+        send = made_send(fields, before_send, columns_of, parts=steps.is_usual)  # type: ignore[arg-type]
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
@@ -160,13 +160,9 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             event_dict: structlog's event dict, left as it is unless entries are put.
         """
         if not steps.of_records:
-            # as is_marked answers for nearly all, without the call
             marked: Any = event_dict.get(marker) if type(event_dict) is dict else MISSING
-            if marked is not True:
-                if not steps.is_renamed and marked is None and type(event_dict.get("event")) is str:
-                    return event_dict
-                if not is_marked(event_dict):
-                    return event_dict
+            if marked is not True and not is_marked(event_dict):
+                return event_dict
             if steps.has_level and LEVELS.get(method, logging.INFO) < level:
                 return passed_on(event_dict)
         try:
@@ -304,13 +300,12 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             entry: Any = None
             if steps.has_send:
                 sent = send(extras, at, user, name, owned)
-                parts = parts_of(sent) if steps.is_usual and sent is not None else None
-                if sent is None:
+                if isinstance(sent, tuple):
+                    extras, at, user, name, owned = sent
+                elif sent is None:
                     entry = DROPPED
-                elif parts is None:
-                    entry = in_line(sent)
                 else:
-                    extras, at, user, name, owned = parts
+                    entry = in_line(sent)
             if (not steps.is_usual or (steps.user_has_default and user is MISSING)) and entry is None:
                 entry = in_line(columns_of(extras, at, user, name, owned))
 
