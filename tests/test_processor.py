@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -385,3 +387,36 @@ def test_after_close_an_event_opens_it_again_and_close_may_be_called_twice(db: s
     assert processor.flush(60)
     assert stored(connection, "event") == [("late",)]
     assert isinstance(PawprintHandler(table="t").stats, type(processor.stats))
+
+
+def test_a_subclass_has_its_own_call(db: str, connection: Any) -> None:
+    class Renaming(PawprintProcessor):
+        def __call__(self, logger: Any, name: str, event_dict: Any) -> Any:
+            return super().__call__(logger, name, {**event_dict, "user_id": "renamed"})
+
+    processor = Renaming(db=db, table="events", create_table=True)
+    printed = configure(processor)
+    structlog.get_logger().info("signup", track=True, user_id="alice")
+
+    assert processor.flush(60)
+    assert stored(connection) == [("renamed", "signup", {})]
+    assert lines(printed) == [{"event": "signup", "user_id": "renamed"}]
+
+
+@pytest.mark.parametrize("rendered", ["text", b"bytes", ("text",), 7, None, {}], ids=repr)
+def test_what_a_renderer_has_made_of_an_event_passes_through(db: str, rendered: Any) -> None:
+    processor = processor_on(db)
+
+    assert isinstance(processor, PawprintProcessor)
+    assert processor(None, "info", rendered) is rendered
+    assert processor.stats.accepted == 0
+
+
+def test_a_processor_that_nobody_holds_is_collected(db: str) -> None:
+    processor = processor_on(db)
+    processor(None, "info", {"event": "signup", "track": True})
+    assert processor.flush(60)
+    gone = weakref.ref(processor)
+    del processor
+    gc.collect()
+    assert gone() is None
