@@ -74,8 +74,6 @@ def test_rows_are_read_back_in_order(made: File) -> None:
     made.add(0, 1, 2)
     taken = made.again()
     assert rows(taken) == [event(number) for number in range(3)]
-    assert taken is not None
-    assert taken.count == 3
 
 
 def test_a_row_with_a_dedupe_key_is_read_back(made: File) -> None:
@@ -315,8 +313,6 @@ def test_an_erased_record_is_passed_over_and_keeps_its_place(made: File) -> None
     taken = made.again()
     assert rows(taken) == [event(0), None, event(2)]
     assert damaged(taken) == []
-    assert taken is not None
-    assert taken.count == 3
 
 
 @pytest.mark.parametrize("size", [HEAD.size, HEAD.size + 1, HEAD.size + 9])

@@ -451,7 +451,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
     path = leave_with_a_damaged_record(folder, 1, 2, 3)
     for _ in range(2):
         second = User(folder)
-        batches = second.spool.recover(1, 2**20)
+        batches = second.spool.recover(10, 2**20)
         next(batches)  # and killed
         batches.close()
         assert len(second.warnings) == 1

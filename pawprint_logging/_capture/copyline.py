@@ -20,6 +20,11 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+def has_breaks(document: str) -> bool:
+    """Return whether JSON holds bare what would end a field or a line; only an `orjson.Fragment` can bring that."""
+    return "\n" in document or "\t" in document or "\r" in document
+
+
 def join(texts: Sequence[str | None]) -> bytes:
     """Return the fields as one COPY line, newline included; ``None`` is NULL.
 

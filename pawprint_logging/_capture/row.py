@@ -27,13 +27,20 @@ Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]
 
+#: what is behind the values' digits, and behind those of a line
+_TAB, _ZONE = 9, b"+00:00"
+
 #: what an event in the queue is counted with beside its line or document
 ROW_BYTES = 64
 
 #: seconds since 1970 of which the quick way knows the digits: from then until the year 9999
 _FIRST, _LAST = 1.0, 253_402_300_000.0
+#: those of ten digits, from September 2001 until the year 2286
+_FIRST_KEPT, _LAST_KEPT = 1e9, 1e10 - 1
 #: a second since 1970, the next one, and the text of the first; one tuple, so that threads never see half of a change
 _second = (0, 0, "")
+#: likewise, of what is read from a spool: the digits of the second, and what a line begins with
+_second_read = (b"", b"")
 
 
 def line_of(document: str, moment: Any, values: Iterable[Any]) -> bytes:
@@ -62,9 +69,51 @@ def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
         else:
             line = f"{text}.{digits}+00:00\t{user}\t{name}\t{document}\n"
             is_simple = "\\" not in line and (type(user) is not str or user.isprintable())
-        if is_simple and len(line) <= MAX_CHARACTERS:
+        if is_simple and len(line) <= MAX_CHARACTERS and not copyline.has_breaks(document):
             return line.encode()
     return line_of(document, moment, (user, name))
+
+
+def values_of(entry: Entry) -> bytes | None:
+    """Return the values of an entry of the usual four columns as text, in less time than its line; None of another one.
+
+    `row_of` makes a row of it: the microseconds since 1970, in 16 digits, then user, name and document.
+    """
+    if len(entry) != 5:
+        return None
+    _, document, created, user, name = entry
+    if type(created) is not float or not _FIRST_KEPT <= created < _LAST_KEPT:
+        return None
+    if user is None:
+        user = ""
+    elif type(user) is str and not (user and user.isprintable()):
+        return None
+    return f"{int(created * 1e6)}\t{user}\t{name}\t{document}\n".encode()
+
+
+def row_of(columns: Columns, values: bytes) -> Row:
+    """Return the row of what `values_of` has made of an entry."""
+    second, start = _second_read
+    if (
+        values[:10] == second
+        and values[17] != _TAB
+        and b"\\" not in values
+        # as `has_breaks`
+        and values.count(b"\t") == 3
+        and values.count(b"\n") == 1
+        and b"\r" not in values
+    ):
+        return columns, start + values[10:16] + _ZONE + values[16:]
+    return columns, _line_of_values(values)
+
+
+def _line_of_values(values: bytes) -> bytes:
+    """Return the line, whatever the values are, and note the second that they are in."""
+    global _second_read
+    micros, user, name, document = values[:-1].decode().split("\t", 3)
+    start = f"{_text_of(int(micros[:-6]))}."
+    _second_read = values[:10], start.encode()
+    return copyline.join([f"{start}{micros[-6:]}+00:00", user or None, name, document])
 
 
 def whole(entry: Entry) -> Row | Keyed:
@@ -95,7 +144,9 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
         else:
             line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t{user}\t{name}\t{document}\n"
             has_marks = "\\" in line or (type(user) is str and not user.isprintable())
-        done.append(whole(entry) if has_marks else (columns, line.encode()))
+        # the last three are `has_breaks`, without the call
+        is_careful = has_marks or "\n" in document or "\t" in document or "\r" in document
+        done.append(whole(entry) if is_careful else (columns, line.encode()))
     return done
 
 
@@ -116,5 +167,9 @@ def _turn_to(created: float) -> tuple[int, int, str]:
     """Note the second that a time is in, and return it."""
     global _second
     start = int(created)
-    _second = (start, start + 1, f"{datetime.fromtimestamp(start, timezone.utc):%Y-%m-%d %H:%M:%S}")
+    _second = (start, start + 1, _text_of(start))
     return _second
+
+
+def _text_of(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%d %H:%M:%S}"

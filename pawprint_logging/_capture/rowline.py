@@ -84,8 +84,7 @@ def _field(value: Any, kind: Kind) -> str:
         if text.isprintable() and "\\" not in text and len(text) <= MAX_CHARACTERS:
             return text
     elif kind_of_value is dict:
-        if (document := quickest.way(value)) is not None:
-            # what else COPY takes for marks of its own does not stand bare in JSON
+        if (document := quickest.way(value)) is not None and not copyline.has_breaks(document):
             return document.replace("\\", "\\\\") if "\\" in document else document
     elif value is None:
         return "\\N"

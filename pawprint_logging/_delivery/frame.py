@@ -1,8 +1,9 @@
 """One record of a segment: how it is laid out, and how it is found again in a file that was torn or damaged.
 
 A record is a mark that no text has, a checksum, its number, two lengths, the names of its columns, and its line of COPY
-text. The checksum is seeded with the names, the number and a salt of the process, and the mark is no NUL: neither zeros
-nor a record of another place pass for one. A record that a killed process left half lacks its end, which is never NUL.
+text; or, for the usual four columns, values of which whoever delivers it makes that line, so that the caller need not.
+The checksum is seeded with the names, the number and a salt of the process, and the mark is no NUL: neither zeros nor a
+record of another place pass for one. A record that a killed process left half lacks its end, which is never NUL.
 
 A record whose row was erased has the same size and number, and says so in the length of its names.
 """
@@ -14,10 +15,11 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from .._capture.row import row_of
 
 #: the first byte of a record; UTF-8 has no such byte
 MARK = 0xFF
@@ -31,6 +33,8 @@ _CHUNK = 2**20
 _HOLE = bytes(8)
 #: characters of a dedupe key behind the names
 _KEY = 32
+#: behind the names: the line is yet to be made
+_VALUES = b"v"
 #: in the length of the names: the row was erased
 _BLANK = 2**31
 
@@ -39,6 +43,11 @@ def prelude(columns: tuple[str, ...], salt: int) -> tuple[bytes, int]:
     """Return the names of the columns as a record has them, and the seed of its checksum, but for its number."""
     names = json.dumps(columns).encode()
     return names, zlib.crc32(names, salt)
+
+
+def of_values(names: bytes, seed: int) -> tuple[bytes, int]:
+    """Return both for a record that has values in the place of its line."""
+    return names + _VALUES, zlib.crc32(_VALUES, seed)
 
 
 def with_key(names: bytes, seed: int, key: uuid.UUID) -> tuple[bytes, int]:
@@ -74,7 +83,7 @@ def blank(descriptor: int, start: int, salt: int) -> None:
 
 def is_blank(data: bytes, number: int, salt: int) -> bool:
     """Return whether a record was erased that had this number."""
-    found = _record(data, 0, 0, salt)
+    found = next(_records(data, 0, salt), None)
     return found is not None and found.row is None and found.number == number
 
 
@@ -82,8 +91,7 @@ def _checksum_of_blank(number: int, names_size: int, line_size: int, salt: int) 
     return zlib.crc32(b"erased %d %d %d" % (number, names_size, line_size), salt)
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A record that was read.
 
     Args:
@@ -113,9 +121,9 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
     while True:
         data = os.pread(descriptor, size, place)
         at = 0
-        while (record := _record(data, at, place, salt)) is not None:
-            yield record
+        for record in _records(data, place, salt):
             at = record.end - place
+            yield record
         rest, wanted = len(data) - at, _length(data, at)
         place += at
         size_of_file = os.fstat(descriptor).st_size
@@ -134,38 +142,59 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
         place, size = following, _CHUNK
 
 
+def _records(data: bytes, place: int, salt: int) -> Iterator[Record]:
+    """Return the records at the beginning of data from a place on, up to what is none.
+
+    The time of whoever delivers goes here. What the names say is looked at once for all records that have the same.
+    """
+    unpack, crc32, head, blank_bit, new = HEAD.unpack_from, zlib.crc32, HEAD.size, _BLANK, tuple.__new__
+    names: bytes | None = None
+    seed = 0
+    make: Callable[[bytes], Any] | None = None
+    at, size = 0, len(data)
+    while at + head <= size:
+        mark, checksum, number, size_of_names, size_of_line = unpack(data, at)
+        was_erased = size_of_names & blank_bit
+        size_of_names &= ~blank_bit
+        start = at + head + size_of_names
+        end = start + size_of_line
+        if mark != MARK or end > size:
+            return
+        row = None
+        if was_erased:
+            if checksum != _checksum_of_blank(number, size_of_names, size_of_line, salt):
+                return
+        else:
+            own = data[at + head : start]
+            if own != names:
+                names, seed, make = own, crc32(own, salt), None
+            line = data[start:end]
+            if crc32(line, seed ^ number) != checksum:
+                return
+            if make is None:
+                make = _maker(own)
+            row = make(line)
+        yield new(Record, (number, row, place + at, place + end))
+        at = end
+
+
+def _maker(names: bytes) -> Callable[[bytes], Any]:
+    """Return what makes a row of what follows these names."""
+    if names.endswith(_VALUES):
+        return partial(row_of, _columns(names.removesuffix(_VALUES)))
+    if names.endswith(b"]"):
+        columns = _columns(names)
+        return lambda line: (columns, line)
+    columns, key = _columns(names[:-_KEY]), uuid.UUID(hex=names[-_KEY:].decode())
+    return lambda line: (columns, line, key)
+
+
 def _length(data: bytes, at: int) -> int:
     """Return how many bytes the record at a place says that it has; 0 if none begins there."""
     if at + HEAD.size > len(data):
         return HEAD.size
     mark, _, _, names, line = HEAD.unpack_from(data, at)
     return HEAD.size + (names & ~_BLANK) + line if mark == MARK else 0
-
-
-def _record(data: bytes, at: int, place: int, salt: int) -> Record | None:
-    if at + HEAD.size > len(data):
-        return None
-    mark, checksum, number, names_size, line_size = HEAD.unpack_from(data, at)
-    was_erased = names_size & _BLANK
-    names_size &= ~_BLANK
-    start = at + HEAD.size + names_size
-    end = start + line_size
-    if mark != MARK or end > len(data):
-        return None
-    if was_erased:
-        is_whole = checksum == _checksum_of_blank(number, names_size, line_size, salt)
-        return Record(number, None, place + at, place + end) if is_whole else None
-    names = data[at + HEAD.size : start]
-    line = data[start:end]
-    if zlib.crc32(line, zlib.crc32(names, salt) ^ number) != checksum:
-        return None
-    return Record(number, _row(names, line), place + at, place + end)
-
-
-def _row(names: bytes, line: bytes) -> Any:
-    if names.endswith(b"]"):
-        return _columns(names), line
-    return _columns(names[:-_KEY]), line, uuid.UUID(hex=names[-_KEY:].decode())
 
 
 @lru_cache(maxsize=256)
@@ -183,7 +212,7 @@ def _next(descriptor: int, place: int, salt: int) -> int:
             wanted = _length(head, 0)
             if place + at + wanted <= size:
                 whole = os.pread(descriptor, wanted, place + at)
-                if _record(whole, 0, place + at, salt) is not None:
+                if next(_records(whole, place + at, salt), None) is not None:
                     return place + at
             at = data.find(_MARK, at + 1)
         place += len(data)

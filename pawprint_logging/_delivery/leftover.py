@@ -90,7 +90,6 @@ class Leftover:
         self.segment = segment
         self._report = report
         self._place = PAGE
-        self._was_dead = False
         #: whether the file has to stay, for what could not be put aside
         self.must_stay = False
         #: whether the delivery that was under way is still to come
@@ -109,10 +108,7 @@ class Leftover:
             OSError: the file cannot be read, or what must be put aside cannot be written.
         """
         segment = self.segment
-        if segment.is_dead and not self._was_dead:
-            self._was_dead = True
-            self._put_damaged_aside()
-        elif not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
+        if not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
             return None  # most of the time, and without reading what its writer has only prepared
         progress = segment.progress
         if self._is_first:
@@ -127,15 +123,18 @@ class Leftover:
         end = progress.settled + progress.sending
         rows: list[Entry] = []
         numbers: list[int] = []
+        damaged: list[bytes] = []
         for record in self.segment.read():
-            if not isinstance(record, Record) or record.number < progress.settled:
+            if not isinstance(record, Record):
+                damaged.append(record)
                 continue
             if record.number >= end:
                 break
             self._place = record.end
-            if record.row is not None:
+            if record.number >= progress.settled and record.row is not None:
                 numbers.append(record.number)
                 rows.append(record.row)
+        self._put_damaged_aside(damaged)
         places = {number - progress.settled: place for place, number in enumerate(numbers)}
         batch = Batch(rows, delivery=progress.delivery, in_doubt=True)
         batch.refused = [
@@ -164,19 +163,25 @@ class Leftover:
     def _unsent(self, max_rows: int, max_bytes: int) -> Batch | None:
         progress = self.segment.progress
         batch = Batch([])
+        settled, rows = progress.settled, batch.rows
         numbers: list[int] = []
+        damaged: list[bytes] = []
+        place = self._place
         size = 0
-        for record in self.segment.read(self._place):
-            if not isinstance(record, Record):
+        for record in self.segment.read(place):
+            if isinstance(record, bytes):
+                damaged.append(record)
                 continue
-            self._place = record.end
-            if record.number >= progress.settled and record.row is not None:
-                numbers.append(record.number)
-                batch.rows.append(record.row)
-                size += len(record.row[1])
-                if len(batch.rows) >= max_rows or size >= max_bytes:
+            number, row, _, place = record
+            if number >= settled and row is not None:
+                numbers.append(number)
+                rows.append(row)
+                size += len(row[1])
+                if len(rows) >= max_rows or size >= max_bytes:
                     break
-        if not batch.rows:
+        self._put_damaged_aside(damaged)
+        self._place = place
+        if not rows:
             return None
         # from what is settled on, though records between may be damaged: or that would stay where they are
         batch.origin = Origin(
@@ -184,8 +189,7 @@ class Leftover:
         )
         return batch
 
-    def _put_damaged_aside(self) -> None:
-        damaged = [each for each in self.segment.read(self._place) if isinstance(each, bytes)]
+    def _put_damaged_aside(self, damaged: list[bytes]) -> None:
         if damaged:
             lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
             try:

@@ -91,7 +91,7 @@ class Pipeline:
             dedupe_key=settings.dedupe_key,
             table=tracker.table,
             own_logger=settings.fallback.name,
-            leaves_lines=settings.background and not is_spooled,
+            leaves_lines=settings.background or is_spooled,
         )
         creation = Creation(settings.partition_by, settings.distribute_by) if settings.create_table else None
         self.maker = Maker(tracker, creation, fallback.warn)
@@ -158,7 +158,7 @@ class Pipeline:
 
     def _exits(self) -> Exits:
         worker = self._worker
-        door = worker.door if isinstance(worker, Worker) and self._put == worker.put else None
+        door = worker.door if self._put == worker.put else None
         put = self._put_as_set if self.tracker.is_debug else self._put
         return Exits(door, put, self._set_aside, open_blocks, self._uncaptured, self.take_record)
 

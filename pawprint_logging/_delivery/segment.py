@@ -169,7 +169,6 @@ class Segment:
         self.early: dict[int, int] = {}
         #: whether its writer has ended, or turned to another
         self.is_dead = False
-        self._count = 0
         self._with_fsync = with_fsync
 
     def __del__(self) -> None:
@@ -310,8 +309,8 @@ class Segment:
 
     @property
     def count(self) -> int:
-        """How many rows were written, or read, so far."""
-        return self._count if self.window is None else self.window.count
+        """How many rows this process has written."""
+        return 0 if self.window is None else self.window.count
 
     @property
     def is_sealed(self) -> bool:
@@ -336,10 +335,7 @@ class Segment:
 
     def read(self, place: int = PAGE) -> Iterator[Record | bytes]:
         """Return the records from a place on, and as bytes what is damaged."""
-        for record in scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead):
-            if isinstance(record, Record):
-                self._count = max(self._count, record.number + 1)
-            yield record
+        return scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead)
 
     def blank(self, record: Record) -> None:
         """Erase the row of a record that is settled: nobody reads it any more, and who passes over it finds a record.

@@ -26,11 +26,11 @@ from pathlib import Path
 from zlib import crc32
 
 from .. import _native as native
-from .._capture.row import ROW_BYTES, Entry
+from .._capture.row import ROW_BYTES, Entry, values_of, whole
 from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
-from .frame import HEAD, MARK, frame, is_blank, prelude, with_key
+from .frame import HEAD, MARK, frame, is_blank, of_values, prelude, with_key
 from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
@@ -142,13 +142,17 @@ class Spool:
             row: columns, line, and the dedupe key if rows have one.
             queue: where to put it.
         """
+        line = values_of(row)
         columns, names, seed, size_of_names = self._prelude
-        if columns is not row[0] or len(row) > 2:
+        if line is None:
+            row = whole(row)
+            line = row[1]
             _, names, seed, size_of_names = self._prelude_of(row)
-        line = row[1]
+        elif columns is not row[0]:
+            _, names, seed, size_of_names = self._prelude_of(row)
         size_of_line = len(line)
         size = _SIZE + size_of_names + size_of_line
-        size_in_queue = size_of_line + ROW_BYTES
+        size_in_queue = len(row[1]) + ROW_BYTES
         append = queue.rows.append
         while True:
             window = self._window
@@ -181,9 +185,11 @@ class Spool:
         Writing and appending are one call of C functions, between which no signal handler comes: the row is in both, or
         in neither.
         """
-        columns, names, seed, _ = self._prelude
-        if columns is not row[0] or len(row) > 2:
-            _, names, seed, _ = self._prelude_of(row)
+        line = values_of(row)
+        if line is None:
+            row = whole(row)
+            line = row[1]
+        _, names, seed, _ = self._prelude_of(row)
         extend = queue.rows.extend
         with self.lock:
             while True:
@@ -191,7 +197,7 @@ class Spool:
                 self._mend(window)
                 start = window.end
                 number = window.count
-                record = frame(number, names, seed, row[1])
+                record = frame(number, names, seed, line)
                 if start + len(record) > window.limit:
                     if not self._turn(window, len(record)):
                         return False
@@ -250,12 +256,14 @@ class Spool:
                 )
 
     def _prelude_of(self, row: Entry) -> tuple[tuple[str, ...] | None, bytes, int, int]:
+        """Return the columns of a row, their names as its record has them, the seed of its checksum, and their size."""
         names, seed = prelude(row[0], self._head.salt)
-        if len(row) > 2:
+        if len(row) == 3:
             names, seed = with_key(names, seed, row[2])
-            return row[0], names, seed, len(names)
-        self._prelude = found = (row[0], names, seed, len(names))
-        return found
+        if len(row) > 3:
+            names, seed = of_values(names, seed)
+            self._prelude = (row[0], names, seed, len(names))
+        return row[0], names, seed, len(names)
 
     # ---- the slow way: room for more
 

@@ -138,9 +138,11 @@ class SpoolBlanking:
         settled = segment.progress.settled
         waiting = 0
         found: list[Record] = []
+        newest = -1
         for record in segment.read():
             if not isinstance(record, Record) or (last is not None and record.number > last):
                 continue
+            newest = max(newest, record.number)
             if record.row is None or _is_of(record.row, self._table, self._user):
                 if not is_ours:
                     done.elsewhere.add(segment.head.database)
@@ -149,7 +151,7 @@ class SpoolBlanking:
                 else:
                     waiting += 1
         if last is None:
-            self._last[segment.path] = segment.count - 1
+            self._last[segment.path] = newest
         if waiting:
             done.waiting[segment.path] = waiting
         if found:
@@ -188,5 +190,6 @@ def _names(line: bytes, table: Table, user: str) -> bool:
             return _is_of((tuple(json.loads(columns + b"]")), rest), table, user)
         except (ValueError, IndexError):
             pass
-    name = re.escape(copyline.escape(user).encode())
-    return re.search(rb"(?:^|[\t\]]|\][0-9a-f]{32})" + name + rb"(?:[\t\r\n]|$)", line) is not None
+    # as it is in a line, or in values of which none is made yet
+    name = b"|".join(re.escape(text.encode()) for text in (copyline.escape(user), user))
+    return re.search(rb"(?:^|[\t\]]|\][0-9a-f]{32})(?:" + name + rb")(?:[\t\r\n]|$)", line) is not None

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from .._capture.row import Entry, whole
 from .._database.table.ledger import event_delivery, new_delivery
@@ -27,14 +30,37 @@ _LOOK = 0.02
 
 
 class _Door:
-    """Counts the rows that came into the spool; nothing takes them from here."""
+    """What a queue is for the calling thread, with room for everything: it only counts what came into the spool.
 
-    def __init__(self) -> None:
+    Args:
+        spool: the spool.
+        overflow: called with a row for which that has no room.
+    """
+
+    def __init__(self, spool: Spool, overflow: Callable[[Entry, Any], None]) -> None:
+        self._append = spool.append
+        self.append: Callable[[Entry, Any], bool] | None = spool.append
+        self.overflow = overflow
+        self.max_rows = self.max_bytes = self.wake_at = sys.maxsize
+        self.attend: Callable[[], None] = lambda: None  # nobody takes rows from here
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
         self.rows: deque[Entry] = deque(maxlen=0)
-        self.rows_in = 0
-        self.bytes_in = 0
+        self.rows_in = self.bytes_in = self.bytes_out = 0
+
+    def put(self, row: Entry) -> None:
+        """Accept a row."""
+        if not self.accept(row):
+            self.overflow(row, self)
+
+    def accept(self, row: Entry) -> bool:
+        """Accept a row, if the spool has room for it; return whether it has."""
+        return self._append(row, self)
 
     def add(self, row: Entry) -> None:  # noqa: ARG002 - what a queue does
+        """Count a row."""
         self.rows_in += 1
 
 
@@ -52,24 +78,19 @@ class SpoolOnly:
         self._settings = settings
         self._fallback = fallback
         self._spools = [spool] if keyed is None else [spool, keyed]
+        self._doors = [_Door(each, self._overflow) for each in self._spools]
+        #: rows may be put there without a call of `put`
+        self.door = self._doors[0]
+        #: accept a row, and one with a dedupe key
+        self.put, self.put_keyed = self._doors[0].put, self._doors[-1].put
         self._begin()
         process.register(self)
 
     def _begin(self) -> None:
         self.account = Account(())
-        self._doors = [_Door() for _ in self._spools]
-        self._append, self._door = self._spools[0].append, self._doors[0]
+        for door in self._doors:
+            door.reset()
         self._pid = os.getpid()
-
-    def put(self, row: Entry) -> None:
-        """Accept a row."""
-        if not self._append(row, self._door):
-            self._overflow(row, 0)
-
-    def put_keyed(self, row: Entry) -> None:
-        """Accept a row with a dedupe key."""
-        if not self._spools[-1].append(row, self._doors[-1]):
-            self._overflow(row, -1)
 
     def put_after_fork(self, row: Entry) -> None:
         """Accept a row, in a process that may have been forked without Python's hooks."""
@@ -116,18 +137,18 @@ class SpoolOnly:
             if came_in == sum(door.rows_in for door in self._doors):
                 return dataclasses.replace(others, accepted=others.accepted + came_in, written=written)
 
-    def _overflow(self, row: Entry, lane: int) -> None:
+    def _overflow(self, row: Entry, door: _Door) -> None:
         policy = self._settings.overflow
         if policy == "drop":
             self.account.count(dropped=1)
-        elif policy == "fallback" or not self._wait_for_room(row, lane):
+        elif policy == "fallback" or not self._wait_for_room(row, door):
             self.divert(row, SPOOL_FULL)
 
-    def _wait_for_room(self, row: Entry, lane: int) -> bool:
+    def _wait_for_room(self, row: Entry, door: _Door) -> bool:
         """Accept a row as soon as there is room, within `close_timeout`; return whether there was."""
         deadline = time.monotonic() + self._settings.close_timeout
         while time.monotonic() < deadline:
             time.sleep(_LOOK)
-            if self._spools[lane].append(row, self._doors[lane]):
+            if door.accept(row):
                 return True
         return False
