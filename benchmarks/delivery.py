@@ -89,5 +89,5 @@ def _micros(db: str, run: Any) -> float:
 
 
 def _thread_of(handler: Any) -> int:
-    number: int = handler.pipeline._worker._thread
+    number: int = handler.pipeline._worker._run.thread
     return number

@@ -80,7 +80,8 @@ def measure(options: Options) -> list[Row]:
             "CSV": lambda: by_program(table),
         }
         measured = in_turn(kinds, options.rounds)
-    wanted = {"JSON lines": "≥ 0.5", "JSON lines, json": "≥ 0.5"}
+    # of a large file: a small one is not shared among processes
+    wanted = {"JSON lines": "≥ 0.5", "JSON lines, json": "≥ 0.5"} if options.full else {}
     return [
         Row(
             f"import a file of {number:,} rows",

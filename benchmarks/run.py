@@ -21,6 +21,7 @@ from benchmarks.harness import Options, Row, as_dict, machine
 SUITES = (
     "callers",
     "throughput",
+    "shipping",
     "keyed",
     "bulk",
     "files",

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -25,14 +26,21 @@ ROWS = 100_000
 PROCESSES = 4
 
 
-def _loop(handler: logging.Handler, number: int) -> float:
-    """Log so many events in a tight loop; return the seconds until the handler is done with all of them."""
+def loop(handler: logging.Handler, number: int, *, ready: Callable[[], object] = lambda: None) -> float:
+    """Log so many events in a tight loop; return the seconds until the handler is done with all of them.
+
+    Args:
+        handler: what takes them, and one before them.
+        number: how many.
+        ready: called before the clock runs.
+    """
     logger = logging.Logger("shop", logging.INFO)  # noqa: LOG001 - no other handler must see its records
     logger.manager = logging.root.manager
     logger.addHandler(handler)
     info = logger.info
     info("warm-up", extra={"event": "purchase"})  # connects
     handler.flush()
+    ready()
     started = time.perf_counter()
     for place in range(number):
         info(
@@ -52,7 +60,7 @@ def _loop(handler: logging.Handler, number: int) -> float:
 def log(db: str, number: int, spool: str | None = None) -> float:
     """Log so many events in a tight loop; return the seconds until all of them are committed."""
     handler = PawprintHandler(db=db, table="events", overflow="block", close_timeout=60, spool=spool)
-    taken = _loop(handler, number)
+    taken = loop(handler, number)
     stats = handler.stats
     handler.close()
     if stats.written != number + 1:
@@ -104,7 +112,7 @@ def measure(options: Options) -> list[Row]:
         kinds = {
             "psql \\copy": peers.copy,
             # no handler whatever can have more from one thread
-            "the ceiling: logger.info, no row written": lambda: ROWS / _loop(EmptyHandler(), ROWS),
+            "the ceiling: logger.info, no row written": lambda: ROWS / loop(EmptyHandler(), ROWS),
             "logger.info, one process": logged,
             "logger.info, spool=": lambda: logged(directory / "spool"),
             f"logger.info, {PROCESSES} processes": lambda: _from_processes(peers, server),

@@ -45,7 +45,7 @@ _STANDSTILL = 1.0
 #: seconds after which an idle thread looks around by itself: a caller may have been interrupted before it could wake it
 _IDLE = 5.0
 #: seconds between two batches under load: each time that the thread asks for the interpreter lock, a caller may wait
-_PACE = 0.025
+_PACE = 0.1
 #: the pace is at most so many seconds, where a write takes long
 _SLOWEST_PACE = 1.0
 #: seconds without a row after which the connection is closed; another is opened when one comes

@@ -1,0 +1,150 @@
+"""Rows committed per second where processes only write to a spool, and one shipper delivers what all of them wrote.
+
+Against psql's copy of as many ready rows. The clock runs from the moment at which all processes begin until the last
+row is in the table; programs have been started, and the shipper is connected, by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import harness
+from benchmarks.harness import Options, Row, in_turn, ratios
+from benchmarks.rows import Peers
+from benchmarks.throughput import loop
+from pawprint_logging import PawprintHandler, Tracker
+
+if TYPE_CHECKING:
+    from support.server import Server
+
+ROWS = 200_000
+PROCESSES = (1, 4, 40)
+#: seconds between two looks at the table
+_LOOK = 0.02
+_CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name LIKE 'pawprint%'
+"""
+
+
+class Shipped:
+    """A shipper on a directory, and what gets there by so many processes.
+
+    Args:
+        peers: knows the table.
+        server: where it is.
+        spool: the directory.
+    """
+
+    def __init__(self, peers: Peers, server: Server, spool: Path) -> None:
+        self._peers = peers
+        self._server = server
+        self._spool = spool
+        spool.mkdir(mode=0o700)
+        command = [sys.executable, "-m", "pawprint_logging", "--db", server.dsn(), "ship", str(spool)]
+        self._shipper = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own program
+        #: by how many processes wrote, the most connections that the server had for them
+        self.connections: dict[int, int] = {}
+
+    def close(self) -> None:
+        self._shipper.send_signal(signal.SIGTERM)
+        self._shipper.wait()
+
+    def rate(self, processes: int) -> float:
+        """Have so many processes log all rows; return the rows per second until the last one is in the table."""
+        self._peers.empty()
+        number = ROWS // processes
+        command = [sys.executable, "-m", "benchmarks.shipping", self._server.dsn(), str(self._spool), str(number)]
+        with ExitStack() as stack:
+            running = [
+                stack.enter_context(
+                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+                )
+                for _ in range(processes)
+            ]
+            for process in running:
+                assert process.stdout is not None
+                process.stdout.readline()  # it has imported everything, and its first event is in the spool
+            self._wait_for(processes)
+            first = self._last_id()
+            started = time.perf_counter()
+            for process in running:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            most = 0
+            while self._last_id() < first + number * processes:  # cheaper for the server than to count
+                most = max(most, int(self._server.execute(_CONNECTIONS)[0][0]))
+                time.sleep(_LOOK)
+            taken = time.perf_counter() - started
+        self._wait_for((number + 1) * processes)
+        self.connections[processes] = max(most, self.connections.get(processes, 0))
+        return number * processes / taken
+
+    def _wait_for(self, number: int) -> None:
+        deadline = time.monotonic() + 60
+        while (found := self._server.execute(f"SELECT count(*) FROM {self._peers.table}")[0][0]) != number:
+            if found > number or time.monotonic() > deadline:
+                raise RuntimeError(f"{found} rows of {number} are in the table")
+            time.sleep(_LOOK)
+
+    def _last_id(self) -> int:
+        return int(self._server.execute(f"SELECT coalesce(max(id), 0) FROM {self._peers.table}")[0][0])
+
+
+def measure(options: Options) -> list[Row]:
+    """Return the rows of this suite."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(harness.scratch())
+        server = stack.enter_context(harness.server())
+        server.execute("ALTER SCHEMA public OWNER TO pawprint")
+        with Tracker(db=server.dsn(), table="events") as tracker:
+            tracker.create_table()
+        peers = Peers(server, directory, ROWS)
+        stack.callback(peers.close)
+        shipped = Shipped(peers, server, directory / "spool")
+        stack.callback(shipped.close)
+        names = {number: f"{number} processes, one shipper" for number in PROCESSES}
+        kinds = {"psql \\copy": peers.copy}
+        kinds |= {name: partial(shipped.rate, number) for number, name in names.items()}
+        measured = in_turn(kinds, options.rounds)
+    base = measured["psql \\copy"]
+    rows = [
+        Row(
+            "rows per second, by way of a spool",
+            names[number],
+            ratios(measured[names[number]], base),
+            "psql \\copy",
+            "≥ 0.48" if number == 4 else "",
+            f"{median(measured[names[number]]):,.0f}/s",
+        )
+        for number in PROCESSES
+    ]
+    rows += [
+        Row("server connections", names[number], [float(shipped.connections[number])], "one", "≤ 1")
+        for number in PROCESSES
+    ]
+    return rows
+
+
+def _log(db: str, spool: str, number: int) -> None:
+    handler = PawprintHandler(db=db, table="events", spool=spool, deliver=False, max_spool_bytes=2**32)
+    loop(handler, number, ready=lambda: (print("ready", flush=True), sys.stdin.readline()))
+    handler.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("db")
+    parser.add_argument("spool")
+    parser.add_argument("number", type=int)
+    arguments = parser.parse_args()
+    _log(arguments.db, arguments.spool, arguments.number)
