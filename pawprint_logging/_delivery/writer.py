@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
-from .._database.session.sqlstate import DatabaseError, connect_failure, failure
+from .._database.session.diagnosis import waits_for_standby
+from .._database.session.sqlstate import STANDBY_AWAY, DatabaseError, connect_failure, failure
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
@@ -117,8 +118,8 @@ class Writer:
         #: the connection over which the table was looked at
         self._connection: Any = None
         self._begin = begin_within(write_timeout)
-        #: the right that the role lacks, as a statement that gives it, and until when that is not asked again
-        self._lacking, self._lacking_until = "", 0.0
+        #: what was found out about failures, to be added to their reasons, and until when that is not asked again
+        self._found: dict[str, tuple[str, float]] = {}
         #: what batches with dedupe keys have been like
         self._guess = Guess()
 
@@ -236,7 +237,7 @@ class Writer:
             if why.sqlstate == "25006":  # a standby: look for the primary
                 session.discard()
             batch.troubles += flow.has_begun and not why.lost
-            return self._again(why)
+            return self._again(why, self._standby(session) if batch.in_doubt else "")
         if why.sqlstate == "42P01" and self._create is not None and not self._must_create:
             self._must_create = True  # dropped since it was made
             return self._again(why)
@@ -364,8 +365,8 @@ class Writer:
         )
         return refused, 0
 
-    def _again(self, why: Failure) -> Outcome:
-        hint = mend(why.sqlstate, self._table)
+    def _again(self, why: Failure, hint: str = "") -> Outcome:
+        hint = hint or mend(why.sqlstate, self._table)
         self._fallback.warn(f"events wait for the database, and {self._then}: {why.reason}{hint}")
         return Outcome(retry=why)
 
@@ -380,20 +381,35 @@ class Writer:
         return Outcome(given_up=why)
 
     def _right(self, session: Session) -> str:
-        """Return the statement that gives the right which is lacking, to be added to a reason.
+        """Return the statement that gives the right which is lacking, to be added to a reason."""
 
-        Asked as often as it is told: to look costs as much again as the refused batch.
-        """
+        def ask() -> str | None:
+            if self._must_create:
+                return rights.right_to_create(session, self._table)
+            return rights.first_mend(session, self._table, "write")
+
+        return self._ask_now_and_then("right", session, ask)
+
+    def _standby(self, session: Session) -> str:
+        """Return that a COMMIT of ours waits for a standby that is away, if one does, to be added to a reason."""
+
+        def ask() -> str | None:
+            with session.connection(self._patience()).cursor() as cursor:
+                return STANDBY_AWAY if waits_for_standby(cursor) else None
+
+        return self._ask_now_and_then("standby", session, ask)
+
+    def _ask_now_and_then(self, what: str, session: Session, ask: Callable[[], str | None]) -> str:
+        """Ask the server as often as it is told: to look costs as much again as the refused batch."""
+        found, until = self._found.get(what, ("", 0.0))
         now = time.monotonic()
-        if now >= self._lacking_until:
-            self._lacking, self._lacking_until = "", now + WARNING_INTERVAL
+        if now >= until:
+            found = ""
             with suppress(Exception), self._limit(session):
-                if self._must_create:
-                    statement: str | None = rights.right_to_create(session, self._table)
-                else:
-                    statement = rights.first_mend(session, self._table, "write")
-                self._lacking = f"; {statement}" if statement else ""
-        return self._lacking
+                answer = ask()
+                found = f"; {answer}" if answer else ""
+            self._found[what] = found, now + WARNING_INTERVAL
+        return found
 
     def _note_committed(self, batch: Batch) -> None:
         """Note a delivery that nobody will ask for any more."""

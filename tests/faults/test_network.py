@@ -286,7 +286,7 @@ def test_an_asynchronous_standby_promoted_while_it_lags(
 
 
 def test_a_synchronous_standby_that_is_absent(
-    private_server: Callable[..., Server], oracles: Oracles, report: Report
+    private_server: Callable[..., Server], oracles: Oracles, report: Report, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = private_server()
     server.execute(f"CREATE DATABASE shop OWNER {USER}")
@@ -298,6 +298,8 @@ def test_a_synchronous_standby_that_is_absent(
     time.sleep(0.3)
     oracle.log(40)  # its COMMIT is not answered: in doubt, until the standby is given up
     wait_for(lambda: handler.stats.diverted == 40)
+    warnings = [each.getMessage() for each in caplog.records if each.name == "pawprint_logging.fallback"]
+    assert any("waits for a synchronous standby that is away" in warning for warning in warnings), warnings
     server.execute("ALTER SYSTEM RESET synchronous_standby_names")
     server.execute("SELECT pg_reload_conf()")
     wait_for(lambda: not server.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
