@@ -50,6 +50,11 @@ def pytest_configure() -> None:
         django.setup()
 
 
+@pytest.fixture(autouse=True)
+def _alone(nobody_else: None) -> None:
+    """Leave out the handlers of tests elsewhere that ran in the same process before."""
+
+
 @pytest.fixture
 def databases(server: Server, db: str) -> Iterator[list[str]]:
     """The DSNs of `default` and `other`; the first one is `db`."""
