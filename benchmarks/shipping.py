@@ -112,7 +112,7 @@ def measure(options: Options) -> list[Row]:
         stack.callback(peers.close)
         shipped = Shipped(peers, server, directory / "spool")
         stack.callback(shipped.close)
-        names = {number: f"{number} processes, one shipper" for number in PROCESSES}
+        names = {number: f"{number} process{'es' if number > 1 else ''}, one shipper" for number in PROCESSES}
         kinds = {"psql \\copy": peers.copy}
         kinds |= {name: partial(shipped.rate, number) for number, name in names.items()}
         measured = in_turn(kinds, options.rounds)

@@ -6,13 +6,14 @@ And a condition means what a few lines of Python say.
 from __future__ import annotations
 
 import contextlib
+import json
 import operator
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pawprint_logging import ConfigurationError, Tracker
@@ -235,7 +236,8 @@ def meets(value: Any, modifier: str, wanted: Any) -> bool:
     if modifier == "contains":
         return isinstance(value, (dict, list)) and any(kind(item) == kind(wanted) and item == wanted for item in value)
     if modifier == "startswith":
-        return (text_of(value) or "").startswith(wanted) if text_of(value) is not None else False
+        text = text_of(value) if isinstance(value, (str, bool, int, float)) else json.dumps(value)
+        return value is not None and (text or "").startswith(wanted)
     if isinstance(wanted, str) and wanted not in ("", "a", "ab", "b", "true", "null", "A", "é"):
         wanted = float(wanted)
     return kind(value) == kind(wanted) and bool(ORDERS[modifier](value, wanted))
@@ -255,6 +257,7 @@ def conditions(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 @few
+@example(values=[[], {}, "", None], asked=[("startswith", "")])
 @given(values=st.lists(VALUES, min_size=1, max_size=6), asked=st.lists(conditions(), min_size=3, max_size=6))
 def test_conditions_on_a_path_mean_what_python_says(
     tracker: Tracker, values: list[Any], asked: list[tuple[str, Any]]
