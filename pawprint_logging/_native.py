@@ -59,6 +59,8 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     Raises:
         RuntimeError: the interpreter is shutting down, there can be no more threads, or uWSGI is about to fork.
     """
+    if sys.is_finalizing():  # up to Python 3.11, `Thread.start` would wait for ever
+        raise RuntimeError("can't create new thread at interpreter shutdown")
     if is_before_uwsgi_forks():
         raise RuntimeError("uWSGI forks its workers without Python's hooks: no thread before that")
     target = _shielded(run) if is_uwsgi() else run

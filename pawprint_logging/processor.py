@@ -18,7 +18,7 @@ from .tracker import Tracker
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ._delivery.settings import AfterCommit, BeforeSend, OnError, Overflow, Period
 
@@ -141,10 +141,11 @@ class PawprintProcessor:
                 )
             self._pipeline = handler.pipeline
         self._take = self._pipeline.taker_of_event_dicts(level)
+        #: without this key, an event dict whose message is text is no event
+        self._mark = self._pipeline.capture.only_mark or "event"
         if _watch.is_on():
+            self._mark = "event"  # have all of them counted
             self._take = _watch.watch_processor(self, self._take, self._pipeline.capture.is_marked)
-        elif type(self) is PawprintProcessor:  # a subclass's own `__call__` is called
-            self.__class__ = _class_of_one(self._take, self._pipeline.capture.only_mark or "event")
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.
@@ -152,7 +153,14 @@ class PawprintProcessor:
         That goes for events below the level too: no handler further down takes one again, and no renderer prints the
         marker.
         """
-        return self._take(logger, name, event_dict)
+        try:
+            # most lines are no events: no more than this must be done for them
+            if self._mark not in event_dict and type(event_dict.get("event")) is str:
+                return event_dict
+        except Exception:  # noqa: S110 - what a renderer has made of one
+            pass
+        take = self._take  # CPython 3.11 takes longer to call an attribute at once
+        return take(logger, name, event_dict)
 
     @property
     def tracker(self) -> Tracker:
@@ -175,30 +183,3 @@ class PawprintProcessor:
     def stats(self) -> Stats:
         """A snapshot of the counters."""
         return self._pipeline.stats
-
-
-def _class_of_one(take: Callable[..., MutableMapping[str, Any]], mark: str) -> type[PawprintProcessor]:
-    """Return the class of one processor, whose `__call__` knows what that needs; Python looks for it in the class.
-
-    Most lines are no events, and for them this one call, which looks at nothing of the processor's, is all there is.
-
-    Args:
-        take: gets what may be an event.
-        mark: a key without which text is none.
-    """
-
-    def __call__(  # noqa: N807
-        self: PawprintProcessor,  # noqa: ARG001
-        logger: Any,
-        name: str,
-        event_dict: MutableMapping[str, Any],
-    ) -> MutableMapping[str, Any]:
-        try:
-            if mark not in event_dict and type(event_dict["event"]) is str:
-                return event_dict
-        except Exception:  # noqa: S110 - what a renderer has made of one
-            pass
-        return take(logger, name, event_dict)
-
-    own = {"__call__": __call__, "__doc__": PawprintProcessor.__doc__, "__module__": __name__}
-    return type(PawprintProcessor.__name__, (PawprintProcessor,), own)

@@ -61,8 +61,8 @@ def test_what_is_rejected_is_counted_with_its_reasons_and_status_1(
     result = cli("replay", str(lost))
 
     assert result.status == 1
-    assert result.out.startswith("2 written, 0 already there, 2 rejected (1 ")
-    assert "1 incomplete or unrecognised" in result.out
+    assert result.out.startswith("2 written, 0 already there, 2 rejected (1: ")
+    assert "1: incomplete or unrecognised" in result.out
     assert "(22001)" in result.out
     assert f"{lost}.rejected" in result.err
     assert result.err.count("\n") == 1

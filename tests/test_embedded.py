@@ -445,3 +445,54 @@ def test_as_root_the_folders_above_are_opened_for_passing_only(programs: Program
     programs.run("ask(directory)")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o701
     assert pwd.getpwuid(programs.directory.stat().st_uid).pw_name == "pgserver"
+
+
+CONFIGURED_TWICE = """
+import logging, logging.config
+config = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"events": {
+        "class": "pawprint_logging.PawprintHandler", "db": f"embedded:{directory}", "table": "events",
+        "create_table": True, "close_timeout": 120, "write_timeout": 120,
+    }},
+    "root": {"level": "INFO", "handlers": ["events"]},
+}
+logging.config.dictConfig(config)
+logging.info("first", extra={"event": "first"})
+handler = logging.root.handlers[0]
+logging.config.dictConfig(config)  # closes the first handler, and holds logging's lock meanwhile
+print(handler.stats.written, handler.stats.diverted)
+"""
+
+
+def test_a_second_configuration_waits_for_no_lock_of_its_own(programs: Programs) -> None:
+    """What the package of the server imports asks for logging's lock."""
+    assert programs.run(CONFIGURED_TWICE).splitlines() == ["1 0"]
+
+
+def test_a_command_that_is_told_to_end_stops_the_server_that_it_started(programs: Programs) -> None:
+    programs.run(
+        "from pawprint_logging import Tracker; Tracker(db=f'embedded:{directory}', table='events').create_table()"
+    )
+    assert programs.went_down()
+    command = [
+        sys.executable,
+        "-m",
+        "pawprint_logging",
+        "--db",
+        f"embedded:{programs.directory}",
+        "--table",
+        "events",
+        "tail",
+        "-f",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not programs.is_up and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running.terminate()
+        said = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM, said
+    assert programs.went_down()

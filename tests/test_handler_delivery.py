@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -388,3 +390,22 @@ def test_the_root_logger_at_debug_with_the_database_down_diverts_each_event_once
     assert [event["event"]["event"] for event in diverted.events] == [str(number) for number in range(50)]
     assert [event["event"]["event"] for event in beside.events] == [str(number) for number in range(50)]
     assert handler.stats.accepted == 50
+
+
+def test_a_failure_keeps_nothing_of_whoever_logged() -> None:
+    """Its exception would hold the frames of the call, as long as the next attempt is waited for."""
+    handler = PawprintHandler(db="postgresql://u@127.0.0.1:1/x", table="events", background=False)
+    logger = logger_with(handler)
+
+    class Held:
+        pass
+
+    def log() -> weakref.ref[Held]:
+        held = Held()
+        logger.info("x", extra={"event": "x"})
+        return weakref.ref(held)
+
+    gone = log()
+    gc.collect()
+    assert gone() is None
+    assert handler.stats.diverted == 1

@@ -164,7 +164,7 @@ def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     first, again = cli("import", str(path)), cli("import", str(path))
 
     assert first.status == again.status == 1
-    assert first.out.startswith("50 written, 0 already there, 7 rejected (2 no JSON object, ")
+    assert first.out.startswith("50 written, 0 already there, 7 rejected (2: no JSON object, ")
     assert "s3cret" not in first.out + first.err
     assert f"the rejected rows are in {path}.rejected" in first.err
     rejected = Path(f"{path}.rejected").read_bytes().splitlines()

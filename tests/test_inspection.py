@@ -330,7 +330,8 @@ def test_a_standby_that_is_away_is_named(check: CommandLine, private_server: Any
     waiting = threading.Thread(target=lambda: Tracker(db=db, table="events").write(event="x"))
     waiting.start()
     deadline = time.monotonic() + 60
-    while not server.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+    waits_long = "wait_event = 'SyncRep' AND state_change < clock_timestamp() - interval '1 s'"
+    while not server.execute(f"SELECT 1 FROM pg_stat_activity WHERE {waits_long}"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -37,7 +37,7 @@ class Fields:
     #: serves all
     user_has_default: bool = False
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    #: the columns that PostgreSQL numbers or computes; an extra of such a name is an entry of the JSON column
+    #: the columns that PostgreSQL numbers or computes; what else has such a name is an entry of the JSON column
     numbered: frozenset[str] = frozenset()
 
 
@@ -101,8 +101,8 @@ def made_send(
         fields: the columns of the table.
         before_send: the user's function.
         columns_of: what puts the columns together.
-        parts: whether it is to return the parts of columns that are the usual ones; other columns are returned as they
-            are, and None for an event that is dropped.
+        parts: whether it is to return columns as their parts where they are of the usual types, and as a dict only
+            where they are not. An event that is dropped is None.
     """
     kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
     event_field, json_field = fields.event, fields.json
@@ -138,13 +138,13 @@ def made_send(
                 and type(event) is str
                 and user_field in returned
             ):
-                own = None
+                others = None
                 if len(returned) > number:
-                    own = {column: value for column, value in returned.items() if column not in roles}
-                return data, moment, returned[user_field], event, own
+                    others = {column: value for column, value in returned.items() if column not in roles}
+                return data, moment, returned[user_field], event, others
         if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
-            strangers = {name: value for name, value in returned.items() if name not in names}
-            returned = {name: value for name, value in returned.items() if name in names}
+            strangers = {column: value for column, value in returned.items() if column not in names}
+            returned = {column: value for column, value in returned.items() if column in names}
             if json_field in kinds:
                 data = returned.get(json_field)
                 returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers

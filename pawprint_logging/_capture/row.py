@@ -1,7 +1,7 @@
 """What is in the queue: events as lines of COPY text, or as values of which the delivering thread makes such lines.
 
-To put the values together takes a quarter of what an event costs, and needs nothing that may change later. So the
-thread that delivers does it, but for a spool, which needs the line at once.
+To put the values together takes a quarter of what an event costs, and needs nothing that may change later. So whoever
+delivers does it, and a spool keeps the usual values as they are.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]
 
-#: what is behind the values' digits, and behind those of a line
-_TAB, _ZONE = 9, b"+00:00"
+#: what is behind the values' digits; behind those of a line, and there with a user that is NULL
+_TAB, _ZONE, _NOBODY = 9, b"+00:00", b"+00:00\t\\N"
 
 #: what an event in the queue is counted with beside its line or document
 ROW_BYTES = 64
@@ -75,9 +75,10 @@ def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
 
 
 def values_of(entry: Entry) -> bytes | None:
-    """Return the values of an entry of the usual four columns as text, in less time than its line; None of another one.
+    """Return the values of an entry as text, in less time than its line takes; or None if they are not the usual ones.
 
-    `row_of` makes a row of it: the microseconds since 1970, in 16 digits, then user, name and document.
+    `row_of` makes a row of it: the microseconds since 1970, in 16 digits, then user, name and document. No user is
+    nothing; a user that is an empty text is not a usual one.
     """
     if len(entry) != 5:
         return None
@@ -96,13 +97,14 @@ def row_of(columns: Columns, values: bytes) -> Row:
     second, start = _second_read
     if (
         values[:10] == second
-        and values[17] != _TAB
         and b"\\" not in values
         # as `has_breaks`
         and values.count(b"\t") == 3
         and values.count(b"\n") == 1
         and b"\r" not in values
     ):
+        if values[17] == _TAB:  # no user
+            return columns, start + values[10:16] + _NOBODY + values[17:]
         return columns, start + values[10:16] + _ZONE + values[16:]
     return columns, _line_of_values(values)
 
@@ -172,4 +174,5 @@ def _turn_to(created: float) -> tuple[int, int, str]:
 
 
 def _text_of(second: int) -> str:
-    return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    # not by strftime, which imports a module: none can be imported once the interpreter ends
+    return text_in_utc(datetime.fromtimestamp(second, timezone.utc))[:19]

@@ -69,7 +69,7 @@ class Steps:
     is_spooled: bool = False
     has_level: bool = False
     contextvars: bool = True
-    #: whether entries may be values, of which another thread makes lines
+    #: whether entries may be values, of which whoever delivers makes lines
     leaves_lines: bool = False
     #: the encoder of JSON, where it is known
     by_orjson: bool = False

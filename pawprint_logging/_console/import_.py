@@ -96,7 +96,10 @@ def import_(
     click.echo(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
-        note(f"the rejected rows are in {', '.join(rejected)}: mend them or the table, and import that file")
+        note(
+            f"the rejected rows are in {', '.join(rejected)}: mend them or the table, and import that file with the "
+            "same options"
+        )
     return 1 if result.rejected else 0
 
 

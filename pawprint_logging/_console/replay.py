@@ -77,8 +77,7 @@ def _with_progress(tracker: Tracker, files: tuple[Path, ...], *, even_old: bool,
 
 def summary(result: Replayed) -> str:
     """Return what became of the lines."""
-    why = ", ".join(
-        f"{number} {reason}" for reason, number in sorted(result.reasons.items(), key=lambda item: -item[1])
-    )
+    each = sorted(result.reasons.items(), key=lambda item: -item[1])
+    why = ", ".join(reason if len(each) == 1 else f"{number}: {reason}" for reason, number in each)
     reasons = f" ({why})" if why else ""
     return f"{result.written} written, {result.present} already there, {result.rejected} rejected{reasons}"

@@ -26,8 +26,9 @@ def ship(state: State, directory: Path, once: bool, fallback_file: Path | None) 
     """Deliver the events that other processes have spooled in DIRECTORY.
 
     For the tables of the database, or for --table alone; each event exactly once. The processes are those with
-    PawprintHandler(..., spool=DIRECTORY, deliver=False), living or dead, and dead ones of other kinds. Run it as the
-    same user of the machine. It goes on until SIGTERM or Ctrl-C, which end it after the batch under way.
+    PawprintHandler(..., spool=DIRECTORY, deliver=False), and those without deliver=False that have ended before they
+    delivered. Run it as the same user of the machine. It goes on until SIGTERM or Ctrl-C, which end it after the batch
+    under way.
     """
     tracker = state.connect("write", needs_table=False)
     assert tracker.db is not None
@@ -39,4 +40,4 @@ def ship(state: State, directory: Path, once: bool, fallback_file: Path | None) 
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)
-    return 0 if result.is_complete or not once else 1
+    return 1 if result.dropped or (once and not result.is_complete) else 0

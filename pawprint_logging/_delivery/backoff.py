@@ -37,5 +37,8 @@ class Backoff:
         delay = self._delay * dice.uniform(0.75, 1.25)
         self._delay = min(self._delay * 2, MAX_DELAY)
         self._due = time.monotonic() + delay
+        if cause.error is not None:
+            # the frames below it would stay as long as the cause is known: those of whoever logged, with all they hold
+            cause.error.__traceback__ = None
         self.cause = cause
         return delay

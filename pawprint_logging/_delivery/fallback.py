@@ -306,4 +306,6 @@ def _what_then(error: OSError) -> str:
         return "the process has no descriptor left; raise RLIMIT_NOFILE"
     if error.errno == errno.EPERM:
         return "events are lost; it belongs to another user, so name another file"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "events are lost; make its directory, or name another file"
     return "events are lost; make room, or name another file"

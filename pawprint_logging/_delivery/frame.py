@@ -145,7 +145,8 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
 def _records(data: bytes, place: int, salt: int) -> Iterator[Record]:
     """Return the records at the beginning of data from a place on, up to what is none.
 
-    The time of whoever delivers goes here. What the names say is looked at once for all records that have the same.
+    Most of the time that a shipper takes is spent here, so what the names say is looked at once for all records that
+    have the same.
     """
     unpack, crc32, head, blank_bit, new = HEAD.unpack_from, zlib.crc32, HEAD.size, _BLANK, tuple.__new__
     names: bytes | None = None

@@ -94,6 +94,8 @@ class Leftover:
         self.must_stay = False
         #: whether the delivery that was under way is still to come
         self._is_first = segment.progress.sending > 0
+        #: what could not be read so far
+        self._damaged: set[bytes] = set()
 
     def next(self, max_rows: int, max_bytes: int) -> Batch | None:
         """Return the next batch, once the one before is settled; None if there is nothing more by now.
@@ -110,30 +112,35 @@ class Leftover:
         segment = self.segment
         if not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
             return None  # most of the time, and without reading what its writer has only prepared
-        progress = segment.progress
         if self._is_first:
-            self._is_first = False
-            batch = self._under_way(progress)
-            if batch is not None:
+            batch = self._under_way(segment.progress)
+            if batch is not None or self._is_first:
                 return batch
         return self._unsent(max_rows, max_bytes)
 
     def _under_way(self, progress: Progress) -> Batch | None:
+        """Return what was under way; None if all of it is settled by now, or if it is still to come.
+
+        It stays so until it is read whole: what is in doubt must get no other delivery, and not count as settled.
+        """
         refused = self.segment.refused()
         end = progress.settled + progress.sending
         rows: list[Entry] = []
         numbers: list[int] = []
         damaged: list[bytes] = []
+        place, reached = PAGE, 0
         for record in self.segment.read():
             if not isinstance(record, Record):
                 damaged.append(record)
                 continue
             if record.number >= end:
                 break
-            self._place = record.end
+            place, reached = record.end, record.number + 1
             if record.number >= progress.settled and record.row is not None:
                 numbers.append(record.number)
                 rows.append(record.row)
+        if reached < end and not self.segment.is_dead:
+            return None  # a damaged record ends what is read of a living segment
         self._put_damaged_aside(damaged)
         places = {number - progress.settled: place for place, number in enumerate(numbers)}
         batch = Batch(rows, delivery=progress.delivery, in_doubt=True)
@@ -155,6 +162,7 @@ class Leftover:
                 "days that the ledger remembers",
             )
             rows = []
+        self._place, self._is_first = place, False
         if rows:
             return batch
         self.segment.note(Progress(settled=end))
@@ -190,13 +198,14 @@ class Leftover:
         return batch
 
     def _put_damaged_aside(self, damaged: list[bytes]) -> None:
-        if damaged:
+        if not self._damaged.issuperset(damaged):
+            self._damaged.update(damaged)
             lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
             try:
-                self._put_aside(lines, f"{len(damaged)} records of it cannot be read")
+                self._put_aside(lines, f"{_records(len(self._damaged))} of it cannot be read")
             except OSError:  # the others are delivered all the same
                 self.must_stay = True
-                self._report(self.segment.path, f"{len(damaged)} records of it cannot be read")
+                self._report(self.segment.path, f"{_records(len(self._damaged))} of it cannot be read")
 
     def _put_aside(self, texts: list[bytes], why: str) -> None:
         aside = self.segment.path.with_suffix(".rejected")
@@ -206,6 +215,10 @@ class Leftover:
             known = set(file)  # from a process that took the segment over before, and could not deliver it
             file.writelines(line for line in lines if line not in known)
         self._report(self.segment.path, f"{why}; they are in {aside.name} beside it")
+
+
+def _records(number: int) -> str:
+    return f"{number} record{'s' if number > 1 else ''}"
 
 
 def _unless_in_a_row(numbers: list[int], progress: Progress) -> list[int] | None:

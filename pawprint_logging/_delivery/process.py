@@ -20,6 +20,8 @@ class _Worker(Protocol):
 
 
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+#: whether what ends with the process has ended: a thread that is started from now on would be lost
+_is_ending = False
 
 
 def register(worker: _Worker) -> None:
@@ -60,12 +62,21 @@ def notice_fork() -> None:
     _after_fork_in_child()
 
 
+def is_ending() -> bool:
+    """Return whether the interpreter ends."""
+    return _is_ending or sys.is_finalizing()
+
+
 def _retire_all() -> None:
+    global _is_ending
+    _is_ending = True
     for worker in list(_workers):
         worker.retire()
 
 
 def _after_fork_in_child() -> None:
+    global _is_ending
+    _is_ending = False
     for worker in list(_workers):
         worker.after_fork_in_child()
 

@@ -197,7 +197,7 @@ class Shipper:
         self._table = None if table is None else tracker.layout.sql
         self._session: Session = tracker.session()
         self._session.belong_to_real_thread()
-        self._fallback_file = None if fallback_file is None else str(Path(fallback_file).absolute())
+        self._fallback_file = None if fallback_file is None else _checked(fallback_file)
         self._tell = tell
         self._account = Account(())
         self._fallback = self._fallback_of(tracker)
@@ -227,7 +227,9 @@ class Shipper:
                 if not has_moved:
                     _pause(stop)
         finally:
-            is_complete = not any(each.waiting for each in self._destinations.values())
+            is_complete = not any(each.waiting for each in self._destinations.values()) and not any(
+                leftover.must_stay for leftover in self._followed.values()
+            )
             for leftover in self._followed.values():
                 leftover.segment.release()
             self._followed.clear()
@@ -260,7 +262,22 @@ class Shipper:
                 remove_orphan(path)
 
     def _is_wanted(self, head: Head) -> bool:
-        return head.database == self._database and self._table in (None, head.table)
+        if head.database != self._database:
+            self._say(
+                f"the spool holds events of {head.table} for another database, {head.database}, and this is "
+                f"{self._database}: they wait for a shipper with that db"
+            )
+            return False
+        if self._table not in (None, head.table):
+            self._say(f"the spool holds events of {head.table} too: they wait for a shipper of that table")
+            return False
+        return True
+
+    def _say(self, line: str) -> None:
+        """Tell a line, once."""
+        if line not in self._has_said:
+            self._has_said.add(line)
+            self._tell(line)
 
     def _round(self, stop: threading.Event) -> bool:
         """Carry one batch of each segment that has one; return whether anything was delivered or deleted."""
@@ -380,6 +397,16 @@ class Shipper:
         if (what := path.name + why) not in self._has_said:
             self._has_said.add(what)
             self._fallback.notice(f"the spool file {path.name}: {why}")
+
+
+def _checked(fallback_file: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a file that can be made or written, as far as that can be told now."""
+    path = Path(fallback_file).expanduser().absolute()
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"ship: the fallback file cannot be {str(path)!r}: there is no such directory")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigurationError(f"ship: the fallback file {str(path)!r} cannot be written by this user")
+    return str(path)
 
 
 def _pause(stop: threading.Event) -> None:

@@ -25,6 +25,8 @@ from .ship import Shipped, Shipper
 #: seconds for which others that deliver are waited for
 PATIENCE = 30.0
 _INTERVAL = 0.2
+#: what is before the user in a record of values, behind the names of its columns
+_VALUES = re.compile(rb"\]v\d{16}\t")
 
 
 @dataclass
@@ -190,6 +192,8 @@ def _names(line: bytes, table: Table, user: str) -> bool:
             return _is_of((tuple(json.loads(columns + b"]")), rest), table, user)
         except (ValueError, IndexError):
             pass
-    # as it is in a line, or in values of which none is made yet
-    name = b"|".join(re.escape(text.encode()) for text in (copyline.escape(user), user))
-    return re.search(rb"(?:^|[\t\]]|\][0-9a-f]{32})(?:" + name + rb")(?:[\t\r\n]|$)", line) is not None
+    values = _VALUES.search(line)
+    if values is not None:
+        return line[values.end() :].partition(b"\t")[0] == user.encode() != b""
+    name = re.escape(copyline.escape(user).encode())
+    return re.search(rb"(?:^|[\t\]]|\][0-9a-f]{32})" + name + rb"(?:[\t\r\n]|$)", line) is not None

@@ -38,8 +38,8 @@ class _Door:
     """
 
     def __init__(self, spool: Spool, overflow: Callable[[Entry, Any], None]) -> None:
-        self._append = spool.append
         self.append: Callable[[Entry, Any], bool] | None = spool.append
+        self._append = spool.append
         self.overflow = overflow
         self.max_rows = self.max_bytes = self.wake_at = sys.maxsize
         self.attend: Callable[[], None] = lambda: None  # nobody takes rows from here
@@ -135,7 +135,7 @@ class SpoolOnly:
             written = sum(spool.rows for spool in self._spools)
             # rows are put without a lock
             if came_in == sum(door.rows_in for door in self._doors):
-                return dataclasses.replace(others, accepted=others.accepted + came_in, written=written)
+                return dataclasses.replace(others, accepted=others.accepted + came_in, written=others.written + written)
 
     def _overflow(self, row: Entry, door: _Door) -> None:
         policy = self._settings.overflow

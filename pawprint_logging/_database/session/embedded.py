@@ -41,6 +41,17 @@ _locked: set[int] = set()
 _forking = threading.local()
 
 
+def prepare() -> None:
+    """Import what a start needs, in the thread that names the directory and not in one that connects later.
+
+    Among it is what asks for logging's lock, which a `dictConfig` holds while it closes the handlers of the one before.
+    """
+    if fcntl is not None:
+        from . import cluster
+
+        cluster.programs()
+
+
 def start(directory: str) -> str:
     """Return the libpq keyword string of the PostgreSQL kept in `directory`, which runs from now on.
 
