@@ -24,6 +24,7 @@ from pythonjsonlogger.json import JsonFormatter
 from pythonjsonlogger.msgspec import MsgspecFormatter
 from rich.console import Console
 from rich.logging import RichHandler
+from support.shop import Collector, logger_with
 
 from pawprint_logging import Event, PawprintHandler, PawprintProcessor, declared_events, register_event
 from pawprint_logging._capture.declared import FieldType, declared_fields
@@ -516,3 +517,21 @@ def test_a_processor_after_event_renamer_still_gets_a_name(events: list[dict[str
         structlog.reset_defaults()
     assert printed == {to: "signup", "a": 1}
     assert [(event["event"], event["metadata"]) for event in events] == [("signup", {"a": 1}), ("bought", METADATA)]
+
+
+def test_a_field_called_like_an_attribute_of_records_goes_through_logging() -> None:
+    """`render_to_log_kwargs` makes extras of an event dict's keys, and logging refuses such names."""
+    processor = PawprintProcessor()
+    structlog.configure(
+        processors=[processor, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    collector = Collector()
+    logger_with(collector)
+    with capture_events() as events:
+        structlog.get_logger("shop").info(Event("signup", user_id="alice", name="Alice", args=6, message="hi"))
+    assert events[0]["metadata"] == {"name": "Alice", "args": 6, "message": "hi"}
+    (made,) = collector.records
+    assert (made.msg, made.name, made.__dict__["name_"], made.__dict__["message_"]) == ("signup", "shop", "Alice", "hi")

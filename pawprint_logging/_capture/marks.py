@@ -8,7 +8,7 @@ from sys import modules
 from typing import Any
 
 from .declared import EventText, event_of
-from .record import STRUCTLOG_KEYS, is_true
+from .record import NOT_EXTRAS, STRUCTLOG_KEYS, is_true
 
 #: names of loggers that are remembered as not ours, and of events
 MAX_NAMES = 1000
@@ -75,10 +75,20 @@ class Marks:
             name, values = typed
             if event_of(event_dict.get(key := message_key(event_dict))) is not None:
                 event_dict[key] = name
+            refused = NOT_EXTRAS if _become_extras() else frozenset()
             for key, value in values.items():
                 if key not in self.not_keys:
-                    event_dict.setdefault(key, value)
+                    event_dict.setdefault(f"{key}_" if key in refused else key, value)
         return event_dict
+
+
+def _become_extras() -> bool:
+    """Return whether structlog makes extras of an event dict's keys, of which logging refuses those of its records."""
+    structlog: Any = modules.get("structlog")
+    if structlog is None:
+        return False
+    makers = {"render_to_log_kwargs", "render_to_log_args_and_kwargs"}
+    return any(getattr(each, "__name__", "") in makers for each in structlog.get_config()["processors"])
 
 
 def message_key(event_dict: Mapping[str, Any]) -> str:
