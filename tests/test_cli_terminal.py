@@ -15,6 +15,8 @@ from support.screen import Screen
 from support.server import PASSWORD
 from support.shop import handler_on, logger_with, tracker_on, value
 
+from pawprint_logging._console.plot import ticks
+
 Open = Callable[..., Screen]
 
 SHOP: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
@@ -260,3 +262,8 @@ def test_the_demo_in_a_directory_can_be_looked_at_afterwards(short_folder: Path)
     )
 
     assert json.loads(again.stdout)["user_id"]
+
+
+@pytest.mark.parametrize(("number", "shown"), [(4.0, "4"), (0.0, "0"), (1000.0, "1,000"), (0.5, "0.5")])
+def test_the_only_number_at_the_side_of_a_plot_is_plain(number: float, shown: str) -> None:
+    assert [f"{tick:,f}" for tick in ticks(number, number)] == [shown]

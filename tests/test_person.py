@@ -186,3 +186,14 @@ def test_nobody_cannot_be_erased(tracker: Tracker, db: str) -> None:
         with pytest.raises(ConfigurationError, match="there is no such column"):
             bare.erase_user("a")
     assert len(tracker.read()) == 1
+
+
+def test_an_engagement_that_was_outdated_no_longer_counts_an_erased_user(tracker: Tracker) -> None:
+    tracker.write_many([{"timestamp": datetime(2026, 3, 2), "user_id": user, "event": "v"} for user in "ab"])  # noqa: DTZ001
+    stats = Statistics(tracker)
+    stats.sessions()
+    stats.engagement()
+    stats.sessions(clean=True)
+
+    assert tracker.erase_user("a") == 1
+    assert stats["engagement"].read()[["dau", "wau", "mau"]].values.tolist() == [[1, 1, 1]]

@@ -115,6 +115,7 @@ def erase(work: Work, user: str) -> None:
                     f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_member AS member"
                     f" WHERE gone.{events.member} = member.member"
                 )
+    engagement.renew(work, events)  # an outdated one does not follow, and would still count them
 
 
 def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:

@@ -72,6 +72,13 @@ def outdate(work: Work) -> None:
         work.remember("engagement", {**memory, "stale": True})
 
 
+def renew(work: Work, events: Events) -> None:
+    """Build the table anew if it is outdated; sessions and days are up to date."""
+    memory = _memory(work)
+    if memory is not None and memory["stale"]:
+        compute(work, events, clean=False, start=None, min_sessions=memory["min_sessions"])
+
+
 @contextmanager
 def following(work: Work, events: Events) -> Iterator[None]:
     """Let the table follow what the block does to sessions and days of the users in `pawprint_member`."""
