@@ -63,19 +63,21 @@ def main() -> int:
         measured = suite.measure(options)
         show(measured)
         rows += measured
+        _write(arguments.output, found, rows)  # each time: all of it takes long, and may be stopped
+    missed = [row for row in rows if row.is_met is False]
+    print(f"\n{len(rows)} rows, {len(missed)} over their limit; see {arguments.output / 'results.html'}")
+    return int(bool(missed))
+
+
+def _write(folder: Path, found: dict[str, str], rows: list[Row]) -> None:
     results = {
         "when": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "machine": found,
         "rows": [as_dict(row) for row in rows],
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "results.json").write_text(
-        json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    (arguments.output / "results.html").write_text(page.render(results), encoding="utf-8")
-    missed = [row for row in rows if row.is_met is False]
-    print(f"\n{len(rows)} rows, {len(missed)} over their limit; see {arguments.output / 'results.html'}")
-    return int(bool(missed))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "results.html").write_text(page.render(results), encoding="utf-8")
 
 
 def show(rows: list[Row]) -> None:
