@@ -197,7 +197,7 @@ def test_what_it_says_that_a_call_costs_was_measured(readme: docutils.nodes.docu
         "a record that is no event": ("a record that is no event", "ours, json"),
         "an event": (middle, "ours, json"),
         "an event, [orjson] installed": (middle, "ours, orjson"),
-        "an event, with spool=": (middle, "ours, spool"),
+        "an event, with spool=": (middle, "ours, spool, json"),
         "the standard QueueHandler": (middle, "QueueHandler + QueueListener"),
     }
     # When the README's table is held against it
