@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +40,6 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
             stream.reconfigure(errors="backslashreplace")
     state = State(described=described or {})
-    previous = _end_in_order()
     try:
         status = program.main(
             args=None if arguments is None else list(arguments),
@@ -76,16 +73,8 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
     finally:
         if state.tracker is not None:
             state.tracker.close()
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        state.restore_signals()
     return status if isinstance(status, int) else 0
-
-
-def _end_in_order() -> Any:
-    """Have SIGTERM end the program as an exit does, which stops a server that it started; return what it did before."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        return None
-    return signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _usage(error: click.UsageError, name: str) -> int:

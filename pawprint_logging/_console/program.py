@@ -6,6 +6,9 @@ Options that every command has, and what a run knows.
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +42,7 @@ class State:
     tracker: Tracker | None = None
     with_traceback: bool = False
     described: Mapping[str, Any] = field(default_factory=dict)
+    _has_handler: bool = field(default=False, init=False)
 
     def connect(self, purpose: Purpose, *, needs_table: bool = True) -> Tracker:
         """Return the tracker that options and variables describe; it has a database, and a table if one is needed.
@@ -63,7 +67,24 @@ class State:
         if tracker.table is None and needs_table:
             raise ConfigurationError("no table is named: pass --table, or --dotfile, or set PAWPRINT_TABLE")
         self.tracker = tracker
+        if str(tracker.db).startswith("embedded:"):
+            self._end_in_order()
         return tracker
+
+    def _end_in_order(self) -> None:
+        """Have SIGTERM end the program as an exit does, which stops the server that it starts.
+
+        Elsewhere it ends it at once: a handler in Python would have to wait for the answer to a query.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+            self._has_handler = True
+
+    def restore_signals(self) -> None:
+        """Have SIGTERM do again what it did before."""
+        if self._has_handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _of_framework(self, options: Mapping[str, Any], *, needs_table: bool) -> Tracker:
         described = {} if "dotfile" in options else dict(self.described)
