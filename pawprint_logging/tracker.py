@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -26,6 +26,7 @@ from ._database.session.dsn import Dsn
 from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ._database.table import ddl, maintain, partitions
 from ._database.table.schema import Table
+from ._database.writing.blame import with_column
 from ._database.writing.claim import claimed
 from ._database.writing.copy import copy_stream
 from ._database.writing.insert import insert
@@ -311,7 +312,7 @@ class Tracker(Reading):
         try:
             self._insert(self._session, columns, texts)
         except DatabaseError as error:
-            self._report(error)
+            self._report(error, columns, texts)
             raise
 
     def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
@@ -414,9 +415,10 @@ class Tracker(Reading):
                     raise
                 insert(session.connection(), self.layout, columns, texts)
 
-    def _report(self, error: DatabaseError) -> None:
+    def _report(self, error: DatabaseError, columns: Columns = (), texts: Sequence[str | None] = ()) -> None:
         if self._logger is not None:
             why = connect_failure(error) if is_connect_error(error) else failure(error)
+            why = with_column(why, self.layout, columns, texts)
             self._logger.error("could not write to table %s: %s", self.table, why.reason)
 
 

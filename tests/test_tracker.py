@@ -363,7 +363,7 @@ def test_arguments_are_keywords() -> None:
 @pytest.mark.parametrize(
     ("fields", "sqlstate", "column"),
     [
-        ({"user_id": VALUE * 4}, "22001", ""),
+        ({"user_id": VALUE * 4}, "22001", "column user_id"),
         ({"metadata": "{" + VALUE}, "22P02", ""),
         ({"event": VALUE, "id": None}, "23502", "id"),
         ({"nonsense": VALUE}, "42703", ""),

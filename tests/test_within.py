@@ -309,6 +309,9 @@ def test_a_refused_row_costs_the_transaction_nothing(shop: Shop, kind: type[Driv
     assert value(connection, "SELECT count(*) FROM orders") == 2
     (line,) = shop.lines
     assert (line["event"]["event"], line["sqlstate"]) == ("e7", "22001")
+    assert "column user_id" in line["reason"]
+    warnings = [record.getMessage() for record in shop.warnings.records]
+    assert any("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT" in warning for warning in warnings), warnings
 
     # When the table takes it, replay writes it: the transaction was committed
     with connection.cursor() as cursor:

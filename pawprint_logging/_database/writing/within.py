@@ -20,6 +20,7 @@ from ..._failure import Failure
 from ..session.sqlstate import describe
 from ..table.mend import mend
 from ..table.schema import Table, identifier
+from .blame import TOO_LONG, with_column
 from .claim import claiming, claiming_keys
 from .dialogue import Answer, Dialogue, Statement, StatementError
 
@@ -231,7 +232,7 @@ def _isolating(part: Part, insert: _Insert, rows: Sequence[AnyRow], end: float) 
             middle = len(piece) // 2
             pieces += [piece[middle:], piece[:middle]]
         else:
-            why = _failure(error, part.table)
+            why = _failure(error, part.table, piece)
             part.refuse(piece, why)
             has_enough = not part.written and len(part.refused) >= _ENOUGH and why.sqlstate in ("42501", "42703")
             if _is_everything(error) or has_enough:
@@ -262,7 +263,7 @@ def _writing_one_of(part: Part, insert: _Insert, rows: list[AnyRow], end: float)
             part.written += len(new)
             part.duplicates += len(rows) - place - len(new)
             return
-        why = _failure(new, part.table)
+        why = _failure(new, part.table, [row])
         if _is_everything(new) or time.monotonic() > end:
             part.refuse(rows[place:], why)
             return
@@ -333,7 +334,10 @@ def _is_everything(error: StatementError) -> bool:
     return (error.sqlstate or "").startswith(_EVERYTHING)
 
 
-def _failure(error: StatementError, table: Table) -> Failure:
-    """Return why rows were not written."""
+def _failure(error: StatementError, table: Table, rows: Sequence[AnyRow] = ()) -> Failure:
+    """Return why rows were not written; of a single one, for which column, if that can be told."""
     reason = f"{describe(error.sqlstate)}{mend(error.sqlstate, table)}"
-    return Failure("table" if _is_everything(error) else "row", reason, error.sqlstate, error.error)
+    why = Failure("table" if _is_everything(error) else "row", reason, error.sqlstate, error.error)
+    if len(rows) == 1 and why.sqlstate == TOO_LONG:
+        return with_column(why, table, rows[0][0], copyline.split(rows[0][1]))
+    return why
