@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -312,7 +312,7 @@ class Tracker(Reading):
         try:
             self._insert(self._session, columns, texts)
         except DatabaseError as error:
-            self._report(error, columns, texts)
+            self._report(error, (columns, copyline.join(texts)))
             raise
 
     def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
@@ -415,10 +415,11 @@ class Tracker(Reading):
                     raise
                 insert(session.connection(), self.layout, columns, texts)
 
-    def _report(self, error: DatabaseError, columns: Columns = (), texts: Sequence[str | None] = ()) -> None:
+    def _report(self, error: DatabaseError, row: Row | None = None) -> None:
         if self._logger is not None:
             why = connect_failure(error) if is_connect_error(error) else failure(error)
-            why = with_column(why, self.layout, columns, texts)
+            if row is not None:
+                why = with_column(why, self.layout, row)
             self._logger.error("could not write to table %s: %s", self.table, why.reason)
 
 

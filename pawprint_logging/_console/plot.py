@@ -156,20 +156,15 @@ def ticks(low: float, high: float, *, are_whole: bool = True) -> list[Decimal]:
         high: the greatest number.
         are_whole: whether all numbers between are whole, and so the ticks are.
     """
-    first, last = Decimal(str(low)), Decimal(str(high))
+    first, last = Decimal(str(low)).normalize(), Decimal(str(high))
     wanted = (last - first) / 5
     if not wanted:
-        return [_plain(first)]
+        return [first]
     if are_whole:
         wanted = max(wanted, Decimal(1))
     power = Decimal(1).scaleb(wanted.adjusted())
     step = next(each * power for each in (1, 2, 5, 10) if each * power >= wanted).normalize()
-    return [number * step for number in range(math.ceil(first / step), math.floor(last / step) + 1)] or [_plain(first)]
-
-
-def _plain(number: Decimal) -> Decimal:
-    """Return a number without zeros at its end: 4, not 4.0."""
-    return number.to_integral() if number == number.to_integral() else number.normalize()
+    return [number * step for number in range(math.ceil(first / step), math.floor(last / step) + 1)] or [first]
 
 
 def _has_braille() -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from operator import itemgetter
 
-from .._capture.row import ROW_BYTES, Entry, whole
+from .._capture.row import ROW_BYTES, Entry
 from .batch import Batch
 from .store import Accepting, Nowhere, Store
 
@@ -157,7 +157,7 @@ class SpooledQueue(Queue):
 
     def accept(self, row: Entry) -> bool:
         """Keep a row in the spool and put it into the queue; return False if the spool has no room."""
-        return self._store.append(whole(row), self)
+        return self._store.append(row, self)
 
 
 def make_queue(

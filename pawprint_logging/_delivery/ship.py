@@ -273,10 +273,15 @@ class Shipper:
             return False
         return True
 
+    def _is_new(self, what: str) -> bool:
+        """Return whether something is asked about for the first time."""
+        is_new = what not in self._has_said
+        self._has_said.add(what)
+        return is_new
+
     def _say(self, line: str) -> None:
         """Tell a line, once."""
-        if line not in self._has_said:
-            self._has_said.add(line)
+        if self._is_new(line):
             self._tell(line)
 
     def _round(self, stop: threading.Event) -> bool:
@@ -394,8 +399,7 @@ class Shipper:
         )
 
     def _report(self, path: Path, why: str) -> None:
-        if (what := path.name + why) not in self._has_said:
-            self._has_said.add(what)
+        if self._is_new(path.name + why):
             self._fallback.notice(f"the spool file {path.name}: {why}")
 
 

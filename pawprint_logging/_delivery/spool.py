@@ -48,6 +48,8 @@ FORGET_AFTER = 900.0
 _SIZE = HEAD.size
 _pack = HEAD.pack
 
+_Prelude = tuple["tuple[str, ...] | None", bytes, int, int]
+_NO_PRELUDE: _Prelude = (None, b"", 0, 0)
 _NO_WINDOW = Window(end=SEALED, count=0, limit=0, descriptor=-1, memory=None, base=0)
 
 
@@ -116,7 +118,8 @@ class Spool:
         self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
         #: rows in segments that are forgotten
         self._rows_before = 0
-        self._prelude: tuple[tuple[str, ...] | None, bytes, int, int] = (None, b"", 0, 0)
+        #: of the last records of values, and of lines: the columns, their names, the seed of the checksum, their size
+        self._of_values = self._of_lines = _NO_PRELUDE
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments to it; close the descriptors, which would keep its locks beyond its end."""
@@ -143,13 +146,9 @@ class Spool:
             queue: where to put it.
         """
         line = values_of(row)
-        columns, names, seed, size_of_names = self._prelude
-        if line is None:
-            row = whole(row)
-            line = row[1]
-            _, names, seed, size_of_names = self._prelude_of(row)
-        elif columns is not row[0]:
-            _, names, seed, size_of_names = self._prelude_of(row)
+        columns, names, seed, size_of_names = self._of_values
+        if line is None or columns is not row[0]:
+            row, line, names, seed, size_of_names = self._less_usual(row, line)
         size_of_line = len(line)
         size = _SIZE + size_of_names + size_of_line
         size_in_queue = len(row[1]) + ROW_BYTES
@@ -186,10 +185,9 @@ class Spool:
         in neither.
         """
         line = values_of(row)
-        if line is None:
-            row = whole(row)
-            line = row[1]
-        _, names, seed, _ = self._prelude_of(row)
+        columns, names, seed, _ = self._of_values
+        if line is None or columns is not row[0]:
+            row, line, names, seed, _ = self._less_usual(row, line)
         extend = queue.rows.extend
         with self.lock:
             while True:
@@ -255,15 +253,30 @@ class Spool:
                     "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
                 )
 
-    def _prelude_of(self, row: Entry) -> tuple[tuple[str, ...] | None, bytes, int, int]:
-        """Return the columns of a row, their names as its record has them, the seed of its checksum, and their size."""
-        names, seed = prelude(row[0], self._head.salt)
-        if len(row) == 3:
+    def _less_usual(self, row: Entry, line: bytes | None) -> tuple[Entry, bytes, bytes, int, int]:
+        """Return a row, and what its record consists of, where that is not values of the same columns as before.
+
+        Args:
+            row: the row.
+            line: its values, if it is kept as these.
+
+        Returns:
+            The row as it goes into the queue; its values or line, the names, the seed of the checksum, the names' size.
+        """
+        if line is not None:
+            names, seed = of_values(*prelude(row[0], self._head.salt))
+            self._of_values = (row[0], names, seed, len(names))
+            return row, line, names, seed, len(names)
+        row = whole(row)
+        columns, names, seed, size = self._of_lines
+        if columns is not row[0]:
+            names, seed = prelude(row[0], self._head.salt)
+            size = len(names)
+            self._of_lines = (row[0], names, seed, size)
+        if len(row) > 2:
             names, seed = with_key(names, seed, row[2])
-        if len(row) > 3:
-            names, seed = of_values(names, seed)
-            self._prelude = (row[0], names, seed, len(names))
-        return row[0], names, seed, len(names)
+            size = len(names)
+        return row, row[1], names, seed, size
 
     # ---- the slow way: room for more
 

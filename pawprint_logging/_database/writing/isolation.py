@@ -11,13 +11,12 @@ from typing import Any
 
 import psycopg2
 
-from ..._capture import copyline
 from ..._capture.row import Columns, Row
 from ..._failure import Failure
 from ..session.connection import is_lost
 from ..session.sqlstate import failure
 from ..table.schema import Table
-from .blame import TOO_LONG, with_column
+from .blame import with_column
 from .copy import Flow, copy
 
 #: rows that fail one after the other for a reason that may pass, while none passes, after which the whole batch waits
@@ -81,9 +80,7 @@ def copy_isolating(
                         raise
                     refused.extend((place, why) for place in places[start:end])
                 elif end - start == 1:
-                    if why.sqlstate == TOO_LONG:
-                        why = with_column(why, table, columns, copyline.split(lines[start]))
-                    refused.append((places[start], why))
+                    refused.append((places[start], with_column(why, table, (columns, lines[start]))))
                     if (
                         not passed
                         and len(refused) >= _NOBODYS_FAULT

@@ -20,7 +20,7 @@ from ..._failure import Failure
 from ..session.sqlstate import describe
 from ..table.mend import mend
 from ..table.schema import Table, identifier
-from .blame import TOO_LONG, with_column
+from .blame import with_column
 from .claim import claiming, claiming_keys
 from .dialogue import Answer, Dialogue, Statement, StatementError
 
@@ -338,6 +338,4 @@ def _failure(error: StatementError, table: Table, rows: Sequence[AnyRow] = ()) -
     """Return why rows were not written; of a single one, for which column, if that can be told."""
     reason = f"{describe(error.sqlstate)}{mend(error.sqlstate, table)}"
     why = Failure("table" if _is_everything(error) else "row", reason, error.sqlstate, error.error)
-    if len(rows) == 1 and why.sqlstate == TOO_LONG:
-        return with_column(why, table, rows[0][0], copyline.split(rows[0][1]))
-    return why
+    return with_column(why, table, rows[0][:2]) if len(rows) == 1 else why
