@@ -172,6 +172,22 @@ def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     assert value(connection, "SELECT count(DISTINCT event) FROM events") == 50
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_csv_may_be_separated_otherwise(
+    cli: CommandLine, tmp_path: Path, connection: Any, delimiter: str
+) -> None:  # spreadsheets do where the comma is the decimal point
+    lines = ["event;user_id;timestamp;price", "buy;u1;2026-01-01;19,9", "buy;u2;never;5"]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines).replace(";", delimiter))
+    answer = cli("import", str(path))
+    assert answer.status == 1
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT event, user_id, timestamp::date::text, metadata FROM events")
+        assert cursor.fetchall() == [("buy", "u1", "2026-01-01", {"price": "19,9"})]
+    rejected = Path(f"{path}.rejected")
+    assert rejected.read_text().splitlines() == [each.replace(";", delimiter) for each in (lines[0], lines[2])]
+
+
 def test_refused_rows_of_csv_can_be_mended_and_imported(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'\xef\xbb\xbfevent,user_id,note\n%b,u,"two\nlines"\nok,v,\nshort\nx,\xff,y\n' % (b"x" * 65))

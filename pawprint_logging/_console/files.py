@@ -28,6 +28,8 @@ _KINDS = {
     ".json": "json",
     ".parquet": "parquet",
 }
+#: what separates fields in a file whose header has no comma, or no tab in a .tsv
+_OTHER_DELIMITERS = (";", "\t", "|")
 #: how a compressed file begins: gzip, zip, zstd
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -152,7 +154,11 @@ class _Csv(Source):
         self._delimiter = delimiter
         csv.field_size_limit(_FIELD)
         with path.open("rb") as file:
-            first = next(csv.reader(_text(file), delimiter=delimiter), None)
+            header = next(_text(file), "")
+            if delimiter not in header:  # spreadsheets write semicolons where the comma is the decimal point
+                self._delimiter = next((other for other in _OTHER_DELIMITERS if other in header), delimiter)
+            file.seek(0)
+            first = next(csv.reader(_text(file), delimiter=self._delimiter), None)
         if not first or not all(name.isprintable() for name in first):
             raise ConfigurationError(f"{path} has no header: its first line must name its columns")
         if twice := [name for name in first if name and first.count(name) > 1]:
