@@ -161,6 +161,26 @@ def test_rejected_lines_and_torn_ones_are_blanked_too(cli: CommandLine, lost: Pa
     assert said.startswith("2 written, 0 already there, 2 rejected (incomplete or unrecognised)")
 
 
+@pytest.mark.parametrize(
+    ("table", "user", "is_blanked"),
+    [
+        ("events", '12, "plan": "p', True),
+        ("events", "12", True),
+        ("events", '"12", "plan"', True),
+        ("events", "123", False),
+        ("events", '"123", "plan"', False),
+        ("others", '12, "plan": "p', False),
+    ],
+)
+def test_a_torn_line_is_blanked_if_it_is_of_this_user_and_table(
+    cli: CommandLine, lost: Path, table: str, user: str, is_blanked: bool
+) -> None:
+    torn = f'{{"message": "event not written to table {table}", "table": "{table}", "event": {{"user_id": {user}'
+    lost.write_text(torn)
+    cli("erase", "12", "--yes", "--fallback", str(lost))
+    assert lost.read_text() == (" " * len(torn) if is_blanked else torn)
+
+
 def test_lines_of_other_tables_are_left(cli: CommandLine, lost: Path) -> None:
     lost.write_bytes(lost.read_bytes().replace(b'"table": "events"', b'"table": "others"'))
     before = lost.read_bytes()

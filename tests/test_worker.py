@@ -31,7 +31,7 @@ Make = Callable[..., Worker]
 def make() -> Iterator[Make]:
     workers: list[Worker] = []
 
-    def start(sink: Memory, *, store: Store | None = None, **options: Any) -> Worker:
+    def start(sink: Memory, *, store: Store | None = None, lanes: int = 1, **options: Any) -> Worker:
         settings: dict[str, Any] = {
             "batch_size": 10,
             "flush_interval": 0.02,
@@ -40,7 +40,8 @@ def make() -> Iterator[Make]:
             "write_timeout": 5.0,
             "close_timeout": 2.0,
         }
-        workers.append(Worker(Settings(**{**settings, **options}), lambda: sink, sink, [store or Nowhere()]))
+        stores = [store or Nowhere() for _ in range(lanes)]
+        workers.append(Worker(Settings(**{**settings, **options}), lambda: sink, sink, stores))
         return workers[-1]
 
     yield start
@@ -961,6 +962,17 @@ def test_a_fork_without_hooks_is_noticed(make: Make) -> None:
     assert worker.stats.accepted == 1
 
 
+def test_a_fork_without_hooks_keeps_the_row_just_put_and_none_of_the_parents(make: Make) -> None:
+    sink = Memory()
+    worker = make(sink, lanes=2, background=False)
+    worker.lanes[0].queue.add(event(1))  # the parent's
+    worker._pid = os.getpid() + 1
+    worker.put_keyed(event(2))
+    assert worker.flush(60)
+    assert sink.written == [event(2)]
+    assert worker.stats.accepted == 1
+
+
 def test_the_sums_agree_at_any_moment(make: Make) -> None:
     worker = make(Memory(lambda batch: Outcome(refused=[(0, BAD)])))
     threads = [threading.Thread(target=lambda: [worker.put(event(number)) for number in range(500)]) for _ in range(3)]
@@ -989,6 +1001,25 @@ def test_rows_wait_in_memory_while_no_descriptor_is_left_for_the_fallback(make: 
     sink.is_out_of_descriptors = False
     assert worker.flush(60)
     assert [each for each, *_ in sink.diverted] == [event(1)]
+
+
+def test_rows_put_on_the_fallback_before_the_descriptors_ran_out_are_reported(make: Make) -> None:
+    class FullAfterTwo(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            if self.is_out_of_descriptors and len(self.diverted) == 2:
+                return {}, False
+            return super().put(row, why, line)
+
+    sink = FullAfterTwo(lambda batch: Outcome(refused=[(place, BAD) for place in range(len(batch.rows))]))
+    sink.is_out_of_descriptors = True
+    worker = make(sink, flush_interval=3600.0)
+    for number in range(3):
+        worker.put(event(number))
+    assert not worker.flush(0.2)
+    assert [row for rows in sink.reported for row in rows] == [{"event": "0\n"}, {"event": "1\n"}]
+    sink.is_out_of_descriptors = False
+    assert worker.flush(60)
+    assert [row for rows in sink.reported for row in rows] == [{"event": f"{number}\n"} for number in range(3)]
 
 
 def test_rows_that_wait_for_a_descriptor_at_the_end_are_counted_as_dropped(make: Make) -> None:

@@ -1,1 +1,1 @@
-"""How events get to the table: queue, worker, writer, and the fallback for what cannot be written."""
+"""How events get to the table: queue, worker, writer, and the fallback for events that cannot be written."""

@@ -1,11 +1,11 @@
 """The counters of one pipeline, and the one place where threads wait for them to change.
 
-What comes in is counted at the door, what waits is counted in the queue and in the batches that are open, what is
-settled is counted here. So the sum that users see can be wrong, and a test can find it wrong.
+Accepted rows are counted where they come in, waiting rows in the queues and the open batches, settled rows here. Since
+the numbers are independent, a test can find that they do not add up.
 
-Everything here stays whole if a signal handler raises at any moment. CPython looks for signals at calls, at backward
-jumps and at the beginning of a function; so what belongs together is written without a call in between, and a lock is
-held only by `with` on a lock written in C. (`threading.Condition` is Python code: a signal in its `__enter__` leaves
+Everything here stays consistent if a signal handler raises at any moment. CPython checks for signals at calls, at
+backward jumps and at the start of a function. So steps that belong together have no call in between, and locks are
+taken only by `with`, on a lock written in C. (`threading.Condition` is Python code: a signal in its `__enter__` leaves
 the lock held for ever.)
 """
 
@@ -20,7 +20,7 @@ from .. import _native as native
 from .batch import Batch, Verdict
 from .queue import Queue
 
-#: seconds after which a wait looks again by itself: who should have told may have been interrupted
+#: seconds after which a waiting thread checks again: the thread that should notify it may have been interrupted
 _LOOK = 0.25
 
 
@@ -33,12 +33,12 @@ class Stats:
     Args:
         accepted: events that came in.
         written: events in the table, or in the spool for another process to deliver.
-        duplicates: events that the table had already, by their dedupe key.
-        pending: events in the queue, or on their way.
+        duplicates: events whose dedupe key the table had already.
+        pending: events that wait in the queue or are being written.
         diverted: events on the fallback.
-        dropped: events that are nowhere: by ``overflow="drop"``, by ``before_send``, in a transaction that was rolled
-            back, or because the fallback itself failed.
-        retries: attempts to write that were repeated.
+        dropped: events that are nowhere: dropped by ``overflow="drop"`` or by ``before_send``, rolled back with their
+            transaction, or lost because the fallback itself failed.
+        retries: failed attempts to write that were repeated.
     """
 
     accepted: int
@@ -54,25 +54,25 @@ class Account:
     """Counters, open batches, and the threads that wait for either.
 
     Args:
-        queues: what rows wait in.
+        queues: the queues in which rows wait.
     """
 
     def __init__(self, queues: Iterable[Queue]) -> None:
         self.lock = native.RLock()
         self._queues = tuple(queues)
         self._waiters: list[Any] = []
-        #: batches that are not settled, in the order in which they were opened
+        #: batches that are not settled, in the order of opening
         self.open: dict[Batch, None] = {}
-        #: rows that came in by another way than a queue
+        #: accepted rows that did not come in through a queue
         self._at_door = 0
-        #: rows that stay in the spool when their batch is given up; they count as pending
+        #: rows of batches that were left in the spool; they count as pending
         self._left = 0
         self._written = self._duplicates = self._diverted = self._dropped = self._retries = 0
 
     # ---- waiting
 
     def notify(self) -> None:
-        """Have those who wait look again."""
+        """Have all waiting threads check again."""
         with self.lock:
             waiters = self._waiters
             self._waiters = []
@@ -80,10 +80,10 @@ class Account:
             waiter.release()
 
     def wait_until(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is so; return whether it is.
+        """Wait until a condition holds; return whether it does.
 
         Args:
-            is_so: asked under the lock.
+            is_so: the condition, called with the lock held.
             timeout: seconds to wait at most; None for no bound.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -110,7 +110,7 @@ class Account:
             return True
 
     def begin(self, batch: Batch, thread: int) -> bool:
-        """Return whether a thread may settle a batch now: it is decided, not settled, and nobody is at it."""
+        """Claim a batch for a thread that settles it; return False if it is undecided, settled, or claimed already."""
         with self.lock:
             if batch.verdict is None or batch.diverter is not None or batch not in self.open:
                 return False
@@ -118,7 +118,7 @@ class Account:
             return True
 
     def settle(self, batch: Batch) -> None:
-        """Count a decided batch whose verdict is carried out; a second call changes nothing."""
+        """Count a batch whose verdict has been carried out, and close it; a second call changes nothing."""
         verdict, diversion = batch.verdict, batch.diversion
         assert verdict is not None
         assert diversion is not None
@@ -135,7 +135,7 @@ class Account:
         self.notify()
 
     def part(self, batch: Batch, number: int) -> None:
-        """Leave so many rows in a batch that is open and undecided, and open another one for the rest."""
+        """Keep the first `number` rows in an open, undecided batch, and open another batch for the rest."""
         head, rest = batch.rows[:number], batch.of(batch.rows[number:])
         with self.lock:
             if batch in self.open and batch.verdict is None:
@@ -144,7 +144,10 @@ class Account:
                 batch.rows = head
 
     def leave(self, batch: Batch) -> None:
-        """Leave an undecided batch in the spool, to whoever opens it next; who still has it must not send it."""
+        """Leave an undecided batch in the spool, for the next process that opens it.
+
+        Its verdict keeps a thread that still holds the batch from sending it.
+        """
         number = len(batch.rows)
         verdict = Verdict()
         with self.lock:
@@ -155,7 +158,7 @@ class Account:
         self.notify()
 
     def adopt(self, batch: Batch) -> None:
-        """Open a batch that was found in the spool; rows that this process left there itself are not counted again."""
+        """Open a batch that was found in the spool; do not count rows again that this process left there itself."""
         number = len(batch.rows)
         with self.lock:
             known = min(self._left, number)
@@ -166,7 +169,7 @@ class Account:
     # ---- rows that never wait
 
     def count(self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0) -> None:
-        """Count rows that came in and were settled at once."""
+        """Count rows that were settled as they came in."""
         number = written + duplicates + diverted + dropped
         with self.lock:
             self._at_door += number
@@ -197,6 +200,6 @@ class Account:
                     self._dropped,
                     self._retries,
                 )
-                # rows are put without the lock; rows are taken with it
+                # rows are taken under the lock, but put without it
                 if came_in == sum(queue.rows_in for queue in self._queues):
                     return stats

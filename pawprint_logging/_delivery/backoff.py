@@ -7,16 +7,16 @@ import time
 
 from .._failure import Failure
 
-#: seconds before the first repetition, and at most between two
+#: seconds before the first retry, and at most before any later one
 FIRST_DELAY = 0.1
 MAX_DELAY = 5.0
 
-#: not the random module's own generator: what a program that seeds that gets of it must not depend on when we write
+#: not the random module's shared generator: a program that seeds it must get the same numbers, whatever is written here
 dice = random.SystemRandom()
 
 
 class Backoff:
-    """Delays that double with each failure, with jitter so that many processes do not come back at once."""
+    """Delays that double with each failure, with jitter so that many processes do not retry at once."""
 
     def __init__(self) -> None:
         self.reset()
@@ -38,7 +38,7 @@ class Backoff:
         self._delay = min(self._delay * 2, MAX_DELAY)
         self._due = time.monotonic() + delay
         if cause.error is not None:
-            # the frames below it would stay as long as the cause is known: those of whoever logged, with all they hold
+            # its traceback would keep the frames of the code that logged, and their variables, alive with the cause
             cause.error.__traceback__ = None
         self.cause = cause
         return delay

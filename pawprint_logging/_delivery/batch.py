@@ -1,4 +1,4 @@
-"""Rows that are written in one transaction, from the moment they leave the queue until they are settled."""
+"""A batch: rows that are written in one transaction, from leaving the queue until they are settled."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .._capture.row import Entry, Row
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 
-#: places in a batch, and why the rows there are not written
+#: places in a batch, each with the reason why the row there is not written
 Refused = list[tuple[int, Failure]]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is decided about a batch.
+    """The decision about a batch.
 
     Args:
         refused: places, in order, of rows that are not in the table though the others are, and why.
-        duplicates: how many rows the table had already, under their dedupe key.
-        given_up: why none of the rows is written, as far as anybody knows; None if the batch is in the table.
+        duplicates: how many rows have dedupe keys that the table had already.
+        given_up: why none of the rows is written, as far as is known; None if the batch is in the table.
     """
 
     refused: Refused = field(default_factory=list)
@@ -35,9 +35,9 @@ class Diversion:
     """The rows of a decided batch that go on the fallback.
 
     Args:
-        places: which rows, in order, and why.
-        delivery: the delivery that their lines carry.
-        left_out: the places of rows that this delivery had refused: the table does not have them even if it arrived.
+        places: the places of these rows, in order, and why.
+        delivery: the delivery from which the UUIDs of their fallback lines are derived.
+        left_out: places of rows that the delivery left out: even if it was committed, the table does not have them.
     """
 
     places: Refused
@@ -48,12 +48,13 @@ class Diversion:
 class Batch:
     """Rows under one delivery.
 
-    It has a verdict or none, and then is settled or not; who may give the verdict is decided by `Account.decide`.
+    First it gets a verdict, then it is settled. `Account.decide` lets only one thread give the verdict.
 
     Args:
         rows: its rows; none at first if it is filled from a queue.
-        delivery: the UUID that the ledger knows it by.
-        in_doubt: whether a COMMIT of the delivery was sent and not answered; the next attempt must carry the same one.
+        delivery: the UUID under which the ledger records it; default: a new one.
+        in_doubt: whether a COMMIT of the delivery was sent and its answer lost; the next attempt must then use the same
+            delivery. Default False.
     """
 
     __slots__ = (
@@ -82,47 +83,47 @@ class Batch:
         self.rows: list[Entry] = list(rows)
         self.delivery = new_delivery() if delivery is None else delivery
         self.in_doubt = in_doubt
-        #: what the last attempt left out before its COMMIT was sent; if the ledger has the delivery, these are missing
+        #: rows that the last attempt left out before its COMMIT; if the ledger has the delivery, the table lacks them
         self.refused: Refused = []
-        #: how many rows the last attempt left out since the table had their dedupe keys
+        #: how many rows the last attempt left out because the table had their dedupe keys
         self.duplicates = 0
-        #: the queue that it is filled from, and the number there of its first row
+        #: its lane, the number of its first row in that queue, and whether the queue has counted its rows as taken
         self.lane: Any = None
         self.start = 0
         self.is_filled = True
-        #: what the store keeps about it
+        #: where the store has its rows
         self.origin: Any = None
-        #: whether its rows are a dead process'
+        #: whether it was recovered from the spool
         self.is_inherited = False
-        #: monotonic time at which its first attempt failed, and before which it is not tried again
+        #: monotonic time of its first failed attempt, and of the next attempt at the earliest
         self.failed_since: float | None = None
         self.due = 0.0
         #: whether another transaction held one of its dedupe keys at the last attempt
         self.is_busy = False
-        #: attempts that failed for a reason that may pass, while rows were flowing
+        #: attempts that failed with a transient error after the server had asked for rows
         self.troubles = 0
         self.verdict: Verdict | None = None
-        #: the thread that settles it
+        #: the thread that is settling it
         self.diverter: int | None = None
-        #: what goes on the fallback, once that is known; how many rows were put there, and how many of those arrived
+        #: what goes on the fallback, once known; how many of these rows were put there, and how many arrived
         self.diversion: Diversion | None = None
         self.cursor = 0
         self.arrived = 0
 
     def of(self, rows: Sequence[Entry]) -> Batch:
-        """Return a batch of some of the rows, which goes on as this one would."""
+        """Return a batch of some of the rows, with this batch's lane and its record of failures."""
         part = Batch(rows)
         part.lane, part.start = self.lane, self.start
         part.failed_since, part.is_busy = self.failed_since, self.is_busy
         return part
 
     def renew(self) -> None:
-        """Take another delivery, since nothing can come of the one before."""
+        """Take a new delivery, since the former one can no longer be committed."""
         self.delivery = new_delivery()
         self.refused = []
 
     def abandon(self) -> None:
-        """Have nobody send or settle it, in a child after a fork: it is the parent's."""
+        """Keep a forked child from sending or settling the batch, which is the parent's."""
         self.verdict = Verdict()
         self.diverter = -1
         self.is_filled = True
@@ -134,19 +135,19 @@ class Batch:
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether another thread has decided about it: then it must not be committed any more."""
+        """Whether the batch has a verdict already, and must no longer be committed."""
         return self.verdict is not None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an attempt: the batch is in the table but for `refused`, unless one of the others says why not.
+    """The result of an attempt. Unless `given_up` or `retry` is set, the batch is in the table except for `refused`.
 
     Args:
         refused: as in `Verdict`.
         duplicates: as in `Verdict`.
-        given_up: why no further attempt would write any of it.
-        retry: why it is to be tried again.
+        given_up: why no further attempt would write any of the rows.
+        retry: why the batch must be tried again.
     """
 
     refused: Refused = field(default_factory=list)

@@ -1,9 +1,10 @@
-"""A user's lines in a fallback file, blanked where they are."""
+"""Blanking a user's lines in a fallback file, in place."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +14,37 @@ from .replay import parts
 
 
 def blank_user(path: Path, table: Table, user: str) -> int:
-    """Overwrite a user's lines in a fallback file with spaces, which replay passes over; return how many.
+    """Overwrite a user's lines in a fallback file with spaces, which `replay` skips; return how many.
 
-    The file keeps its length and its other lines their places, so that living processes may append to it meanwhile;
-    what they append after this has begun is left. An incomplete line that names the user counts as the user's.
+    The file keeps its length and the other lines their places, so that running processes may append to it meanwhile;
+    what they append after the start is left alone. An incomplete line that names the user counts as the user's.
 
     Args:
         path: the file.
-        table: whose events; lines of other tables are left.
-        user: the user, as it is in the column of users.
+        table: the table; lines of other tables are left alone.
+        user: the user, as in the user column.
 
     Raises:
         OSError: the file cannot be read or written.
     """
     number = 0
-    name = json.dumps(table.fields.user).encode()
-    # as the formatter writes it; a number stands there without quotes
-    spellings = [name + b": " + value for value in (json.dumps(user).encode(), user.encode())]
+    # As the formatter writes it; a number has no quotes, and ends where another character follows.
+    name, text_of_user, table_name = (json.dumps(each).encode() for each in (table.fields.user, user, table.name))
+    naming = re.compile(
+        rb"%b: (?:%b|%b(?=[,}\s]|$))" % (re.escape(name), re.escape(text_of_user), re.escape(user.encode()))
+    )
+    other_table = re.compile(rb'"table": "(?!%b)' % re.escape(table_name[1:]))
     with path.open("r+b") as file:
         end = os.fstat(file.fileno()).st_size
         place = 0
         while place < end and (line := file.readline()):
             start = place
             for part in parts(line):
-                if _is_of(part, table, user, spellings):
+                if _is_of(part, table, user, naming, other_table):
                     text = part.rstrip(b"\n")
                     os.pwrite(file.fileno(), b" " * len(text), start)
                     number += 1
-                # a part that is not the line's last ends with a newline of its own, which is not in the file
+                # `parts` ends each part but the last with a newline that is not in the file
                 start += len(part) - 1
             place += len(line)
         if number:
@@ -48,7 +52,7 @@ def blank_user(path: Path, table: Table, user: str) -> int:
     return number
 
 
-def _is_of(line: bytes, table: Table, user: str, spellings: list[bytes]) -> bool:
+def _is_of(line: bytes, table: Table, user: str, naming: re.Pattern[bytes], other_table: re.Pattern[bytes]) -> bool:
     if not line.strip():
         return False
     data: Any
@@ -57,5 +61,5 @@ def _is_of(line: bytes, table: Table, user: str, spellings: list[bytes]) -> bool
         event, of_table = data["event"], data["table"]
         found = event.get(table.fields.user)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return any(spelling in line for spelling in spellings)
+        return naming.search(line) is not None and other_table.search(line) is None
     return of_table == table.name and found is not None and column_text(found) == user

@@ -1,7 +1,7 @@
-"""Blocks of `within`: what is logged in one is held until it ends, for the caller's transaction.
+"""Blocks of `within`: events logged in a block are held until it ends, for the caller's transaction.
 
-A block belongs to the thread and the task that began it. A context variable leads there: a task that was started in
-the block inherits that, but is another task, and may outlive the block.
+A block belongs to the thread and the task that began it. A context variable leads to it. A task started in the block
+inherits the variable, but does not own the block, and may outlive it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _ENDED = Failure("table", "the transaction ended inside within()")
 
 
 class Pipeline(Protocol):
-    """What a block needs of the way behind a handler or processor."""
+    """What a block needs of the pipeline behind a handler or processor."""
 
     tracker: Tracker
     maker: Maker
 
     def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
-        """Count rows that came in and are settled with that."""
+        """Count rows that were accepted and are settled at once."""
 
     def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
+        """Divert accepted rows, which settles them; `replay` writes them only if the ledger has `requires`."""
 
 
 class Block:
-    """One block: whose rows it holds, and the rows.
+    """One block, and the rows that it holds.
 
     Args:
-        pipelines: whose rows it holds; None for every one that has a database.
+        pipelines: the pipelines whose rows it holds; None for every one that has a database.
     """
 
     def __init__(self, pipelines: Collection[Pipeline] | None) -> None:
@@ -58,13 +58,13 @@ class Block:
         self.is_open = False
 
     def open(self) -> None:
-        """Begin to hold what is logged."""
+        """Begin to hold events."""
         self._token = _current.set(self)
         self.is_open = True
         open_blocks.add(self)
 
     def close(self) -> None:
-        """Hold nothing any more; what is logged from now on is ordinary. A second call changes nothing."""
+        """Stop holding events; later ones are delivered as usual. Idempotent."""
         self.is_open = False
         open_blocks.discard(self)
         token, self._token = self._token, None
@@ -73,7 +73,7 @@ class Block:
                 _current.reset(token)
 
     def takes(self, pipeline: Pipeline) -> bool:
-        """Return whether it holds rows of this pipeline which are logged here and now."""
+        """Return whether it holds the rows that this thread and task log for a pipeline."""
         return (
             self.is_open
             and (id(pipeline) in self._pipelines if self._pipelines is not None else not pipeline.tracker.is_debug)
@@ -81,13 +81,13 @@ class Block:
         )
 
     def hold(self, pipeline: Pipeline, row: Entry, why: Failure | None) -> None:
-        """Hold a row; with a reason why it must not be written, if there is one."""
+        """Hold a row, with the reason if it must not be written."""
         self._rows.append((pipeline, row, why))
 
     def parts(self) -> list[tuple[Pipeline, Part]]:
-        """Return the rows, by pipeline."""
+        """Hand over the rows, by pipeline."""
         rows, self._rows = self._rows, []
-        if self._owner[0] != os.getpid():  # forked inside the block: they are the parent's, which still has them
+        if self._owner[0] != os.getpid():  # forked inside the block: the rows are the parent's, which still has them
             return []
         pipelines = {id(pipeline): pipeline for pipeline, _, _ in rows}
         return [
@@ -104,18 +104,18 @@ class Block:
         ]
 
 
-#: the blocks that are open, in any thread; a pipeline looks here before it looks further
+#: the open blocks of all threads; only while there are any does a pipeline look for one of its own thread
 open_blocks: set[Block] = set()
 _current: ContextVar[Block | None] = ContextVar("pawprint_logging.within", default=None)
 
 
 def take(pipeline: Pipeline, row: Entry, why: Failure | None = None) -> bool:
-    """Hold a row in the innermost block that is there for it; return False if there is none.
+    """Hold a row in the innermost block that takes it; return False if none does.
 
     Args:
-        pipeline: whose row it is.
+        pipeline: the pipeline of the row.
         row: the row.
-        why: why it must not be written; default: it is to be.
+        why: why it must not be written, default None: it may be.
     """
     block = _current.get()
     while block is not None:
@@ -127,18 +127,18 @@ def take(pipeline: Pipeline, row: Entry, why: Failure | None = None) -> bool:
 
 
 def make_tables(parts: Sequence[tuple[Pipeline, Part]]) -> None:
-    """Make the tables that are to be made on first use. Raises nothing."""
+    """Create the tables that are to be created on first use. Raises nothing."""
     for pipeline, part in parts:
         if part.rows:
             part.layout = pipeline.maker.made()
 
 
 def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:
-    """Count what became of the rows of a block, and divert what was not written.
+    """Count the rows of a block, and divert those that were not written, unless the transaction failed.
 
     Args:
         parts: what `Block.parts` returned.
-        result: what `writing` returned.
+        result: what became of the transaction.
     """
     for pipeline, part in parts:
         assert part.requires is not None
@@ -154,7 +154,7 @@ def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:
 
 
 def _who() -> tuple[int, int, Any]:
-    """Return the process, the thread and the task that this runs in."""
+    """Return the current process, thread and task."""
     asyncio: Any = sys.modules.get("asyncio")
     task = None
     if asyncio is not None:
@@ -169,9 +169,9 @@ def defer(
     """Accept an event once the caller's transaction has committed.
 
     Args:
-        after_commit: the user's function, which calls what it is given then.
-        accept: accepts the event; called once at most.
-        warn: told if the function raises: then the event is accepted at once.
+        after_commit: the user's function, which calls its argument after the commit.
+        accept: accepts the event; called at most once.
+        warn: called if `after_commit` raises: the event is accepted at once then.
     """
     accepted: list[bool] = []
 
@@ -181,7 +181,7 @@ def defer(
             accept()
 
     try:
-        with silenced():  # what it logs itself would wait for it too
+        with silenced():  # events that it logs itself would be deferred through it again
             after_commit(once)
     except BaseException as error:
         if not ends_here(error):

@@ -1,7 +1,7 @@
-"""One batch until it is settled: attempts, giving up, and the fallback. It knows of no thread, and of no time.
+"""Carrying one batch until it is settled: attempts, giving up, and the fallback. The worker decides when.
 
-Whatever is interrupted goes on where it stopped: a batch is open until it is counted, its verdict stands before
-anything of it is carried out, and a cursor says how many of its rows were put on the fallback.
+Interrupted work resumes where it stopped: a batch stays open until it is counted, its verdict is fixed before any of it
+is carried out, and a cursor counts the rows that were put on the fallback.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .batch import Batch, Diversion, Outcome, Verdict
 from .protocols import Fallback, Table
 from .store import Store
 
-#: rows that go on the fallback before those who wait are told that it goes on
+#: rows put on the fallback before `on_error` and the waiting threads hear of it
 _DIVERTED_AT_ONCE = 500
-#: seconds after which rows that wait for a descriptor are put on the fallback again
+#: seconds after which rows that wait for a file descriptor are put on the fallback again
 _NO_DESCRIPTORS = 1.0
-#: attempts that fail while rows flow, for a reason that may pass, before the rows at fault are looked for
+#: attempts that fail with a transient error while rows flow, before the rows at fault are looked for
 _TROUBLES = 3
 
 
@@ -33,8 +33,8 @@ class Carrier:
 
     Args:
         table: where they are written.
-        fallback: where what cannot be written goes.
-        account: knows what is open, and counts.
+        fallback: where rows go that cannot be written.
+        account: holds the open batches and the counters.
     """
 
     def __init__(self, table: Table, fallback: Fallback, account: Account) -> None:
@@ -45,18 +45,18 @@ class Carrier:
     def attempt(
         self, batch: Batch, store: Store, *, deadline: float | None = None, may_wait: bool = False
     ) -> Failure | None:
-        """Try to write a batch, and settle it if that decides about it; return why it is still open, else None.
+        """Try to write a batch, and settle it if the attempt is conclusive; return why it is still open, or None.
 
         Args:
             batch: an open batch.
             store: where its rows are kept.
-            deadline: monotonic time after which no answer is waited for, default None.
+            deadline: monotonic time at which to stop waiting for answers; default: none.
             may_wait: as for `settle`.
         """
         if batch.verdict is None:
             try:
                 outcome = self._write(batch, store, deadline)
-            except BaseException as error:  # a mistake of ours must not end the thread, and not reach the application
+            except BaseException as error:  # a bug here must neither end the thread nor reach the application
                 if not ends_here(error):
                     raise
                 name = type(error).__name__
@@ -74,8 +74,8 @@ class Carrier:
     def _write(self, batch: Batch, store: Store, deadline: float | None) -> Outcome:
         batch.rows = list(wholes(batch.rows))
         if batch.failed_since is not None and not batch.in_doubt:
-            # A connection that is lost on the way leaves its transaction open on the server for as long as that does
-            # not hear of it; who sends the same delivery again waits for the end of that.
+            # Until the server notices that a connection is lost, its transaction stays open there. An attempt with the
+            # same delivery would have to wait for the end of that transaction.
             batch.renew()
             store.resending(batch)
         return self.table.write(batch, store, deadline=deadline, one_by_one=batch.troubles >= _TROUBLES)
@@ -89,13 +89,13 @@ class Carrier:
         *,
         may_wait: bool = False,
     ) -> None:
-        """Put a batch on the fallback, unless another thread has decided about it.
+        """Put a batch on the fallback, unless another thread has given it a verdict.
 
         Args:
             batch: the batch.
             store: where its rows are kept.
-            why: why.
-            then: called between the decision, after which no COMMIT is sent, and the diversion.
+            why: the reason.
+            then: called after the verdict, from which on no COMMIT is sent, and before the diversion.
             may_wait: as for `settle`.
         """
         if self._account.decide(batch, Verdict(given_up=why)):
@@ -104,12 +104,12 @@ class Carrier:
             self.settle(batch, store, may_wait=may_wait)
 
     def settle(self, batch: Batch, store: Store, *, may_wait: bool = False) -> None:
-        """Carry out a batch's verdict, from where it stopped if it was interrupted; whoever is at it already does it.
+        """Carry out a batch's verdict, resuming where it was interrupted; do nothing if another thread is settling it.
 
         Args:
-            batch: a batch that is decided.
+            batch: a batch that has a verdict.
             store: where its rows are kept.
-            may_wait: whether rows wait in memory while the process has no descriptor left, default False.
+            may_wait: whether rows wait in memory while no file descriptor is left, default False.
         """
         me = native.get_ident()
         if batch.diverter is not None:
@@ -126,15 +126,15 @@ class Carrier:
                 batch.diverter = None
 
     def _divert(self, batch: Batch, store: Store, *, may_wait: bool) -> bool:
-        """Put what the verdict says on the fallback; return False if the rest has to wait."""
+        """Put the rows that the verdict names on the fallback; return False if the rest has to wait."""
         if batch.diversion is None:
             batch.diversion = _diversion(batch)
         diversion = batch.diversion
         if not diversion.places:
             return True
         if batch.delivery != diversion.delivery and batch.cursor == 0:
-            # noted before the first line carries it: whoever resends what a killed process left under the same
-            # delivery tells `replay` so that the lines are in the table
+            # Noted before the first line is written. If this process is killed, the next one sends the rows under the
+            # same delivery, and `replay` learns from the ledger that they are in the table.
             batch.delivery, batch.refused = diversion.delivery, []
             store.resending(batch)
         batch.rows = list(wholes(batch.rows))
@@ -148,6 +148,8 @@ class Carrier:
             why = reason
             columns, arrived = self._fallback.put(batch.rows[place], reason, _line(diversion, place))
             if may_wait and not arrived and self._fallback.is_out_of_descriptors:
+                if told:
+                    self._tell(why, told)
                 return False
             # no call between these two
             batch.arrived += arrived
@@ -163,14 +165,17 @@ class Carrier:
 
 
 def _diversion(batch: Batch) -> Diversion:
-    """Return what goes on the fallback; asked for once the verdict stands, after which `in_doubt` changes nothing."""
+    """Return what goes on the fallback.
+
+    Called only once the verdict stands: no COMMIT is sent after that, so later changes of `in_doubt` do not matter.
+    """
     verdict = batch.verdict
     assert verdict is not None
     if verdict.given_up is None:
         return Diversion(verdict.refused, batch.delivery, frozenset(place for place, _ in verdict.refused))
     if not batch.in_doubt:
         return Diversion([(place, verdict.given_up) for place in range(len(batch.rows))], new_delivery(), frozenset())
-    # if the COMMIT arrived, what it left out is not in the table, whatever the ledger says of its delivery
+    # rows that the attempt left out are not in the table, even if its COMMIT arrived and the ledger has the delivery
     reasons = dict(batch.refused)
     places = [(place, reasons.get(place, verdict.given_up)) for place in range(len(batch.rows))]
     return Diversion(places, batch.delivery, frozenset(reasons))

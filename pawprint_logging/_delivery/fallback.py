@@ -1,7 +1,7 @@
-"""Where events go that could not be written: a logger, or a file of JSON lines; and the warnings that say why.
+"""The fallback for events that could not be written, a logger or a file of JSON lines, and the warnings that say why.
 
-Nothing here can come back as an event: the records carry an extra that no handler takes for one, and are made under the
-guard.
+Nothing logged here becomes an event: the records of diverted events carry an extra that handlers ignore, and all
+records are logged under the guard.
 """
 
 from __future__ import annotations
@@ -31,6 +31,20 @@ from .settings import OnError
 
 #: seconds between two warnings
 WARNING_INTERVAL = 60.0
+#: errno of a fallback file → what the user can do
+_MENDS = {
+    errno.EMFILE: "this process has no file descriptor left; raise RLIMIT_NOFILE (ulimit -n)",
+    errno.ENFILE: "the system has no file descriptor left; raise fs.file-max",
+    errno.ENOSPC: "make room, or name another file",
+    errno.EDQUOT: "make room, or name another file",
+    errno.ENOENT: "make its directory, or name another file",
+    errno.ENOTDIR: "make its directory, or name another file",
+    errno.EACCES: "let this process write there, or name another file",
+    errno.EROFS: "its file system is read-only; name another file",
+    errno.EPERM: "it belongs to another user, so name another file",
+    errno.ELOOP: "it is a symbolic link, which is not followed; name another file",
+    errno.ENXIO: "it is a pipe that nobody reads; start its reader, or name another file",
+}
 
 
 if TYPE_CHECKING:
@@ -40,18 +54,17 @@ else:  # Python 3.10 has it without the brackets
 
 
 class FallbackFormatter(JsonFormatter):
-    """Formats a fallback record as the one JSON line that `replay` reads.
-
-    Any other record as the first four keys of it.
+    """Formats a fallback record as the JSON line that `replay` reads.
 
     The keys are ``timestamp`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, ``table``, ``reason``, ``sqlstate``,
     ``delivery`` and ``event``; before the last, ``key`` if the event has a dedupe key, and ``requires`` if it belongs
-    to a transaction that may not have been committed. The line is ASCII, and ends where the handler's terminator does.
-    The traceback of another record follows as ``exc_info``.
+    to a transaction that may not have been committed. The line is ASCII; the handler's terminator ends it.
+
+    Any other record has only the first four keys, and its traceback, if it has one, as ``exc_info``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its line feed."""
+        """Return the line, without a line feed."""
         carried = getattr(record, FALLBACK_EXTRA, None)
         data: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
@@ -65,12 +78,12 @@ class FallbackFormatter(JsonFormatter):
         return self.serialize_log_record(data)
 
 
-#: set on a record that did not get out
+#: attribute that marks a record which standard error did not take
 _LOST = "pawprint_lost"
 
 
 class _StandardError(_StreamHandler):
-    """Prints on what sys.stderr is at that moment, which test runners and daemons change."""
+    """Prints to the current sys.stderr, which test runners and daemons replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -78,11 +91,11 @@ class _StandardError(_StreamHandler):
 
     @property
     def stream(self) -> IO[str]:  # type: ignore[override]
-        """The stream of now."""
+        """The current sys.stderr."""
         return sys.stderr
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Note that the record did not get out: the stream is closed, or what is behind it is full."""
+        """Mark the record as lost: the stream is closed, or its device is full."""
         setattr(record, _LOST, True)
 
 
@@ -90,13 +103,13 @@ class Fallback:
     """Diverts events.
 
     Args:
-        logger: where to.
+        logger: the fallback logger.
         file: path of a file to append to instead.
         on_error: called as well, with the exception and the events as dicts.
-        layout: the table, whose name and columns the lines have.
+        layout: the table, whose name and columns the lines carry.
 
     Raises:
-        ConfigurationError: the file belongs to somebody else.
+        ConfigurationError: the file belongs to another user.
     """
 
     def __init__(self, logger: logging.Logger, *, file: str | None, on_error: OnError | None, layout: Table) -> None:
@@ -106,11 +119,10 @@ class Fallback:
         self._layout = layout
         self._kinds = layout.fields.kinds
         self._formatter = FallbackFormatter()
-        # made here, since making a handler takes logging's module lock, which a thread that waits for the worker may
-        # hold
+        # made here: making a handler takes logging's module lock, which a thread that waits for the worker may hold
         self._standard_error = _StandardError()
         self._next_warning = 0.0
-        #: whether the last event did not arrive for want of a descriptor: it may wait, and be put here again
+        #: whether the last event did not arrive because no file descriptor was left: it may wait, and be put here again
         self.is_out_of_descriptors = False
         if file is not None:
             _require_ours(file)
@@ -129,10 +141,10 @@ class Fallback:
         Args:
             events: the events of one batch, in order.
             why: why they were not written.
-            delivery: the batch's delivery, from which each event's own follows.
-            first: the number of the first of them in it, default 0.
-            requires: the delivery that is in the ledger if the transaction which they belong to was committed; default:
-                they belong to none.
+            delivery: the batch's delivery, from which the UUID of each event's line is derived.
+            first: the place of the first event in the batch, default 0.
+            requires: the delivery that is in the ledger only if the caller's transaction was committed; default: the
+                events belong to no such transaction.
         """
         tried = [
             self.put(event, why, event_delivery(delivery, index), requires=requires)
@@ -149,7 +161,7 @@ class Fallback:
         Args:
             row: the row.
             why: why it was not written.
-            line: the UUID by which `replay` knows it.
+            line: the UUID of its line, by which `replay` recognises it.
             requires: see `send`.
         """
         columns: dict[str, Any] = {}
@@ -166,13 +178,13 @@ class Fallback:
                     "event": columns,
                 }
                 return columns, self._put(extra)
-            except BaseException as error:  # a handler of the user's that raises; the event is counted as dropped
+            except BaseException as error:  # a handler of the fallback logger raised; the event is counted as dropped
                 if not ends_here(error):
                     raise
         return columns, False
 
     def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
-        """Tell `on_error` of rows that were not written, and the user of the statement that mends the table.
+        """Report unwritten rows to `on_error`; warn of a refused row, with the statement that mends the table.
 
         Raises nothing.
         """
@@ -196,11 +208,11 @@ class Fallback:
             self.notice(message)
 
     def notice(self, message: str) -> None:
-        """Log a warning, whenever the last one was. Raises nothing."""
+        """Log a warning, however recent the last one is. Raises nothing."""
         with silenced():
             try:
                 self._log(logging.WARNING, message, None)
-            except BaseException as error:  # there is nobody left to tell
+            except BaseException as error:  # a failed warning cannot be reported
                 if not ends_here(error):
                     raise
 
@@ -231,9 +243,9 @@ class Fallback:
         )
 
     def _log(self, level: int, message: str, extra: dict[str, Any] | None) -> bool:
-        """Give a record to the logger's handlers; return False if standard error did not take it.
+        """Pass a record to the logger's handlers; return False if standard error did not take it.
 
-        Not by `Logger.error`: dictConfig disables the loggers that it does not know, and `isEnabledFor` and
+        Not through `Logger.error`: dictConfig disables loggers that it does not name, and `isEnabledFor` and
         `addHandler` take logging's module lock, which a thread that waits for the worker may hold.
         """
         logger = self.logger
@@ -246,11 +258,11 @@ class Fallback:
 
 
 def _require_ours(path: str) -> None:
-    """Raise ConfigurationError if a file or pipe of this name is another user's, who could read events or lose them."""
+    """Raise ConfigurationError if the file or pipe belongs to another user, who could read or delete events."""
     try:
         found = os.lstat(path)
     except OSError:
-        return  # not there yet, or not to be reached: that shows when it is used
+        return  # missing or out of reach: that shows when it is used
     if _is_foreign(found):
         raise ConfigurationError(
             f"fallback_file {path!r} belongs to another user of this machine: name another file, or have it deleted"
@@ -262,23 +274,26 @@ def _is_foreign(found: os.stat_result) -> bool:
 
 
 def _append(path: str, line: bytes) -> None:
-    """Append one line by one write, which O_APPEND keeps apart from other processes' lines.
+    """Append one line with a single write, which O_APPEND keeps apart from other processes' lines.
 
-    A line that another write left torn, of whichever process, is ended first.
+    A torn line at the end of the file is ended first, whichever process left it.
 
     Raises:
-        OSError: it could not be written whole.
+        OSError: the line could not be written whole.
     """
-    # a link in its place may lead anywhere, and a pipe that nobody reads would hold us up for ever
+    # a symbolic link could lead anywhere, and opening a pipe that nobody reads would block for ever
     flags = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    is_new = True
     try:
         descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.fchmod(descriptor, 0o600)  # the umask may have taken more away
     except FileExistsError:
-        # a pipe that is opened for reading too would swallow the line
+        is_new = False
+        # a pipe that is opened for reading as well takes the line, though nobody reads it
         is_file = stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.R_OK)
         descriptor = os.open(path, flags | (os.O_RDWR if is_file else os.O_WRONLY))
     try:
+        if is_new:
+            os.fchmod(descriptor, 0o600)  # the umask may have removed more permissions
         found = os.fstat(descriptor)
         if _is_foreign(found):
             raise PermissionError(errno.EPERM, "it belongs to another user")
@@ -293,7 +308,7 @@ def _append(path: str, line: bytes) -> None:
 def _is_torn(descriptor: int, size: int) -> bool:
     try:
         return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    except OSError:  # it may only be written to
+    except OSError:  # the file is not readable
         return False
 
 
@@ -303,9 +318,5 @@ def _why_not(error: OSError) -> str:
 
 def _what_then(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "the process has no descriptor left; raise RLIMIT_NOFILE"
-    if error.errno == errno.EPERM:
-        return "events are lost; it belongs to another user, so name another file"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "events are lost; make its directory, or name another file"
-    return "events are lost; make room, or name another file"
+        return _MENDS[error.errno]  # the rows may wait
+    return f"events are lost; {_MENDS.get(error.errno or 0, 'name another file')}"

@@ -1,11 +1,14 @@
-"""One record of a segment: how it is laid out, and how it is found again in a file that was torn or damaged.
+"""The layout of a record in a segment, and how records are found again in a torn or damaged file.
 
-A record is a mark that no text has, a checksum, its number, two lengths, the names of its columns, and its line of COPY
-text; or, for the usual four columns, values of which whoever delivers it makes that line, so that the caller need not.
-The checksum is seeded with the names, the number and a salt of the process, and the mark is no NUL: neither zeros nor a
-record of another place pass for one. A record that a killed process left half lacks its end, which is never NUL.
+A record has a mark (a byte that UTF-8 never contains), a checksum, its number, two lengths, the names of its columns,
+and a line of COPY text. For the usual four columns it has raw values instead: the process that delivers the record
+makes the line, so that the caller need not.
 
-A record whose row was erased has the same size and number, and says so in the length of its names.
+The checksum is seeded with the names, the number and the segment's salt, and the mark is not NUL. So neither zeros nor
+a record from elsewhere pass for a record. A record that a killed process left unfinished lacks its last byte, which is
+never NUL.
+
+A blanked record keeps its size and number; a bit in the length of its names marks it.
 """
 
 from __future__ import annotations
@@ -27,31 +30,31 @@ MARK = 0xFF
 HEAD = struct.Struct(">BIIII")
 
 _MARK = bytes([MARK])
-#: bytes that are read at once
+#: bytes read at once
 _CHUNK = 2**20
-#: NULs in a row that one damaged byte cannot make, and half a copy does
+#: a run of NULs: half a copy leaves one, a single damaged byte does not
 _HOLE = bytes(8)
-#: characters of a dedupe key behind the names
+#: hexadecimal digits of a dedupe key, which follow the names
 _KEY = 32
-#: behind the names: the line is yet to be made
+#: follows the names where the record has values instead of a line
 _VALUES = b"v"
-#: in the length of the names: the row was erased
+#: bit in the length of the names: the record is blanked
 _BLANK = 2**31
 
 
 def prelude(columns: tuple[str, ...], salt: int) -> tuple[bytes, int]:
-    """Return the names of the columns as a record has them, and the seed of its checksum, but for its number."""
+    """Return the names of the columns as a record has them, and the seed of its checksum without its number."""
     names = json.dumps(columns).encode()
     return names, zlib.crc32(names, salt)
 
 
 def of_values(names: bytes, seed: int) -> tuple[bytes, int]:
-    """Return both for a record that has values in the place of its line."""
+    """Return names and seed for a record that has values instead of a line."""
     return names + _VALUES, zlib.crc32(_VALUES, seed)
 
 
 def with_key(names: bytes, seed: int, key: uuid.UUID) -> tuple[bytes, int]:
-    """Return both for a record that has a dedupe key."""
+    """Return names and seed for a record that has a dedupe key."""
     text = key.hex.encode()
     return names + text, zlib.crc32(text, seed)
 
@@ -62,13 +65,14 @@ def frame(number: int, names: bytes, seed: int, line: bytes) -> bytes:
 
 
 def blank(descriptor: int, start: int, salt: int) -> None:
-    """Erase the row of the record that is at a place; what is left is a record all the same.
+    """Blank the record at a place: erase its names and row, but leave a valid record.
 
-    Its head goes first, and needs nothing of the rest: a process that is killed in between leaves no damaged record.
+    The new head is written first, and its checksum does not depend on the rest. So a process killed in between leaves
+    no damaged record.
 
     Args:
         descriptor: the segment.
-        start: where the record is; it must be whole.
+        start: where the record begins; it must be whole.
         salt: the segment's.
 
     Raises:
@@ -82,7 +86,7 @@ def blank(descriptor: int, start: int, salt: int) -> None:
 
 
 def is_blank(data: bytes, number: int, salt: int) -> bool:
-    """Return whether a record was erased that had this number."""
+    """Return whether data begin with a blanked record of this number."""
     found = next(_records(data, 0, salt), None)
     return found is not None and found.row is None and found.number == number
 
@@ -96,7 +100,7 @@ class Record(NamedTuple):
 
     Args:
         number: its place among the segment's rows, from 0.
-        row: columns, line, and the dedupe key if it has one; None if it was erased.
+        row: columns, line, and the dedupe key if it has one; None if the record is blanked.
         start: where it begins.
         end: where the next one begins.
     """
@@ -108,14 +112,14 @@ class Record(NamedTuple):
 
 
 def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator[Record | bytes]:
-    """Return the records from a place on, and what is none.
+    """Yield the records from a place on, and damaged parts as bytes.
 
     Args:
         descriptor: the segment.
         place: where to begin.
         salt: the segment's.
-        is_living: whether its writer lives. Then a record that does not check means "not yet", and ends the scan;
-            otherwise it is passed over, and handed out as bytes unless a killed process left it half.
+        is_living: whether its writer lives. If so, an invalid record counts as not yet written, and ends the scan.
+            Otherwise it is skipped, and yielded as bytes unless a killed process left it unfinished.
     """
     size = _CHUNK
     while True:
@@ -127,7 +131,7 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
         rest, wanted = len(data) - at, _length(data, at)
         place += at
         size_of_file = os.fstat(descriptor).st_size
-        if wanted > rest and place + wanted <= size_of_file:  # it goes on beyond what was read
+        if wanted > rest and place + wanted <= size_of_file:  # the record goes on beyond what was read
             size = max(_CHUNK, wanted)
             continue
         if is_living or not rest:
@@ -143,10 +147,9 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
 
 
 def _records(data: bytes, place: int, salt: int) -> Iterator[Record]:
-    """Return the records at the beginning of data from a place on, up to what is none.
+    """Yield the records at the beginning of data, which were read at a place, up to the first invalid one.
 
-    Most of the time that a shipper takes is spent here, so what the names say is looked at once for all records that
-    have the same.
+    A shipper spends most of its time here, so names are parsed once for successive records that have the same.
     """
     unpack, crc32, head, blank_bit, new = HEAD.unpack_from, zlib.crc32, HEAD.size, _BLANK, tuple.__new__
     names: bytes | None = None
@@ -180,7 +183,7 @@ def _records(data: bytes, place: int, salt: int) -> Iterator[Record]:
 
 
 def _maker(names: bytes) -> Callable[[bytes], Any]:
-    """Return what makes a row of what follows these names."""
+    """Return a function that makes a row of what follows these names in a record."""
     if names.endswith(_VALUES):
         return partial(row_of, _columns(names.removesuffix(_VALUES)))
     if names.endswith(b"]"):
@@ -191,7 +194,7 @@ def _maker(names: bytes) -> Callable[[bytes], Any]:
 
 
 def _length(data: bytes, at: int) -> int:
-    """Return how many bytes the record at a place says that it has; 0 if none begins there."""
+    """Return the size stated by the record at a place: 0 if none begins there, HEAD's if its head is cut short."""
     if at + HEAD.size > len(data):
         return HEAD.size
     mark, _, _, names, line = HEAD.unpack_from(data, at)
@@ -204,7 +207,7 @@ def _columns(names: bytes) -> tuple[str, ...]:
 
 
 def _next(descriptor: int, place: int, salt: int) -> int:
-    """Return where the next record begins, or the end of the file."""
+    """Return where the next valid record begins, or the end of the file."""
     size = os.fstat(descriptor).st_size
     while data := os.pread(descriptor, _CHUNK, place):
         at = data.find(_MARK)
@@ -221,7 +224,7 @@ def _next(descriptor: int, place: int, salt: int) -> int:
 
 
 def _is_half(damaged: bytes) -> bool:
-    """Return whether what follows the last record is one that a killed process, or a full disk, cut short."""
+    """Return whether damaged bytes after the last record are one that a killed process or a full disk cut short."""
     if _HOLE in damaged[HEAD.size :]:
         return True
     return not damaged.endswith(b"\n") and len(damaged) != _length(damaged, 0)

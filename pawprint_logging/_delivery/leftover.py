@@ -1,4 +1,4 @@
-"""What another process has left in a segment, or goes on writing into it, a batch at a time."""
+"""Reads the rows that another process left in a segment, or is still writing to it, a batch at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _MEMORY = KEEP_DAYS * 86400
 
 @dataclass
 class Origin:
-    """Where the spool has a batch's rows.
+    """Where a batch's rows are in the spool.
 
     Args:
-        segment: the file.
-        start: the number in it of their first.
-        end: the number that follows their last.
-        has_noted: whether it says what an attempt left out, which the next one must correct.
-        numbers: of the rows, where records among them could not be read; else they follow each other from `start` on.
+        segment: the segment.
+        start: number of the first record that the batch settles.
+        end: number after the last one.
+        has_noted: whether the segment lists rows that an attempt left out; the next one must replace that list. Default
+            False.
+        numbers: numbers of the rows if records among them are damaged or blanked; default: consecutive from `start`.
     """
 
     segment: Segment
@@ -42,7 +43,7 @@ def note_delivery(batch: Batch, origin: Origin) -> None:
     """Note the delivery of a batch, before it is sent or diverted.
 
     Raises:
-        OSError: the disk fails. The segment knows it all the same.
+        OSError: the disk fails. `segment.progress` has the note all the same.
     """
     settled = origin.segment.progress.settled
     origin.segment.note(Progress(settled=settled, sending=origin.end - settled, delivery=batch.delivery))
@@ -68,7 +69,7 @@ def note_settled(origin: Origin) -> None:
     """Note that a batch is in the table or on the fallback.
 
     Raises:
-        OSError: the disk fails. The segment knows it all the same.
+        OSError: the disk fails. `segment.progress` has the note all the same.
     """
     segment = origin.segment
     segment.early[origin.start] = origin.end
@@ -79,39 +80,39 @@ def note_settled(origin: Origin) -> None:
 
 
 class Leftover:
-    """The rows of a segment that are not settled.
+    """The unsettled rows of a segment.
 
     Args:
-        segment: the file; its writer may live.
-        report: told of what cannot be read.
+        segment: the segment; its writer may live.
+        report: called with the path and the reason if something cannot be read.
     """
 
     def __init__(self, segment: Segment, report: Report) -> None:
         self.segment = segment
         self._report = report
         self._place = PAGE
-        #: whether the file has to stay, for what could not be put aside
+        #: whether the file must be kept, since it has something that could be neither delivered nor put aside
         self.must_stay = False
-        #: whether the delivery that was under way is still to come
+        #: whether the delivery that was under way is yet to be returned
         self._is_first = segment.progress.sending > 0
-        #: what could not be read so far
+        #: the damaged parts found so far
         self._damaged: set[bytes] = set()
 
     def next(self, max_rows: int, max_bytes: int) -> Batch | None:
-        """Return the next batch, once the one before is settled; None if there is nothing more by now.
+        """Return the next batch, once the one before is settled; None if there are no more rows for now.
 
-        The first is what was under way, with its own delivery.
+        The first is the one that was under way, with its own delivery.
 
         Args:
-            max_rows: rows in it, unless it was under way.
-            max_bytes: bytes in it, likewise.
+            max_rows: most rows in a batch, unless it was under way.
+            max_bytes: most bytes in a batch, likewise.
 
         Raises:
-            OSError: the file cannot be read, or what must be put aside cannot be written.
+            OSError: the file cannot be read, or rows cannot be put aside.
         """
         segment = self.segment
         if not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
-            return None  # most of the time, and without reading what its writer has only prepared
+            return None  # the usual case: space that the writer has only prepared need not be read
         if self._is_first:
             batch = self._under_way(segment.progress)
             if batch is not None or self._is_first:
@@ -119,9 +120,9 @@ class Leftover:
         return self._unsent(max_rows, max_bytes)
 
     def _under_way(self, progress: Progress) -> Batch | None:
-        """Return what was under way; None if all of it is settled by now, or if it is still to come.
+        """Return the batch that was under way; None if none of its rows is left, or they cannot all be read yet.
 
-        It stays so until it is read whole: what is in doubt must get no other delivery, and not count as settled.
+        It stays first until it is read whole: a batch in doubt must not get another delivery, nor count as settled.
         """
         refused = self.segment.refused()
         end = progress.settled + progress.sending
@@ -140,7 +141,7 @@ class Leftover:
                 numbers.append(record.number)
                 rows.append(record.row)
         if reached < end and not self.segment.is_dead:
-            return None  # a damaged record ends what is read of a living segment
+            return None  # reading a living segment ends at a damaged record
         self._put_damaged_aside(damaged)
         places = {number - progress.settled: place for place, number in enumerate(numbers)}
         batch = Batch(rows, delivery=progress.delivery, in_doubt=True)
@@ -191,7 +192,7 @@ class Leftover:
         self._place = place
         if not rows:
             return None
-        # from what is settled on, though records between may be damaged: or that would stay where they are
+        # it begins at the first unsettled record, though that may be damaged: otherwise `settled` would never pass it
         batch.origin = Origin(
             self.segment, progress.settled, numbers[-1] + 1, numbers=_unless_in_a_row(numbers, progress)
         )
@@ -203,7 +204,7 @@ class Leftover:
             lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
             try:
                 self._put_aside(lines, f"{_records(len(self._damaged))} of it cannot be read")
-            except OSError:  # the others are delivered all the same
+            except OSError:  # the other rows are delivered all the same
                 self.must_stay = True
                 self._report(self.segment.path, f"{_records(len(self._damaged))} of it cannot be read")
 
@@ -212,7 +213,7 @@ class Leftover:
         lines = [line for text in texts for line in (text.rstrip(b"\n") + b"\n").splitlines(keepends=True)]
         with open(aside, "a+b", opener=_private) as file:
             file.seek(0)
-            known = set(file)  # from a process that took the segment over before, and could not deliver it
+            known = set(file)  # put there by a process that took the segment over before, but could not deliver it
             file.writelines(line for line in lines if line not in known)
         self._report(self.segment.path, f"{why}; they are in {aside.name} beside it")
 

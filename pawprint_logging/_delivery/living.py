@@ -1,4 +1,4 @@
-"""Every handler and processor that lives, so that they can be reached."""
+"""The handlers and processors that are alive."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-#: in the order in which they were made
+#: in order of construction
 _living: list[weakref.ref[Any]] = []
 
 
 def register(made: object) -> None:
-    """Know a handler or processor for as long as it lives."""
+    """Register a handler or processor for as long as it lives."""
     _living.append(weakref.ref(made, _forget))
 
 
@@ -21,5 +21,5 @@ def _forget(gone: weakref.ref[Any]) -> None:
 
 
 def everything() -> list[Any]:
-    """Return the handlers and processors that live."""
+    """Return the handlers and processors that are alive, in order of construction."""
     return [made for each in list(_living) if (made := each()) is not None]

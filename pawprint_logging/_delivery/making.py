@@ -1,4 +1,4 @@
-"""The table of a handler whose first events are of a caller's transaction: made before they are written."""
+"""Creating a handler's missing table before the first events of a caller's transaction are written to it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..tracker import Tracker
 from .fallback import WARNING_INTERVAL
 from .writer import Creation, begin_within
 
-#: seconds for a lock that somebody has, the caller's own transaction perhaps, which waits for us
+#: seconds to wait for a lock: the caller's own transaction, which waits here, may hold it
 _LOCK = 1.0
-#: seconds for an answer
+#: seconds to wait for an answer
 _ANSWER = 5.0
 
 
 class Maker:
-    """Makes a missing table over a connection of its own: in the caller's transaction it would go with a rollback.
+    """Creates a missing table over a connection of its own: in the caller's transaction a rollback would remove it.
 
     Args:
-        tracker: knows database and table.
-        creation: how to make it; None if it is not to be made.
-        warn: told if it cannot be made.
+        tracker: the database and the table.
+        creation: how to create the table; None if it must not be created.
+        warn: called with a warning if it cannot be created.
     """
 
     def __init__(self, tracker: Tracker, creation: Creation | None, warn: Callable[[str], None]) -> None:
@@ -40,21 +40,21 @@ class Maker:
 
     @property
     def must_make(self) -> bool:
-        """Whether there is something to do, which may take a while."""
+        """Whether `made` would try to create the table, which may take a while."""
         return self._creation is not None and self._layout is None and time.monotonic() >= self._not_before
 
     def made(self) -> Layout | None:
-        """Make the table, if that was not done yet; return its layout, if it is known. Raises nothing."""
+        """Create the table, unless that is done; return its layout, or None if it is unknown. Raises nothing."""
         if self.must_make and self._creation is not None:
             try:
                 self._layout = self._make(self._creation)
             except Exception as error:
-                self._not_before = time.monotonic() + WARNING_INTERVAL  # the next block must not wait for it as well
+                self._not_before = time.monotonic() + WARNING_INTERVAL  # the next block must not wait for this too
                 self._warn(f"table {self._tracker.layout.name} could not be made: {_why(error).reason}")
         return self._layout
 
     def forget(self) -> None:
-        """Take the table to be missing."""
+        """Assume that the table is missing."""
         self._layout = None
 
     def _make(self, creation: Creation) -> Layout:

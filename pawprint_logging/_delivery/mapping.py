@@ -1,9 +1,9 @@
-"""Which file systems let a file be written through shared memory, and the windows through which that happens.
+"""Writing to a file through shared memory: on which file systems that is safe, and the mapped windows.
 
-Memory of a mapped file survives the process as the page cache does, for half of the cost of a system call. But a page
-for which there is no block on the disk ends the process with SIGBUS. Whether `posix_fallocate` has made sure of the
-blocks cannot be asked: glibc imitates it where the file system cannot do it. So only file systems that keep that
-promise, and write a block in its place, are trusted.
+Like the page cache, the memory of a mapped file survives the process, and writing to it costs half as much as a system
+call. But a page for which the disk has no block kills the process with SIGBUS. Whether `posix_fallocate` has really
+allocated the blocks cannot be asked: glibc emulates it where the file system lacks it. So only file systems are trusted
+that allocate the blocks and write them in place.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-#: file systems whose preallocated blocks are there when they are written; xfs, btrfs and zfs may write elsewhere
+#: file systems that write preallocated blocks in place; xfs, btrfs and zfs may write elsewhere
 _TRUSTED = frozenset({"ext4", "tmpfs"})
 _MOUNTS = Path("/proc/self/mountinfo")
-#: madvise(2), Linux 5.14 and newer: have the pages there and writable
+#: MADV_POPULATE_WRITE of madvise(2), Linux 5.14 and newer: make pages present and writable
 _POPULATE_WRITE = 23
 
 
@@ -32,7 +32,7 @@ def can_map(directory: str | os.PathLike[str]) -> bool:
 
 
 def _kinds(mounts: str, device: str) -> set[str]:
-    """Return the types of the file systems that are mounted from a device.
+    """Return the types of the file systems mounted from a device.
 
     Source: proc_pid_mountinfo(5).
     """
@@ -45,9 +45,9 @@ def _kinds(mounts: str, device: str) -> set[str]:
 
 
 def window(path: str | os.PathLike[str], start: int, end: int) -> tuple[mmap.mmap, int]:
-    """Make room in a file up to `end`, and return the memory of its bytes from before `start`, and where that begins.
+    """Make room in a file up to `end`; return a mapping of `start` to `end`, and its own offset in the file.
 
-    The file is opened anew: a mapping keeps its descriptor, and with that the lock that the other one holds.
+    The file is opened again: a mapping duplicates its descriptor, which would keep the lock on that descriptor.
 
     Raises:
         OSError: there is no room, or the file is gone.
@@ -66,7 +66,7 @@ def window(path: str | os.PathLike[str], start: int, end: int) -> tuple[mmap.mma
 
 
 def populate(memory: mmap.mmap, start: int) -> None:
-    """Have the pages from a place on there, whose first touches would cost the caller more.
+    """Make the pages from a place on present; touching them first in the calling thread would cost it more.
 
     Raises:
         OSError: there is no room after all.
@@ -75,12 +75,12 @@ def populate(memory: mmap.mmap, start: int) -> None:
     try:
         memory.madvise(_POPULATE_WRITE, first, len(memory) - first)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # an older kernel: the pages come as they are touched
+        if error.errno != errno.EINVAL:  # an older kernel, where pages become present when touched
             raise
 
 
 def forget(memory: mmap.mmap | None) -> None:
-    """Give up a mapping that a fork has inherited."""
+    """Close a mapping that was inherited through a fork."""
     with suppress(BufferError, ValueError):
         if memory is not None:
             memory.close()

@@ -1,4 +1,4 @@
-"""From the user's options to a working whole: capture → worker → writer, with the fallback beside it."""
+"""Builds the pipeline that the user's options describe: capture → worker → writer, with the fallback beside it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def build(owner: str, tracker: Tracker | None, options: Mapping[str, Any]) -> Pi
     Args:
         owner: the name of the class that was called, for messages.
         tracker: the user's tracker, if there is one.
-        options: those of the handler, and those of the tracker that it makes.
+        options: the options of the handler, and of the tracker if none is given.
 
     Raises:
-        ConfigurationError: an option that cannot be used, or tracker options beside a tracker.
+        ConfigurationError: an option cannot be used, or there are tracker options beside a tracker.
     """
     described = {name: value for name, value in options.items() if name in TRACKER_OPTIONS}
     if tracker is None:
@@ -60,7 +60,7 @@ def build(owner: str, tracker: Tracker | None, options: Mapping[str, Any]) -> Pi
 
 
 class Pipeline:
-    """All that is behind one handler or processor; see `PawprintHandler` for the options."""
+    """Everything behind one handler or processor; see `PawprintHandler` for the options."""
 
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
         layout = tracker.layout
@@ -101,7 +101,7 @@ class Pipeline:
             if settings.deliver or not is_spooled
             else _spool_only(settings, fallback, stores)
         )
-        # a pipeline that nobody holds any more must not keep its thread
+        # the thread must end once nobody holds the pipeline any more
         weakref.finalize(self, self._worker.abandon).atexit = False
         self._fallback = fallback
         self._put_now: Callable[[Entry], None] = self._worker.put
@@ -116,11 +116,11 @@ class Pipeline:
             self._say_debug_mode()
 
     def replace_of_record(self, made: Callable[[Any], Callable[[logging.LogRecord], Entry | None]]) -> None:
-        """Put something in the place of what reads log records, made of that; for those who count."""
+        """Replace the function that reads log records by one that `made` makes of it; for code that counts events."""
         self._entry_of = made(self._entry_of)
 
     def _put_in_debug_mode(self, event: Entry) -> None:
-        """Say that there is no database with the first event that comes when somebody listens."""
+        """Accept a row, and say that this is debug mode as soon as a logging handler would show it."""
         self._say_debug_mode()
         self._put_silently(event)
 
@@ -132,7 +132,7 @@ class Pipeline:
             logger.info("no db is set: this is debug mode, in which no event is stored")
 
     def take_record(self, record: logging.LogRecord) -> None:
-        """Accept the event that a log record marks, if it marks one. Raises nothing."""
+        """Accept a log record as an event, if it is one. Raises nothing."""
         try:
             event = self._entry_of(record)
         except Exception as error:
@@ -142,17 +142,20 @@ class Pipeline:
                 self._accept(event)
 
     def taker_of_records(self) -> Callable[[logging.LogRecord], None]:
-        """Return what does the same as `take_record`, in less time. The pipeline does not hold it: it holds that."""
+        """Return a faster function that does what `take_record` does.
+
+        The pipeline does not hold it, since it holds the pipeline.
+        """
         return self.capture.taker(self._exits(), of_event_dicts=False)
 
     def taker_of_event_dicts(self, level: int) -> Callable[..., MutableMapping[str, Any]]:
-        """Return what accepts the event of a structlog event dict, if it is one, and raises nothing.
+        """Return a function that accepts a structlog event dict as an event, if it is one, and raises nothing.
 
-        It gets the logger that structlog wraps, the name of the method that was called, and the event dict; it returns
-        that, without the marker. The pipeline does not hold it, since it holds the pipeline.
+        Its arguments are the logger that structlog wraps, the name of the method that was called, and the event dict;
+        it returns the event dict without the marker. The pipeline does not hold it, since it holds the pipeline.
 
         Args:
-            level: events below it are not accepted.
+            level: lowest level of the events that are accepted.
         """
         return self.capture.taker(self._exits(), of_event_dicts=True, level=level)
 
@@ -163,20 +166,20 @@ class Pipeline:
         return Exits(door, put, self._set_aside, open_blocks, self._uncaptured, self.take_record)
 
     def _put_as_set(self, event: Entry) -> None:
-        """Accept a row in the way that is set just now."""
+        """Accept a row with the present `_put`, which debug mode replaces."""
         self._put(event)
 
     def _accept(self, event: Entry) -> None:
-        """Accept a row, or do with it what else is to be done now."""
+        """Accept a row, or set it aside if it may not go into the queue now."""
         if event is DROPPED or taps or open_blocks:
             self._set_aside(event)
         else:
             self._put(event)
 
     def _set_aside(self, event: Entry) -> None:
-        """Do with an event that may not be put into the queue what is to be done.
+        """Handle an event that may not go straight into the queue.
 
-        Count it, show it to a test, or hold it for the transaction of the caller's.
+        Count it as dropped, show it to a test, hold it for the caller's transaction, or else accept it.
         """
         if event is DROPPED:
             self._worker.account.count(dropped=1)
@@ -197,11 +200,11 @@ class Pipeline:
         defer(self.settings.after_commit, partial(self._put_now, event), self._fallback.warn)
 
     def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
-        """Count rows that came in and are settled with that."""
+        """Count rows that were accepted and are settled at once."""
         self._worker.account.count(written=written, duplicates=duplicates, dropped=dropped)
 
     def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Put rows on the fallback that came in, and are settled with that; they require a transaction's commit."""
+        """Divert accepted rows, which settles them; `replay` writes them only if the ledger has `requires`."""
         if why.sqlstate == "42P01":
             self.maker.forget()
         arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
@@ -210,7 +213,7 @@ class Pipeline:
     def _uncaptured(self, error: Exception, message: object) -> None:
         if isinstance(error, CaptureError):
             event, reason = error.event, str(error)
-        else:  # a record unlike any that we know: what it says is kept
+        else:  # an unknown kind of record: its message is kept
             event, reason = (
                 encode({self._event_field: text_of(message)}, self._kinds),
                 f"the record could not be read ({type(error).__name__})",

@@ -1,4 +1,4 @@
-"""The life of the process: threads, fork, and the ways in which it ends."""
+"""What the workers do when the process forks or exits."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ class _Worker(Protocol):
 
 
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
-#: whether what ends with the process has ended: a thread that is started from now on would be lost
+#: whether the workers were retired at exit: a thread that is started from now on would be lost
 _is_ending = False
 
 
 def register(worker: _Worker) -> None:
-    """Look after a worker when the process forks or ends."""
+    """Have a worker's hooks called at fork and at exit, for as long as it lives."""
     _workers.add(worker)
 
 
 def run_first_at_exit() -> None:
-    """Have the workers finish before anything that was registered with atexit until now.
-
-    Such as an embedded server's stop.
+    """Have the workers finish before all that is registered with atexit so far, such as an embedded server's stop.
 
     atexit runs last in, first out: https://docs.python.org/3/library/atexit.html
     """
@@ -41,7 +39,7 @@ def run_first_at_exit() -> None:
 
 
 def finish_at_exit_of_child(finish: Callable[[], None]) -> None:
-    """In a child of multiprocessing, which leaves without atexit, finish with multiprocessing's own finalizers."""
+    """Register a call with multiprocessing's finalizers, in its child processes: they exit without atexit."""
     process = sys.modules.get("multiprocessing.process")
     util: Any = sys.modules.get("multiprocessing.util")
     if process is not None and util is not None and process.parent_process() is not None:
@@ -49,21 +47,21 @@ def finish_at_exit_of_child(finish: Callable[[], None]) -> None:
 
 
 def forks_unseen() -> bool:
-    """Return whether this is a process whose forks run no hooks of Python's.
+    """Return whether this process may fork without Python's fork hooks.
 
-    UWSGI's, unless it is told to (py-call-uwsgi-fork-hooks).
+    That is so in uWSGI, unless its option py-call-uwsgi-fork-hooks is set.
     """
     return native.is_uwsgi()
 
 
 def notice_fork() -> None:
-    """Do in a child what the hooks would have done."""
+    """Do in a child what the fork hooks would have done."""
     connection.after_fork_in_child()
     _after_fork_in_child()
 
 
 def is_ending() -> bool:
-    """Return whether the interpreter ends."""
+    """Return whether the interpreter is exiting."""
     return _is_ending or sys.is_finalizing()
 
 

@@ -1,4 +1,4 @@
-"""What the parts of the delivery ask of each other."""
+"""The protocols between the parts of the delivery."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from .store import Store
 
 
 class Table(Protocol):
-    """Where batches are written: one connection, used by one thread."""
+    """Writes batches over one connection, used by one thread."""
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
-        """Try to write a batch once; raise nothing.
+        """Try once to write a batch; a failed attempt is part of the outcome, and not raised.
 
         Args:
-            batch: what to write.
-            store: where to note, before a COMMIT, what it leaves out.
-            deadline: monotonic time after which no answer is waited for.
-            one_by_one: whether to look for the rows at fault, though the last reason may pass.
+            batch: the batch.
+            store: where to note, before the COMMIT, which rows it leaves out.
+            deadline: monotonic time at which to stop waiting for answers; default: none.
+            one_by_one: whether to isolate the rows at fault at once, though earlier failures were transient; default
+                False.
         """
 
     def interrupt(self) -> None:
-        """End a wait on the database, from another thread."""
+        """End a wait for the database, from another thread."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
 
 class Fallback(Protocol):
-    """Where rows go that are not written. Nothing of it raises.
+    """Where rows go that are not written. Its methods raise nothing.
 
     Args:
-        is_out_of_descriptors: whether the last row did not arrive since the process has no descriptor left (EMFILE).
+        is_out_of_descriptors: whether the last row did not arrive because no file descriptor was left (EMFILE, ENFILE).
     """
 
     is_out_of_descriptors: bool
 
     def put(self, row: tuple[Any, ...], why: Failure, line: uuid.UUID) -> tuple[dict[str, Any], bool]:
-        """Put one row there under the UUID of its line; return its columns, and whether it arrived."""
+        """Put one row on the fallback, under the UUID of its line; return its columns and whether it arrived."""
 
     def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
-        """Tell `on_error` of rows that were put there."""
+        """Report rows that were put on the fallback to `on_error`."""
 
     def warn(self, message: str) -> None:
-        """Tell the user something, once a minute."""
+        """Warn the user, at most once a minute."""

@@ -1,8 +1,8 @@
-"""The rows that wait, their bytes and their bounds; it knows of no thread and no database.
+"""The rows that wait, their bytes and their bounds; nothing here knows of threads or the database.
 
-The calling thread takes no lock: a signal handler or a `__del__` that logs while the same thread holds one would wait
-for itself (`queue.Queue` deadlocks so within three signals). It appends to a deque, which is atomic. CPython switches
-threads and runs signal handlers at calls only, so counting and appending without a call in between is one step.
+The calling thread takes no lock: a signal handler or a `__del__` that logs while the same thread holds it would
+deadlock (`queue.Queue` does within three signals). It appends to a deque, which is atomic. CPython switches threads and
+runs signal handlers only at calls, so counting and appending without a call in between is one step.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .._capture.row import ROW_BYTES, Entry
 from .batch import Batch
 from .store import Accepting, Nowhere, Store
 
-#: a batch takes all that waits, up to so many times batch_size rows: a commit takes as long for one row as for many
+#: a batch takes all waiting rows, up to this multiple of batch_size: a commit takes as long for one row as for many
 MAX_BATCHES_IN_ONE = 50
-#: bytes in one batch, unless a single row has more
+#: bytes in one batch, unless a single row is larger
 MAX_BATCH_BYTES = 8 * 2**20
 
-#: a row's line or document
+#: the line or document of a row
 _body = itemgetter(1)
 
 
@@ -32,7 +32,7 @@ class Queue:
     Args:
         max_rows: rows that may wait.
         max_bytes: bytes that may wait.
-        attend: called when as many wait as `wake_at` says.
+        attend: called when at least `wake_at` rows wait.
         overflow: called with a row for which there is no room.
     """
 
@@ -40,18 +40,18 @@ class Queue:
         self, max_rows: int, max_bytes: int, attend: Callable[[], None], overflow: Callable[[Entry, Queue], None]
     ) -> None:
         self.rows: deque[Entry] = deque()
-        #: rows and bytes that were ever put, and bytes that were ever taken
+        #: totals: rows and bytes put, bytes taken
         self.rows_in = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        #: rows that were ever taken
+        #: total of rows taken
         self.taken = 0
-        #: how many must wait for `attend` to be called
+        #: `attend` is called when at least this many rows wait
         self.wake_at = 0
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.attend = attend
-        #: writes a row to the spool and puts it into the queue, if there is a spool
+        #: writes a row to the spool and puts it into the queue; None without a spool
         self.append: Callable[[Entry, Accepting], bool] | None = None
         self.overflow = overflow
 
@@ -70,7 +70,7 @@ class Queue:
             self.attend()
 
     def add(self, row: Entry) -> None:
-        """Put a row into the queue, without a look at its bounds."""
+        """Put a row into the queue without checking its bounds."""
         size = len(row[1]) + ROW_BYTES
         # no call between these three
         self.rows_in += 1
@@ -78,27 +78,27 @@ class Queue:
         self.rows.append(row)
 
     def accept(self, row: Entry) -> bool:
-        """Put a row for which there is room into the queue; return whether that is done."""
+        """Put a row for which there is room into the queue; return True."""
         self.add(row)
         return True
 
     @property
     def has_room(self) -> bool:
-        """Whether another row is accepted."""
+        """Whether there is room for another row."""
         return len(self.rows) < self.max_rows and self.bytes_in - self.bytes_out < self.max_bytes
 
     def fill(self, batch: Batch, limit: int) -> None:
-        """Move the first rows into an empty batch that is registered as open; `limit` rows or MAX_BATCH_BYTES at most.
+        """Move the first rows into an empty batch that is registered as open: at most `limit` rows or MAX_BATCH_BYTES.
 
-        They move by one call of C code: no signal handler, and no other thread, finds one in both places or in none.
+        One call of C code moves them, so no signal handler or other thread sees a row in both places or in neither.
         """
         rows = self.rows
-        with suppress(IndexError):  # a fork inside a signal handler: in the child, nothing is left of the parent's rows
+        with suppress(IndexError):  # forked by a signal handler meanwhile: the child's queue is empty
             batch.rows.extend(itertools.starmap(rows.popleft, itertools.repeat((), self._number(limit))))
         self.note_taken(batch)
 
     def note_taken(self, batch: Batch) -> None:
-        """Count what `fill` has moved, also of a call that was interrupted."""
+        """Count the rows that `fill` moved, even if it was interrupted."""
         if batch.is_filled:
             return
         size = sum(map(len, map(_body, batch.rows))) + ROW_BYTES * len(batch.rows)
@@ -108,13 +108,13 @@ class Queue:
         batch.is_filled = True
 
     def _number(self, limit: int) -> int:
-        """Return how many rows make a batch."""
+        """Return how many waiting rows go into one batch, at most `limit`."""
         rows = self.rows
         number = min(len(rows), limit)
         if self.bytes_in - self.bytes_out <= MAX_BATCH_BYTES:  # nearly always
             return number
         room = MAX_BATCH_BYTES
-        # one call of C code, during which nobody can append
+        # one call of C code, so that no thread appends during the iteration
         for place, size in enumerate(list(map(len, map(_body, itertools.islice(rows, number)))), 1):
             room -= size + ROW_BYTES
             if room <= 0:
@@ -122,14 +122,14 @@ class Queue:
         return number
 
     def reset(self) -> None:
-        """Begin anew, in a child after a fork: the rows are the parent's."""
-        self.rows.clear()  # some frame may hold it, below the signal handler that forked
+        """Start empty in a forked child: the rows are the parent's."""
+        self.rows.clear()  # a frame that the forking signal handler interrupted may hold the old deque
         self.rows = deque()
         self.rows_in = self.bytes_in = self.bytes_out = self.taken = self.wake_at = 0
 
 
 class SpooledQueue(Queue):
-    """A queue of rows that are in the spool as well, in the same order.
+    """A queue whose rows are also in the spool, in the same order.
 
     Args:
         max_rows, max_bytes, attend, overflow: as for `Queue`.
@@ -156,7 +156,7 @@ class SpooledQueue(Queue):
             self.attend()
 
     def accept(self, row: Entry) -> bool:
-        """Keep a row in the spool and put it into the queue; return False if the spool has no room."""
+        """Write a row to the spool and put it into the queue; return False if the spool has no room."""
         return self._store.append(row, self)
 
 

@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Counts(Protocol):
-    """What is counted of the lines that cannot be written."""
+    """Counters of the lines that cannot be written."""
 
     rejected: int
     reasons: dict[str, int]
 
 
 class Rejects:
-    """The lines of one file that could not be written; they are added to a file beside it, each once.
+    """Collects the lines of one file that could not be written, and appends each of them once to a file beside it.
 
     Args:
         path: the file.
@@ -28,11 +28,11 @@ class Rejects:
         self._counts = counts
         self._header = header
         self._new: list[bytes] = []
-        # what an earlier run left there is not added again
+        # lines that an earlier run left there are not added again
         self._known = set(self.path.read_bytes().splitlines()) if self.path.exists() else set()
 
     def add(self, raw: bytes, reason: str) -> None:
-        """Count a line, and keep it for `save` unless it is there already."""
+        """Count a line, and keep it for `save` unless the `.rejected` file has it already."""
         self._counts.rejected += 1
         self._counts.reasons[reason] = self._counts.reasons.get(reason, 0) + 1
         line = raw.rstrip(b"\r\n")
@@ -41,7 +41,7 @@ class Rejects:
             self._new.append(line + b"\n")
 
     def save(self) -> None:
-        """Append what was added since the last call."""
+        """Append the lines that were added since the last call."""
         if self._new:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "ab") as file:

@@ -1,4 +1,4 @@
-"""The way back: fallback lines into the table, each exactly once."""
+"""Replays fallback lines: writes their events to the table, each exactly once."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .writer import begin_within
 _CHUNK = 1000
 #: seconds without an answer after which a connection counts as lost
 _TIMEOUT = 30.0
-#: seconds for which a database that went away is waited for
+#: seconds to wait for a database that is away
 PATIENCE = 60.0
-#: what a warning of FallbackFormatter has; such a line is no event, and nothing is lost with it
+#: the keys of a warning that FallbackFormatter wrote; such a line carries no event
 _NOTE = frozenset({"timestamp", "level", "logger", "message"})
 #: how every line of FallbackFormatter begins
 _BEGINNING = b'{"timestamp": '
-#: the table is missing or may not be written to: no line would fare better than another
+#: SQLSTATEs that say that the table is missing or may not be written to: every line would fail
 _EVERYTHING = ("42501", "42P01", "3F000", "3D000")
 
 _UNREADABLE = "incomplete or unrecognised"
@@ -47,13 +47,13 @@ _UNCOMMITTED = "of a transaction that was not committed, or is not known to be"
 
 @dataclass
 class Replayed:
-    """What became of the lines.
+    """What became of the replayed lines.
 
     Args:
         written: lines whose events are in the table now, and were not before.
         present: lines whose events were in the table already, themselves or under the same dedupe key.
         rejected: lines that could not be replayed; they are in the ``.rejected`` files.
-        reasons: why, with how many lines each.
+        reasons: how many lines were rejected for each reason.
     """
 
     written: int = 0
@@ -69,18 +69,18 @@ class _Line:
     event: Row
     #: its dedupe key, if it has one
     key: uuid.UUID | None
-    #: what must be in the ledger, if anything must
+    #: the delivery that must be in the ledger, if one must
     requires: uuid.UUID | None
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """Which lines are put back.
+    """Which lines to replay.
 
     Args:
-        tracker: the table.
+        tracker: names the table.
         oldest: the time before which a line is too old; None for no bound.
-        uncommitted: whether what a line requires may be missing.
+        uncommitted: whether the delivery that a line requires may be missing from the ledger.
     """
 
     tracker: Tracker
@@ -95,22 +95,23 @@ def replay(
     uncommitted: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Replayed:
-    """Put fallback lines back into the table, exactly once, however often it is run or killed.
+    """Write the events of fallback lines to the table, each exactly once, however often replay is run or killed.
 
-    A line says which delivery its event was part of. If the ledger has that, the original arrived after all; if it has
-    the line's own UUID, an earlier replay wrote it. Otherwise the event and that UUID are written in one transaction,
-    together with the event's dedupe key, if it has one. A line of a transaction that was the application's (`within`)
-    requires that transaction's entry in the ledger, which is there only if it was committed. The files stay as they
-    are; lines that are incomplete, unrecognised, or refused again are added to a file with ``.rejected`` at the end of
-    its name, unless they are there already.
+    A line names the delivery that its event was part of. If the ledger has that delivery, the event arrived after all;
+    if it has the line's own UUID, an earlier replay wrote the event. Otherwise the event and that UUID are written in
+    one transaction, with the event's dedupe key if it has one. A line from the application's own transaction (`within`)
+    requires that transaction's entry in the ledger, which is there only if the transaction was committed.
+
+    The files are not changed. Lines that are incomplete, unrecognised or refused again are added to a file with
+    ``.rejected`` at the end of its name, unless they are there already.
 
     Args:
-        tracker: the table; lines of other tables are rejected.
+        tracker: names the table; lines of other tables are rejected.
         *paths: fallback files.
         even_old: whether to replay lines that are older than the ledger's memory of `ledger.KEEP_DAYS` days, default
-            False. The event of such a line may have arrived when its connection was lost, and be doubled.
+            False. The event of such a line may have arrived when its connection was lost, and be written twice.
         uncommitted: whether to replay lines whose transaction is not known to have been committed, default False.
-        progress: called with the number of bytes done, after each transaction.
+        progress: called after each transaction with the number of bytes that it covered; default None.
 
     Raises:
         ConfigurationError: the tracker is in debug mode, has no table, or there is no ledger.
@@ -121,7 +122,7 @@ def replay(
     session = tracker.session()
     oldest = None if even_old else datetime.now(timezone.utc) - timedelta(days=ledger.KEEP_DAYS)
     rules = _Rules(tracker, oldest, uncommitted)
-    table_name = tracker.layout.sql  # asked for here, so that a missing one is reported before anything is read
+    table_name = tracker.layout.sql  # taken here, so that a missing name is reported before anything is read
     try:
         _require_ledger(session, tracker, table_name)
         for path in paths:
@@ -179,9 +180,9 @@ def _chunks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def parts(raw: bytes) -> Sequence[bytes]:
-    """Return a line; or two, if a process wrote it behind what another had left torn.
+    """Return a line as one part, or as two if a process appended it to the torn line of another.
 
-    A JSON text inside an event cannot be taken for one: more follows it than its end.
+    JSON text inside an event is not mistaken for a line: more text follows it.
     """
     start = raw.rfind(_BEGINNING)
     while start > 0 and not _is_json(raw[start:]):
@@ -197,7 +198,7 @@ def _is_json(raw: bytes) -> bool:
 
 
 def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
-    """Return the line, why it is none, or None for a line that carries no event by design."""
+    """Return the parsed line, the reason why it is rejected, or None for a line that carries no event by design."""
     if not raw.strip():
         return None
     try:
@@ -219,9 +220,9 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
 
 
 def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
-    """Write lines, again and again while the database is away; return how many, and which are refused.
+    """Write lines, with new attempts while the database is away; return how many were written, and which are refused.
 
-    What a lost COMMIT did, the ledger tells the next attempt.
+    After a lost COMMIT, the ledger tells the next attempt whether it arrived.
     """
     backoff = Backoff()
     deadline = time.monotonic() + PATIENCE
@@ -241,7 +242,7 @@ def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tup
                 time.sleep(delay)
             elif why.sqlstate in _EVERYTHING:
                 raise
-            elif len(remaining) == 1:  # a column that the table has not got, and the like
+            elif len(remaining) == 1:  # such as a column that the table does not have
                 refused[remaining[0].delivery] = why
             else:
                 return _write_in_halves(session, rules, remaining, refused)
@@ -270,9 +271,9 @@ def _write_in_halves(
 
 
 def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
-    """Write in one transaction the lines that are not in the table.
+    """Write the lines that are not in the table, in one transaction; return how many.
 
-    Return how many. If some are refused, write none and return those.
+    If some are refused, write none, and return those.
     """
     table = rules.tracker.layout
     try:
@@ -287,7 +288,7 @@ def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, di
             absent = [line for line in lines if ledger.delivery_of(line.delivery) not in there]
             new = claim(cursor, table, [line.delivery for line in absent], keep=True)
             absent = _one_for_each_key(cursor, rules, [line for line in absent if line.delivery in new])
-            # else the row at fault is found at COMMIT, and not which one it is
+            # otherwise a deferred constraint fails at COMMIT, which does not tell the row at fault
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             needs_insert = usable.ask(cursor, table).needs_insert
             refused = copy_isolating(cursor, table, [line.event for line in absent], uses_insert=needs_insert)
@@ -299,7 +300,7 @@ def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, di
 
 
 def _one_for_each_key(cursor: Any, rules: _Rules, lines: list[_Line]) -> list[_Line]:
-    """Claim the dedupe keys of lines; return those that have none, and the first of those whose key was not taken."""
+    """Claim the dedupe keys of lines; return the lines without a key, and the first line of each key that is new."""
     first: dict[uuid.UUID, _Line] = {}
     for line in lines:
         if line.key is not None:
@@ -309,7 +310,7 @@ def _one_for_each_key(cursor: Any, rules: _Rules, lines: list[_Line]) -> list[_L
 
 
 class _RefusedError(Exception):
-    """Ends the transaction in which rows were refused: their UUIDs must not stay in the ledger."""
+    """Rolls back a transaction in which rows were refused: their UUIDs must not stay in the ledger."""
 
     def __init__(self, refused: dict[uuid.UUID, Failure]) -> None:
         super().__init__(len(refused))

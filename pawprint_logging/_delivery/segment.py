@@ -1,12 +1,15 @@
-"""One file of the spool: rows in the order in which they were accepted, and how far their delivery has come.
+"""A segment, one file of the spool: rows in the order in which they were accepted, and how far their delivery has come.
 
-The first page says whose rows they are, twice, for a damaged byte must not strand them. It also holds what changes: two
-slots, written in turn, each with the number of rows that are settled and the delivery that is under way, twice as well.
-They are overwritten in place, so that a full disk cannot keep a delivery from being noted, which is what makes room.
-After the page come the records of the rows, which only the segment's writer writes.
+The first page has a head, which says whose rows these are, and two slots for the state of the delivery. The head is
+there twice, so that one damaged byte does not strand the rows. The slots are written in turn. Each has the number of
+settled rows and the delivery under way, also twice. They are overwritten in place, so that a full disk cannot keep a
+delivery from being noted: only deliveries make room again.
 
-Two locks: the segment's own, which its writer holds as long as it lives, and that of the file beside it, which whoever
-delivers the rows of another process holds. In that file is also what a delivery left out.
+After the first page come the records of the rows. Only the segment's writer adds records; settled ones may be blanked
+by another process.
+
+There are two locks. The writer holds the one on the segment as long as it lives. A process that delivers another's rows
+holds the one on the file beside the segment. That file also lists the rows that a delivery left out.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 MAGIC = b"pawprint_logging spool "
 _VERSION = b"2 "
 PAGE = 4096
-#: where the head is, twice
+#: offsets of the two copies of the head, and of the two slots
 _HEADS = (0, 1024)
 _SLOTS = (2048, 3072)
 #: bytes between the two copies of a slot
@@ -47,14 +50,14 @@ _STATE = struct.Struct(">QQQ16sQ")
 _CHECKSUM = struct.Struct(">I")
 
 SUFFIX = ".spool"
-#: a link in a file's place may lead anywhere, and a pipe that nobody writes to would hold us up for ever
+#: a symbolic link may lead anywhere, and a pipe that nobody writes to could block for ever
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-#: the file beside a segment
+#: suffix of the file beside a segment
 BESIDE = ".delivery"
 
-#: `end` of a window into which nothing is written any more
+#: `end` of a window that takes no more records
 SEALED = 2**63
-#: `end` of a window into which something is being written by a system call
+#: `end` of a window while a system call writes to it
 BUSY = -1
 
 Report = Callable[[Path, str], None]
@@ -67,9 +70,9 @@ class Head:
     Args:
         database: the address of the database, without a password.
         table: the quoted name of the table.
-        deliver: whether the process that writes it delivers it as well.
-        keyed: whether its rows have dedupe keys.
-        salt: what the checksums of its records begin with.
+        deliver: whether its writer delivers it as well, default True.
+        keyed: whether its rows have dedupe keys, default False.
+        salt: seed of its records' checksums, default 0.
     """
 
     database: str
@@ -93,14 +96,14 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Pending:
-    """A record that is being written by a system call, and the queue that its row goes into.
+    """A record that a system call is writing, and the queue that its row goes into.
 
     Args:
-        start: where it begins.
+        start: its offset in the file.
         number: its number.
-        record: what is written.
-        queue: where its row has been counted already.
-        size: bytes that it is counted with there.
+        record: its bytes.
+        queue: the queue, which has counted the row already.
+        size: bytes that the queue counted for the row.
     """
 
     start: int
@@ -124,12 +127,12 @@ class Window:
         self.end = end
         self.count = count
         self.limit = limit
-        #: of the segment, for `pwrite`
+        #: the segment's, for `pwrite`
         self.descriptor = descriptor
-        #: shared memory, if the file system allows for it, and the place in the file where that begins
+        #: shared memory, if the file system allows it, and its offset in the file
         self.memory: Any = memory
         self.base = base
-        #: while `end` is BUSY
+        #: the record that is being written while `end` is BUSY
         self.pending: Pending | None = None
 
 
@@ -138,63 +141,63 @@ class UnreadableError(Exception):
 
 
 class Segment:
-    """A segment file that this process has locked: as its writer, or to deliver it.
+    """A segment file, which this process has locked (as its writer, or to deliver it) or only looks at.
 
-    Not a context manager: it lives as long as its rows, and the locks keep other processes off it until then.
+    Not a context manager: it lives as long as its rows. Until then the locks keep other processes away.
 
     Args:
         path: the file.
-        descriptor: it, open.
-        head: what its first page says.
-        with_fsync: whether notes are to survive the machine too, default False.
+        descriptor: its open descriptor.
+        head: the head on its first page.
+        with_fsync: whether notes must survive a crash of the machine too, default False.
     """
 
     def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
         self._beside = -1
-        #: whether its lock ends with the object, as for one that was taken over
+        #: whether it was taken over from another process: then its locks end with the object
         self.is_taken_over = False
         self.path = path
-        #: whether all that was noted is surely on the disk
+        #: whether all notes are on the disk
         self.is_durable = False
         self.descriptor = descriptor
         self.head = head
-        #: bytes that it takes of the spool's
+        #: bytes that it counts for in the size of the spool
         self.size = os.fstat(descriptor).st_size
         self.progress = Progress()
-        #: where this process writes, if it does
+        #: where this process writes; None if it does not
         self.window: Window | None = None
         #: rows taken from the queue
         self.taken = 0
-        #: rows that were settled before others in front of them: the number of the first → of the one after the last
+        #: rows settled before the rows in front of them: number of the first → number after the last
         self.early: dict[int, int] = {}
-        #: whether its writer has ended, or turned to another
+        #: whether its writer has ended, or has gone on to another segment
         self.is_dead = False
         self._with_fsync = with_fsync
 
     def __del__(self) -> None:
-        # a signal handler that raises may come before who took it over has it, or instead of its release; it would stay
-        # locked, and not delivered, as long as this process lives
+        # a signal handler may raise before the caller of `take_over` has the segment, or before it is released: then it
+        # would stay locked, and undelivered, as long as this process lives
         self._let_go_beside()
         if self.is_taken_over:
             self.release()
 
     @classmethod
     def create(cls, path: Path, head: Head, *, with_fsync: bool = False) -> Segment | None:
-        """Return a new segment, or None if another process took the file for a dead one's in the same moment.
+        """Return a new segment, or None if another process took the new file for a dead process' before it was locked.
 
         Raises:
             OSError: it cannot be created.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.fchmod(descriptor, 0o600)  # the umask may have taken more away
+            os.fchmod(descriptor, 0o600)  # the umask may have cleared some of these bits
             if not try_lock(descriptor) or not os.fstat(descriptor).st_nlink:
                 os.close(descriptor)
                 path.unlink(missing_ok=True)
                 return None
             text = json.dumps(asdict(head)).encode()
             line = MAGIC + _VERSION + b"%08x %b\n" % (zlib.crc32(text), text)
-            # filled, not left a hole: the slots must have their place on the disk
+            # written in full, without a hole: the slots must have their blocks on the disk
             page = line.ljust(_HEADS[1]) + line.ljust(PAGE - _HEADS[1] - 1) + b"\n"
             if len(line) > _HEADS[1] or os.pwrite(descriptor, page, 0) < PAGE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -218,13 +221,13 @@ class Segment:
         and_living: bool = False,
         with_fsync: bool = False,
     ) -> Segment | None:
-        """Return a segment to deliver, or None if its writer does that, another process does, or it is not wanted.
+        """Return a segment to deliver; None if another process does that, or if it is unwanted or unreadable.
 
         Args:
             path: the file.
-            is_wanted: whether its rows are for the caller.
-            report: told of a file that cannot be read.
-            and_living: whether segments may be taken whose writers live and leave the delivery to others.
+            is_wanted: called with its head; returns whether its rows are for the caller.
+            report: called with the path and the reason if the file cannot be read.
+            and_living: whether also to take segments whose writers live but leave delivery to others, default False.
             with_fsync: as for the class.
         """
         try:
@@ -250,11 +253,13 @@ class Segment:
 
     @classmethod
     def look_at(cls, path: Path) -> Segment | None:
-        """Return a segment that others write and deliver, without a lock, to be released; None if it is none (yet).
+        """Return a segment that other processes write and deliver, without locking it; None if there is none (yet).
+
+        The caller releases it.
 
         Raises:
             OSError: it cannot be opened.
-            UnreadableError: its states cannot be read.
+            UnreadableError: the state of its delivery cannot be read.
         """
         try:
             descriptor = os.open(path, _FLAGS)
@@ -286,12 +291,12 @@ class Segment:
             return None
         if os.fstat(descriptor).st_size < PAGE:
             if is_dead and os.fstat(descriptor).st_nlink:
-                path.unlink(missing_ok=True)  # its process was killed while it made it: there is no row in it
+                path.unlink(missing_ok=True)  # its writer was killed while creating it: it has no rows
             return None
         head = _head(os.pread(descriptor, PAGE, 0))
         if head is None:
             if not is_dead:
-                return None  # just being made
+                return None  # it is just being created
             raise UnreadableError("its head is damaged, or another version's")
         if not is_wanted(head) or not (is_dead or not head.deliver):
             return None
@@ -309,36 +314,36 @@ class Segment:
 
     @property
     def count(self) -> int:
-        """How many rows this process has written."""
+        """How many rows this process has written to it."""
         return 0 if self.window is None else self.window.count
 
     @property
     def is_sealed(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether no more rows will be added."""
         return self.is_dead or (self.window is not None and self.window.end == SEALED)
 
     @property
     def is_inherited(self) -> bool:
-        """Whether it is another process' segment."""
+        """Whether another process wrote it."""
         return self.window is None
 
     @property
     def is_released(self) -> bool:
-        """Whether the file is no longer this process'."""
+        """Whether this process has released the file."""
         return self.descriptor < 0
 
     def has_died(self) -> bool:
-        """Return whether the writer of a segment that is delivered meanwhile has ended, or turned to another."""
+        """Return whether the writer of a segment taken over has ended, or has gone on to another segment."""
         if not self.is_dead:
             self.is_dead = try_lock(self.descriptor)
         return self.is_dead
 
     def read(self, place: int = PAGE) -> Iterator[Record | bytes]:
-        """Return the records from a place on, and as bytes what is damaged."""
+        """Return the records from a place on, with damaged parts as bytes."""
         return scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead)
 
     def blank(self, record: Record) -> None:
-        """Erase the row of a record that is settled: nobody reads it any more, and who passes over it finds a record.
+        """Blank a record whose row is settled: nobody needs the row any more, and the record stays valid.
 
         Raises:
             OSError: the disk fails.
@@ -351,7 +356,7 @@ class Segment:
         Raises:
             OSError: the disk fails.
         """
-        # in place, on blocks that are there: only a disk that fails can refuse it
+        # in place, on blocks that exist: only a failing disk can refuse it
         progress.turn = self.progress.turn + 1
         progress.noted_at = int(time.time())
         state = _STATE.pack(
@@ -373,14 +378,14 @@ class Segment:
             OSError: there is no room.
         """
         text = json.dumps([str(delivery), refused]).encode()
-        line = b"\n%08x %b\n" % (zlib.crc32(text), text)  # the line feed before it ends one that was torn
+        line = b"\n%08x %b\n" % (zlib.crc32(text), text)  # the leading line feed ends a torn line
         if os.write(self._open_beside(), line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._with_fsync:
             os.fsync(self._beside)
 
     def refused(self) -> dict[int, tuple[str, str | None]]:
-        """Return what the delivery under way left out: place → reason and SQLSTATE."""
+        """Return the rows that the delivery under way left out: place → reason and SQLSTATE."""
         found: dict[int, tuple[str, str | None]] = {}
         delivery = str(self.progress.delivery)
         with suppress(FileNotFoundError):
@@ -402,7 +407,7 @@ class Segment:
 
     def _lock_beside(self) -> bool:
         descriptor = self._open_beside()
-        # whoever had it may have deleted it together with the segment
+        # the process that held the lock may have deleted the file together with the segment
         return try_lock(descriptor) and bool(os.fstat(descriptor).st_nlink)
 
     def _let_go_beside(self) -> None:
@@ -413,7 +418,7 @@ class Segment:
     # ---- its end
 
     def make_durable(self) -> bool:
-        """See to it that what is noted survives the machine; return False for a file that is no longer ours.
+        """Write all notes through to the disk; return False if the file was released before that.
 
         Raises:
             OSError: the disk fails.
@@ -424,10 +429,10 @@ class Segment:
         return self.is_durable
 
     def remove(self) -> None:
-        """Delete the file: its rows are settled.
+        """Delete the file, whose rows are settled.
 
         Raises:
-            OSError: it cannot be deleted. It stays this process'.
+            OSError: it cannot be deleted. This process still holds it then.
         """
         self.make_durable()
         self.path.unlink(missing_ok=True)
@@ -436,7 +441,7 @@ class Segment:
         self.release()
 
     def release(self) -> None:
-        """Leave the file to whoever comes next."""
+        """Release the locks and close the file, so that another process may take it."""
         self._let_go_beside()
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
@@ -444,12 +449,12 @@ class Segment:
 
 
 def prefix_of(table: str) -> str:
-    """Return what the names of a table's files begin with; the table as it is quoted."""
+    """Return the prefix of a table's file names, from its quoted name."""
     return f"{zlib.crc32(table.encode()):08x}"
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock a file, if nobody else has; return whether."""
+    """Try to lock a file, without waiting; return whether it is locked now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -458,7 +463,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def remove_orphan(path: Path) -> None:
-    """Delete the file beside a segment that is gone, as a process leaves it that is killed between the two."""
+    """Delete the file beside a segment that is gone: a process was killed between deleting the two."""
     if path.with_suffix(SUFFIX).exists():
         return
     with suppress(OSError):
@@ -471,7 +476,7 @@ def remove_orphan(path: Path) -> None:
 
 
 def _head(page: bytes) -> Head | None:
-    """Return what the first page says, if one of its two copies is whole."""
+    """Return the head on the first page; None if both copies are damaged."""
     start = MAGIC + _VERSION
     for place in _HEADS:
         line = page[place:].partition(b"\n")[0]
@@ -486,7 +491,7 @@ def _newest(descriptor: int) -> Progress:
     """Return the state that was noted last.
 
     Raises:
-        UnreadableError: both copies of a slot are damaged, or what the slots say cannot be.
+        UnreadableError: both copies of a slot are damaged, or the states contradict each other.
     """
     found: list[Progress] = []
     for slot in _SLOTS:

@@ -1,7 +1,7 @@
-"""The options of handler and processor: what each is called, what it defaults to, what it takes, and what it is for.
+"""The options of handler and processor: their names, defaults, accepted values and descriptions.
 
-The signatures in `handler.py` and `processor.py` repeat names and defaults, since editors read source; a test holds
-them equal to this.
+The signatures in `handler.py` and `processor.py` repeat names and defaults, because editors read the source; a test
+checks that they agree with this module.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def option(default: Any, check: Check, doc: str) -> Any:
     """Return a field of `Settings`.
 
     Args:
-        default: its default; a factory for what can be changed.
-        check: takes name and value, returns the value to keep, raises ConfigurationError.
-        doc: one sentence, for the documentation.
+        default: its default, which must be immutable.
+        check: takes name and value; returns the value to keep, or raises ConfigurationError.
+        doc: one sentence for the documentation.
     """
     return field(default=default, metadata={"check": check, "doc": doc})
 
 
-# ---- what an option takes
+# ---- checks of values
 
 
 def _text(name: str, value: Any) -> Any:
@@ -63,7 +63,9 @@ def _count(name: str, value: Any) -> Any:
 def _seconds(least: float) -> Check:
     def check(name: str, value: Any) -> Any:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value < 1e6:
-            raise ConfigurationError(f"{name} must be a number of seconds, at least {least:g}, not {value!r}")
+            raise ConfigurationError(
+                f"{name} must be a number of seconds, at least {least:g} and less than a million, not {value!r}"
+            )
         return value
 
     return check
@@ -133,7 +135,7 @@ def _common(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the user chose, checked.
+    """The user's options, checked.
 
     Raises:
         ConfigurationError: an option that cannot be used.

@@ -1,7 +1,7 @@
-"""Delivers what other processes spool: follows living segments behind their writers, and takes over dead ones.
+"""Delivers the rows that other processes spool: follows living segments behind their writers, and takes over dead ones.
 
-All of it in one thread and over one connection. A row stays in the spool until it is in the table or, refused by
-itself, on the fallback; nothing is given up because the database or the table is away.
+It does so in one thread and over one connection. A row stays in the spool until it is in the table or, if the table
+refuses that row, on the fallback. While the database or the table is away, nothing is given up.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
 from .store import Nowhere, Store
 from .writer import Writer
 
-#: rows in one batch
+#: most rows in one batch
 _MAX_ROWS = 50_000
-#: rows, and batches, that go in one transaction: beyond that, a commit for each costs little
+#: rows, or batches, that fill one transaction: beyond that, sharing a commit saves little
 _ROWS_TOGETHER, _BATCHES_TOGETHER = 5_000, 200
-#: seconds between two looks at the directory when there was nothing to do, and between two at `stop`
+#: seconds between two scans of the directory while there is nothing to do, and between two checks of `stop`
 _INTERVAL = 0.25
 _STEP = 0.05
 #: seconds without an answer after which the connection counts as lost
 _WRITE_TIMEOUT = 30.0
-#: seconds for which a single run waits for a database or a table that is away
+#: seconds that a run with `once` waits for a database or a table that is away
 _PATIENCE = 30.0
 #: seconds between two lines of statistics
 _STATISTICS_INTERVAL = 60.0
-#: what no row is at fault for, and somebody will mend: a missing table or schema, a missing right
+#: SQLSTATEs that are no row's fault, and that somebody will mend: a missing table, schema or right
 _MENDED_LATER = frozenset({"42P01", "3F000", "42501"})
 
 _logger = logging.getLogger("pawprint_logging.ship")
@@ -50,14 +50,14 @@ _logger = logging.getLogger("pawprint_logging.ship")
 
 @dataclass(frozen=True)
 class Shipped:
-    """What a run did.
+    """The result of a run.
 
     Args:
         written: rows that are in the table now.
-        duplicates: rows that the table had already, by their dedupe key.
-        diverted: rows that the table refused, on the fallback.
-        dropped: rows that the table refused, and the fallback as well.
-        is_complete: whether nothing was left that could have been delivered.
+        duplicates: rows that the table had already, under their dedupe keys.
+        diverted: rows that the table refused and that are on the fallback.
+        dropped: rows that both the table and the fallback refused.
+        is_complete: whether everything that could be delivered was, default True.
     """
 
     written: int = 0
@@ -82,14 +82,14 @@ def ship(
     once: bool = False,
     stop: threading.Event | None = None,
 ) -> Shipped:
-    """Deliver what other processes have spooled in a directory for the tables of a database, exactly once.
+    """Deliver the events that other processes have spooled in a directory for a database, each exactly once.
 
     Args:
-        directory: the spool.
-        db: the database, as for `Tracker`; those who write must name the same host and database.
-        table: the only table to deliver for, default all of that database.
-        once: whether to return when everything that is there is delivered, default False.
-        stop: ends it after the batch under way, once it is set.
+        directory: the spool directory.
+        db: the database, as for `Tracker`; the processes that spool must name the same host and database.
+        table: the only table to deliver for, default None: all tables of that database.
+        once: whether to return when all events that are there are delivered, default False: go on until `stop` is set.
+        stop: ends the run after the batch under way, once it is set; default None.
 
     Raises:
         ConfigurationError: the directory or an argument cannot be used.
@@ -98,7 +98,7 @@ def ship(
 
 
 class _PatientTable:
-    """A table that is waited for if it is missing."""
+    """A table for which batches wait, instead of being given up, while it is missing or may not be written to."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -113,24 +113,24 @@ class _PatientTable:
 
 
 class _Notes(Nowhere):
-    """Notes in the segments how far their delivery has come."""
+    """A store that notes in the segments how far their delivery has come."""
 
     def __init__(self, fallback: Fallback) -> None:
         self._fallback = fallback
 
     def resending(self, batch: Batch) -> None:
-        """Note the delivery."""
+        """Note the delivery of a batch."""
         try:
             note_delivery(batch, batch.origin)
         except OSError as error:
             self._warn(error)
 
     def refusing(self, batch: Batch) -> None:
-        """Note what it leaves out; OSError if there is no room."""
+        """Note which rows the delivery leaves out; OSError if there is no room."""
         note_refused(batch, batch.origin)
 
     def settled(self, batch: Batch) -> None:
-        """Note that it is done."""
+        """Note that a batch is settled."""
         try:
             note_settled(batch.origin)
         except OSError as error:
@@ -142,21 +142,21 @@ class _Notes(Nowhere):
 
 @dataclass
 class _Destination:
-    """One table, and what is known about the next attempt at it."""
+    """One table, its batches, and when it is tried next."""
 
     table: _PatientTable
     carrier: Carrier
     backoff: Backoff = field(default_factory=Backoff)
     due: float = 0.0
     away_since: float | None = None
-    #: read in this round, to go in one transaction
+    #: batches read in this round, to be written in one transaction
     together: list[Batch] = field(default_factory=list)
-    #: batches that failed, each to be tried by itself; as long as there are any, no other is read
+    #: batches to be tried one at a time; while there are any, no more are read
     waiting: list[Batch] = field(default_factory=list)
 
     @property
     def is_full(self) -> bool:
-        """Whether enough is read for a transaction."""
+        """Whether enough rows are read for one transaction."""
         return (
             len(self.together) >= _BATCHES_TOGETHER or sum(len(batch.rows) for batch in self.together) >= _ROWS_TOGETHER
         )
@@ -168,7 +168,7 @@ class Shipper:
     Args:
         directory, db, table: as for `ship`.
         fallback_file: file for rows that the table refuses; default: the logger ``pawprint_logging.fallback``.
-        tell: gets the lines of statistics; default: the logger ``pawprint_logging.ship``.
+        tell: called with lines for the user, such as statistics; default: the logger ``pawprint_logging.ship``.
     """
 
     def __init__(
@@ -202,13 +202,13 @@ class Shipper:
         self._account = Account(())
         self._fallback = self._fallback_of(tracker)
         self._notes = _Notes(self._fallback)
-        #: by table, and whether the rows have dedupe keys: a key that is held delays no others
+        #: by table, and by whether rows have dedupe keys: a key that another transaction holds delays only such rows
         self._destinations: dict[tuple[str, bool], _Destination] = {}
         self._followed: dict[Path, Leftover] = {}
         self._has_said: set[str] = set()
 
     def run(self, *, once: bool = False, stop: threading.Event | None = None) -> Shipped:
-        """Deliver until the end; see `ship`."""
+        """Deliver until the run is to end; see `ship`."""
         stop = threading.Event() if stop is None else stop
         next_line = time.monotonic() + _STATISTICS_INTERVAL
         told = result = self._result()
@@ -243,7 +243,7 @@ class Shipper:
         return Shipped(stats.written, stats.duplicates, stats.diverted, stats.dropped, is_complete)
 
     def _is_done(self) -> bool:
-        """Return whether a single run has nothing more to wait for."""
+        """Return whether a run with `once` has nothing more to wait for."""
         now = time.monotonic()
         return all(
             not each.waiting or (each.away_since is not None and now - each.away_since >= _PATIENCE)
@@ -251,7 +251,7 @@ class Shipper:
         )
 
     def _look_around(self) -> None:
-        """Follow the segments that are new."""
+        """Begin to follow new segments, and delete orphaned files beside them."""
         for path in sorted(self._directory.glob(f"*{SUFFIX}")):
             if path not in self._followed:
                 segment = Segment.take_over(path, self._is_wanted, report=self._report, and_living=True)
@@ -274,13 +274,13 @@ class Shipper:
         return True
 
     def _is_new(self, what: str) -> bool:
-        """Return whether something is asked about for the first time."""
+        """Return whether this is the first call with `what`."""
         is_new = what not in self._has_said
         self._has_said.add(what)
         return is_new
 
     def _say(self, line: str) -> None:
-        """Tell a line, once."""
+        """Tell the user a line, once."""
         if self._is_new(line):
             self._tell(line)
 
@@ -303,7 +303,7 @@ class Shipper:
         destination = self._destination(segment.head)
         if destination.waiting:
             return False
-        has_died = segment.has_died()  # before it is read, so that nothing comes after that
+        has_died = segment.has_died()  # asked before reading: a dead writer adds nothing after it
         batch = None
         try:
             batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
@@ -321,7 +321,7 @@ class Shipper:
         return destination.is_full and self._send(destination)
 
     def _send(self, destination: _Destination) -> bool:
-        """Write what was read, in one transaction; where that fails, each batch by itself."""
+        """Write the batches that were read in one transaction; if that fails, each by itself."""
         batches, destination.together = destination.together, []
         if len(batches) > 1 and destination.table.write_together(batches, self._notes):
             for batch in batches:
@@ -333,7 +333,7 @@ class Shipper:
         return self._carry(destination)
 
     def _carry(self, destination: _Destination) -> bool:
-        """Try the batches that wait, in order, as far as that succeeds; return whether any was delivered."""
+        """Try the waiting batches in order, until one fails; return whether any was delivered."""
         has_moved = False
         while destination.waiting and time.monotonic() >= destination.due:
             why = destination.carrier.attempt(destination.waiting[0], self._notes)
@@ -404,7 +404,7 @@ class Shipper:
 
 
 def _checked(fallback_file: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a file that can be made or written, as far as that can be told now."""
+    """Return the absolute path of the fallback file, after checking that it seems to be writable."""
     path = Path(fallback_file).expanduser().absolute()
     if not path.parent.is_dir():
         raise ConfigurationError(f"ship: the fallback file cannot be {str(path)!r}: there is no such directory")
@@ -416,7 +416,8 @@ def _checked(fallback_file: str | os.PathLike[str]) -> str:
 def _pause(stop: threading.Event) -> None:
     """Wait a little, or until told to stop.
 
-    Not by `Event.wait`, which holds a lock: a signal handler in the same thread could wait for it for ever in `set`.
+    Not with `Event.wait`, which holds a lock: a signal handler in the same thread that calls `set` could wait for that
+    lock for ever.
     """
     until = time.monotonic() + _INTERVAL
     while not stop.is_set() and (left := until - time.monotonic()) > 0:

@@ -1,13 +1,14 @@
-"""The write-ahead log of accepted rows: what a killed process leaves behind is delivered by the next one, or by `ship`.
+"""The write-ahead log of accepted rows: the next process, or `ship`, delivers the rows that a killed process leaves.
 
-Each process has segment files of its own, locked as long as it lives (`flock` ends with the process, however it ends).
-A row is in the current segment before it is in the queue, and in the same order, so that a delivery is a run of
-numbers. The delivery's UUID is noted before it is sent, and the ledger then tells the next process whether it arrived.
+Each process has its own segment files, and keeps them locked as long as it lives: `flock` ends with the process,
+however that ends. A row is in the current segment before it is in the queue, in the same order, so that the rows of a
+delivery have consecutive numbers. The delivery's UUID is noted before the rows are sent; from the ledger, the next
+process then learns whether they arrived.
 
-Where the file system allows for it, a row is copied into shared memory of the file. On CPython with its global lock,
-up to 3.13, threads and signal handlers take turns at calls and at jumps backwards only. So the few instructions that
-take the place in the file, copy, and append to the queue are one step, and need no lock of ours; elsewhere they stand
-under a reentrant one. They must hold no Python call and make no object that the garbage collector looks after.
+Where the file system allows it, a row is copied into shared memory of the file. CPython 3.10 to 3.13 with its global
+lock switches threads and runs signal handlers only at calls and at backward jumps. There, the few instructions that
+reserve room in the file, copy the record and append to the queue are one step, and need no lock of ours. Elsewhere they
+run under a reentrant lock. They must not call Python code, nor make an object that the garbage collector tracks.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from .leftover import Leftover, Origin, note_delivery, note_refused, note_settle
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
 
-#: bytes after which a segment is followed by another, so that what is delivered can be deleted
+#: bytes after which another segment begins, so that delivered ones can be deleted
 SEGMENT_BYTES = 16 * 2**20
-#: bytes for which room is made at once: so many that fewer than one call in a thousand waits for it
+#: bytes of room made at a time: so many that fewer than one call in a thousand waits for it
 WINDOW_BYTES = 2**20
-#: bytes after which a segment is deleted as soon as all of it is delivered
+#: bytes from which the current segment is deleted as soon as all of it is settled
 _WORTH_DELETING = 4 * 2**20
 
-#: seconds after which a settled delivery may be forgotten
+#: seconds after which a settled delivery may be deleted from the ledger
 FORGET_AFTER = 900.0
 
 _SIZE = HEAD.size
@@ -57,12 +58,12 @@ class Spool:
     """The segments that one process writes in a spool directory, and those of dead processes that it finds there.
 
     Args:
-        directory: where the segments are; made, with mode 0700, if it is missing.
-        table: whose rows they are, as the quoted name; a directory may serve several tables.
-        database: the address of its database, without a password.
-        max_bytes: bytes that this process' segments may have.
-        with_fsync: whether an accepted row is to survive the machine, not only the process.
-        warn: called with what the user should know; each is said once.
+        directory: directory of the segments; created with mode 0700 if it is missing.
+        table: quoted name of the rows' table; a directory may serve several tables.
+        database: address of its database, without a password.
+        max_bytes: most bytes that this process' segments may have.
+        with_fsync: whether an accepted row must survive a crash of the machine, not only of the process.
+        warn: called with each warning for the user, once.
         deliver: whether this process delivers what it writes, default True.
         keyed: whether the rows have dedupe keys, default False.
 
@@ -85,7 +86,7 @@ class Spool:
         self._directory = Path(directory)
         self._prefix = prefix_of(table)
         self._max_bytes = max_bytes
-        # a small spool has small segments, or its room would never come back
+        # a small spool needs small segments, or it would never get room back
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 2 * PAGE))
         self._worth_deleting = min(_WORTH_DELETING, max_bytes // 16)
         self._with_fsync = with_fsync
@@ -107,27 +108,27 @@ class Spool:
         self._begin()
 
     def _begin(self) -> None:
-        # Reentrant: a signal handler that logs may come while this thread holds it.
+        # Reentrant: a signal handler that logs may run while this thread holds it.
         self.lock = native.RLock()
         #: this process' segments, in order
         self._segments: deque[Segment] = deque()
         self._window = _NO_WINDOW
         self._inherited: Segment | None = None
         self._bytes = 0
-        #: deliveries that are settled: since when, of which segment
+        #: settled deliveries: since when (monotonic time), and of which segment
         self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
-        #: rows in segments that are forgotten
+        #: rows in segments that have left `_segments`
         self._rows_before = 0
-        #: of the last records of values, and of lines: the columns, their names, the seed of the checksum, their size
+        #: of the last record with values, and of the last with a line: columns, names, checksum seed, size of the names
         self._of_values = self._of_lines = _NO_PRELUDE
 
     def after_fork_in_child(self) -> None:
-        """Leave the parent's segments to it; close the descriptors, which would keep its locks beyond its end."""
+        """Leave the parent's segments to it, and close their descriptors, which would keep its locks after its end."""
         segments = [*self._segments, self._inherited]
         for segment in segments:
             if segment is not None:
                 if segment.window is not None:
-                    segment.window.end = SEALED  # for a call that was interrupted by the fork
+                    segment.window.end = SEALED  # for a call that the fork interrupted
                     mapping.forget(segment.window.memory)
                 segment.release()
         self._begin()
@@ -142,7 +143,7 @@ class Spool:
         """Write a row and put it into the queue, in the same order as all others; return False if there is no room.
 
         Args:
-            row: columns, line, and the dedupe key if rows have one.
+            row: an entry as described in `_capture/row.py`.
             queue: where to put it.
         """
         line = values_of(row)
@@ -165,7 +166,7 @@ class Spool:
             record = _pack(MARK, crc32(line, seed ^ number), number, size_of_names, size_of_line) + names + line
             base = window.base
             place = slice(start - base, end - base)
-            if window.end == start:  # one step from here: no call but the last, and no new object
+            if window.end == start:  # one step from here: no call but the last, no tracked object
                 window.end = end
                 window.count = number + 1
                 window.memory[place] = record
@@ -181,8 +182,8 @@ class Spool:
     def _append_written(self, row: Entry, queue: Accepting) -> bool:
         """Do what `_append_mapped` does, by a system call.
 
-        Writing and appending are one call of C functions, between which no signal handler comes: the row is in both, or
-        in neither.
+        One call of C code writes the record and appends the row. No signal handler runs in between: the row is in both
+        places, or in neither.
         """
         line = values_of(row)
         columns, names, seed, _ = self._of_values
@@ -221,12 +222,12 @@ class Spool:
         return is_whole
 
     def _mend(self, window: Window) -> None:
-        """Find out what became of a write that a signal handler interrupted, or is just interrupting."""
+        """Conclude a write that a signal handler interrupted, or is interrupting now, by what the file has."""
         pending = window.pending
         if window.end == BUSY and pending is not None:
             record = pending.record
             found = os.pread(window.descriptor, len(record), pending.start)
-            # delivered by another process meanwhile, and erased there
+            # another process may have delivered and blanked it meanwhile
             was_erased = is_blank(found, pending.number, self._head.salt)
             self._conclude(window, pending, is_whole=found == record or was_erased)
 
@@ -248,20 +249,20 @@ class Spool:
         try:
             os.fsync(window.descriptor)
         except OSError as error:
-            if error.errno != errno.EBADF:  # delivered and deleted meanwhile
+            if error.errno != errno.EBADF:  # else the segment was delivered and deleted meanwhile
                 self._say(
                     "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
                 )
 
     def _less_usual(self, row: Entry, line: bytes | None) -> tuple[Entry, bytes, bytes, int, int]:
-        """Return a row, and what its record consists of, where that is not values of the same columns as before.
+        """Return the parts of a record that does not have values of the same columns as the one before.
 
         Args:
             row: the row.
-            line: its values, if it is kept as these.
+            line: its values; None if it is written as a line.
 
         Returns:
-            The row as it goes into the queue; its values or line, the names, the seed of the checksum, the names' size.
+            The row as it goes into the queue; its values or line, the names, the checksum seed, the size of the names.
         """
         if line is not None:
             names, seed = of_values(*prelude(row[0], self._head.salt))
@@ -278,12 +279,12 @@ class Spool:
             size = len(names)
         return row, row[1], names, seed, size
 
-    # ---- the slow way: room for more
+    # ---- making room, which is slow
 
     def _turn(self, window: Window, size: int) -> bool:
-        """Have a window with room for so many bytes; return False if there is none.
+        """Replace a full window, unless that is done already; return False if there is no room for so many bytes.
 
-        A signal handler may come at any point, log, and turn as well.
+        At any point a signal handler may run, log, and replace the window as well.
         """
         with self.lock:
             if self._window is not window:
@@ -301,7 +302,7 @@ class Spool:
                     self._open_segment(window, size)
             except OSError:
                 if self._window is window and final < self._segment_bytes:
-                    window.end = final  # a smaller row may still find its place
+                    window.end = final  # a smaller row may still fit
                 return False
             return True
 
@@ -311,24 +312,24 @@ class Spool:
         self._require(PAGE + size)
         segment = None
         while segment is None:
-            # the time, so that they are found in order
+            # with the time, so that names sort by age
             name = f"{self._prefix}-{os.getpid()}-{time.time_ns():016x}{os.urandom(2).hex()}{SUFFIX}"
             path = self._directory / name
             try:
                 segment = Segment.create(path, self._head, with_fsync=self._with_fsync)
-            except FileNotFoundError:  # somebody has cleaned up
+            except FileNotFoundError:  # somebody has deleted the directory
                 self._directory.mkdir(mode=0o700, parents=True)
         try:
             self._segments.append(segment)
             self._bytes += segment.size
             self._open_window(segment, before, PAGE, 0, size)
         finally:
-            if segment.window is None:  # no room, or a signal handler has turned meanwhile
+            if segment.window is None:  # no room, or a signal handler has opened another one meanwhile
                 self._forget(segment)
                 segment.remove()
 
     def _open_window(self, segment: Segment, before: Window, start: int, count: int, size: int) -> None:
-        """Make room in a segment, and have calls write there.
+        """Make room in a segment, and let calls write there.
 
         Raises:
             OSError: there is no room.
@@ -344,10 +345,10 @@ class Spool:
             except OSError:
                 if limit == start + size:
                     raise
-                limit = start + size  # a disk that is nearly full
+                limit = start + size  # the disk is nearly full
                 memory, base = mapping.window(segment.path, start, limit)
         window = Window(end=start, count=count, limit=limit, descriptor=segment.descriptor, memory=memory, base=base)
-        if self._window is before:  # else a signal handler has turned meanwhile
+        if self._window is before:  # else a signal handler has opened another one meanwhile
             segment.window = window
             self._window = window
             self._bytes += limit - segment.size
@@ -358,17 +359,17 @@ class Spool:
             raise OSError(errno.ENOSPC, "the spool has max_spool_bytes")
 
     def _seal(self, segment: Segment, final: int) -> None:
-        """See to a segment into which nothing more comes."""
-        if not self._is_mapped:  # its room was counted, and not taken
+        """Finish a segment that gets no more rows."""
+        if not self._is_mapped:  # its room was counted, but not allocated
             self._bytes += final - segment.size
             segment.size = final
         if not self._head.deliver and segment.count:
-            segment.release()  # whoever delivers it sees so that this is all
+            segment.release()  # the released lock tells the delivering process that no more rows come
         else:
             self._remove_if_settled(segment)
 
     def _forget_delivered(self) -> None:
-        """Count no longer what others have delivered, and deleted."""
+        """Stop counting segments that other processes have delivered and deleted."""
         for segment in list(self._segments):
             if segment.is_released and not segment.path.exists():
                 self._forget(segment)
@@ -381,7 +382,7 @@ class Spool:
 
     @property
     def rows(self) -> int:
-        """How many rows were written since this process began."""
+        """How many rows this process has written since it began."""
         with self.lock:
             with suppress(OSError):
                 self._mend(self._window)
@@ -390,7 +391,7 @@ class Spool:
     # ---- the writing thread
 
     def _front(self) -> Segment | None:
-        """Return the segment of the queue's front."""
+        """Return the segment of the first row in the queue."""
         with suppress(OSError):
             self._mend(self._window)
         for segment in self._segments:
@@ -399,7 +400,7 @@ class Spool:
         return None
 
     def limit(self) -> int:
-        """Return how many rows of the queue's front belong together: a delivery is of one segment."""
+        """Return how many rows at the queue's front may be one batch: a delivery is of one segment."""
         with self.lock:
             segment = self._front()
             return segment.count - segment.taken if segment is not None else 0
@@ -407,8 +408,8 @@ class Spool:
     def sending(self, batch: Batch) -> bool:
         """Note the delivery of a batch that was taken from the queue's front, before it is sent or diverted.
 
-        Return False if it must not be: the spool was closed meanwhile, and the next process delivers the rows. May be
-        called again after an interruption.
+        Return False if it must stay in the spool, which was closed meanwhile: the next process delivers the rows. May
+        be called again after an interruption.
         """
         if batch.origin is not None:
             self.resending(batch)
@@ -426,7 +427,7 @@ class Spool:
             return True
 
     def resending(self, batch: Batch) -> None:
-        """Note the delivery of a recovered batch, or another one of a batch that was tried before."""
+        """Note the delivery of a recovered batch, or a new delivery of a batch that was tried before."""
         origin = batch.origin
         if origin is not None and not origin.segment.is_released:
             with self.lock, self._delivering_on():
@@ -460,9 +461,10 @@ class Spool:
                 self._remove_if_settled(segment)
 
     def forgettable(self) -> list[uuid.UUID]:
-        """Return deliveries that nobody will ask for any more, each once: that they are settled is surely on the disk.
+        """Return deliveries that the ledger need not remember, each once: the disk has the note that they are settled.
 
-        Not before some minutes have passed: a deliverer that was paused may still hold one of them for in doubt.
+        Not before FORGET_AFTER seconds have passed: a delivering process that was paused may still take one of them to
+        be in doubt.
         """
         found: list[uuid.UUID] = []
         if not self._settled or self._settled[0][0] + FORGET_AFTER > time.monotonic():
@@ -477,7 +479,7 @@ class Spool:
         return found
 
     def tidy(self) -> None:
-        """Delete the current segment if all of it is settled."""
+        """Delete the segments that are settled, the current one included."""
         with self.lock:
             if self._segments:
                 self._seal_if_settled(self._segments[-1], 0)
@@ -486,9 +488,9 @@ class Spool:
                     self._remove_if_settled(segment)
 
     def close(self) -> None:
-        """Leave what is not settled to the next process; idempotent.
+        """Leave unsettled rows to the next process. Idempotent.
 
-        What is in the queue by now must be taken out of it; a row that is appended later opens the spool again.
+        The caller must remove these rows from the queue. A row that is appended later opens the spool again.
         """
         with self.lock:
             self.tidy()
@@ -504,13 +506,13 @@ class Spool:
             self._window = _NO_WINDOW
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
-        """Return what dead processes left, a batch at a time; the next one is read when the last is settled.
+        """Yield the rows that dead processes left, a batch at a time; each must be settled before the next is read.
 
         A file that cannot be read is reported, and left as it is.
 
         Args:
-            max_rows: rows in one batch, but for those that were under way.
-            max_bytes: bytes in one batch, likewise.
+            max_rows: most rows in a batch, unless it was under way.
+            max_bytes: most bytes in a batch, likewise.
         """
         for path in sorted(self._directory.glob(f"{self._prefix}-*{SUFFIX}")):
             segment = Segment.take_over(path, self._is_ours, report=self._report, with_fsync=self._with_fsync)
@@ -521,7 +523,7 @@ class Spool:
             try:
                 while (batch := self._next_of(leftover, max_rows, max_bytes)) is not None:
                     yield batch
-                    if segment.progress.sending:  # left to the next process
+                    if segment.progress.sending:  # not settled: left to the next process
                         break
                 else:
                     self._remove_inherited(leftover)
@@ -571,14 +573,14 @@ class Spool:
 
     @contextmanager
     def _delivering_on(self) -> Iterator[None]:
-        """Have delivery go on though the disk fails under a note."""
+        """Warn if a note cannot be written, instead of ending the delivery."""
         try:
             yield
         except OSError as error:
             self._say("note", f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
 
     def _seal_if_settled(self, segment: Segment, size: int) -> None:
-        """Have the next row begin another segment, if all of this one is settled and it has more bytes than `size`."""
+        """Seal a segment if all of it is settled and it has more than `size` bytes; the next row begins another."""
         window = segment.window
         if window is None or window.end in (BUSY, SEALED) or window.end <= size:
             return
@@ -594,16 +596,16 @@ class Spool:
             return
         try:
             segment.remove()
-        except OSError as error:  # it stays, settled, and whoever finds it deletes it
+        except OSError as error:  # it stays, settled, until a process that finds it deletes it
             self._say("remove", f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
             segment.release()
         self._forget(segment)
 
 
 def _is_one_step() -> bool:
-    """Return whether the interpreter runs instructions without a call in one go.
+    """Return whether the interpreter runs instructions without a call as one step.
 
-    So does CPython with its global lock; what comes after 3.13 has not been looked at. A tracer runs between lines.
+    CPython 3.10 to 3.13 with its global lock does; later versions have not been examined. A tracer runs between lines.
     """
     has_global_lock: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     is_traced = sys.gettrace() is not None or threading.gettrace() is not None

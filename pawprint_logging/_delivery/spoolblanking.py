@@ -1,7 +1,7 @@
-"""A user's rows in a spool: delivered first, so that no promise about them is touched, and then blanked where they are.
+"""Takes a user's rows out of a spool: delivers them first, as promised, and then blanks them in place.
 
-What is delivered is deleted with its segment as a rule. But a living process keeps its segment until that is full, with
-the rows in it that are in the table by now. Only such are overwritten: whoever delivers the segment passes over them.
+Delivered rows usually go with their segment. But a living process keeps its segment until that is full, with rows that
+are in the table by now. Only settled rows are blanked; a process that delivers the segment skips them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .frame import Record
 from .segment import SUFFIX, Segment, UnreadableError, prefix_of
 from .ship import Shipped, Shipper
 
-#: seconds for which others that deliver are waited for
+#: seconds to wait for other processes' deliveries
 PATIENCE = 30.0
 _INTERVAL = 0.2
-#: what is before the user in a record of values, behind the names of its columns
+#: what precedes the user in a record of values: the end of the column names, the marker and the time
 _VALUES = re.compile(rb"\]v\d{16}\t")
 
 
@@ -35,8 +35,8 @@ class Blanked:
 
     Args:
         rows: rows that were blanked.
-        waiting: rows that nobody has delivered yet, by their file.
-        elsewhere: the addresses of other databases for which the user's rows are there.
+        waiting: number of rows that are not delivered yet, by file.
+        elsewhere: addresses of other databases that rows of the user are spooled for.
         unreadable: segments that cannot be read, and why.
     """
 
@@ -47,13 +47,13 @@ class Blanked:
 
 
 class SpoolBlanking:
-    """Takes a user out of a spool.
+    """Takes a user's rows out of a spool.
 
     Args:
-        directory: the spool.
-        tracker: whose events; those of other tables are left alone.
-        user: the user, as it is in the column of users.
-        fallback_file: where rows go that the table refuses, as for `Shipper`.
+        directory: the spool directory.
+        tracker: names the table; rows of other tables are left alone.
+        user: the user, as in the user column.
+        fallback_file: file for rows that the table refuses, as for `Shipper`.
 
     Raises:
         ConfigurationError: the directory cannot be used.
@@ -66,15 +66,15 @@ class SpoolBlanking:
         self._table: Table = tracker.layout
         self._user = user
         self._fallback_file = fallback_file
-        #: the number of the last record that was there at the beginning; what comes later is not waited for
+        #: number of the last record of each segment at the beginning; later records are not waited for
         self._last: dict[Path, int] = {}
         self._shipper()
 
     def run(self, tell: Callable[[str], object]) -> Blanked:
-        """Deliver what is there, wait for what others deliver, and blank the user's rows.
+        """Deliver what is there, wait for other processes' deliveries, and blank the user's rows.
 
         Args:
-            tell: gets a line about what was delivered, if anything was.
+            tell: called with a line about what was delivered, if anything was.
 
         Raises:
             OSError: a file cannot be read or written.
@@ -105,7 +105,7 @@ class SpoolBlanking:
         )
 
     def _deliver(self, deadline: float) -> Shipped:
-        """Deliver what nobody else does: the rows of dead processes, and of those that leave it to others."""
+        """Deliver the rows of dead processes, and of processes that leave delivery to others."""
         stop = threading.Event()
         timer = threading.Timer(max(deadline - time.monotonic(), 1.0), stop.set)
         timer.daemon = True
@@ -157,7 +157,7 @@ class SpoolBlanking:
         if waiting:
             done.waiting[segment.path] = waiting
         if found:
-            # that they are settled is on the disk before they are gone: a crashed machine must not know one alone
+            # the disk must have the note that they are settled first: a crash must not leave them blanked but unsettled
             os.fdatasync(segment.descriptor)
             for record in found:
                 segment.blank(record)
@@ -165,7 +165,7 @@ class SpoolBlanking:
             os.fsync(segment.descriptor)
 
     def _blank_rejected(self) -> int:
-        """Overwrite the user's lines in the files of what could not be read or delivered; return how many."""
+        """Overwrite the user's lines in the `.rejected` files with spaces; return how many."""
         number = 0
         for path in sorted(self._directory.glob(f"{prefix_of(self._table.sql)}-*.rejected")):
             with path.open("r+b") as file:
@@ -185,7 +185,7 @@ def _is_of(row: tuple[tuple[str, ...], bytes], table: Table, user: str) -> bool:
 
 
 def _names(line: bytes, table: Table, user: str) -> bool:
-    """Return whether a line that was put aside is the user's; a damaged one is if it has the user as a field."""
+    """Return whether a line that was put aside is the user's; a damaged one is if one of its fields is the user."""
     columns, separator, rest = line.partition(b"]\t")
     if separator:
         try:

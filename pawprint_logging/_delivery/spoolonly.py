@@ -1,6 +1,7 @@
-"""What stands in the place of the worker with `deliver=False`: rows go into the spool, and that is all.
+"""Takes the worker's place with `deliver=False`: it only writes rows to the spool.
 
-No thread, no connection, no queue, and nothing to wait for. A row in the spool counts as written.
+There is no thread, no connection and no queue, and `flush` has nothing to wait for. A row in the spool counts as
+written.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from .spool import Spool
 
 SPOOL_FULL = Failure("table", "the spool is full", error=QueueFullError("the spool is full"))
 
-#: seconds between two looks for room
+#: seconds between two attempts while the spool has no room
 _LOOK = 0.02
 
 
 class _Door:
-    """What a queue is for the calling thread, with room for everything: it only counts what came into the spool.
+    """A queue without bounds, as the calling thread sees it; it only counts the rows that go to the spool.
 
     Args:
         spool: the spool.
-        overflow: called with a row for which that has no room.
+        overflow: called with a row for which the spool has no room.
     """
 
     def __init__(self, spool: Spool, overflow: Callable[[Entry, Any], None]) -> None:
@@ -46,7 +47,7 @@ class _Door:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start the counts again."""
         self.rows: deque[Entry] = deque(maxlen=0)
         self.rows_in = self.bytes_in = self.bytes_out = 0
 
@@ -69,9 +70,9 @@ class SpoolOnly:
 
     Args:
         settings: the user's options.
-        fallback: where rows go for which the spool has no room.
+        fallback: takes the rows for which the spool has no room.
         spool: the spool.
-        keyed: the spool of rows with dedupe keys, if there can be such rows.
+        keyed: the spool for rows with dedupe keys, default None: there are none.
     """
 
     def __init__(self, settings: Settings, fallback: Fallback, spool: Spool, keyed: Spool | None = None) -> None:
@@ -79,9 +80,9 @@ class SpoolOnly:
         self._fallback = fallback
         self._spools = [spool] if keyed is None else [spool, keyed]
         self._doors = [_Door(each, self._overflow) for each in self._spools]
-        #: rows may be put there without a call of `put`
+        #: takes rows without a call of `put`
         self.door = self._doors[0]
-        #: accept a row, and one with a dedupe key
+        #: accept a row without, and one with a dedupe key
         self.put, self.put_keyed = self._doors[0].put, self._doors[-1].put
         self._begin()
         process.register(self)
@@ -109,19 +110,19 @@ class SpoolOnly:
         return True
 
     def close(self) -> None:
-        """Leave the spool to whoever delivers it; a later row opens it again. Idempotent."""
+        """Leave the spool to the process that delivers it; a later row opens it again. Idempotent."""
         for spool in self._spools:
             spool.close()
 
     def retire(self) -> None:
-        """Do nothing: the end of the process leaves the spool as well, and what comes until then still goes there."""
+        """Do nothing: the end of the process releases the spool too, and rows until then still go there."""
 
     def abandon(self) -> None:
-        """Close, since nobody holds the owner any more."""
+        """Close: the pipeline that used this is gone."""
         self.close()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew. Takes no lock, logs nothing."""
+        """Start again in the child. Takes no lock, logs nothing."""
         for spool in self._spools:
             spool.after_fork_in_child()
         self._begin()
@@ -133,7 +134,7 @@ class SpoolOnly:
             others = self.account.stats
             came_in = sum(door.rows_in for door in self._doors)
             written = sum(spool.rows for spool in self._spools)
-            # rows are put without a lock
+            # rows are put without a lock: one that came meanwhile would be counted in one sum only
             if came_in == sum(door.rows_in for door in self._doors):
                 return dataclasses.replace(others, accepted=others.accepted + came_in, written=others.written + written)
 

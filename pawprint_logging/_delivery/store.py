@@ -1,4 +1,4 @@
-"""What keeps accepted rows beyond the process: the protocol of the spool, and of those who keep nothing."""
+"""What keeps accepted rows beyond the process: the protocol of the spool, and the store that keeps nothing."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .batch import Batch
 
 
 class Accepting(Protocol):
-    """What a store puts rows into."""
+    """The queue into which a store puts rows."""
 
-    #: rows and bytes that were ever put
+    #: totals: rows and bytes put
     rows_in: int
     bytes_in: int
 
     @property
     def rows(self) -> deque[Entry]:
-        """The rows that wait; whoever appends counts them, with no call in between."""
+        """The waiting rows; code that appends one also counts it, with no call in between."""
 
     def add(self, row: Entry) -> None:
-        """Put a row into the queue, without a look at its bounds."""
+        """Put a row into the queue without checking its bounds."""
 
 
 class Store(Protocol):
@@ -32,47 +32,51 @@ class Store(Protocol):
 
     @property
     def lock(self) -> AbstractContextManager[object]:
-        """Held while it is closed, and while it opens again."""
+        """The lock that is held while the store is closed or reopened."""
 
     def append(self, row: Entry, queue: Accepting) -> bool:
-        """Keep a row and put it into the queue, in the same order as all others; return False if there is no room."""
+        """Keep a row and put it into the queue, both in the same order; return False if there is no room."""
 
     def leftovers(self) -> bool:
-        """Return whether dead processes may have left something."""
+        """Return whether dead processes may have left rows."""
 
     def limit(self) -> int:
-        """Return how many rows at the queue's front may be one batch."""
+        """Return how many rows at the front of the queue may form one batch."""
 
     def sending(self, batch: Batch) -> bool:
-        """Note the delivery of a batch from the queue's front, before it is sent; False if it must stay."""
+        """Note the delivery of a batch from the front of the queue, before it is sent; return False if it must stay."""
 
     def resending(self, batch: Batch) -> None:
-        """Note another delivery of a batch, or that of a recovered one."""
+        """Note a batch's new delivery, or the delivery of a recovered batch."""
 
     def refusing(self, batch: Batch) -> None:
-        """Note what a delivery leaves out, before its COMMIT; OSError if there is no room."""
+        """Note which rows a delivery leaves out, before its COMMIT.
+
+        Raises:
+            OSError: there is no room.
+        """
 
     def settled(self, batch: Batch) -> None:
         """Note that a batch is in the table or on the fallback."""
 
     def forgettable(self) -> list[uuid.UUID]:
-        """Return deliveries of which the ledger need not know any more, each once."""
+        """Return deliveries that the ledger no longer needs, each one only once."""
 
     def tidy(self) -> None:
-        """Delete what is settled."""
+        """Delete rows that are settled."""
 
     def close(self) -> None:
-        """Leave what is not settled to the next process; a later row opens it again."""
+        """Leave rows that are not settled to the next process; a later row reopens the store."""
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
-        """Return what dead processes left, a batch at a time."""
+        """Yield the rows that dead processes left, one batch at a time."""
 
     def after_fork_in_child(self) -> None:
         """Leave everything to the parent."""
 
 
 class Nowhere:
-    """The store of those who keep nothing."""
+    """The store that keeps nothing."""
 
     def __init__(self) -> None:
         self.lock: AbstractContextManager[object] = nullcontext()
@@ -83,31 +87,31 @@ class Nowhere:
         return True
 
     def leftovers(self) -> bool:
-        """Nothing is ever left."""
+        """Return False: nothing is ever left."""
         return False
 
     def limit(self) -> int:
-        """Any number."""
+        """Return a number that no queue reaches."""
         return 2**62
 
     def sending(self, batch: Batch) -> bool:
-        """Any batch may go."""
+        """Return True: any batch may be sent."""
         return True
 
     def resending(self, batch: Batch) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     refusing = settled = resending
 
     def forgettable(self) -> list[uuid.UUID]:
-        """The writer knows by itself."""
+        """Return nothing: the writer keeps track of its deliveries itself."""
         return []
 
     def tidy(self) -> None:
-        """Delete nothing."""
+        """Do nothing."""
 
     close = after_fork_in_child = tidy
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
-        """Return nothing."""
+        """Yield nothing."""
         yield from ()

@@ -1,4 +1,4 @@
-"""One block of `within`: what is logged in it is written in the caller's transaction, at its end."""
+"""One block of `within`: at its end, the events logged in it are written in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Within:
 
     Args:
         connection: the caller's.
-        pipelines: whose events are written; None for all.
+        pipelines: the pipelines whose events are written; None for every one that has a database.
     """
 
     def __init__(self, connection: Any, pipelines: Collection[Pipeline] | None) -> None:
@@ -120,7 +120,7 @@ class Within:
             raise ConfigurationError("a block of within() is entered once: call within() for each")
         require_usable(self._caller)
         block = self._block = Block(self._pipelines)
-        # one for each depth, so that a block inside another leaves that one's mark alone
+        # one setting for each depth, so that a nested block leaves the mark of the outer one alone
         self._setting, self._token = f"pawprint.within_{block.depth}", uuid.uuid4().hex
         self._was_failed = self._caller.state == "failed"
         return block
@@ -132,7 +132,7 @@ class Within:
 
 
 def _told_by(state: str) -> Result | None:
-    """Return what a connection's state says about the rows, if it says it all."""
+    """Return what became of the transaction if the connection's state tells; otherwise None."""
     if state in ("idle", "closed"):
         return "ended"
     return "failed" if state in ("failed", "lost") else None

@@ -1,15 +1,15 @@
-"""When batches are written, and how that begins and ends: the life of a thread, or of those who write themselves.
+"""When batches are written, and by which thread: the lifecycle of the worker.
 
 There is one state, and one function changes it. The states are
 
     idle     nobody writes; the next row starts a thread
     running  a thread writes
-    ending   it is being wound down: what has come so far is written until a time, then diverted
-    inline   those who log write: `background=False`, or the interpreter ends
-    closed   wound down; the next row makes it idle again
+    ending   winding down: rows accepted so far are written until a deadline, then diverted or left in the spool
+    inline   the threads that log write: `background=False`, or the interpreter is exiting
+    closed   wound down; the next row reopens it
 
-Close, exit and the loss of the last reference are the same winding down with other ends. A start that fails goes back
-to idle. A fork begins anew in the child.
+Close, exit and the loss of the last reference share one winding down; only the state that follows differs. A start that
+fails goes back to idle. A forked child starts afresh.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, make_queue
 from .settings import Settings
 from .store import Nowhere, Store
 
-#: the part of close_timeout that is spent on writing; the rest is for diverting what is left
+#: the share of close_timeout that is spent on writing; the rest is for diverting what is left
 _WRITING_SHARE = 0.9
-#: seconds without a row on the fallback, at least, after which a thread that diverts is not waited for any more
+#: seconds without progress, at least, after which closing no longer waits for a thread that diverts
 _STANDSTILL = 1.0
-#: seconds after which an idle thread looks around by itself: a caller may have been interrupted before it could wake it
+#: seconds after which an idle thread checks for work anyway: a caller may have been interrupted before waking it
 _IDLE = 5.0
-#: seconds between two batches under load: each time that the thread asks for the interpreter lock, a caller may wait
+#: seconds between two batches under load: whenever the thread asks for the interpreter lock, a caller may have to wait
 _PACE = 0.1
-#: the pace is at most so many seconds, where a write takes long
+#: seconds between two batches at most, where a write takes long
 _SLOWEST_PACE = 1.0
-#: seconds without a row after which the connection is closed; another is opened when one comes
+#: seconds without a row after which the connection is closed; the next row opens another
 _IDLE_CONNECTION = 60.0
-#: seconds after a start that failed before the next one is tried
+#: seconds between a failed start of the thread and the next try
 _START_AGAIN = 0.05
-#: seconds before a mistake of ours is made again
+#: seconds for which the thread pauses after an unexpected exception
 _AFTER_MISTAKE = 0.1
-#: attempts of a caller at a batch whose COMMIT may have arrived: the second asks the ledger
+#: attempts that a calling thread makes at a batch in doubt; the second one asks the ledger
 _ATTEMPTS_IN_DOUBT = 3
-#: what an attempt answers when another transaction holds a dedupe key: lock_not_available, deadlock_detected
+#: SQLSTATEs that say that another transaction holds a dedupe key: lock_not_available, deadlock_detected
 _BUSY = ("55P03", "40P01")
-#: seconds after which rows with a dedupe key that is held are tried again, and how many may wait beside others
+#: seconds before rows whose dedupe key is held are tried again, and how many of them may be put aside to wait
 _BUSY_DELAY, _ASIDE = 0.1, 1000
-#: no number of waiting rows calls
+#: a number of rows that is never reached
 _NEVER = sys.maxsize
 
 QUEUE_FULL = Failure("table", "the queue is full", error=QueueFullError("the queue is full"))
@@ -72,7 +72,7 @@ NO_ANSWER = Failure(
 
 
 class State(Enum):
-    """Who writes."""
+    """The states of a worker; see the module's docstring."""
 
     IDLE = "idle"
     RUNNING = "running"
@@ -82,36 +82,36 @@ class State(Enum):
 
 
 class Lane:
-    """Rows that are written in order, with what keeps them and what is known about their next attempt.
+    """A queue whose rows are written in order, with its store and the state of its delivery.
 
     Args:
-        queue: where they wait.
+        queue: where the rows wait.
         store: what keeps them beyond the process.
     """
 
     def __init__(self, queue: Queue, store: Store) -> None:
         self.queue = queue
         self.store = store
-        #: whether what is not settled at the end is left to the next process
+        #: whether rows that are not settled at the end are left to the next process
         self.is_kept = not isinstance(store, Nowhere)
         self.backoff = Backoff()
-        #: when the first of those that wait was seen, if one was
+        #: monotonic time at which waiting rows were first seen; None if none were
         self.waits_since: float | None = None
         #: rows up to this number are written without waiting for more
         self.flush_to = 0
-        #: rows up to this number are written before the end
+        #: rows up to this number were accepted before winding down began
         self.end_at = 0
-        #: whether dead processes' rows may be found in the store, and the search for them
+        #: whether the store may hold rows of dead processes; whether to look once the first rows are taken; the search
         self.has_leftovers = False
         self.looks_with_first_row = False
         self.leftovers: Generator[Batch, None, None] | None = None
-        #: whether rows that came after the end were left in the store
+        #: whether rows that came after winding down began were left in the store
         self.has_latecomers = False
-        #: whether something was left in the store, so that what follows must stay there too
+        #: whether rows were left in the store, so that later ones must stay there too
         self.stays = False
 
     def begin_anew(self) -> None:
-        """Forget what a former life of the handler knew."""
+        """Reset the lane, when the worker is reopened or in a forked child."""
         self.waits_since = None
         self.flush_to = self.end_at = 0
         self.stays = self.has_latecomers = False
@@ -120,31 +120,31 @@ class Lane:
 
 
 class _Run:
-    """One thread's life: its connection, and what wakes it."""
+    """One run of the thread: its connection, and the lock that wakes it."""
 
     def __init__(self, carrier: Carrier) -> None:
         self.carrier = carrier
         self.thread: int | None = None
-        #: a binary semaphore; a release too many is no harm
+        #: serves as a binary semaphore; releasing it twice does no harm
         self.wake = native.allocate_lock()
         self.wake.acquire()
         self.last_end = 0.0
-        #: seconds between the end of a batch and the next: where a write takes long, rows are worth waiting for
+        #: seconds between the end of a batch and the next one; more where a write takes long, to collect more rows
         self.pace = _PACE
         self.is_connected = False
 
     def nudge(self) -> None:
-        """Have the thread look around."""
-        with suppress(RuntimeError):  # not taken: it has been told already
+        """Wake the thread."""
+        with suppress(RuntimeError):  # released already
             self.wake.release()
 
 
 class Worker:
-    """Takes rows from any thread, and sees to it that each is settled.
+    """Takes rows from any thread, and ensures that each is settled.
 
     Args:
         settings: the user's options.
-        open_table: makes what writes, for one thread.
+        open_table: returns a new table for one thread to write to.
         fallback: where rows go that are not written.
         stores: what keeps rows beyond the process; one for each lane.
     """
@@ -156,10 +156,13 @@ class Worker:
         self._open_table = open_table
         self._fallback = fallback
         rows, size = settings.max_queue_size, settings.max_queue_bytes
-        self.lanes = tuple(Lane(make_queue(rows, size, self._attend, self._overflow, store), store) for store in stores)
-        #: accepts a row; the queues are the same ones in a forked child, so that this may be kept
+        self.lanes = tuple(
+            Lane(make_queue(rows, size, partial(self._attend, place), self._overflow, store), store)
+            for place, store in enumerate(stores)
+        )
+        #: accepts a row; callers may keep it, since a forked child has the same queue objects
         self.put = self.lanes[0].queue.put
-        #: the queue that rows may be put into without that call
+        #: the queue, for callers that put rows into it without calling `put`
         self.door = self.lanes[0].queue
         #: accepts a row with a dedupe key
         self.put_keyed = self.lanes[-1].queue.put
@@ -173,19 +176,19 @@ class Worker:
         self._pid = os.getpid()
         self.account = Account(lane.queue for lane in self.lanes)
         self._state = State.IDLE if self._settings.background else State.INLINE
-        #: the state that follows the winding down
+        #: the state after winding down
         self._then = State.CLOSED
         self._run: _Run | None = None
-        #: what those who write themselves use, and who of them does just now
+        #: the carrier that calling threads use to write inline, and the thread that is doing so
         self._own: Carrier | None = None
         self._writer: int | None = None
-        #: the thread that decides about what is left at the end
+        #: the thread that settles what is left at the end
         self._finisher: int | None = None
-        #: monotonic time until which is written when it ends; what is left then is diverted, or stays in the spool
+        #: monotonic time at which winding down stops writing; what is left then is diverted or stays in the spool
         self._write_until: float | None = None
         self._is_abandoned = False
         self._start_at = 0.0
-        #: whether the last attempt waited for a dedupe key that another transaction holds
+        #: whether the last attempt failed because another transaction held a dedupe key
         self._has_waited_for_key = False
 
     @property
@@ -196,17 +199,21 @@ class Worker:
     # ---- the state
 
     def _turn_to(self, state: State, run: _Run | None = None) -> None:
-        """Change the state, and say when a `put` must call; under the lock."""
+        """Change the state, and set when `put` must call `_attend`; called with the lock held."""
         self._state = state
         self._run = run
         wake_at = _NEVER if state is State.RUNNING else 0
         for lane in self.lanes:
             lane.queue.wake_at = wake_at
 
-    def _attend(self) -> None:
-        """See to it that what waits is written; called by whoever put it there."""
+    def _attend(self, place: int | None = None) -> None:
+        """Ensure that waiting rows are written.
+
+        Args:
+            place: the lane into whose queue the calling thread has just put a row; None if there is no such row.
+        """
         if os.getpid() != self._pid:
-            self._notice_fork()
+            self._notice_fork(place)
         state = self._state
         if state is State.RUNNING:
             with self.account.lock:
@@ -219,7 +226,7 @@ class Worker:
         elif state is State.INLINE:
             self._write_here()
         elif state is State.ENDING:
-            if self._run is None and self._writer is None and self._finisher is None:  # the end was interrupted
+            if self._run is None and self._writer is None and self._finisher is None:  # winding down was interrupted
                 self._finish()
         else:
             self._start()
@@ -235,7 +242,7 @@ class Worker:
         try:
             with self.account.lock:
                 if self._state not in (State.IDLE, State.CLOSED) or self._writer is not None:
-                    return  # whoever writes just now looks around at its end
+                    return  # the thread that is writing looks for more rows when it is done
                 if self._state is State.CLOSED:
                     self._reopen()
                 if starts_thread:
@@ -251,13 +258,13 @@ class Worker:
         except BaseException as error:
             self._start_at = now + _START_AGAIN
             with self.account.lock:
-                # a thread that starts all the same finds that it is not meant; one that has begun goes on
+                # a thread that starts after all finds that `_run` is not its own, and ends; one that has begun goes on
                 if run is not None and self._run is run and run.thread is None:
-                    # closed meanwhile: whoever closes goes on without a thread
+                    # closed meanwhile: the closing thread goes on without a worker thread
                     self._turn_to(State.IDLE if self._state is State.RUNNING else self._state)
-            if run is None or not isinstance(error, RuntimeError):  # a signal handler's, and meant for the application
+            if run is None or not isinstance(error, RuntimeError):  # such as a signal handler's, for the application
                 raise
-            # "can't start new thread": too many of them, or a stack that is nearly full, since RecursionError is one
+            # "can't start new thread", since there are too many; or RecursionError, since the stack is nearly full
             if "shutdown" in str(error) or "finalization" in str(error):
                 with self.account.lock:
                     if self._state is State.IDLE:
@@ -265,10 +272,10 @@ class Worker:
                 self._write_here()
 
     def _reopen(self) -> None:
-        """Forget the former end: some dictConfig closed every handler of the process, and this one is still in use."""
+        """Undo the closing: a dictConfig closes every handler of the process, and this one may still be in use."""
         self._write_until = None
         self._is_abandoned = False
-        self._look_for_leftovers()  # first, so that `flush` at no moment misses what was left
+        self._look_for_leftovers()  # first: `begin_anew` resets the flags that tell `flush` of rows left in the spool
         for lane in self.lanes:
             lane.begin_anew()
 
@@ -280,14 +287,14 @@ class Worker:
     # ---- fork
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: rows that wait are the parent's, which still has them. Takes no lock, logs nothing."""
+        """Start afresh: waiting rows are the parent's, which still has them. Takes no lock, logs nothing."""
         for batch in list(self.account.open):
             batch.abandon()
         for lane in self.lanes:
             lane.queue.reset()
             lane.store.after_fork_in_child()
             lane.begin_anew()
-            lane.looks_with_first_row = True  # this may be the successor of a worker process that was killed
+            lane.looks_with_first_row = True  # this process may replace one that was killed
         self._begin()
 
     def put_after_fork(self, row: Entry) -> None:
@@ -299,21 +306,22 @@ class Worker:
         else:
             self.put(row)
 
-    def _notice_fork(self) -> None:
-        """Do in a child what the hooks would have done; the row that brought us here is the child's own."""
-        latest = [lane.queue.rows[-1] for lane in self.lanes if lane.queue.rows]
+    def _notice_fork(self, place: int | None) -> None:
+        """Do in a child what the fork hooks would have done, but keep the row just put, which is the child's own."""
+        queue = None if place is None else self.lanes[place].queue
+        latest = [queue.rows[-1]] if queue is not None and queue.rows else []
         process.notice_fork()
-        for row in latest[:1]:
-            self.lanes[-1 if len(row) == 3 else 0].queue.accept(row)
+        for row in latest:
+            queue.accept(row)  # type: ignore[union-attr]
 
     # ---- what to write next
 
     def _next(self, *, is_due: bool, paced: float = 0.0) -> tuple[Lane, Batch] | None:
-        """Return the next batch to carry, or None if nothing is to be done now.
+        """Return the next batch to carry, or None if there is nothing to do now.
 
         Args:
-            is_due: whether whatever waits is to be written at once.
-            paced: from when on another batch is started, unless many rows wait or somebody waits for it.
+            is_due: whether to write waiting rows at once.
+            paced: monotonic time before which no new batch starts, unless many rows or a `flush` wait; default 0.0.
         """
         now = time.monotonic()
         lets_others_pass = self._has_waited_for_key and any(
@@ -343,9 +351,10 @@ class Worker:
         return None
 
     def _is_held(self, lane: Lane) -> bool:
-        """Return whether nothing is to be taken from a lane, since what was taken before is not settled.
+        """Return whether no rows may be taken from a lane, because rows taken earlier are not settled.
 
-        Rows whose dedupe keys another transaction holds wait aside, where no spool keeps the order.
+        A spool needs the order kept. Without one, rows whose dedupe keys another transaction holds are put aside, up to
+        `_ASIDE` of them, and do not hold up the lane.
         """
         aside = [
             batch
@@ -364,11 +373,11 @@ class Worker:
         return lane if isinstance(lane, Lane) else self.lanes[0]
 
     def _is_past_end(self, lane: Lane) -> bool:
-        """Return whether what waits in a lane came after the winding down began."""
+        """Return whether all rows waiting in a lane came after winding down began."""
         return self._state is State.ENDING and lane.queue.taken >= lane.end_at
 
     def _is_ready(self, lane: Lane, now: float, paced: float) -> bool:
-        """Return whether a write is to start with what waits in a lane."""
+        """Return whether to start writing the rows that wait in a lane."""
         queue = lane.queue
         number = len(queue.rows)
         if not number or self._is_past_end(lane):
@@ -383,15 +392,15 @@ class Worker:
         return now >= paced and (number >= settings.batch_size or now >= lane.waits_since + settings.flush_interval)
 
     def _filling(self) -> int:
-        """Return how many waiting rows are not to be left waiting for the pace."""
+        """Return from how many waiting rows on a batch starts regardless of the pace."""
         return max(self._settings.batch_size, self._settings.max_queue_size // 4)
 
     def _take(self, lane: Lane, *, bound: bool = True) -> Batch | None:
-        """Return what waits in a lane as a batch, which is open from now on.
+        """Move waiting rows of a lane into a new, open batch; return it, or None if there is nothing to take.
 
         Args:
-            lane: from where.
-            bound: whether it is to be one delivery, of bounded size, default True.
+            lane: the lane.
+            bound: whether to limit the number of rows to those of one delivery, default True.
         """
         limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit()) if bound else _NEVER
         batch = Batch()
@@ -417,7 +426,7 @@ class Worker:
                     limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
                     lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
                 batch = next(lane.leftovers, None)
-            except Exception as error:  # a file that vanished, a disk that fails: what is left stays where it is
+            except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
                 name = type(error).__name__
                 self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
             if batch is None:
@@ -428,7 +437,7 @@ class Worker:
             self.account.adopt(batch)
         except BaseException:
             if batch is None or batch not in self.account.open:
-                # a signal handler's: the batch may be read and not open, and whoever comes next begins once more
+                # raised by a signal handler: the batch may be read but not open, so the next call starts over
                 self._end_recovery(lane)
                 lane.has_leftovers = True
             raise
@@ -444,7 +453,7 @@ class Worker:
     # ---- carrying
 
     def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
-        """Make one attempt at a batch, and decide what follows from its failure."""
+        """Make one attempt at a batch; if it fails, schedule the next one or give up."""
         self._has_waited_for_key = False
         why = self._attempt(carrier, lane, batch, None)
         if why is None:
@@ -473,27 +482,27 @@ class Worker:
         return why
 
     def _prepare(self, lane: Lane, batch: Batch) -> bool:
-        """Have the queue and the store know a batch that was taken; return False if the store wants to keep it."""
+        """Register a taken batch with the queue and the store; return False if it must stay in the store."""
         self._prepare_filled(lane, batch)
         is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
         return is_known or lane.store.sending(batch)
 
     def _prepare_filled(self, lane: Lane, batch: Batch) -> None:
-        """Have the queue know a batch whose taking was interrupted."""
+        """Register a batch with the queue, if taking it was interrupted."""
         if not batch.is_filled:
             with self.account.lock:
                 lane.queue.note_taken(batch)
 
     def _is_busy(self, batch: Batch, why: Failure) -> bool:
-        """Note and return whether an attempt failed since another transaction holds a dedupe key.
+        """Note and return whether an attempt failed because another transaction holds a dedupe key.
 
-        Not so in doubt: there the same code says that the batch's own transaction is still under way.
+        For a batch in doubt the same SQLSTATE means something else: its own former transaction is still open.
         """
         batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost and not batch.in_doubt
         return batch.is_busy
 
     def _part(self, lane: Lane, batch: Batch) -> bool:
-        """Halve a batch, until a row whose key another transaction holds is alone; return whether that is done."""
+        """Halve a batch, to isolate the row whose key another transaction holds; return whether it was halved."""
         if len(batch.rows) == 1 or lane.is_kept:
             return False
         self.account.part(batch, len(batch.rows) // 2)
@@ -514,10 +523,10 @@ class Worker:
             carrier.give_up(batch, lane.store, why, then, may_wait=not self._is_ending())
 
     def _stay(self, lane: Lane, batch: Batch) -> None:
-        """Leave a batch, and all that follows it, in the spool for the next process; it counts as pending."""
+        """Leave a batch and all later rows in the spool, for the next process; they count as pending."""
         with self.account.lock:
             if batch not in self.account.open:
-                return  # left already, maybe in a former life of the handler
+                return  # left already, perhaps before the worker was reopened
             lane.stays = True
         self._end_recovery(lane)
         self.account.leave(batch)
@@ -526,7 +535,7 @@ class Worker:
 
     def _main(self, run: _Run) -> None:
         # Not silenced as a whole: the garbage collector may run an application's `__del__` in this thread, and what
-        # that logs must not be lost. User code of which we know is silenced where it is called.
+        # that logs must not be lost. User code that this package calls is silenced at the call.
         guard.is_own_thread = True
         with self.account.lock:
             if self._run is run:
@@ -535,7 +544,7 @@ class Worker:
             try:
                 if not self._step(run):
                     break
-            except BaseException as error:  # nothing but its end ends the thread
+            except BaseException as error:  # no exception may end the thread
                 with suppress(BaseException):
                     self._fallback.warn(
                         f"the delivery thread failed ({type(error).__name__}); it goes on with the next events"
@@ -553,7 +562,7 @@ class Worker:
                 self._finish()
 
     def _step(self, run: _Run) -> bool:
-        """Do the next thing there is to do; return False if the thread's time is over."""
+        """Do the next piece of work; return False if the thread has to end."""
         is_ending = self._state is State.ENDING or self._is_abandoned
         found = self._next(is_due=is_ending, paced=run.last_end + run.pace)
         if found is not None:
@@ -563,12 +572,12 @@ class Worker:
                 run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
             self._carry(run.carrier, lane, batch)
             run.is_connected = True
-            if not batch.is_busy:  # what waits for another's key holds up nobody else
+            if not batch.is_busy:  # waiting for a dedupe key must not delay other rows
                 run.last_end = time.monotonic()
                 run.pace = min(max(_PACE, (run.last_end - started) / 2), _SLOWEST_PACE)
             return True
         if is_ending:
-            if self._state is not State.ENDING:  # nobody holds the handler any more
+            if self._state is not State.ENDING:  # the handler was garbage-collected
                 with self.account.lock:
                     if any(lane.queue.rows for lane in self.lanes):
                         return True
@@ -582,7 +591,7 @@ class Worker:
         return True
 
     def _wait(self, run: _Run) -> None:
-        """Wait for rows, or for the time at which something is due."""
+        """Sleep until rows come or something is due."""
         with self.account.lock:
             if self._state is not State.RUNNING or self._run is not run:
                 return
@@ -601,12 +610,12 @@ class Worker:
                     lane.queue.wake_at = _NEVER
 
     def _listen(self, lane: Lane, now: float, paced: float) -> float:
-        """Say how many rows of a lane are worth a call, and return when to look at it in any case."""
+        """Set how many rows of a lane wake the thread; return the monotonic time at which to look in any case."""
         queue, settings = lane.queue, self._settings
         if lane.stays or self._is_held(lane):
             return now + _IDLE
         queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
-        number = len(queue.rows)  # looked at again, now that callers know when to call
+        number = len(queue.rows)  # read after `wake_at` is set, so that no row is missed
         if not number:
             return now + _IDLE
         if lane.waits_since is None:
@@ -615,27 +624,27 @@ class Worker:
         if lane.flush_to > queue.taken or lane.has_leftovers or number >= self._filling():
             return now
         if now < paced:
-            return paced  # from then on, a whole batch calls
+            return paced  # from then on, a full batch wakes the thread
         return now if number >= settings.batch_size else due
 
-    # ---- those who write themselves
+    # ---- writing in the calling thread
 
     def _write_here(self, until: float | None = None) -> None:
-        """Write what waits in this thread.
+        """Write waiting rows in the calling thread.
 
         Args:
-            until: monotonic time after which nothing is waited for; default: `write_timeout` from now.
+            until: monotonic time at which to stop waiting; default: `write_timeout` seconds from now.
         """
         me = native.get_ident()
         if self._writer == me:
-            return  # a signal handler logged while this thread was writing: the loop below will see its row
+            return  # a signal handler logged while this thread was writing: the interrupted loop will see its row
         now = time.monotonic()
         end = now + self._settings.write_timeout if until is None else until
         patience = min(end - now, self._settings.close_timeout) if until is None else end - now
         try:
             self.account.wait_until(lambda: self._is_written() or self._become_writer(me), max(0.0, patience))
             if self._writer != me:
-                return  # another thread is at it, and will see our row
+                return  # another thread writes, and will see this thread's row
             self._drain(end)
         finally:
             if self._writer == me:
@@ -644,10 +653,10 @@ class Worker:
         if self._state is State.ENDING and self._run is None and not self._is_own():
             self._finish()  # closed meanwhile, from `on_error` or a handler of the fallback logger
         elif self._state in (State.IDLE, State.CLOSED) and any(lane.queue.rows for lane in self.lanes):
-            self._attend()  # who put them has left them to us, since two must not carry the same batch
+            self._attend()  # left to this thread: two must not carry the same batch
 
     def _is_written(self) -> bool:
-        """Return whether nobody else is to write: a thread does, or the end is decided about, or was."""
+        """Return whether the caller need not write: the worker thread does, or the rest is being or was settled."""
         return self._run is not None or self._finisher is not None or self._state is State.CLOSED
 
     def _become_writer(self, me: int) -> bool:
@@ -668,10 +677,10 @@ class Worker:
             last = batch
             if batch.verdict is None and now >= end:
                 if self._write_until is None:
-                    return  # it waits for the next call, or for the end
+                    return  # the batch waits for the next call, or for winding down
                 self._give_up(self._own, lane, batch, NO_ANSWER)
             elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
-                # a caller must not wait for a database that was away a moment ago
+                # a caller must not wait for a database that failed a moment ago
                 if self._prepare(lane, batch):
                     self._give_up(self._own, lane, batch, lane.backoff.cause)
                 else:
@@ -680,19 +689,22 @@ class Worker:
                 self._carry_here(self._own, lane, batch, end, attempts)
 
     def _carry_here(self, carrier: Carrier, lane: Lane, batch: Batch, end: float, attempts: int) -> None:
-        """Make one attempt that the caller waits for; what fails is given up, unless the ledger has to be asked."""
+        """Make one attempt while the caller waits.
+
+        A batch that fails is given up, unless the ledger has to be asked or winding down has time left.
+        """
         why = self._attempt(carrier, lane, batch, end)
         if why is None:
             return
-        if self._is_busy(batch, why):  # and the database is not away
+        if self._is_busy(batch, why):  # no backoff: the database itself is available
             if not self._part(lane, batch):
                 self._give_up(carrier, lane, batch, why)
             return
         delay = lane.backoff.next(why)
         if (why.lost or batch.in_doubt) and attempts < _ATTEMPTS_IN_DOUBT:
-            self.account.count_retry()  # at once
+            self.account.count_retry()  # tried again at once
         elif self._write_until is not None and time.monotonic() + delay < self._write_until:
-            self.account.count_retry()  # it ends, and there is time left
+            self.account.count_retry()  # winding down, with time left
             time.sleep(delay)
         else:
             self._give_up(carrier, lane, batch, why)
@@ -700,7 +712,7 @@ class Worker:
     # ---- no room
 
     def _overflow(self, row: Entry, queue: Queue) -> None:
-        """Do with a row for which there is no room what the user chose."""
+        """Treat a row for which there is no room as the option `overflow` says."""
         policy = self._settings.overflow
         if policy == "drop":
             self.account.count(dropped=1)
@@ -721,22 +733,22 @@ class Worker:
         return True
 
     def divert(self, row: Entry, why: Failure) -> None:
-        """Put a row that never waited on the fallback."""
+        """Put a row on the fallback that was never in a queue."""
         columns, arrived = self._fallback.put(whole(row), why, event_delivery(new_delivery(), 0))
         self.account.count(diverted=arrived, dropped=not arrived)
         self._fallback.report(why, [columns])
 
-    # ---- anyone
+    # ---- called by any thread
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted before the call is in the table or diverted.
 
         Args:
-            timeout: seconds to wait at most; None waits until it is so, which `write_timeout` bounds for each batch, or
-                until it is left to the next process, in the spool.
+            timeout: seconds to wait at most; default None: until everything is settled, for which each batch has
+                `write_timeout` seconds, or is left in the spool for the next process.
 
         Returns:
-            Whether it is so.
+            Whether everything is in the table or diverted.
         """
         if self._is_own():
             return False
@@ -765,7 +777,7 @@ class Worker:
         return is_done()
 
     def _is_settled_to(self, marks: Sequence[tuple[Lane, int]]) -> bool:
-        """Return whether the rows of each lane up to a number are settled, and so is what dead processes left."""
+        """Return whether each lane's rows up to its mark are settled, and the rows that dead processes left as well."""
         return all(
             lane.queue.taken >= mark and not (lane.has_leftovers or lane.has_latecomers or lane.stays)
             for lane, mark in marks
@@ -775,21 +787,21 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds, divert the rest; idempotent.
+        """Write waiting rows for at most `close_timeout` seconds, then divert the rest; idempotent.
 
-        A later row opens it again.
+        A later row reopens the worker.
         """
-        # `logging.shutdown` closes what the end of the interpreter has retired, and `__del__` may log after that
+        # at exit, `logging.shutdown` closes handlers whose workers are retired already, and a `__del__` may log later
         self._wind_down(State.INLINE if process.is_ending() else State.CLOSED)
 
     def retire(self) -> None:
-        """Write what waits, since the interpreter ends; rows to come are written where they are logged."""
+        """Write waiting rows at interpreter exit; later rows are written by the threads that log them."""
         self._wind_down(State.INLINE)
 
     def abandon(self) -> None:
-        """Write what waits and end the thread, since nobody holds the owner any more.
+        """Have the thread write waiting rows and end, since the owner was garbage-collected.
 
-        Takes no lock, and waits for nothing.
+        Takes no lock and does not wait.
         """
         self._is_abandoned = True
         if (run := self._run) is not None:
@@ -816,7 +828,7 @@ class Worker:
         if run is not None:
             run.nudge()
         if self._is_own():
-            return  # whoever writes ends it
+            return  # the writing thread completes the winding down
         if run is not None:
             if not self.account.wait_until(lambda: self._run is not run, until - time.monotonic()):
                 run.carrier.table.interrupt()
@@ -826,12 +838,12 @@ class Worker:
         self._finish()
 
     def _finish(self) -> None:
-        """Decide about what is left, and take the state that follows; goes on where an interrupted call stopped."""
+        """Settle what is left, and enter the state that follows; resumes where an interrupted call stopped."""
         me = native.get_ident()
         is_mine = False
         try:
             with self.account.lock:
-                # who writes itself has its time, and then ends it
+                # a calling thread that is writing has until `_write_until`, and then calls this method itself
                 is_free = self._writer is None or time.monotonic() >= (self._write_until or 0.0)
                 if self._state is State.ENDING and self._finisher is None and is_free:
                     self._finisher = me
@@ -847,10 +859,10 @@ class Worker:
             )
         elif any(lane.has_latecomers or (lane.queue.rows and not lane.stays) for lane in self.lanes):
             self._start_at = 0.0
-            self._attend()  # rows that came meanwhile
+            self._attend()  # for rows that came meanwhile
 
     def _decide_about_the_rest(self) -> None:
-        run, self._run = self._run, None  # a thread that comes back finds that it is not meant any more
+        run, self._run = self._run, None  # a thread that comes back sees this, and ends
         carrier = run.carrier if run is not None else self._own
         if carrier is None:
             carrier = self._own = Carrier(self._open_table(), self._fallback, self.account)
@@ -874,24 +886,24 @@ class Worker:
         self.account.notify()
 
     def _leave_rest(self, lane: Lane) -> None:
-        """Take what came after the end out of a queue whose spool is closed; the spool gives it back."""
+        """Take late rows out of a queue whose spool is closed; they are recovered from the spool later."""
         while lane.queue.rows and (batch := self._take(lane, bound=False)) is not None:
             lane.has_latecomers = True
-            lane.stays = lane.stays or self._then is State.INLINE  # nobody opens the spool again
+            lane.stays = lane.stays or self._then is State.INLINE  # then nothing reopens the spool
             self._prepare_filled(lane, batch)
             self.account.leave(batch)
 
     def _divert_queues(self, carrier: Carrier) -> None:
-        """Settle what is still in the queues from before the end."""
+        """Give up the rows in the queues that came before winding down began."""
         for lane in self.lanes:
             while lane.queue.taken < lane.end_at and (batch := self._take(lane)) is not None:
                 self._give_up(carrier, lane, batch, NO_ANSWER)
 
     def _wait_for_others(self) -> None:
-        """Wait for those who put rows on the fallback, however long that takes, as long as it goes on."""
+        """Wait for other threads that put rows on the fallback, for as long as they make progress."""
         me = native.get_ident()
         patience = max(_STANDSTILL, self._settings.close_timeout)
-        for batch in list(self.account.open):  # what comes from now on is not waited for
+        for batch in list(self.account.open):  # batches opened later are not waited for
             while batch in self.account.open and batch.diverter not in (None, me):
                 cursor = batch.cursor
                 if not self.account.wait_until(partial(self._has_moved, batch, cursor), patience):
@@ -901,7 +913,7 @@ class Worker:
         return batch.cursor != cursor or batch not in self.account.open
 
     def _is_own(self) -> bool:
-        """Return whether this is the thread, or a callback of ours, which cannot wait for itself."""
+        """Return whether this thread writes, or runs a user's callback for an event: then it must not wait."""
         run = self._run
         return (
             guard.busy or (run is not None and native.get_ident() == run.thread) or self._writer == native.get_ident()

@@ -1,6 +1,6 @@
-"""One batch into the table: one transaction that also enters its delivery into the ledger.
+"""Writes a batch to the table in one transaction, which also enters its delivery into the ledger.
 
-So that it is there once or not at all.
+So the batch is in the table once, or not at all.
 """
 
 from __future__ import annotations
@@ -29,29 +29,32 @@ from .batch import Batch, Outcome, Refused
 from .fallback import WARNING_INTERVAL, Fallback
 from .store import Store
 
-#: seconds for which the ledger's insert may wait for a transaction under way with the same delivery, or COPY for a lock
-#: on the table
+#: seconds that the ledger's INSERT may wait for a transaction under way with the same delivery, or COPY for a lock on
+#: the table
 LOCK_TIMEOUT = 10.0
-#: one batch in so many is followed by a look for ledger rows that nobody asks for any more, for so many seconds
+#: the ledger is pruned after one batch in so many, for at most so many seconds
 PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
-#: milliseconds for which a dedupe key that another transaction holds is waited for, at each attempt
+#: milliseconds that each attempt waits for a dedupe key that another transaction holds
 KEY_TIMEOUT = 100
-#: seconds for an answer at the least, however little time is left
+#: least seconds to wait for an answer, however close the deadline is
 _LEAST = 0.05
 
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
 
 def lock_timeout(seconds: float) -> int:
-    """Return the milliseconds for which a lock is waited for, where an answer is for so many seconds."""
+    """Return the lock timeout in milliseconds: `seconds`, but at most LOCK_TIMEOUT."""
     return int(min(LOCK_TIMEOUT, seconds) * 1000)
 
 
 def begin_within(seconds: float) -> str:
-    """Return the statements that begin a transaction of which every step takes at most so many seconds.
+    """Return the statements that begin a transaction and bound its waits for locks and for the client.
 
-    A role's statement_timeout is meant for an application's queries, and not for this. A transaction whose client the
-    server does not hear of any more is ended by it, so that its delivery is free for the next attempt.
+    The role's statement_timeout is switched off: it is meant for an application's queries. If the client falls silent,
+    the server ends the transaction, so that the next attempt can claim its delivery.
+
+    Args:
+        seconds: the bound; for locks at most LOCK_TIMEOUT.
     """
     limits = {
         "statement_timeout": 0,
@@ -62,11 +65,11 @@ def begin_within(seconds: float) -> str:
 
 
 class Creation(NamedTuple):
-    """How a missing table is made.
+    """How to create a missing table.
 
     Args:
-        partition_by: by which stretch of time it is partitioned, None for none.
-        distribute_by: by which column Citus distributes it, None for none.
+        partition_by: the period of time that a partition covers, default None: no partitions.
+        distribute_by: the column by which Citus distributes the table, default None: it does not.
     """
 
     partition_by: str | None = None
@@ -74,15 +77,15 @@ class Creation(NamedTuple):
 
 
 class Writer:
-    """Writes batches to a tracker's table, over a connection of its own; see `Table` in `protocols.py`.
+    """Writes batches to a tracker's table over one connection; see `Table` in `protocols.py`.
 
     Args:
-        tracker: knows database and table.
-        fallback: where warnings go.
+        tracker: names the database and the table.
+        fallback: logs the warnings.
         write_timeout: seconds without an answer after which the connection counts as lost.
-        create: how to create the table, if it is missing, on first use; None if it is not to be.
-        session: a connection that writers of several tables share, default one of its own.
-        keeps_rows: whether what cannot be written for now stays in the spool, rather than being diverted.
+        create: how to create the table on first use if it is missing; None: do not create it.
+        session: a session that the writers of several tables share, default one of its own.
+        keeps_rows: whether rows that cannot be written for now stay in the spool, default False: they are diverted.
     """
 
     def __init__(
@@ -102,11 +105,11 @@ class Writer:
         self._create = create
         self._usable = Usable(None, needs_insert=False)
         self._told: str | None = None
-        #: numbers the deliveries of batches that no spool knows
+        #: gives deliveries to batches that are not in a spool
         self._series = pruning.Series()
-        #: deliveries that were seen committed, if the role may delete them
+        #: settled deliveries to delete from the ledger; none if the role may not delete there
         self._settled: list[uuid.UUID] = []
-        #: those of them that this transaction deletes
+        #: those that the current transaction deletes
         self._taken: list[uuid.UUID] = []
         self._may_delete = False
         self._deadline: float | None = None
@@ -115,12 +118,12 @@ class Writer:
         if session is None and not tracker.is_debug:
             self._session = tracker.session()
             self._session.belong_to_real_thread()
-        #: the connection over which the table was looked at
+        #: the connection over which the table was last inspected
         self._connection: Any = None
         self._begin = begin_within(write_timeout)
-        #: what was found out about failures, to be added to their reasons, and until when that is not asked again
+        #: hints to add to the reasons of failures, each with the monotonic time until which it is reused
         self._found: dict[str, tuple[str, float]] = {}
-        #: what batches with dedupe keys have been like
+        #: whether to expect that all dedupe keys of a batch are new
         self._guess = Guess()
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
@@ -134,7 +137,7 @@ class Writer:
                 connection = self._connect(session)
         except Exception as error:
             if isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost:
-                why = failure(error)  # the table could not be made
+                why = failure(error)  # the table could not be created
                 return self._refuse(why) if why.meaning == "table" else self._again(why)
             return self._again(connect_failure(error))
         return self._write(session, connection, batch, store, one_by_one=one_by_one)
@@ -142,10 +145,10 @@ class Writer:
     def write_together(self, batches: Sequence[Batch], store: Store) -> bool:
         """Try to write several batches in one transaction, each under its own delivery; return whether it is committed.
 
-        Where it is not, each is to be tried by itself, which tells why; those whose COMMIT got no answer are in doubt.
+        If it is not, try each batch alone, which tells why. Batches whose COMMIT got no answer are in doubt.
 
         Args:
-            batches: fresh ones, without dedupe keys.
+            batches: batches that were never tried, without dedupe keys.
             store: where their rows are kept.
         """
         session = self._session
@@ -163,12 +166,13 @@ class Writer:
         except (DatabaseError, OSError):
             if not is_committed:
                 self._roll_back(session)
-        except BaseException:  # as for one
+        except BaseException:  # as in `_write`
             session.discard()
             raise
         finally:
             if not is_committed:
-                for batch in batches:  # they take other deliveries: the transaction may still be open
+                # those not in doubt get new deliveries then: the server may still have this transaction open
+                for batch in batches:
                     batch.failed_since = time.monotonic()
         return is_committed
 
@@ -187,7 +191,7 @@ class Writer:
             self._commit(session, cursor, *batches)
 
     def _commit(self, session: Session, cursor: Any, *batches: Batch) -> None:
-        """Commit batches that are in doubt by now; where no answer comes, they stay so."""
+        """Commit batches that are marked as in doubt; if the connection is lost, they stay in doubt."""
         try:
             with self._limit(session):
                 commit(cursor)
@@ -197,7 +201,7 @@ class Writer:
             raise
 
     def _write(self, session: Session, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
-        """Make an attempt, and another one where the first has told how."""
+        """Make an attempt; if it fails, try again with a missing partition made, or isolating the rows at fault."""
         has_made = False
         while not batch.is_withdrawn:
             flow = Flow(uses_insert=self._usable.needs_insert)
@@ -206,11 +210,11 @@ class Writer:
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(connection))
                 self._roll_back(session)
-            except OSError as error:  # no room in the spool for what would have to be known after a crash
+            except OSError as error:  # the spool has no room to note the refused rows, which must survive a crash
                 self._roll_back(session)
                 name = type(error).__name__
                 return self._again(Failure("transient", f"the spool could not be written ({name})", error=error))
-            except BaseException:  # a signal handler that raises, or a mistake of ours: nobody must find it as it is
+            except BaseException:  # a signal handler that raises, or a bug: the connection must not be used again
                 session.discard()
                 raise
             if not has_made and partitions.is_missing_partition(why.error):
@@ -224,22 +228,22 @@ class Writer:
 
     @staticmethod
     def _may_be_a_row(why: Failure, flow: Flow, batch: Batch) -> bool:
-        """Return whether some rows may be at fault, so that it is worth looking for them."""
+        """Return whether single rows may be at fault, so that isolating them is worthwhile."""
         if why.meaning == "transient":
             return False
-        # of an INSERT nobody knows whether a row is at fault, but for a table that is not there
+        # an error of INSERT may be a row's fault, unless the table is missing
         at_fault = why.meaning == "row" or flow.has_begun or (flow.uses_insert and why.sqlstate != "42P01")
-        return at_fault or len({row[0] for row in batch.rows}) > 1  # those that name other columns may be fine
+        return at_fault or len({row[0] for row in batch.rows}) > 1  # rows with other columns may be fine
 
     def _failed(self, session: Session, batch: Batch, why: Failure, flow: Flow) -> Outcome:
-        """Return what follows from a failure that is no row's."""
+        """Return the outcome of a failure that is no single row's fault."""
         if why.meaning == "transient":
-            if why.sqlstate == "25006":  # a standby: look for the primary
+            if why.sqlstate == "25006":  # a read-only standby: connect again, to the primary
                 session.discard()
             batch.troubles += flow.has_begun and not why.lost
             return self._again(why, self._standby(session) if batch.in_doubt else "")
         if why.sqlstate == "42P01" and self._create is not None and not self._must_create:
-            self._must_create = True  # dropped since it was made
+            self._must_create = True  # it was dropped since it was created
             return self._again(why)
         return self._refuse(why)
 
@@ -253,18 +257,18 @@ class Writer:
         session = self._session
         if session is None:
             return
-        if self._settled and not session.is_lost:  # no later transaction of ours will do it
+        if self._settled and not session.is_lost:  # no later transaction will delete them
             with suppress(Exception), self._limit(session), session.transaction(self._begin) as cursor:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []
         session.close()
 
     def _limit(self, session: Session) -> AbstractContextManager[None]:
-        """Return what bounds the wait for one answer."""
+        """Return a context manager that bounds the wait for one answer."""
         return session.limit(self._patience())
 
     def _patience(self) -> float:
-        """Return the seconds for which an answer is waited for."""
+        """Return how many seconds to wait for an answer."""
         seconds = self._write_timeout
         if self._deadline is not None:
             seconds = max(_LEAST, min(seconds, self._deadline - time.monotonic()))
@@ -285,7 +289,7 @@ class Writer:
                 ddl.create(cursor, self._table, if_not_exists=True, **self._create._asdict())
             self._must_create = False
             is_new = True
-        if is_new:  # made meanwhile, or another server: ask anew
+        if is_new:  # the table was just created, or this may be another server: ask again
             with connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
                 self._may_delete = pruning.may_delete(cursor, self._table)
@@ -308,7 +312,7 @@ class Writer:
                     self._taken = self._settled
                     flow.before += f"{pruning.delete_sql(self._table, self._taken)}; "
                 claim = ledger.claim_sql(self._table, batch.delivery)
-                if batch.in_doubt:  # only then is there anything to learn from it
+                if batch.in_doubt:  # the claim tells whether the COMMIT arrived
                     before, flow.before = flow.before, ""
                     with self._limit(session):
                         cursor.execute(before + claim)
@@ -322,9 +326,8 @@ class Writer:
                     flow.before += f"{claim}; "
             batch.refused, batch.duplicates = self._copy(session, cursor, batch, flow, one_by_one=one_by_one)
             store.refusing(batch)
-            batch.in_doubt = (
-                True  # before the look at is_withdrawn, which whoever withdraws sets before he looks at this
-            )
+            # set before `is_withdrawn` is read; a thread that withdraws the batch does it the other way round
+            batch.in_doubt = True
             if batch.is_withdrawn:
                 session.discard()
                 return Outcome(retry=WITHDRAWN)
@@ -336,9 +339,9 @@ class Writer:
     def _copy(
         self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool
     ) -> tuple[Refused, int]:
-        """Bring the rows into the table; return which are refused, and how many are there already, by their keys."""
+        """Copy the rows; return those that are refused, and how many the table has already, under their dedupe keys."""
         if batch.is_keyed and self._usable.ledger_problem is None:
-            # a key that another transaction holds must not keep the thread from other rows
+            # a key that another transaction holds must not delay other rows
             flow.before += f"SET LOCAL lock_timeout = {KEY_TIMEOUT}; "
             if one_by_one:  # as below
                 flow.before += "SET CONSTRAINTS ALL IMMEDIATE; "
@@ -358,7 +361,7 @@ class Writer:
                 copy_rows(cursor, self._table, batch.rows, flow)
             return [], 0
         with self._limit(session):
-            # deferred constraints are checked with each COPY then, and the row at fault is found
+            # deferred constraints are then checked at each COPY, so that the row at fault is found
             cursor.execute(f"{flow.before}SET CONSTRAINTS ALL IMMEDIATE")
         refused = copy_isolating(
             cursor, self._table, batch.rows, partial(self._limit, session), uses_insert=flow.uses_insert
@@ -375,13 +378,13 @@ class Writer:
         if self._session is not None:
             if why.sqlstate == "42501":
                 hint = self._right(self._session) or hint
-            self._session.discard()  # whoever mends the table may make the ledger too: ask anew
+            self._session.discard()  # mending the table may include creating the ledger: ask again
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
         return Outcome(given_up=why)
 
     def _right(self, session: Session) -> str:
-        """Return the statement that gives the right which is lacking, to be added to a reason."""
+        """Return the statement that grants the missing right, to be added to a reason."""
 
         def ask() -> str | None:
             if self._must_create:
@@ -391,7 +394,7 @@ class Writer:
         return self._ask_now_and_then("right", session, ask)
 
     def _standby(self, session: Session) -> str:
-        """Return that COMMIT waits for a standby that is away, if one does, to be added to a reason."""
+        """Return a hint, to be added to a reason, if COMMIT waits for a standby that is away."""
 
         def ask() -> str | None:
             with session.connection(self._patience()).cursor() as cursor:
@@ -400,7 +403,10 @@ class Writer:
         return self._ask_now_and_then("standby", session, ask)
 
     def _ask_now_and_then(self, what: str, session: Session, ask: Callable[[], str | None]) -> str:
-        """Ask the server as often as it is told: to look costs as much again as the refused batch."""
+        """Return a hint from the server, asked for no more often than it is shown.
+
+        Asking costs as much again as the refused batch.
+        """
         found, until = self._found.get(what, ("", 0.0))
         now = time.monotonic()
         if now >= until:
@@ -412,8 +418,8 @@ class Writer:
         return found
 
     def _note_committed(self, batch: Batch) -> None:
-        """Note a delivery that nobody will ask for any more."""
-        if batch.origin is not None:  # a crashed machine may ask for what a spool has noted
+        """Note that a delivery was seen committed: its ledger row is not needed any more."""
+        if batch.origin is not None:  # a spool may ask for it after a crash of the machine
             return
         if batch.delivery == self._series.last:
             self._series.settle()
@@ -421,13 +427,13 @@ class Writer:
             self._settled = [*(each for each in self._settled if each not in self._taken), batch.delivery]
 
     def _look_after_ledger(self, session: Session) -> None:
-        """After a batch: say once that the ledger cannot be relied on, or now and then prune it."""
+        """Warn once if the ledger cannot be relied on; otherwise prune it now and then."""
         problem = self._usable.ledger_problem
         if problem is not None and problem != self._told:
             self._told = problem
             self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")
         elif problem is None and self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
-            with suppress(Exception):  # the batch is written all the same
+            with suppress(Exception):  # the batch is written either way
                 self._prune(session)
 
     def _prune(self, session: Session) -> None:
