@@ -17,6 +17,7 @@ from support.shop import handler_on, logger_with, tracker_on, value
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, ship
 from pawprint_logging._delivery import spoolblanking
+from pawprint_logging._delivery.segment import Segment
 
 ALICE = "alice-of-the-shop"
 
@@ -257,6 +258,23 @@ def test_events_for_another_database_are_told_of(cli: CommandLine, folder: Path,
     assert "events of this user wait for another database, " in done.err
     assert "localhost/x" in done.err
     assert traces(folder)
+
+
+def test_what_another_database_erased_is_nobodys_any_more(cli: CommandLine, folder: Path, connection: Any) -> None:
+    handler = handler_on(
+        "postgresql://127.0.0.1:1/x", spool=folder, deliver=False, create_table=False, fallback_file=folder / "f"
+    )
+    logger_with(handler).info("x", extra={"event": "e", "user_id": ALICE})
+    (path,) = folder.glob("*.spool")
+    segment = Segment.look_at(path)
+    assert segment is not None
+    for record in list(segment.read()):
+        segment.blank(record)
+    segment.release()
+
+    done = cli("erase", "bob", "--yes", "--spool", str(folder))
+
+    assert (done.status, done.err) == (0, "")
 
 
 def test_of_another_table_nothing_is_touched(cli: CommandLine, folder: Path, db: str) -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.commandline import CommandLine, Result, role
 from support.server import PASSWORD, Server
@@ -254,18 +255,29 @@ def test_a_ledger_that_keeps_no_promise(check: CommandLine, connection: Any, db:
     assert value(connection, "SELECT count(*) FROM events__deliveries") == 0
 
 
-def test_policies_under_which_copy_is_refused(
+def test_policies_decide_whether_rows_may_be_inserted(
     check: CommandLine, connection: Any, db: str, server: Server, writer: str
 ) -> None:
     Tracker(db=db, table="events").create_table()
     connection.cursor().execute(
         f"GRANT INSERT ON events, events__deliveries TO {writer}; GRANT USAGE ON SEQUENCE events_id_seq TO {writer};"
-        "ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY all_of_them ON events USING (true)"
+        "ALTER TABLE events ENABLE ROW LEVEL SECURITY; CREATE POLICY seeing ON events FOR SELECT USING (true)"
     )
+    mend = f'CREATE POLICY inserting ON "events" FOR INSERT TO {writer} WITH CHECK (true)'
+    failing(check("check"), mend)
+    with Tracker(db=check.options[1], table="events") as tracker, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        tracker.write(event="refused")
 
-    failing(check("check"), f"ALTER ROLE {writer} BYPASSRLS")
+    connection.cursor().execute(mend)
+    done = check("check")
+    assert done.status == 0
+    assert "rows go by INSERT" in done.out
+    assert f"ALTER ROLE {writer} BYPASSRLS" in done.out
+    with Tracker(db=check.options[1], table="events") as tracker:
+        tracker.write(event="accepted")
+
     server.execute(f"ALTER ROLE {writer} BYPASSRLS")
-    assert check("check").status == 0
+    assert "rows go by INSERT" not in check("check").out
 
 
 def test_a_user_column_too_narrow_for_a_uuid_is_noted_with_the_statement(

@@ -356,6 +356,24 @@ def test_all_but_the_highest_of_a_series_are_settled(plain: Tracker, connection:
         assert {uuid.UUID(row[0]) for row in cursor.fetchall()} == {*kept, doubtful, key, replayed}
 
 
+def test_of_a_ledger_that_is_split_only_old_rows_go_and_a_dry_run_says_so(plain: Tracker, connection: Any) -> None:
+    series = Series()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events__deliveries")
+        cursor.execute(
+            "CREATE TABLE events__deliveries (delivery UUID PRIMARY KEY, written_at TIMESTAMPTZ DEFAULT now())"
+            " PARTITION BY HASH (delivery)"
+        )
+        cursor.execute("CREATE TABLE one PARTITION OF events__deliveries FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+        for _ in range(3):
+            cursor.execute(ledger.claim_sql(plain.layout, series.next()))
+            series.settle()
+        cursor.execute("INSERT INTO events__deliveries VALUES (gen_random_uuid(), now() - interval '36 days')")
+    assert plain.maintain(dry_run=True) == ["would take 1 settled row out of the ledger"]
+    assert plain.maintain() == ["took 1 settled row out of the ledger"]
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 3
+
+
 def test_a_large_ledger_is_pruned_in_steps(plain: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BLOCKS", 2)
     connection.cursor().execute(
@@ -371,7 +389,8 @@ def test_a_large_ledger_is_pruned_in_steps(plain: Tracker, connection: Any, monk
             return int(cursor.rowcount)
 
     with connection.cursor() as cursor:
-        assert pruning.prune(run, cursor, plain.layout) == 5000
+        blocks = pruning.blocks_of(cursor, plain.layout)
+    assert pruning.prune(run, plain.layout, blocks) == 5000
     assert len(steps) > 10
     assert max(steps) < 600
 

@@ -100,6 +100,15 @@ def test_a_line_twice_in_a_file_is_one_row(tracker: Tracker, connection: Any, li
     assert (result.written, result.present) == (1, 1)
 
 
+def test_a_refused_line_twice_in_a_file_is_rejected_twice(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(2)
+    good, bad = path.read_text().splitlines(keepends=True)
+    bad = bad.replace('"user_id": "u"', '"user_id": "' + "x" * 40 + '"')
+    path.write_text(good + bad + good + bad)
+    result = replay(tracker, path)
+    assert (result.written, result.present, result.rejected) == (1, 1, 2)
+
+
 @pytest.mark.parametrize(
     "raw", [b"nonsense\n", b"[]\n", b"{}\n", b'{"delivery": 1}\n', b"\xff\n", b'{"table": "events", "deliv']
 )
@@ -138,7 +147,9 @@ def test_a_rejected_file_that_ends_in_the_middle_of_a_line_is_gone_on_with_in_a_
 
 def test_warnings_and_blank_lines_are_passed_over(tracker: Tracker, lines: Lines) -> None:
     path = lines(1)
-    path.write_bytes(b'{"timestamp": "t", "level": "WARNING", "logger": "l", "message": "m"}\n\n' + path.read_bytes())
+    warning = {"timestamp": "t", "level": "WARNING", "logger": "l", "message": "m"}
+    added = [json.dumps(warning), "", json.dumps({**warning, "exc_info": "Traceback"})]
+    path.write_text("\n".join([*added, path.read_text()]))
     result = replay(tracker, path)
     assert (result.written, result.rejected) == (1, 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -57,6 +58,19 @@ def test_a_batch_and_its_delivery_are_written(make: Make, connection: Any) -> No
     with connection.cursor() as cursor:
         cursor.execute("SELECT delivery FROM events__deliveries")
         assert cursor.fetchone() == (str(batch.delivery),)
+
+
+def test_pruning_waits_for_a_locked_ledger_no_longer_than_for_an_answer(make: Make, db: str) -> None:
+    writer = make(write_timeout=1.0)
+    assert writer.write(Batch([event("a")]), Nowhere()) == Outcome()
+    session = writer._session
+    assert session is not None
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE events__deliveries IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        with pytest.raises(psycopg2.Error):
+            writer._prune(session)
+        assert time.monotonic() - started < 30
 
 
 def test_a_delivery_that_is_there_is_not_written_again(make: Make, connection: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -34,8 +35,8 @@ _CHUNK = 1000
 _TIMEOUT = 30.0
 #: seconds to wait for a database that is away
 PATIENCE = 60.0
-#: the keys of a warning that FallbackFormatter wrote; such a line carries no event
-_NOTE = frozenset({"timestamp", "level", "logger", "message"})
+#: the keys of a warning that FallbackFormatter wrote, besides its traceback; such a line carries no event
+_WARNING_KEYS = frozenset({"timestamp", "level", "logger", "message"})
 #: how every line of FallbackFormatter begins
 _BEGINNING = b'{"timestamp": '
 #: SQLSTATEs that say that the table is missing or may not be written to: every line would fail
@@ -148,20 +149,22 @@ def _replay_file(
     rejects = Rejects(path, result)
     for size, raw_lines in _chunks(path):
         lines: dict[uuid.UUID, _Line] = {}
+        copies: Counter[uuid.UUID] = Counter()
         for raw in raw_lines:
             for part in parts(raw):
                 parsed = _parse(part, rules)
                 if isinstance(parsed, str):
                     rejects.add(part, parsed)
                 elif parsed is not None:
-                    result.present += parsed.delivery in lines
                     lines.setdefault(parsed.delivery, parsed)
+                    copies[parsed.delivery] += 1
         if lines:
             written, refused = _write_patiently(session, rules, list(lines.values()))
             result.written += written
-            result.present += len(lines) - written - len(refused)
             for delivery, why in refused.items():
-                rejects.add(lines[delivery].raw, f"{why.reason}{mend_row(why, rules.tracker.layout)}")
+                for _ in range(copies.pop(delivery)):
+                    rejects.add(lines[delivery].raw, f"{why.reason}{mend_row(why, rules.tracker.layout)}")
+            result.present += copies.total() - written
         rejects.save()
         if progress is not None:
             progress(size)
@@ -203,7 +206,7 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
         return None
     try:
         data = json.loads(raw)
-        if isinstance(data, dict) and set(data) == _NOTE:
+        if isinstance(data, dict) and set(data) - {"exc_info"} == _WARNING_KEYS:
             return None
         delivery, columns, table = uuid.UUID(data["delivery"]), data["event"], data["table"]
         written_at = datetime.fromisoformat(data["timestamp"]).astimezone(timezone.utc)

@@ -145,13 +145,14 @@ class SpoolBlanking:
             if not isinstance(record, Record) or (last is not None and record.number > last):
                 continue
             newest = max(newest, record.number)
-            if record.row is None or _is_of(record.row, self._table, self._user):
-                if not is_ours:
-                    done.elsewhere.add(segment.head.database)
-                elif record.number < settled:
-                    found.append(record)
-                else:
-                    waiting += 1
+            # a record of this database that is blank is blanked again: a crash may have left it half done
+            is_wanted = is_ours if record.row is None else _is_of(record.row, self._table, self._user)
+            if is_wanted and not is_ours:
+                done.elsewhere.add(segment.head.database)
+            elif is_wanted and record.number < settled:
+                found.append(record)
+            elif is_wanted:
+                waiting += 1
         if last is None:
             self._last[segment.path] = newest
         if waiting:

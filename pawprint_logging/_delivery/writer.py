@@ -442,5 +442,6 @@ class Writer:
                 cursor.execute(statement, params)
                 return int(cursor.rowcount)
 
-        with session.connection().cursor() as cursor:
-            pruning.prune(run, cursor, self._table, seconds=PRUNE_FOR)
+        with self._limit(session), session.transaction(self._begin) as cursor:
+            blocks = pruning.blocks_of(cursor, self._table)
+        pruning.prune(run, self._table, blocks, seconds=PRUNE_FOR)

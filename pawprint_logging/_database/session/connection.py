@@ -1,11 +1,11 @@
-"""One session with the server: opened late, replaced when broken, left alone after a fork, and always in UTC."""
+"""A session with the server: opened on first use, replaced when broken, left to the parent after a fork, always UTC."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
-from _socket import SHUT_RDWR, socket  # socket.socket is gevent's, where that is in use
+from _socket import SHUT_RDWR, socket  # not socket.socket, which gevent replaces
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,30 +18,30 @@ from .dsn import Dsn
 from .excepthook import reset as reset_quiet
 from .watchdog import watchdog
 
-#: said in every transaction: PgBouncer in transaction mode refuses `options` at connect, and a session's SET leaks to
-#: its other clients
+#: part of every transaction: PgBouncer in transaction mode refuses `options` at connect, and a session-level SET leaks
+#: to its other clients
 UTC = "SET LOCAL timezone = 'UTC'"
 BEGIN = f"BEGIN; {UTC}"
 
-#: connections inherited by fork: never closed here, since that would end the parent's session
+#: connections inherited by fork; closing one here would end the parent's session
 _inherited: list[Any] = []
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    """A connection that looks after itself; any thread may use it, one at a time."""
+    """A connection that reopens itself when needed; any thread may use it, one at a time."""
 
     def __init__(self, dsn: Dsn) -> None:
         self.dsn = dsn
         self._new_lock: Callable[[], Any] = threading.RLock
         self.lock = self._new_lock()
         self._connection: Any = None
-        #: held while the connection is taken away or cut, so that nobody cuts a socket which has become another's
+        #: held while the connection is replaced or cut, so that `cut` never hits a descriptor reused by another socket
         self._handling = native.RLock()
         _sessions.add(self)
 
     def belong_to_real_thread(self) -> None:
-        """Have a lock for the threads of the operating system, whatever gevent has put in their place."""
+        """Use a lock for real operating system threads, even if gevent has patched `threading`."""
         self._new_lock = native.RLock
         self.lock = self._new_lock()
 
@@ -49,7 +49,7 @@ class Session:
         """Return an open connection: the present one, or a new one if there is none or it broke while idle.
 
         Args:
-            seconds: how long connecting may take, default as long as ever.
+            seconds: time limit for connecting; default: the usual connect_timeout.
 
         Raises:
             psycopg2.OperationalError: none could be opened.
@@ -62,16 +62,16 @@ class Session:
 
     @staticmethod
     def _is_broken(connection: Any) -> bool:
-        """Return whether the server ended an idle connection.
+        """Return whether the server has ended an idle connection.
 
-        It then has something to read, which costs 2 µs to see.
+        A connection that the server has ended is readable; checking that takes 2 µs.
         """
         if connection.closed:
             return True
         if not _is_readable(connection.fileno()):
             return False
         try:
-            with connection.cursor() as cursor:  # a notice or a parameter's change is something to read too
+            with connection.cursor() as cursor:  # a notice or a parameter change makes it readable too
                 cursor.execute("SELECT 1")
         except psycopg2.Error:
             return True
@@ -84,7 +84,7 @@ class Session:
 
     @property
     def is_local(self) -> bool:
-        """Whether there is a connection, over a Unix socket: nothing but its backend's end can cut it."""
+        """Whether a connection is open over a Unix socket, which only the end of its backend can break."""
         connection = self._connection
         return connection is not None and str(connection.info.host or "").startswith(("/", "@"))
 
@@ -103,16 +103,16 @@ class Session:
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
-        """Take a wait inside the block as a lost connection after so many seconds."""
+        """Cut the connection if the block runs for longer than `seconds`; waits then end as a lost connection."""
         with watchdog.limit(seconds, self.cut):
             yield
 
     def cut(self) -> None:
-        """Shut the socket down, from any thread: whoever waits on it is told that the connection is lost."""
+        """Shut the socket down, from any thread; the thread that waits on it gets a lost connection."""
         with self._handling, suppress(OSError, psycopg2.Error):
             connection = self._connection
             if connection is not None and not connection.closed:
-                handle = socket(fileno=connection.fileno())  # not a dup of it: there may be no descriptor left
+                handle = socket(fileno=connection.fileno())  # not a dup: there may be no descriptor left
                 try:
                     handle.shutdown(SHUT_RDWR)
                 finally:
@@ -123,7 +123,7 @@ class Session:
         """Run the block in one transaction on a cursor; commit at its end, roll back if it raises.
 
         Args:
-            begin: the statements that open it, in one round trip.
+            begin: the statements that open it, sent in one round trip.
         """
         with self.lock:
             connection = self.connection()
@@ -137,7 +137,7 @@ class Session:
                 raise
 
     def roll_back(self) -> None:
-        """End the transaction without its effects; a connection on which that fails is discarded."""
+        """Roll back the open transaction; discard the connection if that fails."""
         connection = self._connection
         if connection is None:
             return
@@ -151,7 +151,7 @@ class Session:
             self.discard()
 
     def forget(self) -> None:
-        """Leave the connection to the parent process, after a fork; the next use opens one of this process."""
+        """Leave the connection to the parent process after a fork; the next use opens a new one."""
         connection = self._connection
         if connection is not None:
             _inherited.append(connection)
@@ -162,10 +162,7 @@ class Session:
 
 
 def _let_go(connection: Any) -> None:
-    """Give up this process' hold on the parent's socket.
-
-    Which would keep a killed parent's transaction open on the server.
-    """
+    """Close this process' copy of the parent's socket, which would keep a killed parent's transaction open."""
     with suppress(OSError, psycopg2.Error):
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -177,18 +174,18 @@ def _let_go(connection: Any) -> None:
 def _is_readable(descriptor: int) -> bool:
     if native.poll is None:  # Windows
         return bool(native.select([descriptor], [], [], 0)[0])
-    poll = native.poll()  # select() cannot do descriptors past 1023
+    poll = native.poll()  # select() does not take descriptors above 1023
     poll.register(descriptor, native.POLLIN)
     return bool(poll.poll(0))
 
 
 def is_lost(connection: Any) -> bool:
-    """Return whether a connection is gone: then it is unknown what became of its last statement."""
+    """Return whether a connection is lost, so that the outcome of its last statement is unknown."""
     return bool(connection.closed) or connection.info.transaction_status == TRANSACTION_STATUS_UNKNOWN
 
 
 def commit(cursor: Any) -> None:
-    """Commit, and make sure of it: PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, and raises nothing.
+    """Commit, and check the outcome: PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, not an error.
 
     Raises:
         psycopg2.errors.InFailedSqlTransaction: the transaction had failed.
@@ -201,7 +198,7 @@ def commit(cursor: Any) -> None:
 
 
 def after_fork_in_child() -> None:
-    """Leave every connection to the parent. Takes no lock, logs nothing."""
+    """Leave every connection to the parent; take no lock and log nothing."""
     watchdog.reset()
     reset_quiet()
     for session in list(_sessions):

@@ -1,4 +1,4 @@
-"""Why connections are lost again and again, where the error itself does not say it."""
+"""Why connections are lost again and again, where the error itself does not say why."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import psycopg2
 
 from .connection import Session
 
-#: seconds for each answer
+#: seconds to wait for each answer
 _TIMEOUT = 5.0
-#: seconds that a COMMIT does not wait for a standby that is there
+#: seconds; a COMMIT waits for less if its standby is connected
 _LONG_FOR_A_STANDBY = 1.0
 
 
 def waits_for_standby(cursor: Any) -> bool:
-    """Return whether a COMMIT has waited for a synchronous standby for longer than one that is there takes.
+    """Return whether a COMMIT has waited so long for a synchronous standby that the standby must be away.
 
-    Of others' only pg_read_all_stats sees it.
+    Without pg_read_all_stats a role sees only its own sessions.
     """
     cursor.execute(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
@@ -28,9 +28,9 @@ def waits_for_standby(cursor: Any) -> bool:
 
 
 def pools_by_statement(session: Session) -> bool:
-    """Return whether a pooler closes the connection when a transaction begins, of which libpq hands on no reason.
+    """Return whether a pooler pools by statement: it closes the connection at BEGIN, but lets single statements pass.
 
-    A statement by itself passes.
+    libpq may not pass on the pooler's reason, so both are tried.
     """
     try:
         with session.limit(_TIMEOUT), session.connection().cursor() as cursor:

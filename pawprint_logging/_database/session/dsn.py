@@ -1,4 +1,4 @@
-"""Where the database is: the user's `db` as libpq takes it, and as it may be shown."""
+"""The address of the database: the user's `db` as libpq takes it, and as it may be shown."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from ...errors import ConfigurationError
 from . import embedded
 
-#: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's own default is to wait for
-#: ever, and its least is 2:
+#: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's default is to wait forever,
+#: and its minimum is 2:
 #: https://www.postgresql.org/docs/16/libpq-connect.html#LIBPQ-CONNECT-CONNECT-TIMEOUT
 CONNECT_TIMEOUT = 10
 _LEAST = 2
@@ -35,7 +35,8 @@ class Dsn:
         db: libpq URI, libpq keyword string, SQLAlchemy's ``postgresql+psycopg2://…``, or ``embedded:DIRECTORY``.
 
     Raises:
-        ConfigurationError: it does not parse; the message does not print it.
+        ConfigurationError: it does not parse (the message does not quote it), or ``embedded:`` lacks its directory or
+            its package.
     """
 
     def __init__(self, db: str) -> None:
@@ -62,10 +63,10 @@ class Dsn:
         return self._given
 
     def connect(self, seconds: float | None = None) -> Any:
-        """Open a psycopg2 connection, in autocommit mode; start the embedded server if that is what was named.
+        """Open a psycopg2 connection in autocommit mode; start the embedded server first if `db` names one.
 
         Args:
-            seconds: how long this may take at most, if that is less than usual; libpq counts whole ones for each host.
+            seconds: time limit, if below the usual one; libpq applies it to each host, in whole seconds, at least 2.
         """
         parameters = self._parameters
         if self._directory is not None:
@@ -74,7 +75,7 @@ class Dsn:
             "connect_timeout": CONNECT_TIMEOUT,
             "fallback_application_name": "pawprint_logging",
             **parameters,
-            # not an option that a user may change: what is stored must not depend on the client's locale
+            # users cannot change it: what is stored must not depend on the client's locale
             "client_encoding": "UTF8",
         }
         if seconds is not None:
@@ -82,16 +83,14 @@ class Dsn:
             bound = max(_LEAST, int(seconds))
             settings["connect_timeout"] = min(usual, bound) if usual > 0 else bound
         connection = psycopg2.connect(make_dsn(**settings))
-        connection.autocommit = (
-            True  # transactions are opened in words, together with what else one round trip can carry
-        )
+        connection.autocommit = True  # BEGIN is sent explicitly, together with other statements in one round trip
         return connection
 
     @property
     def address(self) -> str:
-        """Which database this is, by host and name, with what libpq takes from the environment.
+        """Which database this is: host and database name, partly from the environment as libpq does.
 
-        Without the port, since a pooler has another one than the server behind it, and without user and password.
+        The port is left out because a pooler's differs from its server's; user and password are left out too.
 
         Source: https://www.postgresql.org/docs/current/libpq-envars.html
         """
@@ -120,10 +119,10 @@ class Dsn:
 
 
 class LateDsn(Dsn):
-    """A `db` that is asked for whenever it is needed: a framework may not know it yet, or change it for its tests.
+    """A `db` that is looked up at each use: a framework may not know it yet, or may change it for its tests.
 
     Args:
-        ask: returns it, in any form that `Dsn` takes.
+        ask: returns the `db`, in any form that `Dsn` takes.
     """
 
     def __init__(self, ask: Callable[[], str]) -> None:
@@ -145,7 +144,7 @@ class LateDsn(Dsn):
 
 
 def keywords(parameters: Mapping[str, Any]) -> str:
-    """Return the libpq keyword string of a driver's parameters, without those that are the driver's own."""
+    """Return a driver's connection parameters as a libpq keyword string, without those that libpq does not know."""
     known: dict[str, Any] = {
         name: value for name, value in parameters.items() if isinstance(value, (str, int)) and _is_libpqs(name)
     }
@@ -169,17 +168,17 @@ def _parsed(db: str) -> dict[str, Any]:
     except (psycopg2.Error, UnicodeError, ValueError):
         parameters = {
             "host": "@"
-        }  # reported below: outside this block, so that the message that quotes db is not its __context__
+        }  # rejected below, outside this block: libpq's message, which quotes db, must not become the __context__
     path = db.partition("://")[2].partition("?")[0].partition("/")[2] if db.startswith("postgres") else ""
     if "@" in f"{parameters.get('host', '')}{path}" or not _ports_are_numbers(parameters):
-        # a password with a bare @ or / parses, with a part of it taken for host or database; libpq and repr() would
-        # print that part
+        # a password with a bare @ or / does parse, but part of it becomes the host or the database, and libpq and
+        # repr() would print that part
         raise ConfigurationError(f"db does not parse as a PostgreSQL address; write {_FORMS}")
     return parameters
 
 
 def _host(host: str) -> str:
-    """Return a host's name; this machine has one, whichever way it is reached."""
+    """Return a host's name, with one name for all addresses of this machine."""
     return "localhost" if host in ("", "::1") or host.startswith(("/", "@", "127.")) else host
 
 

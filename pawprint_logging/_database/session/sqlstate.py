@@ -1,7 +1,4 @@
-"""What an error of the database means.
-
-What to do about it, and how to say so without a value, a query or a password.
-"""
+"""What a database error means, and how to report it without a value, a query or a password."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ from psycopg2 import errorcodes
 
 from ..._failure import Failure, Meaning
 
-#: psycopg2's base class, for those who may not import psycopg2 themselves
+#: psycopg2's base class, for modules that may not import psycopg2
 DatabaseError = psycopg2.Error
 
-#: 57014 is a statement_timeout or pg_cancel_backend here: everything sent is valid UTF-8, so COPY itself gives no
-#: reason for it
+#: 57014 means a statement_timeout or pg_cancel_backend here: everything sent is valid UTF-8, so COPY itself does not
+#: raise it
 _TRANSIENT = ("08", "53", "40", "57P01", "57P02", "57P03", "57P05", "57014", "55P03", "25006", "25P03")
 #: 2200H is an exhausted sequence
 _TABLE = ("42", "3D", "3F", "0A", "28", "2200H")
 
-# "COPY events, line 17, column user_id: …"; other languages have other words in the same places
+# "COPY events, line 17, column user_id: …"; in other languages the words differ, but not their places
 _LINE = re.compile(r"^COPY .*?,\D*? (\d+)(?:, \S+ \"?([^\":,]+))?", re.MULTILINE)
 
 _NAMES = {
@@ -30,8 +27,8 @@ _NAMES = {
     if name.isupper() and isinstance(code, str) and len(code) == 5
 }
 
-# libpq's messages for a failed connection carry no SQLSTATE, and may quote parts of a connection string: only these
-# texts are passed on.
+# libpq's messages about a failed connection have no SQLSTATE and may quote parts of the connection string, so only
+# these texts are shown.
 _CONNECT_REASONS = (
     ("password authentication failed", "the password or the user name is wrong: check both in db"),
     ("no password supplied", "the server wants a password and db has none"),
@@ -59,26 +56,26 @@ _CONNECT_REASONS = (
 STATEMENT_POOLING = (
     "PgBouncer pools by statement, so that there are no transactions: set pool_mode = transaction, or session"
 )
-#: a check_violation that names no constraint
+#: for a check_violation that names no constraint
 NO_PARTITION = (
     "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` makes those ahead, "
     "and none is made for what is older than the table keeps"
 )
-#: what a COMMIT that is not answered may be waiting for
+#: for a COMMIT that gets no answer
 STANDBY_AWAY = (
     "COMMIT waits for a synchronous standby that is away: bring it back, or take it out of synchronous_standby_names"
 )
 
 
 def is_connect_error(error: Exception) -> bool:
-    """Return whether an error says that no connection could be made, rather than what became of a statement."""
+    """Return whether an error means that no connection could be made, not that a statement failed."""
     return _sqlstate(error) is None and (
         isinstance(error, ImportError) or any(part in str(error) for part, _ in _CONNECT_REASONS)
     )
 
 
 def connect_failure(error: Exception) -> Failure:
-    """Return what a failed attempt to connect means: it may succeed later."""
+    """Return what a failed attempt to connect means; it is always transient."""
     text = str(error)
     for part, reason in _CONNECT_REASONS:
         if part in text:
@@ -89,7 +86,7 @@ def connect_failure(error: Exception) -> Failure:
 
 
 def failure(error: Exception, *, lost: bool = False) -> Failure:
-    """Return what an error of a statement means, by its SQLSTATE and never by its exception class.
+    """Return what a failed statement's error means, judged by its SQLSTATE and never by its exception class.
 
     Args:
         error: what psycopg2 raised.
@@ -122,7 +119,7 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _place(error: Exception) -> tuple[int | None, str | None]:
-    """Return row (from 0) and column of a COPY error, from its context: `COPY events, line 17, column user_id: "…"`."""
+    """Return the row (from 0) and column of an error; its context says `COPY events, line 17, column user_id: "…"`."""
     if not isinstance(error, psycopg2.Error):
         return None, None
     column = error.diag.column_name

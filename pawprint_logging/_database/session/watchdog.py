@@ -1,7 +1,7 @@
-"""Ends waits on a connection that swallows everything.
+"""Ends waits on a connection that swallows everything sent to it.
 
 After a COMMIT into a black hole, `statement_timeout`, keepalives, `tcp_user_timeout` and even `close()` do not end the
-wait (measured); shutting the socket down from another thread does, and libpq then reports a lost connection.
+wait (measured). Shutting the socket down from another thread does; libpq then reports a lost connection.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from contextlib import contextmanager, suppress
 
 from ... import _native as native
 
-#: seconds that the thread waits when there is nothing to look after
+#: seconds that the thread sleeps when there is no deadline
 _IDLE = 3600.0
 
 
 class Watchdog:
-    """One thread that calls back when a deadline passes; started with the first deadline."""
+    """A thread that calls an action when its deadline passes; the first deadline starts it."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as after a fork: the thread is not there, and the locks may be held by nobody."""
+        """Start over, as after a fork: the thread does not exist in the child, and the locks may never be released."""
         self._lock = native.RLock()
-        #: a binary semaphore; a release too many is no harm
+        #: a binary semaphore; an extra release does no harm
         self._wake = native.allocate_lock()
         self._wake.acquire()
         self._deadlines: list[tuple[float, int]] = []
         self._actions: dict[int, Callable[[], None]] = {}
         self._running = False
-        #: when the thread looks around by itself
+        #: when the thread wakes up unless told earlier
         self._wakes_at = 0.0
 
     @contextmanager
     def limit(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
-        """Call an action, from another thread, if the block is still running after so many seconds.
+        """Call an action from another thread if the block is still running after `seconds`.
 
-        After the block, the action neither runs nor starts.
+        Once the block has ended, the action is neither running nor starts any more.
         """
         number = next(self._numbers)
         deadline = time.monotonic() + seconds
@@ -49,10 +49,10 @@ class Watchdog:
             self._actions[number] = action
             heapq.heappush(self._deadlines, (deadline, number))
             self._start()
-            # Only if the thread would oversleep, so once in `seconds` instead of three times a batch.
+            # Wake the thread only if it would oversleep: once in `seconds` instead of three times a batch.
             is_sooner = deadline < self._wakes_at
         if is_sooner:
-            with suppress(RuntimeError):  # not taken: it has been told already
+            with suppress(RuntimeError):  # not held: the thread has been woken already
                 self._wake.release()
         try:
             yield
@@ -64,7 +64,7 @@ class Watchdog:
 
     def _start(self) -> None:
         if not self._running:
-            # the interpreter is shutting down, or uWSGI is about to fork; what is left are the server's own timeouts
+            # the interpreter is shutting down, or uWSGI is about to fork; then only the server's own timeouts apply
             with suppress(RuntimeError):
                 native.start_thread(self._run, "pawprint_logging watchdog")
                 self._running = True
@@ -75,7 +75,7 @@ class Watchdog:
                 now = time.monotonic()
                 while self._deadlines and self._deadlines[0][0] <= now:
                     _, number = heapq.heappop(self._deadlines)
-                    # under the lock, so that the block cannot end, and its socket's number be used again, meanwhile
+                    # under the lock, so that the block cannot end meanwhile and its socket's descriptor be reused
                     if (action := self._actions.pop(number, None)) is not None:
                         action()
                 delay = self._deadlines[0][0] - now if self._deadlines else _IDLE

@@ -1,4 +1,4 @@
-"""The columns that a table really has, as the server knows them."""
+"""The columns that a table has on the server."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY
 
 
 class Column(NamedTuple):
-    """A column's type: that of a domain is the type below it.
+    """A column's type; for a domain, the type that it is based on.
 
     Args:
-        type: its name as ``format_type`` prints it.
+        type: its name, as ``format_type`` prints it.
         category: its ``typcategory``, such as N for numbers and A for arrays.
         oid: its OID.
     """
@@ -42,7 +42,7 @@ def columns_of(cursor: Any, table: str) -> dict[str, Column]:
 
     Args:
         cursor: an open cursor.
-        table: quoted name.
+        table: its quoted name.
 
     Raises:
         psycopg2.errors.UndefinedTable: there is no such table.

@@ -16,9 +16,9 @@ from .indexes import index_ddl
 from .partitions import BEGIN_MAKING, Period, Plan
 from .schema import Table, identifier
 
-#: what marks a detached partition that is to be dropped, with the OID of its table
+#: comment that marks a detached partition to be dropped; the OID of its table follows
 DETACHED = "pawprint_logging: to be dropped, was a partition of"
-#: partitions dropped in one transaction, where a single one for all takes more locks than the server has (53200)
+#: partitions dropped in one transaction where dropping all at once takes more locks than the server has (53200)
 _DROPPED_AT_ONCE = 100
 
 _SERIAL = re.compile(r"\s*(?:big|small)?serial[248]?\b", re.IGNORECASE)
@@ -37,10 +37,10 @@ WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND d.description = %
 
 
 def check_split(table: Table, partition_by: str | None, distribute_by: str | None) -> Period | None:
-    """Return the period to partition by; what is asked for fits the schema then.
+    """Check that the schema allows the requested split; return the period to partition by, None for none.
 
     Raises:
-        ConfigurationError: it does not.
+        ConfigurationError: the schema does not allow it.
     """
     if distribute_by is not None and distribute_by not in table.columns:
         raise ConfigurationError(
@@ -77,17 +77,17 @@ def create(
     Args:
         cursor: in an open transaction.
         table: what to create.
-        if_not_exists: whether an existing table is fine; then no right to create is needed if both exist.
-        partition_by: "day", "week" or "month": the partitions of a new table, or a hypertable's chunks; None for none.
-        distribute_by: the column by which Citus distributes a new table, None for none.
+        if_not_exists: whether an existing table is fine; if table and ledger exist, no right to create is needed.
+        partition_by: "day", "week" or "month": the partitions, or a hypertable's chunks, of a new table; None for none.
+        distribute_by: the column by which Citus distributes a new table; None for none.
 
     Raises:
-        ConfigurationError: the schema, or the server, cannot be split like this.
+        ConfigurationError: the schema or the server does not allow the requested split.
         psycopg2.errors.DuplicateTable: the table exists.
     """
     period = check_split(table, partition_by, distribute_by)
     if if_not_exists:
-        # one at a time: two CREATE TABLE IF NOT EXISTS at once can still collide, in pg_type (23505)
+        # one at a time: two concurrent CREATE TABLE IF NOT EXISTS can still collide, in pg_type (23505)
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
     is_new = not (if_not_exists and exists(cursor, table.sql))
     if is_new and period is None and distribute_by is None:
@@ -119,15 +119,16 @@ def _create_split(cursor: Any, table: Table, period: Period | None, distribute_b
 
 
 def split_ddl(table: Table, period: Period | None, distribute_by: str | None, *, is_native: bool = True) -> list[str]:
-    """Return the statements for a table that is split, and its indexes.
+    """Return the statements that create a split table and its indexes.
 
-    A key contains whatever splits the table, a number of SERIAL becomes a BIGINT identity, and leads an index.
+    A primary key includes the columns that split the table. A SERIAL column becomes a BIGINT identity, and is the first
+    column of an index.
 
     Args:
-        table: as the user described it.
-        period: how long its partitions are, None for none.
-        distribute_by: the column by which it is distributed.
-        is_native: whether PostgreSQL itself partitions it; else it will be a hypertable.
+        table: the table as the user described it.
+        period: the length of its partitions, None for no partitions.
+        distribute_by: the column by which it is distributed, None for none.
+        is_native: whether PostgreSQL itself partitions it, default True; else it becomes a hypertable.
     """
     splitting = [column for column in (table.fields.timestamp if period else None, distribute_by) if column]
     columns, keys, numbers = _split_columns(table.columns, distribute_by)
@@ -141,7 +142,7 @@ def split_ddl(table: Table, period: Period | None, distribute_by: str | None, *,
 
 
 def _split_columns(given: Mapping[str, str], distribute_by: str | None) -> tuple[dict[str, str], list[str], list[str]]:
-    """Return the columns without their PRIMARY KEY, which columns had one, and which are numbered."""
+    """Return the columns without PRIMARY KEY, the names of those that had one, and the names of the SERIAL ones."""
     columns, keys, numbers = {}, [], []
     for name, kind in given.items():
         column_type, masked = kind, _masked(kind)
@@ -151,14 +152,14 @@ def _split_columns(given: Mapping[str, str], distribute_by: str | None) -> tuple
         if match := _SERIAL.match(column_type):
             numbers.append(name)
             column_type = f"BIGINT GENERATED BY DEFAULT AS IDENTITY{column_type[match.end() :]}"
-        # Citus takes no NULL in the column that it distributes by
+        # Citus allows no NULL in the distribution column
         lacks_default = name == distribute_by and _TEXT.match(kind) and not _DEFAULT.search(masked)
         columns[name] = f"{column_type} DEFAULT ''" if lacks_default else column_type
     return columns, keys, numbers
 
 
 def _masked(column_type: str) -> str:
-    """Return a column's type with its texts in quotes blotted out."""
+    """Return a column's type with its quoted texts masked."""
     return _QUOTED.sub(lambda match: "'" * len(match[0]), column_type)
 
 
@@ -174,7 +175,7 @@ def _first_partitions(cursor: Any, table: Table, period: Period) -> None:
 def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
     """Drop table and ledger inside the open transaction.
 
-    With them go the views of its events that were made here, and what once was a partition and waits to be dropped.
+    This also drops the event views that were made here, and detached partitions that wait to be dropped.
 
     Args:
         cursor: in an open transaction.
@@ -193,7 +194,7 @@ def drop(cursor: Any, table: Table, *, if_exists: bool) -> None:
 
 
 def drop_all(session: Session, table: Table, *, if_exists: bool) -> None:
-    """Drop table and ledger, in one transaction if the server has enough locks for all partitions at once."""
+    """Drop table and ledger, in one transaction if the server has enough locks for all partitions."""
     try:
         with session.transaction() as cursor:
             drop(cursor, table, if_exists=if_exists)
@@ -206,7 +207,7 @@ def drop_all(session: Session, table: Table, *, if_exists: bool) -> None:
 
 
 def _dropped_together(session: Session, table: Table) -> Iterator[list[str]]:
-    """Yield names of partitions to drop beforehand; none if something else depends on the table, so that it stays."""
+    """Yield groups of partitions to drop first; nothing if something else depends on the table, which then stays."""
     with session.transaction(BEGIN_MAKING) as cursor:
         if eventviews.has_other_dependents(cursor, table):
             return
@@ -217,7 +218,7 @@ def _dropped_together(session: Session, table: Table) -> Iterator[list[str]]:
 
 
 def leftovers(cursor: Any, table: Table) -> list[tuple[int, str]]:
-    """Return OID and quoted name of each detached partition that `maintain` marked, and did not come to drop."""
+    """Return OID and quoted name of each detached partition that `maintain` marked but has not dropped."""
     engine = engine_of(cursor, table)
     if engine is None:
         return []
@@ -226,13 +227,13 @@ def leftovers(cursor: Any, table: Table) -> list[tuple[int, str]]:
 
 
 def count_events(session: Session, table: Table) -> int:
-    """Return how many events the table has."""
+    """Return the number of events in the table."""
     with session.transaction() as cursor:
         cursor.execute(f"SELECT count(*) FROM {table.sql}")
         return int(cursor.fetchone()[0])
 
 
 def exists(cursor: Any, name: str) -> bool:
-    """Return whether there is a table of this quoted name."""
+    """Return whether there is a table with this quoted name."""
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
     return bool(cursor.fetchone()[0])

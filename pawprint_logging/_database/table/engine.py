@@ -1,4 +1,4 @@
-"""What the table is: plain, partitioned, a hypertable, distributed; read from the catalogs, whoever made it."""
+"""What kind of table it is: plain, partitioned, hypertable, distributed. The catalogs say so, whoever created it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Distribution:
 
     Args:
         kind: "distributed" over the nodes, a copy on each ("reference"), or on the coordinator alone ("local").
-        column: the column that says which node has a row; None but for "distributed".
-        shards: in how many pieces.
+        column: the column that decides which node has a row; None unless "distributed".
+        shards: the number of shards.
     """
 
     kind: Literal["distributed", "reference", "local"]
@@ -54,22 +54,22 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Engine:
-    """What a table is.
+    """What kind of table it is, and whose.
 
     Args:
         oid: its OID.
         kind: how it is split by time, if at all.
-        relkind: the letter of ``pg_class.relkind``.
-        schema, name: where it is.
+        relkind: its ``pg_class.relkind``.
+        schema, name: its schema and its bare name, unquoted.
         owner: the role that owns it.
-        is_owner: whether this role is that, or a member of it.
+        is_owner: whether this role is the owner or a member of it.
         may_create: whether this role may create tables beside it.
-        role: this role.
-        column: the column by whose ranges it is split.
+        role: the role of this session.
+        column: the column by whose ranges it is split, None if it is not.
         column_type: that column's type.
-        distribution: how Citus keeps it, None where it does not.
+        distribution: how Citus keeps it, None if Citus does not.
         chunks: how many chunks a hypertable has.
-        interval: how long one of them is, as PostgreSQL prints it.
+        interval: the length of a chunk, as PostgreSQL prints it.
     """
 
     oid: int
@@ -99,12 +99,12 @@ class Engine:
 
 
 def engine_of(cursor: Any, table: Table) -> Engine | None:
-    """Return what the table is, or None if there is none."""
+    """Return what kind of table it is, or None if it does not exist."""
     return engine_named(cursor, table.sql)
 
 
 def engine_named(cursor: Any, name: str) -> Engine | None:
-    """Return what the relation of this quoted name is, or None if there is none."""
+    """Return what kind of relation has this quoted name, or None if there is none."""
     cursor.execute(_RELATION, (name,))
     row = cursor.fetchone()
     if row is None:
@@ -141,7 +141,7 @@ def engine_named(cursor: Any, name: str) -> Engine | None:
 
 
 def extension_schema(cursor: Any, extension: str) -> str | None:
-    """Return the quoted name of the schema in which an extension is installed, or None if it is not."""
+    """Return the quoted name of the schema that an extension is installed in, or None if it is not installed."""
     cursor.execute(
         "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
         "WHERE e.extname = %s",
@@ -152,6 +152,6 @@ def extension_schema(cursor: Any, extension: str) -> str | None:
 
 
 def _distribution(method: str, model: str, column: str | None, shards: int) -> Distribution:
-    if method != "n":  # hash; also range and append, of old
+    if method != "n":  # hash; formerly also range and append
         return Distribution("distributed", column, shards)
     return Distribution("reference" if model == "t" else "local", None, shards)

@@ -1,4 +1,4 @@
-"""Which views of a table were made here: they carry a comment that says so; no other is ever replaced or dropped."""
+"""The event views that were made here. A comment marks them; no other view is ever replaced or dropped."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SELECT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass
 
 
 def comment(event: str) -> str:
-    """Return the comment of an event's view."""
+    """Return the comment for an event's view."""
     return f"Events named {json.dumps(event, ensure_ascii=False)}; {_MADE}"
 
 
 def ours(cursor: Any, table: int, namespace: int) -> dict[str, str]:
-    """Return view → event, of those that were made here.
+    """Return view → event, for the views that were made here.
 
     Args:
         cursor: in an open transaction.
@@ -52,7 +52,7 @@ def ours(cursor: Any, table: int, namespace: int) -> dict[str, str]:
 
 
 def drop(cursor: Any, table: Table) -> None:
-    """Drop the views that were made here, if the table is there.
+    """Drop the views that were made here, if the table exists.
 
     Raises:
         psycopg2.errors.DependentObjectsStillExist: something else depends on one of them.
@@ -66,7 +66,7 @@ def drop(cursor: Any, table: Table) -> None:
 
 
 def has_other_dependents(cursor: Any, table: Table) -> bool:
-    """Return whether something that was not made here depends on the table, so that it cannot be dropped."""
+    """Return whether something that was not made here depends on the table and keeps it from being dropped."""
     found = place_of(cursor, table.sql)
     if found is None:
         return False

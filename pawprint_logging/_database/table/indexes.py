@@ -1,12 +1,13 @@
 """The indexes of an events table.
 
-Measured as COPY of 1,000-row batches, 200,000 rows of 100,000 users and 20 events in order of time (PostgreSQL 18, 2
-cores), in times of what a table with its primary key only takes: a B-tree on the time 1.2, on time and event 1.2, BRIN
-on the time 1.0, a B-tree on event and time 1.6, on user and time 1.7, GIN on the JSON column 1.6. The B-tree on time
-and event serves what reading needs most: order, ranges, the stretches that `Statistics` reads again; and of a range it
-looks up only the rows of the event that is asked for, which makes a day of 10,000,000 rows that lie in no order as
-quick as a day of 100,000. BRIN costs nothing, but gives no order, and is useless for rows that did not come in order of
-time. The others are the user's to ask for.
+The cost of COPY in 1,000-row batches, relative to a table with only its primary key: B-tree on time 1.2, on time and
+event 1.2, BRIN on time 1.0, B-tree on event and time 1.6, on user and time 1.7, GIN on the JSON column 1.6. Measured
+with 200,000 rows of 100,000 users and 20 events in order of time, on PostgreSQL 18 with 2 cores.
+
+The B-tree on time and event serves what reading needs most: order, ranges, and the stretches that `Statistics` reads
+again. Within a range it looks up only the rows of the requested event; so a day of 10,000,000 rows in no order reads as
+fast as a day of 100,000. BRIN costs nothing, but gives no order and is useless for rows that arrive out of order. All
+other indexes are left to the user.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from collections.abc import Sequence
 from ...errors import ConfigurationError
 from .schema import Table, identifier
 
-#: characters of an event's name up to which it is indexed: an entry has room for 2,704 bytes, and a longer one refuses
-#: the row (54000)
+#: the longest event column, in characters, that is indexed: an entry has room for 2,704 bytes, and a row with a longer
+#: one is refused (54000)
 _MAX_CHARACTERS = 500
 
 _BOUNDED = re.compile(r"\s*(?:varchar|character varying|char|character)\s*\(\s*(\d{1,4})\s*\)(?!\s*\[)", re.IGNORECASE)
 
 
 def index_ddl(table: Table) -> list[str]:
-    """Return the statements for the indexes that every events table gets."""
+    """Return the statements that create the indexes of every events table."""
     fields = table.fields
     if fields.kinds.get(fields.timestamp, "json") == "json":
         return []
@@ -37,14 +38,14 @@ def index_ddl(table: Table) -> list[str]:
 
 
 def requested_ddl(table: Table, columns: Sequence[str]) -> str:
-    """Return the statement for an index that the user asks for.
+    """Return the statement that creates an index which the user asks for.
 
     Args:
         table: the table.
         columns: the columns of a B-tree, in order; the JSON column alone for a GIN index.
 
     Raises:
-        ConfigurationError: no column, or the JSON column beside others.
+        ConfigurationError: there is no column, or the JSON column is not alone.
     """
     if not columns:
         raise ConfigurationError('an index needs at least one column, as in create_index("event", "timestamp")')

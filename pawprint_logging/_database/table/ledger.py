@@ -1,11 +1,11 @@
 """The ledger: which deliveries are in the table.
 
-After a lost connection nobody can say from the outside whether a COMMIT arrived, and `pg_xact_status` is not sound
-after a crash or a failover. So the transaction that copies a batch also inserts the batch's UUID here; to insert it
-again tells, and waits for a transaction that is still under way.
+When the connection is lost during a COMMIT, the client cannot tell whether the COMMIT arrived, and `pg_xact_status` is
+not sound after a crash or a failover. So the transaction that copies a batch also inserts the batch's UUID here. To
+insert that UUID again shows whether it is there, and waits for a transaction that is still open.
 
-Beside the deliveries, whose last 32 bits are zero, the ledger holds the dedupe keys of events, which are UUIDs of
-version 8 with other last bits, for as long as a repeat of them is to be left out: KEEP_DAYS.
+Besides deliveries, whose last 32 bits are zero, the ledger holds the dedupe keys of events. Keys are UUIDs of version 8
+with other last bits. They are kept for KEEP_DAYS; until then, a repeat of a key is left out.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ from collections.abc import Iterable
 
 from .schema import Table
 
-#: days after which nobody asks for a delivery any more; fallback lines are replayed within that time
+#: days that the ledger remembers a delivery; fallback lines must be replayed within that time
 KEEP_DAYS = 35
 
 _INDEX_BITS = 32
-#: version 8 and the variant of RFC 9562, and the bits that these are in
+#: version 8 and the variant of RFC 9562, and the mask of these bits
 _CUSTOM, _CUSTOM_BITS = 0x8 << 76 | 0b10 << 62, 0xF << 76 | 0b11 << 62
 
 
 def new_delivery() -> uuid.UUID:
-    """Return a new delivery: a random UUID whose last 32 bits are zero.
-
-    So that its events can have UUIDs of their own.
-    """
+    """Return a new delivery: a random UUID whose last 32 bits are zero, so that its events can have their own."""
     return uuid.UUID(int=uuid.uuid4().int >> _INDEX_BITS << _INDEX_BITS)
 
 
 def refused_delivery(delivery: uuid.UUID) -> uuid.UUID:
-    """Return the delivery for the fallback lines of what a delivery left out.
+    """Return the delivery for the fallback lines of the rows that were refused from a delivery.
 
-    Always the same one, and never in the ledger by itself.
+    It is always the same one, and no batch is written under it.
     """
     return delivery_of(uuid.uuid5(delivery, "refused"))
 
@@ -50,17 +47,17 @@ def event_delivery(delivery: uuid.UUID, index: int) -> uuid.UUID:
 
 
 def delivery_of(event: uuid.UUID) -> uuid.UUID:
-    """Return the delivery that an event's UUID belongs to."""
+    """Return the delivery of an event's UUID."""
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)
 
 
 def entries_of(keys: Iterable[uuid.UUID | int]) -> list[int]:
-    """Return what dedupe keys are entered as: UUIDs of version 8 ("custom"), which no delivery has.
+    """Return the ledger's entries for dedupe keys: UUIDs of version 8 ("custom"), which no delivery has.
 
-    As numbers, which are made, compared and sorted in a fraction of the time that UUIDs or their digits take.
+    They are integers, which take a fraction of the time of UUIDs or hex digits to make, compare and sort.
 
     Args:
-        keys: the keys, or the 128 bits that each is made of.
+        keys: the keys as UUIDs, or their 128 bits as integers.
 
     Source: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
     """
@@ -69,15 +66,15 @@ def entries_of(keys: Iterable[uuid.UUID | int]) -> list[int]:
 
 
 def entry_of(key: uuid.UUID | int) -> str:
-    """Return the digits of what a dedupe key is entered as; see `entries_of`."""
+    """Return the hex digits of the ledger's entry for a dedupe key; see `entries_of`."""
     return f"{entries_of([key])[0]:032x}"
 
 
 def claim_sql(table: Table, *deliveries: uuid.UUID) -> str:
-    """Return the statement that enters deliveries into the ledger; it affects no row of one that is there already.
+    """Return the statement that enters deliveries into the ledger, except those that are there already.
 
-    Without a conflict target it needs no other right than INSERT:
-        https://www.postgresql.org/docs/current/sql-insert.html
+    Without a conflict target, INSERT is the only right that it needs:
+    https://www.postgresql.org/docs/current/sql-insert.html
     """
     values = ", ".join(f"('{delivery}')" for delivery in deliveries)
     return f"INSERT INTO {table.ledger} (delivery) VALUES {values} ON CONFLICT DO NOTHING"

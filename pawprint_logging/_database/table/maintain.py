@@ -1,8 +1,8 @@
-"""What has to be done now and then: partitions ahead, what is too old, the ledger.
+"""Regular maintenance: make partitions ahead, remove what is too old, prune the ledger.
 
-Every step is bounded and commits by itself, and the next run goes on where one was stopped. Nothing holds up a writer
-for longer than a lock's limit: ``DETACH … CONCURRENTLY`` and ``ATTACH`` take SHARE UPDATE EXCLUSIVE on the table, and
-what needs more waits for `partitions.LOCK_TIMEOUT`.
+Every step is bounded and commits separately, and the next run continues where one was stopped. No step blocks a writer
+for longer than the lock timeout: ``DETACH … CONCURRENTLY`` and ``ATTACH`` take SHARE UPDATE EXCLUSIVE on the table, and
+steps that need a stronger lock wait for at most `partitions.LOCK_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .ledger import KEEP_DAYS
 from .partitions import BEGIN_MAKING, LOCK_TIMEOUT, MAX_PARTITIONS, Partition, Plan, Split, span
 from .schema import Table, identifier
 
-#: rows, or blocks, that one DELETE goes through
+#: rows, or blocks, that one DELETE covers
 _ROWS, _BLOCKS = 5_000, 1_024
-#: seconds for which a detach waits for transactions that still use the partition; nobody waits for it meanwhile
+#: seconds for which a detach waits for transactions that still use the partition; it blocks nobody meanwhile
 _PATIENCE = 10.0
-#: seconds after which a statement of ours counts as lost
+#: seconds after which a transaction counts as lost, and its connection is cut
 _TIMEOUT = 120.0
-#: what a transaction that deletes begins with
+#: the statements that begin a transaction that deletes
 _BEGIN_DELETING = (
     f"{BEGIN}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; SET LOCAL statement_timeout = '{_TIMEOUT / 2:g}s'"
 )
@@ -49,7 +49,7 @@ _UTC = timezone.utc
 
 
 class Wish(NamedTuple):
-    """What is asked of one run; see `maintain`."""
+    """The options of one run; see `maintain`."""
 
     keep: timedelta | None
     ahead: int | None
@@ -57,10 +57,15 @@ class Wish(NamedTuple):
 
 
 def checked(keep: timedelta | str | None, ahead: int | None, *, dry_run: bool) -> Wish:
-    """Return what is asked for.
+    """Check the options of a run and return them.
+
+    Args:
+        keep: the age up to which events are kept, such as "400d", at least `KEEP_DAYS` days; None to remove none.
+        ahead: partitions to make ahead, 0 to 400; None for what the table's plan says.
+        dry_run: whether to report only.
 
     Raises:
-        ConfigurationError: it cannot be done.
+        ConfigurationError: an option is invalid.
     """
     age = keep
     if isinstance(keep, str):
@@ -86,16 +91,16 @@ def maintain(
     wish: Wish,
     bring_up_to_date: Callable[[], bool],
 ) -> list[str]:
-    """Do what has to be done, and return it as sentences.
+    """Run the maintenance; return what was done, as sentences.
 
     Args:
-        new_session: makes a session of the table's database.
+        new_session: returns a new session with the table's database.
         table: the table.
         wish: what `checked` returned.
-        bring_up_to_date: brings the statistics up to date, before events go; returns whether there are any.
+        bring_up_to_date: brings the statistics up to date, before events are removed; returns whether there are any.
 
     Raises:
-        ConfigurationError: the role may not, or the table is none that can be looked after.
+        ConfigurationError: the role lacks a right, or the table is of a kind that cannot be maintained.
         psycopg2.errors.UndefinedTable: there is no such table.
         psycopg2.Error: the database could not be reached.
     """
@@ -124,7 +129,7 @@ def _look(session: Session, table: Table) -> tuple[Engine, Split | None]:
     with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
         engine = engine_of(cursor, table)
         if engine is None:
-            cursor.execute("SELECT %s::regclass", (table.sql,))  # raises what everybody expects
+            cursor.execute("SELECT %s::regclass", (table.sql,))  # raises UndefinedTable
         assert engine is not None
         if engine.relkind not in ("r", "p"):
             raise ConfigurationError(f"{table.name} is no table that holds events itself; name the table behind it")
@@ -132,7 +137,7 @@ def _look(session: Session, table: Table) -> tuple[Engine, Split | None]:
 
 
 def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) -> None:
-    """Raise one error, before anything is done, where the role may not do what is asked for."""
+    """Raise one error, before anything is done, if the role lacks a right for what is asked."""
     role = identifier(engine.role)
     with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
         needs_owner = engine.kind in ("partitioned", "hypertable")
@@ -159,7 +164,7 @@ def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) ->
         cursor.execute(
             "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (table.ledger,)
         )
-        if needs_owner and not cursor.fetchone()[0]:  # writers go by what is recorded with it
+        if needs_owner and not cursor.fetchone()[0]:  # the plan that writers follow is recorded with the ledger
             raise ConfigurationError(
                 f"{table.name} and its ledger have different owners: ALTER TABLE {table.ledger} OWNER TO "
                 f"{identifier(engine.owner)}"
@@ -171,7 +176,7 @@ def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) ->
 
 
 def _plan(session: Session, table: Table, split: Split | None, wish: Wish) -> Plan:
-    """Return the plan from now on."""
+    """Return the plan that applies from now on."""
     with session.limit(_TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
         old = partitions.plan_of(cursor, table) if split is None else split.plan
     plan = Plan(old.period, wish.keep or old.keep, old.ahead if wish.ahead is None else wish.ahead)
@@ -188,9 +193,9 @@ def _plan(session: Session, table: Table, split: Split | None, wish: Wish) -> Pl
 
 @contextmanager
 def _alone(guard: Session, engine: Engine) -> Iterator[bool]:
-    """Hold, on a connection of its own, the lock of whoever looks after the table.
+    """Try to take the table's maintenance lock, on a connection of its own; yield whether it is held.
 
-    A detach cannot be in a transaction, and a session's lock would be another client's behind PgBouncer.
+    A concurrent detach cannot run in a transaction, and behind PgBouncer a session's lock would pass to other clients.
     """
     with guard.transaction(f"{BEGIN}; SET LOCAL idle_in_transaction_session_timeout = 0") as cursor:
         cursor.execute(
@@ -200,7 +205,7 @@ def _alone(guard: Session, engine: Engine) -> Iterator[bool]:
 
 
 class _Run:
-    """One run, which says in `done` what it did."""
+    """One run; `done` says what it did."""
 
     def __init__(self, session: Session, table: Table, engine: Engine, plan: Plan, wish: Wish) -> None:
         self._session = session
@@ -224,7 +229,7 @@ class _Run:
             self.done.append("brought the statistics up to date")
 
     def note_plan(self) -> None:
-        """Record what writers go by, before anything is dropped."""
+        """Record the plan that writers follow, before anything is dropped."""
         with self._transaction() as cursor:
             cursor.execute(
                 "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (self._table.ledger,)
@@ -242,11 +247,11 @@ class _Run:
     # ---- partitions
 
     def partitioned(self) -> None:
-        """Finish what is pending, make partitions ahead, drop what is too old."""
+        """Finish pending detaches, make partitions ahead, drop partitions that are too old."""
         is_finished = self._finish()
         self._ahead()
         self._drop_leftovers()
-        if self._wish.keep is not None and is_finished:  # no other can be detached before
+        if self._wish.keep is not None and is_finished:  # else no other can be detached
             self._drop_old(self._wish.keep)
 
     def _finish(self) -> bool:
@@ -291,7 +296,7 @@ class _Run:
         for partition in old:
             if not self._wish.dry_run and not self._detach(partition, has_default=split.has_default):
                 self.done.append(f"{partition.sql} stays for now: a transaction still reads it")
-                break  # it is pending, and only one can be
+                break  # its detach may be pending, and only one can be
             if not self._wish.dry_run and not self._try(f"DROP TABLE IF EXISTS {partition.sql}"):
                 self.done.append(f"{partition.sql} is detached, and stays for now: a transaction still reads it")
                 continue
@@ -303,10 +308,10 @@ class _Run:
     def _detach(self, partition: Partition, *, has_default: bool) -> bool:
         self._mark(partition)
         detach = f"ALTER TABLE {self._engine.sql} DETACH PARTITION {partition.sql}"
-        if has_default or self._engine.distribution is not None:  # neither can CONCURRENTLY
+        if has_default or self._engine.distribution is not None:  # CONCURRENTLY works with neither
             return self._try(detach)
         connection = self._session.connection()
-        # not by a setting, which would stay with the session of a pooler
+        # not by a setting, which would stay with a pooler's session
         timer = threading.Timer(_PATIENCE, connection.cancel)
         timer.start()
         try:
@@ -320,7 +325,7 @@ class _Run:
         return True
 
     def _mark(self, partition: Partition) -> None:
-        """Leave word that a partition is to be dropped, for the run after one that is killed in between."""
+        """Mark a partition as to be dropped, so that the next run drops it if this one is killed before."""
         with self._transaction() as cursor:
             cursor.execute(
                 f"COMMENT ON TABLE {partition.sql.replace('%', '%%')} IS %s", (f"{ddl.DETACHED} {self._engine.oid}",)
@@ -334,7 +339,7 @@ class _Run:
                 self._say(f"dropped {name}, which was detached before", f"drop {name}, which was detached before")
 
     def _try(self, statement: str) -> bool:
-        """Execute a statement that needs a strong lock; return False if that is not to be had."""
+        """Execute a statement that needs a strong lock; return False if the lock is not available in time."""
         try:
             with self._transaction() as cursor:
                 cursor.execute(statement)
@@ -405,7 +410,7 @@ class _Run:
             return int(cursor.fetchone()[0])
 
     def _leaves(self, cursor: Any) -> list[str]:
-        """Return the names of the tables that hold rows: itself, or its partitions."""
+        """Return the names of the tables that hold the rows: the table itself, or its partitions."""
         if self._engine.relkind == "r":
             return [self._engine.sql]
         cursor.execute(
@@ -421,14 +426,14 @@ class _Run:
             cursor.execute(_IS_INDEXED, (self._table.fields.timestamp, leaf))
             is_indexed, blocks = cursor.fetchone()
         gone = 0
-        if not is_indexed:  # block by block: however large the table is, a statement reads so many
+        if not is_indexed:  # block by block: a statement reads a fixed number of blocks, however large the table is
             for first in range(0, int(blocks), _BLOCKS):
                 gone += self._delete(
                     f"DELETE FROM ONLY {name} WHERE ctid >= %s::tid AND ctid < %s::tid AND {time} < %s::{kind}",
                     (f"({first},0)", f"({first + _BLOCKS},0)", limit),
                 )
             return gone
-        low = "-infinity"  # where the last statement came to: the entries before it are dead, and still in the index
+        low = "-infinity"  # where the last statement stopped: dead entries before that are still in the index
         while True:
             with self._transaction(_BEGIN_DELETING) as cursor:
                 cursor.execute(
@@ -446,7 +451,7 @@ class _Run:
             low = highest
 
     def _delete_by_time(self, limit: str, kind: str) -> int:
-        """Delete day by day, on every node at once: rows that are spread have no place that could be named."""
+        """Delete day by day, on every node at once: a ctid does not identify a distributed row."""
         name, time = self._engine.sql.replace("%", "%%"), identifier(self._table.fields.timestamp).replace("%", "%%")
         gone = 0
         while True:
@@ -467,13 +472,14 @@ class _Run:
     # ---- the ledger
 
     def ledger(self) -> None:
-        """Take out of the ledger what nobody asks for any more."""
+        """Prune the ledger."""
         if self._wish.dry_run:
             with self._transaction() as cursor:
                 number = pruning.prunable(cursor, self._table)
         else:
-            with self._session.connection().cursor() as look:
-                number = pruning.prune(self._delete, look, self._table)
+            with self._transaction() as cursor:
+                blocks = pruning.blocks_of(cursor, self._table)
+            number = pruning.prune(self._delete, self._table, blocks)
         if number:
             what = f"{number} settled row{'s' * (number > 1)} out of the ledger"
             self._say(f"took {what}", f"take {what}")

@@ -1,4 +1,4 @@
-"""The statement or setting that mends what a SQLSTATE complains of, to be added to its reason."""
+"""The statement or setting that mends the cause of a SQLSTATE, to be added to the reason of a failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from ..._failure import Failure
 from .schema import Table, identifier
 
-#: what PostgreSQL reads as something else than a name where it is not quoted (`pg_get_keywords()`, catcode R and T)
+#: words that PostgreSQL reads as a name only if they are quoted (`pg_get_keywords()`, catcode R and T)
 _WORDS = """
 all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
 column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
@@ -22,16 +22,16 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def plain(*names: str) -> str:
-    """Return names, joined by dots, as a person would write them: quoted only where they must be."""
+    """Return names joined by dots, as a person would write them: quoted only where necessary."""
     return ".".join(name if _PLAIN.fullmatch(name) and name not in RESERVED else identifier(name) for name in names)
 
 
 def mend(sqlstate: str | None, table: Table) -> str:
-    """Return what to do about an error that is no single row's fault, to be added to its reason.
+    """Return what to do about an error that is no single row's fault, as text to add to its reason; empty if unknown.
 
     Args:
-        sqlstate: of the error.
-        table: what was to be written to.
+        sqlstate: the error's SQLSTATE.
+        table: the table that the rows were for.
     """
     hints = {
         "25006": "; the server is read-only: name the primary, or all hosts and target_session_attrs=read-write",
@@ -48,7 +48,7 @@ def mend(sqlstate: str | None, table: Table) -> str:
 
 
 def mend_row(why: Failure, table: Table) -> str:
-    """Return the statement that has the table take a row like the one that it refused, to be added to its reason."""
+    """Return the statement that lets the table take a row like the refused one, as text to add to the reason."""
     if why.column is None:
         return ""
     alter = f"ALTER TABLE {plain(*table.path)} ALTER COLUMN {plain(why.column)}"

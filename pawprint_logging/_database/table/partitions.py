@@ -1,8 +1,8 @@
-"""Partitions by time: which there are, which there should be, and making those that are missing.
+"""Partitions by time: which exist, which should exist, and how missing ones are made.
 
-A partition is made as a table of its own and then attached, never as ``PARTITION OF``: that takes ACCESS EXCLUSIVE on
-the table, so that a reader who keeps a transaction open holds up every writer, and two writers after their COPY are a
-deadlock. ``ATTACH PARTITION`` takes SHARE UPDATE EXCLUSIVE, which COPY does not mind:
+A partition is created as a separate table and then attached, never as ``PARTITION OF``. That takes ACCESS EXCLUSIVE on
+the table, so one reader with an open transaction would block every writer, and two writers would deadlock after their
+COPY. ``ATTACH PARTITION`` takes SHARE UPDATE EXCLUSIVE, which does not conflict with COPY:
 https://www.postgresql.org/docs/current/sql-altertable.html
 """
 
@@ -24,21 +24,21 @@ from ..session.connection import BEGIN, Session
 from .engine import Engine, engine_of
 from .schema import Table, derived_name, identifier
 
-#: how long a partition is; weeks begin on Monday, everything is in UTC
+#: the length of a partition; weeks begin on Monday, and all times are in UTC
 Period = Literal["day", "week", "month"]
 
-#: how far back a partition is made for a late event, where nothing else is recorded
+#: how far back partitions are made for late events, unless the table's plan says otherwise
 DEFAULT_KEEP = timedelta(days=400)
-#: partitions that are made ahead, beside the present one
+#: partitions made ahead, besides the present one
 DEFAULT_AHEAD = 3
-#: partitions from which on no more are made: each costs every plan and every DROP locks, of which there are few (53200)
+#: the most partitions that are made: each costs every query plan and every DROP a lock, and locks are few (53200)
 MAX_PARTITIONS = 1000
 
-#: seconds for which somebody who makes or drops partitions waits for a lock
+#: seconds that making or dropping partitions waits for a lock
 LOCK_TIMEOUT = 1
-#: seconds that the whole of it may take
+#: seconds that one statement may take, or the transaction be idle
 _TIMEOUT = 20.0
-#: what a transaction that looks at partitions begins with: bounds are printed in the session's style
+#: the statements that begin a transaction that looks at partitions; bounds are printed in the session's datestyle
 BEGIN_MAKING = (
     f"{BEGIN}; SET LOCAL datestyle = 'ISO'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; "
     f"SET LOCAL statement_timeout = '{_TIMEOUT:g}s'; SET LOCAL idle_in_transaction_session_timeout = '{_TIMEOUT:g}s'"
@@ -55,21 +55,21 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON 
 WHERE i.inhparent = %s
 """
 
-#: what a partition has to have of its table; identity and indexes it gets when it is attached
+#: what a partition copies from its table; it gets identity and indexes when it is attached
 _LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
 
-#: somebody else has made it (duplicate table, overlapping partition), is about to (lock, deadlock), or the batch's next
-#: attempt will find out
+#: SQLSTATEs that mean that another session has made the partition (duplicate table, overlapping partition) or is making
+#: it (lock, deadlock); the next attempt of the batch finds out
 _ELSEWHERE = ("42P07", "42P17", "55P03", "40P01")
 
 
 class Plan(NamedTuple):
-    """How a table is to be split; it is recorded with it, as the comment on the ledger.
+    """How a table is to be split; recorded as the comment on its ledger.
 
     Args:
-        period: how long a partition is, None if it is not known.
-        keep: how old events may be; older ones have no partition, and get none.
-        ahead: partitions made ahead.
+        period: the length of a partition, None if it is not known.
+        keep: how old events may be; no partition is made for older ones.
+        ahead: how many partitions are made ahead.
     """
 
     period: Period | None = None
@@ -83,8 +83,8 @@ class Partition(NamedTuple):
     Args:
         oid: its OID.
         sql: its quoted name, with its schema.
-        start, end: what it holds, from and up to; the first and last of times for what has no bound.
-        is_default: whether it takes what no other takes.
+        start, end: the times that it holds, from start up to end; the earliest and latest time where it has no bound.
+        is_default: whether it is the default partition.
         is_pending: whether a DETACH … CONCURRENTLY was stopped half-way.
     """
 
@@ -97,7 +97,7 @@ class Partition(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A table split by ranges of time, as it is now: what it is, its plan, its partitions, and the server's time."""
+    """A table split by ranges of time, as it is now: its kind, its plan, its partitions, and the server's time."""
 
     engine: Engine
     plan: Plan
@@ -127,10 +127,10 @@ class Split(NamedTuple):
 
 
 def checked_period(value: Any, option: str = "partition_by") -> Period:
-    """Return a period.
+    """Return the value as a period.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a period.
     """
     if value not in get_args(Period):
         raise ConfigurationError(f'{option} must be "day", "week" or "month", not {value!r}')
@@ -138,7 +138,7 @@ def checked_period(value: Any, option: str = "partition_by") -> Period:
 
 
 def start_of(moment: datetime, period: Period) -> datetime:
-    """Return the beginning of the period that a moment, in UTC, is in."""
+    """Return the beginning of the period that contains a moment; both are in UTC."""
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "week":
         return day - timedelta(days=day.weekday())
@@ -146,7 +146,7 @@ def start_of(moment: datetime, period: Period) -> datetime:
 
 
 def later(start: datetime, period: Period, number: int = 1) -> datetime:
-    """Return the beginning of the period that is so many periods later."""
+    """Return the beginning of the period that is `number` periods later."""
     if period == "month":
         months = start.year * 12 + start.month - 1 + number
         return start.replace(year=months // 12, month=months % 12 + 1)
@@ -164,11 +164,11 @@ def span(start: datetime, end: datetime) -> str:
     return f"{start:%Y-%m-%d}" if last <= start else f"{start:%Y-%m-%d} to {last:%Y-%m-%d}"
 
 
-# ---- what there is
+# ---- what exists
 
 
 def plan_of(cursor: Any, table: Table) -> Plan:
-    """Return what is recorded with the table, or a plan without a period."""
+    """Return the plan recorded with the table, or a plan without a period."""
     cursor.execute("SELECT obj_description(to_regclass(%s), 'pg_class')", (table.ledger,))
     try:
         known = json.loads(cursor.fetchone()[0] or "{}")
@@ -178,7 +178,7 @@ def plan_of(cursor: Any, table: Table) -> Plan:
             timedelta(days=float(known.get("keep_days", DEFAULT_KEEP.days))),
             int(known.get("ahead", DEFAULT_AHEAD)),
         )
-    except (ValueError, TypeError, AttributeError, OverflowError):  # somebody's own comment
+    except (ValueError, TypeError, AttributeError, OverflowError):  # a comment of the user's own
         return Plan()
 
 
@@ -195,7 +195,7 @@ def split_of(cursor: Any, table: Table, engine: Engine | None = None) -> Split |
     Args:
         cursor: in a transaction that began with `BEGIN_MAKING`.
         table: the table.
-        engine: what it is, if that is known.
+        engine: what kind of table it is, if that is known.
     """
     engine = engine or engine_of(cursor, table)
     if engine is None or engine.kind != "partitioned" or engine.column != table.fields.timestamp:
@@ -223,7 +223,7 @@ def _bound(text: str, unbounded: datetime) -> datetime:
 
 
 def _period_of(partitions: Sequence[Partition]) -> Period | None:
-    """Return how long the newest partition with two bounds is, if that is a period of ours."""
+    """Return the length of the newest partition with two bounds, if it is a day, week or month."""
     for each in reversed(partitions):
         for period in get_args(Period):
             is_bounded = each.start > _EARLIEST and each.end < _LATEST
@@ -238,12 +238,12 @@ def _period_of(partitions: Sequence[Partition]) -> Period | None:
 def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime]:
     """Make the partitions that begin at these times, inside the open transaction; return those that were made.
 
-    One that somebody else has made is fine.
+    A partition that another session has made meanwhile is skipped.
 
     Args:
         cursor: in a transaction that began with `BEGIN_MAKING`.
         split: the table; its plan has a period.
-        starts: beginnings of periods, for which there is no partition.
+        starts: beginnings of periods that have no partition.
     """
     engine, period = split.engine, split.plan.period
     assert period is not None
@@ -271,16 +271,16 @@ def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime
 
 
 def one_maker(cursor: Any, engine: Engine) -> None:
-    """Wait until nobody else makes partitions of this table; until the transaction ends, nobody will.
+    """Keep other sessions from making partitions of this table until the transaction ends; wait for one that does.
 
     Raises:
-        psycopg2.errors.LockNotAvailable: somebody takes longer than `LOCK_TIMEOUT`.
+        psycopg2.errors.LockNotAvailable: another session takes longer than `LOCK_TIMEOUT`.
     """
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('pawprint_logging partitions', %s))", (engine.oid,))
 
 
 def ahead_of(split: Split) -> list[datetime]:
-    """Return the beginnings of the partitions that are missing from now to as far ahead as the plan says."""
+    """Return the beginnings of the partitions that are missing, from now up to where the plan reaches ahead."""
     period = split.plan.period
     if period is None:
         return []
@@ -292,22 +292,21 @@ def ahead_of(split: Split) -> list[datetime]:
 def is_missing_partition(error: BaseException | None) -> bool:
     """Return whether an error says that there is no partition for a row.
 
-    It has the SQLSTATE of a CHECK constraint, but names none.
+    Its SQLSTATE is that of a CHECK constraint, but it names no constraint.
     """
     return isinstance(error, psycopg2.Error) and error.pgcode == "23514" and error.diag.constraint_name is None
 
 
 def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
-    """Make the partitions that rows lack, in a transaction of its own; return whether to try the rows once more.
+    """Make the partitions that rows lack, in a separate transaction; return whether to try the rows once more.
 
-    Only those that the table's plan allows (see `Split.bounds`), and only where the role may. Call it after the
-    ROLLBACK of the transaction that was refused. What goes wrong here is no error: the rows are then refused, each by
-    itself.
+    It makes only partitions that the table's plan allows (see `Split.bounds`), and only if the role may. Call it after
+    the ROLLBACK of the refused transaction. It raises no database error: if it fails, the rows are refused one by one.
 
     Args:
-        session: without an open transaction.
+        session: a session without an open transaction.
         table: the table.
-        rows: those that were refused, or the batch that they are in.
+        rows: the refused rows, or the batch that they are in.
     """
     try:
         with session.limit(2 * _TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
@@ -326,7 +325,7 @@ def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
             if missing and may_make and room > 0:
                 make(cursor, split, sorted(missing, reverse=True)[:room])
                 return True
-            return len(lacking) > 0 and not missing  # somebody else made them meanwhile
+            return len(lacking) > 0 and not missing  # another session made them meanwhile
     except psycopg2.Error as error:
         return error.pgcode in _ELSEWHERE
 
@@ -340,7 +339,7 @@ def _may_be_made(split: Split, moment: datetime) -> bool:
 
 
 def _moments(table: Table, rows: Iterable[Row], now: datetime) -> Iterator[datetime]:
-    """Yield the times of rows, as far as they are any; one without the column gets the present time from the server."""
+    """Yield the times of rows, skipping those that do not parse; `now` for a row that leaves the time to the server."""
     field = table.fields.timestamp
     for columns, line in rows:
         if field not in columns:
@@ -350,14 +349,14 @@ def _moments(table: Table, rows: Iterable[Row], now: datetime) -> Iterator[datet
 
 
 class Stretches:
-    """Rows on their way into one COPY after another, cut where the partition of the next one is missing.
+    """Rows to copy, cut into stretches that end before a row whose partition is missing.
 
-    A COPY does not see a partition that was attached after it began.
+    Each stretch needs a COPY of its own: a COPY does not see a partition that is attached after it began.
 
     Args:
-        rows: what is to be copied.
-        split: the table as it was before.
-        make: makes the partition that a row lacks, on another connection; returns whether it did.
+        table: the table.
+        rows: the rows to copy.
+        split: the table before the first COPY.
     """
 
     def __init__(self, table: Table, rows: Iterable[Row], split: Split) -> None:
@@ -369,14 +368,14 @@ class Stretches:
         self.is_done = False
 
     def stretch(self) -> Iterator[Row]:
-        """Yield rows up to one whose partition may be made, which `lacking` then is."""
+        """Yield rows until one lacks a partition that may be made; `lacking` is then that row."""
         if self.lacking is not None:
             yield self.lacking
             self.lacking = None
         field = self._table.fields.timestamp
         for row in self._rows:
             columns, line = row
-            # most begin with the day, as in 2026-11-25 10:00:00+00:00
+            # most times begin with the day, as in 2026-11-25 10:00:00+00:00
             place = columns.index(field) if field in columns else -1
             key = line.split(b"\t", place + 1)[place][:10] if place >= 0 else b""
             if not self._known.get(key, False) and self._lacks(key, row):
@@ -388,5 +387,5 @@ class Stretches:
     def _lacks(self, key: bytes, row: Row) -> bool:
         moment = next(_moments(self._table, [row], self._split.now), None)
         is_missing = moment is not None and _may_be_made(self._split, moment) and not self._split.covers(moment)
-        self._known[key] = True  # there by now, or none of those that are made: the server says
+        self._known[key] = True  # the partition exists by now, or must not be made, and the server reports that
         return is_missing

@@ -1,9 +1,9 @@
-"""A ledger that stays small: which of its rows nobody asks for any more, and how they go.
+"""Pruning, which keeps the ledger small: which of its rows are settled, and how they are deleted.
 
-A writer numbers its deliveries in a series, and goes on in the same one only when it has seen the last delivery
-committed. So of each series all but the highest are settled, and anybody can tell so from the ledger alone; what is in
-doubt is the highest of its series, and stays. Where the role may, the writer itself deletes what it saw committed, with
-its next transaction; where it may not, `prune` does.
+A writer numbers its deliveries in a series, and continues the series only once it has seen the last delivery committed.
+So all deliveries of a series but the highest are settled, and the ledger alone shows that. A delivery in doubt is the
+highest of its series, and stays. If the role may, the writer deletes the deliveries that it saw committed with one of
+its next transactions; otherwise `prune` does.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .engine import engine_named
 from .ledger import KEEP_DAYS
 from .schema import Table
 
-#: UUID version of the deliveries of a series, which no random (4) and no derived (5) one has; dedupe keys have it too,
-#: with other last bits:
+#: UUID version of the deliveries of a series; random deliveries have 4, derived ones 5. Dedupe keys have it too, but
+#: differ in their last bits:
 #: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
 _VERSION = 8
-#: the last 32 bits of a delivery are zero, for its events
+#: the last bits of a delivery, which are zero; its events are numbered in them
 _INDEX_BITS = 32
 _NUMBER_BITS = 30
-#: settled deliveries that a writer deletes with one transaction: each for itself took a fifth of a batch of 100 rows
+#: settled deliveries that a writer collects before it deletes them: one at a time took a fifth of a batch of 100 rows
 AT_ONCE = 10
-#: blocks of the ledger that one statement goes through: 4 MiB, some 70,000 rows
+#: blocks of the ledger that one statement covers: 4 MiB, some 70,000 rows
 BLOCKS = 512
 
-# Two steps, each of bounded cost: whichever the size of the ledger, a statement reads so many blocks of it, and looks
-# into the primary key once for each row of a series. A row of 'infinity' belongs to a replayed line.
+# The cost is bounded whatever the size of the ledger: a statement reads a fixed number of blocks, and looks into the
+# primary key once for each row of a series. A row with 'infinity' belongs to a replayed line.
 _SETTLED = """
 substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) = '00000000' AND isfinite(l.written_at)
 AND EXISTS (
@@ -45,11 +45,11 @@ _OLD = f"l.written_at < CURRENT_TIMESTAMP - INTERVAL '{KEEP_DAYS} days'"
 class Series:
     """The deliveries of one writer, one after the other.
 
-    `next` is for a batch that was never sent; one that is sent again keeps its delivery.
+    `next` is for a batch that was never sent; a batch that is sent again keeps its delivery.
     """
 
     def __init__(self) -> None:
-        #: what `next` returned
+        #: what `next` returned last, None before the first
         self.last: uuid.UUID | None = None
         self._begin()
 
@@ -61,7 +61,7 @@ class Series:
 
     def next(self) -> uuid.UUID:
         """Return a new delivery: of this series if the last one is settled, else the first of another."""
-        # a child of fork has a series of its own: a number that both draw would make one's events look written
+        # a forked child begins its own series: if both used the same number, one's events would look written
         if not self._is_settled or self._process != os.getpid() or self._number >= 2**_NUMBER_BITS - 1:
             self._begin()
         self._number += 1
@@ -70,7 +70,7 @@ class Series:
         return self.last
 
     def settle(self) -> None:
-        """Note that the last delivery was seen committed, so that nobody will ever ask for it."""
+        """Note that the last delivery was seen committed, so that it will never be retried."""
         self._is_settled = True
 
 
@@ -80,7 +80,7 @@ def is_of_series(delivery: uuid.UUID) -> bool:
 
 
 def may_delete(cursor: Any, table: Table) -> bool:
-    """Return whether the role may delete rows of the ledger; asked beforehand, since a refusal costs the batch.
+    """Return whether the role may delete rows of the ledger; ask beforehand, since a refusal would cost the batch.
 
     A DELETE with a condition needs SELECT as well.
     """
@@ -94,47 +94,57 @@ def may_delete(cursor: Any, table: Table) -> bool:
 
 
 def delete_sql(table: Table, deliveries: Iterable[uuid.UUID]) -> str:
-    """Return the statement that takes settled deliveries out of the ledger, by its primary key; empty for none.
+    """Return the statement that deletes settled deliveries from the ledger by its primary key; empty if there are none.
 
     Args:
         table: whose ledger.
-        deliveries: those that their writer saw committed.
+        deliveries: deliveries that their writer saw committed.
     """
     listed = ", ".join(f"'{each}'" for each in deliveries)
     return f"DELETE FROM {table.ledger} WHERE delivery IN ({listed})" if listed else ""
 
 
-def prune(
-    run: Callable[[str, tuple[Any, ...]], int], cursor: Any, table: Table, *, seconds: float | None = None
-) -> int:
-    """Delete what is settled, and what is older than the ledger's memory; return how many rows went.
+def blocks_of(cursor: Any, table: Table) -> int | None:
+    """Return how many blocks the ledger has, or None where it must be pruned as a whole.
 
-    In statements that each read a bounded part of the ledger, so that the next run goes on where one was stopped.
-
-    Args:
-        run: executes a statement in a transaction of its own, and returns how many rows it affected.
-        cursor: for a look at the ledger beforehand.
-        table: whose ledger.
-        seconds: how long this may take, by default as long as it takes.
+    That is where a ctid does not identify a row, since the ledger is distributed or partitioned.
     """
-    ledger = table.ledger.replace("%", "%%")
-    condition = f"({_OLD} OR ({_SETTLED.format(ledger=ledger)}))"
     engine = engine_named(cursor, table.ledger)
     if engine is None:
         return 0
-    if engine.is_distributed or engine.relkind != "r":  # rows have no place there that could be named
-        return run(f"DELETE FROM {ledger} AS l WHERE {_OLD}", ())
+    if engine.is_distributed or engine.relkind != "r":
+        return None
     cursor.execute("SELECT pg_relation_size(%s) / current_setting('block_size')::bigint", (engine.oid,))
-    blocks = int(cursor.fetchone()[0])
+    return int(cursor.fetchone()[0])
+
+
+def prune(
+    run: Callable[[str, tuple[Any, ...]], int], table: Table, blocks: int | None, *, seconds: float | None = None
+) -> int:
+    """Delete settled rows, and rows older than `KEEP_DAYS` days; return how many were deleted.
+
+    Each statement reads a bounded part of the ledger, so a run may be stopped at any time without losing its work. A
+    ledger that is pruned as a whole loses only the old rows.
+
+    Args:
+        run: executes a statement in a transaction of its own, and returns how many rows it affected.
+        table: whose ledger.
+        blocks: what `blocks_of` says.
+        seconds: how long this may take, starting at a random block; default: no limit.
+    """
+    ledger = table.ledger.replace("%", "%%")
+    delete = f"DELETE FROM {ledger} AS l WHERE"
+    if blocks is None:
+        return run(f"{delete} {_OLD}", ())
     deadline = None if seconds is None else time.monotonic() + seconds
     gone = 0
     places = range(0, blocks, BLOCKS)
-    start = secrets.randbelow(len(places)) if seconds is not None and places else 0  # not always the same ones
+    start = secrets.randbelow(len(places)) if seconds is not None and places else 0  # not always the same blocks
     for first in (*places[start:], *places[:start]):
         if deadline is not None and time.monotonic() > deadline:
             break
         gone += run(
-            f"DELETE FROM {ledger} AS l WHERE l.ctid >= %s::tid AND l.ctid < %s::tid AND {condition}",
+            f"{delete} l.ctid >= %s::tid AND l.ctid < %s::tid AND ({_OLD} OR ({_SETTLED.format(ledger=ledger)}))",
             (f"({first},0)", f"({first + BLOCKS},0)"),
         )
     return gone
@@ -142,6 +152,10 @@ def prune(
 
 def prunable(cursor: Any, table: Table) -> int:
     """Return how many rows `prune` would delete."""
+    blocks = blocks_of(cursor, table)
+    if blocks == 0:
+        return 0
     ledger = table.ledger.replace("%", "%%")
-    cursor.execute(f"SELECT count(*) FROM {ledger} AS l WHERE {_OLD} OR ({_SETTLED.format(ledger=ledger)})")
+    settled = "" if blocks is None else f" OR ({_SETTLED.format(ledger=ledger)})"
+    cursor.execute(f"SELECT count(*) FROM {ledger} AS l WHERE {_OLD}{settled}")
     return int(cursor.fetchone()[0])

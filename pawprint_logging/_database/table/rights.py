@@ -1,4 +1,4 @@
-"""What a role may do with the table, and what stands in the way: the questions behind `pawprint-logging check`."""
+"""What a role may do with the table, and what prevents it: the checks behind `pawprint-logging check`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .engine import Engine, engine_named, engine_of
 from .ledger import claim_sql, new_delivery
 from .schema import Table, identifier, kind_of
 
-#: "ok": as it should be; "note": works, and is worth knowing; "fail": events would not be written, or not as promised
+#: "ok": as it should be; "note": works, but is worth knowing; "fail": events would not be written, or not as promised
 Level = Literal["ok", "note", "fail"]
 #: what the role is meant to do
 Purpose = Literal["write", "read", "both"]
 
-#: seconds that the clocks of this machine and the server may differ before it is mentioned
+#: seconds by which the clocks of this machine and the server may differ without a note
 CLOCK_TOLERANCE = 5.0
-#: the oldest release that is still maintained by PostgreSQL's own makers when this was written
+#: the oldest major version that the PostgreSQL project maintained when this was written
 OLDEST_VERSION = 14
 
 _SERVER = """
@@ -49,8 +49,8 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
 FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
-# A default depends on its sequence, whether SERIAL made it or somebody by hand; identity columns need no right. CASE,
-# since a plan may ask for the right before the kind, and then fails.
+# A default depends on its sequence, whether SERIAL or a user made it; identity columns need no right. CASE, because a
+# plan may otherwise check the right before the kind, and then fail.
 _SEQUENCES = """
 SELECT DISTINCT s.oid::regclass::text FROM pg_attrdef f
 JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
@@ -69,7 +69,13 @@ SELECT 'TRIGGER', tgname FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT
 UNION ALL SELECT 'RULE', rulename FROM pg_rewrite WHERE ev_class = to_regclass(%s) AND ev_type = '3' ORDER BY 1, 2
 """
 
-#: characters of a user id that is a UUID, as most are that are no number
+# https://www.postgresql.org/docs/current/ddl-rowsecurity.html: without a permissive policy every row is refused
+_MAY_INSERT = """
+SELECT EXISTS (SELECT FROM pg_policy p, unnest(p.polroles) AS role WHERE p.polrelid = %s AND p.polpermissive
+  AND p.polcmd IN ('*', 'a') AND (role = 0 OR pg_has_role(role, 'USAGE')))
+"""
+
+#: characters of a UUID, the most usual user id that is not a number
 _USUAL_USER = 36
 
 _WIDTH = re.compile(r"character varying\((\d+)\)|character\((\d+)\)")
@@ -81,12 +87,12 @@ _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "f": "foreign tab
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One result of a check.
 
     Args:
-        level: how it is.
+        level: "ok", "note" or "fail".
         text: what was found.
-        mend: the statement or option that mends it, if there is something to mend.
+        mend: the statement or option that mends it, None if there is none.
     """
 
     level: Level
@@ -98,19 +104,19 @@ class Finding:
 class _Found:
     role: str = ""
     schema: str | None = None
-    #: whether the server takes writes at all
+    #: whether the server accepts writes at all
     is_writable: bool = True
-    #: columns into which the role may not INSERT
+    #: columns that the role may not INSERT into
     forbidden: frozenset[str] = frozenset()
 
 
 def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Iterator[Finding]:
-    """Yield what there is to say about the server, the role, the table and its ledger, in this order.
+    """Yield findings about the server, the role, the table and its ledger, in this order.
 
     Args:
-        session: one of its own; it is not closed.
-        table: what is to be written to or read from.
-        purpose: what the role must be able to do, default "write", as a handler does.
+        session: a session that nothing else uses; it is not closed.
+        table: the table to write to or read from.
+        purpose: what the role must be able to do; default "write", which is what a handler does.
 
     Raises:
         psycopg2.Error: the database could not be reached.
@@ -119,7 +125,7 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
     if pools_by_statement(session):
         yield Finding("fail", STATEMENT_POOLING, "pool_mode = transaction")
         return
-    # what is tried out is taken back: its COMMIT need not wait for a standby, which may be away
+    # all trials are rolled back, so COMMIT need not wait for a standby, which may be away
     with session.transaction(f"{partitions.BEGIN_MAKING}; SET LOCAL synchronous_commit = off") as cursor:
         yield from _server(cursor, found, purpose)
         yield from _transport(cursor)
@@ -127,7 +133,7 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
 
 
 def first_mend(session: Session, table: Table, purpose: Purpose) -> str | None:
-    """Return what mends the first thing that fails, or None."""
+    """Return what mends the first failure that can be mended, or None."""
     return next((each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend), None)
 
 
@@ -149,7 +155,7 @@ def owner(session: Session, table: Table) -> str | None:
 
 
 def has_ledger(session: Session, table: Table) -> bool:
-    """Return whether the ledger stands beside the table."""
+    """Return whether the table's ledger exists."""
     with session.transaction(BEGIN) as cursor:
         return exists(cursor, table.ledger)
 
@@ -276,7 +282,7 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
 
 
 def _engine(cursor: Any, table: Table, engine: Engine, owner_name: str) -> Iterator[Finding]:
-    """Say what the table is, how it is split, and what that costs."""
+    """Yield what kind of table it is, how it is split, and what that costs."""
     kind = _KINDS.get(engine.relkind, "relation") if engine.kind != "hypertable" else "hypertable"
     yield Finding("ok", f"{kind} {table.name}, of {owner_name}")
     if engine.is_distributed and engine.distribution is not None:
@@ -337,11 +343,17 @@ def _partitions(table: Table, split: partitions.Split) -> Iterator[Finding]:
 
 def _policies(cursor: Any, table: Table, oid: int, found: _Found, purpose: Purpose) -> Iterator[Finding]:
     cursor.execute("SELECT row_security_active(%s::oid)", (oid,))
-    if cursor.fetchone()[0] and purpose != "read":
-        text = f"row-level security holds for this role on {table.name}, and COPY is refused under it"
-        yield Finding("fail", text, f"ALTER ROLE {found.role} BYPASSRLS")
-    else:
+    if not cursor.fetchone()[0] or purpose == "read":
         yield Finding("note", "row-level security is on: policies decide which rows the role may write and see")
+        return
+    holds = f"row-level security holds for this role on {table.name}"
+    cursor.execute(_MAY_INSERT, (oid,))
+    if cursor.fetchone()[0]:
+        text = f"{holds}: rows go by INSERT, which takes longer, since COPY is refused"
+        yield Finding("note", text, f"ALTER ROLE {found.role} BYPASSRLS")
+    else:
+        policy = f"CREATE POLICY inserting ON {table.sql} FOR INSERT TO {found.role} WITH CHECK (true)"
+        yield Finding("fail", f"{holds}, and no policy lets it insert", policy)
 
 
 def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Finding]:
@@ -447,7 +459,7 @@ def _kind_of_ledger(engine: Engine | None) -> str:
 
 
 def _trial(cursor: Any, table: Table) -> Finding | None:
-    """Enter a delivery and take it back; return what goes wrong."""
+    """Enter a delivery and roll it back; return what goes wrong, None if nothing does."""
     cursor.execute("SAVEPOINT trial")
     try:
         cursor.execute(claim_sql(table, new_delivery()))

@@ -1,4 +1,4 @@
-"""The table: its name, its columns and what they are for, and the DDL of it and of the ledger beside it."""
+"""The table: its name, its columns and their purpose, and the DDL of the table and its ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..._capture.columns import Fields
 from ..._capture.encoder import Kind
 from ...errors import ConfigurationError
 
-#: bytes of a name that PostgreSQL keeps (NAMEDATALEN - 1); it cuts longer ones without an error
+#: bytes of a name that PostgreSQL keeps (NAMEDATALEN - 1); it cuts longer names without an error
 MAX_NAME_BYTES = 63
 
 _JSON = re.compile(r"\s*(?:pg_catalog\.)?jsonb?\b(?!\s*(?:\[|array\b))", re.IGNORECASE)
@@ -40,15 +40,15 @@ def kind_of(column_type: str) -> Kind:
 
 
 class Table:
-    """One events table as the user described it; immutable, and it connects to nothing.
+    """An events table as the user described it; immutable, without a connection.
 
     Args:
-        name: table name, with the schema before a dot if there is one; None if the user gave none.
-        schema: column name → type with constraints; None for the default one.
-        json_field, timestamp_field, user_field, event_field: which column plays which part.
+        name: the table's name, as table or schema.table; None if the user gave none.
+        schema: column name → type with constraints; None for the default schema.
+        json_field, timestamp_field, user_field, event_field: the columns for these parts of an event.
 
     Raises:
-        ConfigurationError: a name that cannot be used, or a JSON column that is not one.
+        ConfigurationError: a name cannot be used, or json_field is not a JSON column.
     """
 
     def __init__(
@@ -105,7 +105,11 @@ class Table:
         return self.beside("__deliveries")
 
     def beside(self, suffix: str) -> str:
-        """Return the quoted name of the table called like this one plus a suffix, in the same schema."""
+        """Return the quoted name of the table in the same schema whose name is this one's plus a suffix.
+
+        Raises:
+            ConfigurationError: no table was named.
+        """
         if not self.path:
             raise ConfigurationError('no table is named: pass table="events", or set it in the dotfile')
         *namespace, table = self.path
@@ -117,7 +121,7 @@ class Table:
         return f"CREATE TABLE {self.sql} ({columns})"
 
     def ledger_ddl(self) -> str:
-        """Return the statement that creates the ledger: which deliveries are in the table."""
+        """Return the statement that creates the ledger if it is missing."""
         return (
             f"CREATE TABLE IF NOT EXISTS {self.ledger} "
             "(delivery UUID PRIMARY KEY, written_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)"
@@ -125,10 +129,7 @@ class Table:
 
 
 def derived_name(table: str, suffix: str) -> str:
-    """Return table + suffix; a name that PostgreSQL would cut is shortened here.
-
-    With a checksum so that it stays unique.
-    """
+    """Return table + suffix; a name that PostgreSQL would cut is shortened, with a checksum to keep it unique."""
     name = table + suffix
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name

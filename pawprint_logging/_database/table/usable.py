@@ -1,4 +1,4 @@
-"""What the role that writes can do with table and ledger, asked once for each connection."""
+"""What the writing role can do with table and ledger; asked once for each connection."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from .schema import Table
 
-# A BEFORE trigger or a rule may swallow an INSERT without an error; then "already there" would say nothing. Of a
-# trigger's type, the bits are ROW, BEFORE and INSERT:
+# A BEFORE trigger or a rule may swallow an INSERT without an error; a claim that affects no row would then not mean
+# "already there". The bits of the trigger's type are ROW, BEFORE and INSERT:
 # https://www.postgresql.org/docs/current/catalog-pg-trigger.html
 _QUESTION = """
 SELECT l.oid IS NOT NULL,
@@ -25,10 +25,10 @@ FROM (SELECT to_regclass(%s)::oid AS oid) AS l
 
 
 class Usable(NamedTuple):
-    """What can be relied on.
+    """What a writer can rely on.
 
     Args:
-        ledger_problem: why the ledger cannot be, None if it can.
+        ledger_problem: why the ledger cannot be relied on, None if it can.
         needs_insert: whether rows must go by INSERT, since COPY is refused under row level security.
     """
 
@@ -37,7 +37,7 @@ class Usable(NamedTuple):
 
 
 def ask(cursor: Any, table: Table) -> Usable:
-    """Ask the server what can be relied on; needs no right on the tables."""
+    """Ask the server what a writer can rely on; this needs no right on the tables."""
     cursor.execute(_QUESTION, (table.sql, table.ledger))
     exists, may_insert, has_key, keeps, is_hidden, needs_insert = cursor.fetchone()
     ledger = table.ledger

@@ -1,1 +1,1 @@
-"""Rows into the table."""
+"""Writing rows into the table."""

@@ -1,4 +1,4 @@
-"""Which column a row was refused for, where the server does not say it: the error of an INSERT names none."""
+"""The column that a row was refused for, where the server does not name it, as in the error of an INSERT."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LIMITED = re.compile(r"\s*(?:VARCHAR|CHARACTER(?: VARYING)?|CHAR|BPCHAR)\s*\(\s
 
 
 def with_column(why: Failure, table: Table, row: Row) -> Failure:
-    """Return why a row was refused, with the column if one of its texts is longer than its column takes.
+    """Return why a row was refused, with the column added if one of its texts is too long for its column.
 
     Args:
         why: what the server said.
-        table: the table as it was described.
-        row: columns and line.
+        table: the table as the user described it.
+        row: (columns, line).
     """
     if why.sqlstate != _TOO_LONG or why.column is not None:
         return why

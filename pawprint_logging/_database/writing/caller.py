@@ -1,6 +1,6 @@
-"""The connections of callers: which driver's they are, what state they are in, and how to say something over them.
+"""Callers' connections: which driver they belong to, what state they are in, and how to execute statements on them.
 
-No driver but psycopg2 is imported here: whoever has such a connection has imported it.
+Only psycopg2 is imported here: a caller with a connection of another driver has imported that driver already.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INER
 from ...errors import ConfigurationError
 from .dialogue import Answer, Dialogue, Statement, StatementError, run, run_async
 
-#: "idle": in no transaction. "open": in one. "failed": in one that has failed. "closed": by its owner. "lost": broken
+#: "idle": in no transaction. "open": in one. "failed": in a failed one. "closed": by its owner. "lost": broken
 State = Literal["idle", "open", "failed", "closed", "lost"]
 
 T = TypeVar("T")
@@ -28,17 +28,17 @@ _CLOSED = "within() got a connection that is closed"
 
 
 class Caller(ABC):
-    """A connection of a driver that waits."""
+    """A connection of a synchronous driver."""
 
     @property
     @abstractmethod
     def state(self) -> State:
-        """What state the connection is in; asks nobody."""
+        """The state of the connection, as the driver knows it; sends no statement."""
 
     @property
     @abstractmethod
     def is_autocommit(self) -> bool:
-        """Whether a statement in no transaction commits itself, as far as the driver knows."""
+        """Whether a statement outside a transaction commits at once, according to the driver."""
 
     @abstractmethod
     def execute(self, statement: Statement) -> Answer:
@@ -49,44 +49,48 @@ class Caller(ABC):
         """
 
     def synchronise(self) -> None:  # noqa: B027 - most drivers have had all answers
-        """Wait for the answers to what the caller has sent; an error is the caller's own."""
+        """Wait for the answers to the caller's own statements; their errors are the caller's."""
 
     def settle(self) -> None:
-        """Send what the caller has asked for and the driver holds back, and wait; an error is the caller's own."""
+        """Send the caller's pending changes and wait for the answers; their errors are the caller's."""
         self.synchronise()
 
     def talk(self, dialogue: Dialogue[T]) -> T:
-        """Have a dialogue."""
+        """Run a dialogue over the connection."""
         return run(dialogue, self.execute)
 
 
 class AsyncCaller(ABC):
-    """A connection of a driver that is awaited; see `Caller`."""
+    """A connection of an asynchronous driver; see `Caller`."""
 
     @property
     @abstractmethod
     def state(self) -> State:
-        """What state the connection is in; asks nobody."""
+        """The state of the connection, as the driver knows it; sends no statement."""
 
     @property
     @abstractmethod
     def is_autocommit(self) -> bool:
-        """Whether a statement in no transaction commits itself, as far as the driver knows."""
+        """Whether a statement outside a transaction commits at once, according to the driver."""
 
     async def synchronise(self) -> None:  # noqa: B027 - most drivers have had all answers
-        """Wait for the answers to what the caller has sent; an error is the caller's own."""
+        """Wait for the answers to the caller's own statements; their errors are the caller's."""
 
     async def settle(self) -> None:
-        """Send what the caller has asked for and the driver holds back, and wait; an error is the caller's own."""
+        """Send the caller's pending changes and wait for the answers; their errors are the caller's."""
         await self.synchronise()
 
     @abstractmethod
     async def talk(self, dialogue: Dialogue[T]) -> T:
-        """Have a dialogue."""
+        """Run a dialogue over the connection."""
 
 
 def require_usable(caller: Caller | AsyncCaller) -> None:
-    """Raise ConfigurationError if a connection can take no block of `within`."""
+    """Check that a connection can be used for a block of `within`.
+
+    Raises:
+        ConfigurationError: it is closed, or in autocommit and in no transaction.
+    """
     if caller.state == "closed":
         raise ConfigurationError(_CLOSED)
     if caller.state == "idle" and caller.is_autocommit:
@@ -94,7 +98,7 @@ def require_usable(caller: Caller | AsyncCaller) -> None:
 
 
 def raise_autocommit() -> None:
-    """Raise ConfigurationError for a connection in no transaction, whose statements commit themselves."""
+    """Raise ConfigurationError for a connection in autocommit and in no transaction."""
     raise ConfigurationError(_AUTOCOMMIT)
 
 
@@ -117,7 +121,7 @@ class _Psycopg2(Caller):
     def execute(self, statement: Statement) -> Answer:
         connection = self._connection
         try:
-            # not the connection's own class of cursors, which may do anything with a statement and its rows
+            # not the connection's own cursor class, which may change a statement or its rows
             with connection.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
                 cursor.execute(*_with_percent(statement))
                 return Answer(cursor.fetchall() if cursor.description is not None else [], cursor.rowcount)
@@ -126,7 +130,7 @@ class _Psycopg2(Caller):
 
 
 class _Psycopg(Caller):
-    """A connection of psycopg 3."""
+    """A psycopg 3 connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -150,14 +154,14 @@ class _Psycopg(Caller):
         try:
             with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
                 cursor.execute(*_with_percent(statement), prepare=False)
-                self.synchronise()  # in a pipeline, the answer comes with that
+                self.synchronise()  # in a pipeline, the answer comes with the sync
                 return Answer(cursor.fetchall() if cursor.description is not None else [], cursor.rowcount)
         except psycopg.Error as error:
             raise StatementError(error.sqlstate, error, lost=connection.closed) from error
 
 
 class _AsyncPsycopg(AsyncCaller):
-    """A connection of psycopg 3's asynchronous kind."""
+    """An asynchronous psycopg 3 connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -191,7 +195,7 @@ class _AsyncPsycopg(AsyncCaller):
 
 
 class _SqlAlchemy(Caller):
-    """A connection of SQLAlchemy's, over whichever driver."""
+    """A SQLAlchemy connection, over any driver."""
 
     def __init__(self, connection: Any) -> None:
         self._given = connection
@@ -216,7 +220,7 @@ class _SqlAlchemy(Caller):
 
     @property
     def is_autocommit(self) -> bool:
-        return False  # not known before something is said in a transaction: see `needs_proof`
+        return False  # not known before the first statement: `within` tests it with a mark
 
     def execute(self, statement: Statement) -> Answer:
         errors: Any = sys.modules["sqlalchemy.exc"]
@@ -234,12 +238,12 @@ class _SqlAlchemy(Caller):
             original = error.orig
             sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
             raise StatementError(sqlstate, original, lost=error.connection_invalidated) from error
-        except errors.SQLAlchemyError as error:  # nothing can be said over it any more
+        except errors.SQLAlchemyError as error:  # the connection cannot be used any more
             raise StatementError(None, error, lost=True) from error
 
 
 class _Session(_SqlAlchemy):
-    """A session of SQLAlchemy's ORM."""
+    """A SQLAlchemy ORM session."""
 
     def _dialect(self) -> str | None:
         return None if self._given.bind is None else str(self._given.bind.dialect.name)
@@ -259,11 +263,11 @@ class _Session(_SqlAlchemy):
 
 
 class _AsyncSqlAlchemy(AsyncCaller):
-    """A connection or session of SQLAlchemy's asynchronous kinds: what is synchronous runs in its greenlet.
+    """An asynchronous SQLAlchemy connection or session; its synchronous part runs in SQLAlchemy's greenlet.
 
     Args:
-        inner: the synchronous one inside.
-        call: runs a function of one argument there.
+        inner: the synchronous connection or session inside.
+        call: runs a function of one argument in the greenlet.
     """
 
     def __init__(self, inner: Caller, call: Callable[..., Any]) -> None:
@@ -286,7 +290,7 @@ class _AsyncSqlAlchemy(AsyncCaller):
 
 
 class _Django(Caller):
-    """Django's connection, which holds one of psycopg2 or psycopg 3."""
+    """A Django connection, which holds one of psycopg2 or psycopg 3."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -330,7 +334,7 @@ def _not_postgresql(name: str) -> ConfigurationError:
 
 
 def _with_percent(statement: Statement) -> tuple[Any, ...]:
-    """Return a statement and its arguments, for drivers whose sign for a place is %s."""
+    """Return a statement and its arguments for drivers whose placeholder is %s."""
     if statement.parameter is None:
         return (statement.head,)
     head, tail = (text.replace("%", "%%") for text in (statement.head, statement.tail))
@@ -338,7 +342,7 @@ def _with_percent(statement: Statement) -> tuple[Any, ...]:
 
 
 def _state(status: int) -> State:
-    """Return what libpq's number for a transaction's status means."""
+    """Return the state for libpq's transaction status."""
     if status == TRANSACTION_STATUS_IDLE:
         return "idle"
     return "failed" if status == TRANSACTION_STATUS_INERROR else "open"
@@ -397,10 +401,10 @@ def _of_django(connection: Any) -> Any:
 
 
 def caller_of(connection: Any) -> Caller | AsyncCaller:
-    """Return how to talk over a connection.
+    """Return the adapter for a connection.
 
     Raises:
-        ConfigurationError: it is none that is known, or not to PostgreSQL.
+        ConfigurationError: its type is unknown, or it is not connected to PostgreSQL.
     """
     for recognise in (_of_driver, _of_sqlalchemy, _of_django):
         found = recognise(connection)

@@ -1,7 +1,7 @@
-"""Claims: UUIDs entered in the ledger inside an open transaction, and rows that are written only if theirs is new.
+"""Claims: UUIDs entered in the ledger inside an open transaction, and rows that are written only if their UUID is new.
 
-A claim is an insert into a unique column. It waits for a transaction under way that has the same UUID, and two
-transactions that claim in different orders may wait for each other; so all claims are made in the order of the UUIDs.
+A claim is an INSERT into a unique column. It waits for an open transaction that has claimed the same UUID. Two
+transactions that claim in different orders could wait for each other, so all claims are made in the order of the UUIDs.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from .isolation import copy_isolating
 
 #: UUIDs in one statement, of 33 bytes each
 _IN_ONE = 10_000
-#: bytes of rows that wait for their keys in memory, before it is in a file
+#: bytes of rows held in memory until all keys are known; beyond that they are in a file
 _IN_MEMORY = 8 * 2**20
-#: 42501: no SELECT on the ledger, so that RETURNING is refused. 40001: one of them was committed after the snapshot of
-#: a REPEATABLE READ transaction; a statement of its own tells which
+#: SQLSTATEs after which UUIDs are claimed one by one. 42501: no SELECT on the ledger, so RETURNING is refused. 40001:
+#: a UUID was committed after the snapshot of this REPEATABLE READ transaction; a statement for each tells which one
 _ONE_BY_ONE = ("42501", "40001")
-#: what a COPY of keys says if one of them is taken, or if there is row level security on the ledger
+#: SQLSTATEs of a COPY of keys: one of them is taken, or the ledger has row level security
 _GUESSED_WRONG = ("23505", "0A000")
-#: batches at the most that are not guessed about, after guesses that were wrong
+#: the most batches in a row without a guess, after wrong guesses
 _WARY = 64
-#: COPY's binary format: its signature, no flags, no more in its head; before each row one field of 16 bytes; its end
-#:     https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
+#: COPY's binary format: signature, no flags, no header extension; for each row, one field of 16 bytes; trailer:
+#: https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
 _HEAD, _FIELD, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\0\1" + b"\0\0\0\x10", b"\xff\xff"
 
-#: an eighth of the keys are less
+#: an eighth of the keys are below this
 _FIRST_ONES = 1 << 125
 
 
@@ -50,8 +50,8 @@ def claiming(table: Table, claims: Iterable[uuid.UUID], *, keep: bool = False) -
 
     Args:
         table: whose ledger.
-        claims: what to enter.
-        keep: whether they are never to be pruned, default False.
+        claims: the UUIDs to enter.
+        keep: whether they are never pruned, default False.
     """
     by_text = {claim.hex: claim for claim in claims}
     new = yield from _claiming(table, by_text, keep=keep)
@@ -68,15 +68,16 @@ def claiming_keys(table: Table, keys: Iterable[uuid.UUID]) -> Dialogue[set[uuid.
 def _claiming(
     table: Table, texts: Iterable[str], *, keep: bool = False, savepoint: str | None = None
 ) -> Dialogue[set[str]]:
-    """Do as `claiming` does, with UUIDs as their digits: they sort and compare much quicker.
+    """Claim UUIDs given as hex digits, which sort and compare much faster; see `claiming`.
 
     Args:
         table: whose ledger.
-        texts: what to enter.
+        texts: the UUIDs to enter.
         keep: as for `claiming`.
-        savepoint: the open one, in which nothing was done yet, default one of its own. Who waits for a claim waits for
-            the savepoint in which it was made; once that is released, for the end of the transaction, though it may be
-            taken back before. Three transactions that take claims back and claim anew are a deadlock then.
+        savepoint: an open savepoint in which nothing was done yet, default a new one. Another transaction that waits
+            for a claim waits for the claim's savepoint to be rolled back. Once that savepoint is released, it waits
+            for the end of the transaction, even if the claim is undone before. Three transactions that undo claims and
+            claim again would then deadlock.
     """
     ordered = sorted(texts)
     new: set[str] = set()
@@ -109,24 +110,24 @@ def _claiming_one_by_one(table: Table, texts: list[str], *, keep: bool, has_save
         except StatementError as error:
             if error.sqlstate != "40001" or not has_savepoints:
                 raise
-            yield Statement("ROLLBACK TO SAVEPOINT pawprint_one")  # it is there, and only our snapshot has not got it
+            yield Statement("ROLLBACK TO SAVEPOINT pawprint_one")  # the key is taken, but our snapshot does not show it
         if has_savepoints:
             yield Statement("RELEASE SAVEPOINT pawprint_one")
     return new
 
 
 def _insert(table: Table, texts: list[str], *, keep: bool) -> str:
-    # without a conflict target it needs no other right than INSERT; an array is read quicker than so many VALUES
+    # without a conflict target, INSERT is the only right needed; an array is parsed faster than as many VALUES
     columns, moment = ("delivery, written_at", ", 'infinity'") if keep else ("delivery", "")
     array = f"'{{{','.join(texts)}}}'::pg_catalog.uuid[]"
     return f"INSERT INTO {table.ledger} ({columns}) SELECT pg_catalog.unnest({array}){moment} ON CONFLICT DO NOTHING"
 
 
 def claim(cursor: Any, table: Table, claims: Iterable[uuid.UUID], *, keep: bool) -> set[uuid.UUID]:
-    """Do as `claiming` does, over a psycopg2 cursor in an open transaction.
+    """Do what `claiming` does, over a psycopg2 cursor in an open transaction.
 
     Raises:
-        psycopg2.Error: the ledger cannot be written; the transaction has failed then.
+        psycopg2.Error: the ledger cannot be written; the transaction has then failed.
     """
     return _on(cursor, claiming(table, claims, keep=keep))
 
@@ -134,16 +135,16 @@ def claim(cursor: Any, table: Table, claims: Iterable[uuid.UUID], *, keep: bool)
 def claim_keys(cursor: Any, table: Table, keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
     """Claim dedupe keys inside the open transaction; return those that were not taken yet.
 
-    One statement if the role may SELECT from the ledger, one for each key if not.
+    This takes one statement if the role may SELECT from the ledger, else one for each key.
 
     Args:
         cursor: a psycopg2 cursor in an open transaction.
         table: whose ledger.
-        keys: what to claim, in any order; repeats count once.
+        keys: the keys to claim, in any order; repeats count once.
 
     Raises:
-        psycopg2.Error: the ledger cannot be written, or a key is held by a transaction under way for longer than
-            lock_timeout; the transaction has failed then.
+        psycopg2.Error: the ledger cannot be written, or another open transaction holds a key for longer than
+            lock_timeout; the transaction has then failed.
     """
     return _on(cursor, claiming_keys(table, keys))
 
@@ -164,11 +165,11 @@ def _on(cursor: Any, dialogue: Dialogue[set[T]]) -> set[T]:
 
 
 class Guess:
-    """Whether the keys of a batch are all new, as they nearly always are.
+    """The guess that the keys of a batch are all new, as they nearly always are.
 
-    COPY enters them at less than half of what INSERT with ON CONFLICT costs the server; but if one is taken it fails,
-    was in vain, and leaves dead rows behind. So after a wrong guess some batches are not guessed about, each time twice
-    as many.
+    COPY enters keys at less than half of what INSERT with ON CONFLICT costs the server. But if one is taken, it fails
+    and leaves dead rows behind. So after a wrong guess the next batch is claimed by INSERT, and after each further
+    wrong guess in a row twice as many batches are.
     """
 
     def __init__(self) -> None:
@@ -185,20 +186,23 @@ class Guess:
         before: str = "",
         meanwhile: Callable[[], object] = bool,
     ) -> bool:
-        """Enter keys into the ledger by COPY; return False if that is not to be, or one is taken: then none is in it.
+        """Enter keys into the ledger by COPY; return True if all are in it now, False if none is.
+
+        It is False if a key is taken. It is also False, without a try, after wrong guesses and where psycopg2 refuses
+        COPY.
 
         Args:
-            before: statements that are executed in any case, and go in the same round trip, among them the savepoint.
-            meanwhile: what is done while the server is busy with them, default nothing.
             cursor: a psycopg2 cursor in an open transaction.
             table: whose ledger.
-            entries: what to enter, as `entries_of` makes it of keys.
-            savepoint: the open one, which it goes back to from a wrong guess.
+            entries: the keys as `entries_of` returns them.
+            savepoint: the open savepoint, rolled back to after a wrong guess.
+            before: statements that are executed in any case, in the same round trip; they may set the savepoint.
+            meanwhile: called while the server is busy with the keys, default nothing.
 
         Raises:
             psycopg2.Error: as `claim_keys`.
         """
-        if self._left or get_wait_callback() is not None:  # psycogreen: psycopg2 refuses to COPY then
+        if self._left or get_wait_callback() is not None:  # psycogreen: psycopg2 then refuses COPY
             self._left = max(0, self._left - 1)
             entries, is_guessing = (), False
         else:
@@ -223,7 +227,7 @@ class Guess:
 def _in_order(entries: Collection[int], meanwhile: Callable[[], object]) -> Iterator[bytes]:
     """Yield keys in COPY's binary format.
 
-    The server needs a microsecond and more for each: it has some of them before the others are sorted.
+    The server takes more than a microsecond for each, so it gets the first eighth before the others are sorted.
     """
     yield _HEAD + _fields([entry for entry in entries if entry < _FIRST_ONES])
     yield _fields([entry for entry in entries if entry >= _FIRST_ONES]) + _END
@@ -235,7 +239,7 @@ def _fields(entries: list[int]) -> bytes:
     return b"".join([_FIELD + entry.to_bytes(16, "big") for entry in entries])
 
 
-#: rows that were written; the places of those that were refused, and why; rows whose key was taken
+#: how many rows were written; the places of refused rows, and why; how many rows had a key that was taken
 Keyed = tuple[int, list[tuple[int, Failure]], int]
 
 
@@ -250,24 +254,24 @@ def copy_keyed(
     guess: Guess | None = None,
     once_claimed: str = "",
 ) -> Keyed:
-    """Copy rows with dedupe keys inside the open transaction, those whose key is new; return what became of them.
+    """Copy the rows whose dedupe key is new, inside the open transaction; return what became of all rows.
 
-    A row that is refused does not take its key along: another one with that key is written in its place. Of rows here
-    with the same key the first that can be written is.
+    A refused row does not use up its key: another row with that key is written instead. Of several rows with the same
+    key, the first that is not refused is written.
 
     Args:
         cursor: a psycopg2 cursor in an open transaction.
-        table: where to.
-        rows: (columns, line, key); the key may be the 128 bits that it is made of.
-        limit: makes what bounds the wait for each answer.
-        one_by_one: whether to look for the rows at fault, though the last reason may pass, default False.
-        flow: how rows go, and how far they came.
-        guess: of a series of batches, what they were like; default: one that begins here.
-        once_claimed: statements that go in the same round trip as the rows, before them, default none.
+        table: the table to copy to.
+        rows: (columns, line, key); the key is a UUID, or its 128 bits as an integer.
+        limit: returns a context manager that bounds the wait for one answer.
+        one_by_one: whether to isolate the rows at fault even if the last failure was transient, default False.
+        flow: how rows are sent, and whether the server has asked for them; default a new one.
+        guess: the guess that a series of batches shares; default a new one.
+        once_claimed: statements to send before the rows, in the same round trip, default none.
 
     Raises:
-        psycopg2.Error: the connection is lost, a key is held by a transaction under way, or an error that is no single
-            row's fault; the transaction has failed then.
+        psycopg2.Error: the connection is lost, another open transaction holds a key, or the error is no single row's
+            fault; the transaction has then failed.
     """
     flow = Flow() if flow is None else flow
     guess = Guess() if guess is None else guess
@@ -276,13 +280,14 @@ def copy_keyed(
     first, repeats = _places(entries)
     refused: dict[int, Failure] = {}
     is_isolating = one_by_one
-    texts: dict[Columns, bytes] = {}  # of all rows, once they are ready
+    texts: dict[Columns, bytes] = {}  # of all rows, once `make_texts` has run
 
     def make_texts() -> None:
         if not (texts or is_isolating):
             texts.update(texts_of(rows))
 
-    # each round trip is two changes of who runs, which on a busy machine take longer than what is said; COMMIT releases
+    # Few round trips: each costs two context switches, which on a busy machine take longer than the statements. COMMIT
+    # releases the savepoint.
     before = f"{flow.before}SAVEPOINT pawprint_keyed; "
     while True:
         candidates = {entry: place for entry, place in first.items() if place not in refused} if refused else first
@@ -312,7 +317,7 @@ def copy_keyed(
                 break
             except psycopg2.Error as error:
                 why = failure(error, lost=is_lost(cursor.connection))
-                # once rows flow, what is no passing reason belongs to one of them
+                # once rows flow, an error that is not transient belongs to one of them
                 if why.meaning == "transient" or not (why.meaning == "row" or flow.has_begun or uses_insert):
                     raise
                 is_isolating = True
@@ -325,7 +330,7 @@ def copy_keyed(
 
 
 def _places(entries: Sequence[int]) -> tuple[dict[int, int], dict[int, list[int]]]:
-    """Return where each entry is first, and where it is again."""
+    """Return the first place of each entry, and the places of its repeats."""
     first = dict(zip(entries, range(len(entries)), strict=True))
     repeats: dict[int, list[int]] = {}
     if len(first) < len(entries):
@@ -346,7 +351,7 @@ def _copy_one_of(
     limit: Callable[[], AbstractContextManager[None]],
     uses_insert: bool,
 ) -> int:
-    """Copy the first of some rows with the same key that is not refused; return how many that was, 0 or 1."""
+    """Copy the first row that is not refused, of rows with the same key; return how many were written, 0 or 1."""
     for place in places:
         with limit():
             cursor.execute("SAVEPOINT pawprint_one_of")
@@ -361,10 +366,10 @@ def _copy_one_of(
 
 
 def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-    """Return the deliveries that are in the table; waits for those that are under way.
+    """Return the deliveries that are in the table; wait for those in open transactions.
 
-    They are entered and taken back: that tells, with no other right than INSERT, and no other transaction can commit
-    them in between.
+    The deliveries are entered and rolled back. That needs INSERT only, and no other transaction can commit them
+    meanwhile.
     """
     asked = set(deliveries)
     cursor.execute("SAVEPOINT question")
@@ -375,10 +380,10 @@ def arrived(cursor: Any, table: Table, deliveries: Iterable[uuid.UUID]) -> set[u
 
 @contextmanager
 def claimed(cursor: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[Row]]:
-    """Yield rows without a dedupe key, and of the others those whose key is new, claimed in the open transaction.
+    """Claim the keys of rows in the open transaction; yield the rows whose key is new, and those without a key.
 
-    The rows wait in a temporary file until all keys are known: claims in the order in which rows come would be a
-    deadlock for two of these at once.
+    The rows wait in a temporary file until all keys are known: claiming keys in the order of the rows could deadlock
+    with another such call.
 
     Args:
         cursor: a psycopg2 cursor in an open transaction.

@@ -16,9 +16,9 @@ from ..._capture.row import Columns, Row
 from ..session.excepthook import quiet
 from ..table.schema import Table, identifier
 
-#: bytes that go to libpq in one call; psycopg2's own 8 KiB cost one call into Python for each
+#: bytes that go to libpq in one call; psycopg2's default of 8 KiB would mean 32 times as many calls into Python
 CHUNK = 256 * 1024
-#: bytes of events that wait while a COPY of events with other columns is under way
+#: bytes of events kept aside while a COPY of events with other columns is under way
 _ASIDE = 8 * 2**20
 #: rows in one INSERT, where COPY cannot be used
 _ROWS_IN_ONE = 500
@@ -26,12 +26,12 @@ _ROWS_IN_ONE = 500
 
 @dataclass
 class Flow:
-    """How far the statements that carry rows have come: what fails before, is no row's fault.
+    """How rows are sent, and whether the server has asked for them: a failure before that is no row's fault.
 
     Args:
         has_begun: whether the server has asked for rows.
-        before: statements that go in the same round trip as the next COPY, before it.
-        uses_insert: whether rows go by INSERT: COPY is refused under row level security (0A000).
+        before: statements to send before the next COPY, in the same round trip.
+        uses_insert: whether rows go by INSERT, since COPY is refused under row level security (0A000).
     """
 
     has_begun: bool = False
@@ -40,12 +40,12 @@ class Flow:
 
 
 def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], flow: Flow | None = None) -> None:
-    """Copy lines of COPY text into the columns, while they are being made."""
+    """Copy lines of COPY text into the columns; the lines are drawn while the COPY runs."""
     flow = Flow() if flow is None else flow
     names = ", ".join(identifier(name) for name in columns)
     pieces = _pieces(lines)
     before, flow.before = flow.before, ""
-    flow.uses_insert = flow.uses_insert or get_wait_callback() is not None  # psycogreen: psycopg2 refuses to COPY then
+    flow.uses_insert = flow.uses_insert or get_wait_callback() is not None  # psycogreen: psycopg2 then refuses COPY
     if flow.uses_insert:
         if before:
             cursor.execute(before.removesuffix("; "))
@@ -54,11 +54,12 @@ def copy(cursor: Any, table: Table, columns: Columns, lines: Iterable[bytes], fl
 
 
 def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
-    """Execute a COPY that is fed with these pieces, none of which is empty.
+    """Execute a COPY and feed it these pieces, none of which may be empty.
 
     Raises:
-        BaseException: what the pieces raise, or a signal handler meanwhile; psycopg2 would report it as a COPY that
-            was cancelled (57014), which nobody could tell from a row's fault.
+        BaseException: what the pieces, or a signal handler meanwhile, raise. psycopg2 itself would report a cancelled
+            COPY (57014), which looks like a row's fault.
+        psycopg2.Error: the COPY failed.
     """
     source = _Source(pieces)
     try:
@@ -73,8 +74,9 @@ def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
 class _Source:
     """The file-like object that psycopg2 reads a COPY from: its `read` is a generator's `send`.
 
-    A signal that comes during a COPY is handled where Python is entered next. In a function that is before its first
-    line, where nothing can catch what the handler raises; in a generator it is where that was left, inside its `try`.
+    Python handles a signal that comes during a COPY as soon as Python code runs again. In a function, that is before
+    the first line, where no `try` can catch what the handler raises. In a generator it is at the `yield` where it was
+    suspended, inside its `try`.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -86,7 +88,7 @@ class _Source:
 
 def _until_the_end(pieces: Iterable[bytes], errors: list[BaseException]) -> Generator[bytes, int, None]:
     try:
-        yield b""  # to nobody: it waits for the first question
+        yield b""  # for `next` in `_Source`: from here on, `send` works
         for piece in pieces:  # noqa: UP028 - `yield from` would hand on to them what is sent
             yield piece
         while True:
@@ -99,13 +101,13 @@ def _until_the_end(pieces: Iterable[bytes], errors: list[BaseException]) -> Gene
 
 
 def _begun(pieces: Iterator[bytes], flow: Flow) -> Iterator[bytes]:
-    """Yield the pieces; the first one is asked for once the server has accepted the COPY."""
+    """Yield the pieces, and note that rows flow: the first is drawn only once the server has accepted the COPY."""
     flow.has_begun = True
     yield from pieces
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines, many together."""
+    """Yield the lines joined to pieces of `CHUNK` bytes or little more."""
     parts: list[bytes] = []
     size = 0
     for line in lines:
@@ -119,7 +121,7 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _insert_lines(cursor: Any, insert: str, pieces: Iterable[bytes]) -> None:
-    """Insert lines of COPY text, in statements of some hundred rows; their fields are what COPY would have read."""
+    """Insert lines of COPY text, in statements of some hundred rows, with the values that COPY would read."""
     insert = insert.replace("%", "%%")
     for piece in pieces:
         rows = [copyline.split(line + b"\n") for line in piece.split(b"\n")[:-1]]
@@ -135,20 +137,20 @@ def copy_rows(cursor: Any, table: Table, events: Sequence[Row], flow: Flow | Non
 
 
 def copy_texts(cursor: Any, table: Table, texts: Mapping[Columns, bytes], flow: Flow | None = None) -> None:
-    """Copy what `texts_of` has made of rows."""
+    """Copy the texts that `texts_of` returned."""
     for columns, text in texts.items():
         copy(cursor, table, columns, (text,), flow)
 
 
 def texts_of(events: Sequence[Row]) -> dict[Columns, bytes]:
-    """Return the text of COPY for each set of columns among rows."""
+    """Return columns → COPY text, for each set of columns among the rows."""
     return {columns: b"".join(lines) for columns, lines in by_columns(events).items()}
 
 
 def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:
-    """Copy events while they are being made, in bounded memory; return how many.
+    """Copy events as they are drawn, in bounded memory; return how many.
 
-    Events with other columns than the first wait aside, for a COPY of their own.
+    Events whose columns differ from the first one's are kept aside, for a COPY of their own.
     """
     count = 0
     remaining = iter(events)
@@ -176,9 +178,9 @@ def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:
 
 
 def by_columns(events: Sequence[Row]) -> dict[Columns, list[bytes]]:
-    """Return the lines of events by the columns that they fill: a column that is left out gets its default."""
+    """Return the lines of events by the columns that they fill; a column left out gets its default."""
     groups: dict[Columns, list[bytes]] = {}
-    # nearly always one group: in half the time, under the interpreter lock, of a loop over the events
+    # nearly always one group; this holds the interpreter lock for half as long as a loop over the events
     for columns, same in itertools.groupby(events, itemgetter(0)):
         groups.setdefault(columns, []).extend(map(itemgetter(1), same))
     return groups

@@ -1,7 +1,7 @@
-"""What is said to the server over a connection of whatever driver.
+"""Dialogues with the server, over a connection of any driver.
 
-A dialogue is a generator: it yields statements, and is sent what the server answers. So what stands in a transaction of
-the caller's is written once, for drivers that wait and for those that are awaited.
+A dialogue is a generator: it yields statements and is sent the server's answers. So each dialogue is written once, for
+synchronous and asynchronous drivers alike.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..session.sqlstate import describe
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement, with one bound text at most: drivers have different signs for the place of that.
+    """One statement, with at most one bound text; its placeholder differs from driver to driver.
 
     Args:
         head: the SQL before the bound text, or all of it.
         parameter: the bound text, if there is one.
-        tail: the SQL after it.
+        tail: the SQL after the bound text.
     """
 
     head: str
@@ -30,11 +30,11 @@ class Statement:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server answers.
+    """What the server answers to a statement.
 
     Args:
-        rows: rows, if the statement returns any.
-        count: rows that it returned or changed.
+        rows: the rows that the statement returns, if any.
+        count: how many rows it returned or changed.
     """
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class StatementError(Exception):
 
     Args:
         sqlstate: PostgreSQL's code, if it gave one.
-        error: what the driver raised; it may hold values.
+        error: what the driver raised; it may contain values.
         lost: whether the connection is gone, and the transaction with it.
     """
 
@@ -62,7 +62,7 @@ Dialogue = Generator[Statement, Answer, T]
 
 
 def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
-    """Have a dialogue over a connection that waits for each answer."""
+    """Run a dialogue over a synchronous connection; return its result."""
     try:
         statement = next(dialogue)
         while True:
@@ -77,7 +77,7 @@ def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
 
 
 async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaitable[Answer]]) -> T:
-    """Have a dialogue over a connection whose answers are awaited."""
+    """Run a dialogue over an asynchronous connection; return its result."""
     try:
         statement = next(dialogue)
         while True:
@@ -92,5 +92,5 @@ async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaita
 
 
 def _as_ours(error: Exception) -> StatementError:
-    """Return what a driver, or what somebody has hung into it, raised, as an error that dialogues know."""
+    """Return an error of the driver, or of a hook installed in it, as a StatementError."""
     return error if isinstance(error, StatementError) else StatementError(None, error, lost=False)

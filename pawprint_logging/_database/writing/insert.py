@@ -12,7 +12,7 @@ from ..table.schema import Table, identifier
 
 
 def insert(connection: Any, table: Table, columns: Columns, texts: Sequence[str | None]) -> None:
-    """Insert one row and commit, in one round trip: a simple query of several statements is one transaction.
+    """Insert one row and commit, in one round trip: several statements in one simple query are one transaction.
 
     Source: https://www.postgresql.org/docs/current/protocol-flow.html, "Multiple Statements in a Simple Query".
     """
@@ -22,10 +22,10 @@ def insert(connection: Any, table: Table, columns: Columns, texts: Sequence[str 
 
 @lru_cache(maxsize=256)
 def _insert_sql(table: Table, columns: Columns) -> str:
-    """Return the statement, which would take 3 of the 100 µs of an INSERT to put together each time.
+    """Return the statement, cached: to build it takes 3 µs of the 100 µs of an INSERT.
 
-    SET LOCAL takes 5 of them. It stays, even where the server says that its TimeZone is UTC: after a change of its
-    configuration it would say otherwise with the answer to the next statement, which has run in the new zone by then.
+    SET LOCAL takes 5 µs. It is needed even where the server reports UTC as its TimeZone. After a change of its
+    configuration the server reports the new zone with the answer to the next statement, which has already run in it.
     """
     names = ", ".join(identifier(name) for name in columns).replace("%", "%%")
     places = ", ".join(["%s"] * len(columns))

@@ -1,4 +1,4 @@
-"""The isolation of the rows that PostgreSQL refuses: the others of their batch are written."""
+"""Isolation of the rows that PostgreSQL refuses, so that the rest of their batch is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..table.schema import Table
 from .blame import with_column
 from .copy import Flow, copy
 
-#: rows that fail one after the other for a reason that may pass, while none passes, after which the whole batch waits
+#: rows that fail for transient reasons, with none written, before the whole batch waits for its next attempt
 _NOBODYS_FAULT = 20
 
 
@@ -31,26 +31,26 @@ def copy_isolating(
     *,
     uses_insert: bool = False,
 ) -> list[tuple[int, Failure]]:
-    """Copy all rows but those that are refused, inside the open transaction; return the places of the refused, and why.
+    """Copy the rows that are not refused, inside the open transaction; return the places of the refused rows, and why.
 
-    Every piece is copied behind a savepoint. Where the server names the row that it refuses, the piece is parted there,
-    and the rest halved; where it does not (a translated or foreign message), the piece is halved. So one bad row costs
-    a few round trips, a batch of nothing else about four a row, and `n log n` bytes.
+    Every piece is copied behind a savepoint. Where the server names the row that it refuses, the piece is split there,
+    and the rest halved. Where it does not (a translated or foreign message), the piece is halved. So one bad row costs
+    a few round trips; a batch of nothing but bad rows costs about four round trips a row, and `n log n` bytes.
 
-    Once the server has asked for rows, whatever it raises belongs to a row: a bad ``tsquery`` is a syntax error
-    (42601), and a trigger may raise anything. What it raises before belongs to the columns that are named, and costs
-    the rows that name the same ones.
+    Once the server has asked for rows, any error belongs to a row: a bad ``tsquery`` is a syntax error (42601), and a
+    trigger may raise anything. An error before that belongs to the columns that the COPY names, so all rows with the
+    same columns are refused.
 
     Args:
-        cursor: in an open transaction.
-        table: where to.
+        cursor: a psycopg2 cursor in an open transaction.
+        table: the table to copy to.
         rows: what to copy.
-        limit: makes what bounds the wait for each answer; a batch in which every row is refused takes long, and the
-            server lives.
+        limit: returns a context manager that bounds the wait for one answer; all answers together may take long when
+            every row is refused.
         uses_insert: whether rows go by INSERT, default False.
 
     Raises:
-        psycopg2.Error: the connection is lost, or an error that is no row's fault.
+        psycopg2.Error: the connection is lost, or the error is no row's fault.
     """
     refused: list[tuple[int, Failure]] = []
     passed = 0
@@ -74,7 +74,7 @@ def copy_isolating(
                     raise
                 with limit():
                     cursor.execute("ROLLBACK TO SAVEPOINT piece")
-                # of an INSERT nobody knows; a policy of row level security refuses single rows with 42501
+                # an INSERT does not tell whose fault it is: row level security refuses single rows with 42501 too
                 if why.meaning == "table" and not flow.has_begun and not flow.uses_insert:
                     if len(groups) == 1:
                         raise
@@ -97,9 +97,9 @@ def copy_isolating(
 
 
 def _places(rows: Sequence[Row]) -> dict[Columns, Sequence[int]]:
-    """Return where the rows are that fill the same columns."""
+    """Return the places of the rows by the columns that they fill."""
     filled = list(map(itemgetter(0), rows))
-    if rows and filled.count(filled[0]) == len(rows):  # nearly always, in a fraction of the time
+    if rows and filled.count(filled[0]) == len(rows):  # nearly always so; takes a fraction of the time
         return {filled[0]: range(len(rows))}
     groups: dict[Columns, list[int]] = {}
     for place, columns in enumerate(filled):
@@ -108,9 +108,9 @@ def _places(rows: Sequence[Row]) -> dict[Columns, Sequence[int]]:
 
 
 def _parts(start: int, end: int, refused: int | None) -> list[tuple[int, int]]:
-    """Return the pieces to try after a refusal, in order.
+    """Return the pieces to try after a refusal: the rows before the refused one, that row, and the rest in two halves.
 
-    What is before the refused row, that row, and two halves of the rest.
+    They are two halves of all if it is not known which row was refused.
     """
     cuts = {start, end}
     if refused is not None and start + refused < end:

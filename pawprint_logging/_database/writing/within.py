@@ -1,8 +1,8 @@
-"""Rows into a transaction that is the caller's, over whichever driver's connection.
+"""Writing rows in the caller's transaction, over a connection of any driver.
 
-Nothing here may cost that transaction anything: what is refused is undone behind a savepoint, a wait for locks is
-bounded, and settings and pending constraints are afterwards as they were. It is INSERT and not COPY, which row level
-security and psycopg 3's pipelines do not have.
+Nothing here may harm that transaction: refused rows are undone behind a savepoint, waits for locks are bounded, and
+settings and pending constraints are left as they were. Rows go by INSERT, because COPY does not work under row level
+security or in psycopg 3's pipelines.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from .dialogue import Answer, Dialogue, Statement, StatementError
 _LOCK_MILLISECONDS = 1000
 #: milliseconds for one statement of ours: a trigger that sleeps, a database that crawls
 _STATEMENT_MILLISECONDS = 30_000
-#: seconds after which the rows at fault are not looked for any more
+#: seconds after which the rows at fault are no longer isolated
 _PATIENCE = 5.0
-#: seconds that a statement takes without waiting for anybody
+#: seconds; a statement that takes longer counts as having waited for a lock
 _AT_ONCE = 0.02
 #: rows in one INSERT
 _IN_ONE = 1000
-#: what is no row's fault: a read-only transaction, no table, a lock that is not to be had, another transaction
+#: SQLSTATEs that are no row's fault, such as a read-only transaction, a missing table, a lock that is not available, or
+#: a conflict with another transaction
 _EVERYTHING = ("25", "28", "3D", "3F", "40", "42P01", "0A", "53", "55P03", "57014")
-#: rows that are refused for want of a right, or for a column, before it is taken to be nobody's fault; row level
-#: security refuses single rows so
+#: rows refused with 42501 or 42703, and none written, before the rest is refused too; row level security refuses single
+#: rows with 42501
 _ENOUGH = 3
 
-# What the INSERT casts its texts to, without the length, which a cast would cut to; and the constraints that wait for
-# the COMMIT. Of a table that is not there it says nothing: the INSERT will.
+# The types that the INSERT casts its texts to, without their length, since a cast would cut the text to it; and the
+# constraints that may wait for COMMIT. For a missing table there are no rows; the INSERT reports it.
 _LAYOUT_HEAD = "WITH it AS (SELECT pg_catalog.to_regclass(CAST("
 _LAYOUT_TAIL = """ AS pg_catalog.text))::pg_catalog.oid AS oid)
 SELECT a.attname::pg_catalog.text,
@@ -55,7 +56,7 @@ JOIN it ON it.oid = c.conrelid WHERE c.condeferrable"""
 _SAVED = ("timezone", "lock_timeout", "statement_timeout")
 
 AnyRow = tuple[Any, ...]
-#: what the INSERT casts a column's texts to, by its name; the names of the constraints that wait for the COMMIT
+#: column → type that the INSERT casts its texts to; the names of the constraints that may wait for COMMIT
 Layout = tuple[dict[str, str], list[str]]
 
 
@@ -64,14 +65,14 @@ class Part:
     """The rows of one table, and what became of them.
 
     Args:
-        table: where to.
+        table: the table to write to.
         rows: (columns, line), or (columns, line, key).
-        spoiled: rows that must not be written, and why: `before_send` raised, and the like.
-        written: how many were handed to the transaction.
-        duplicates: how many had a key that was taken.
-        refused: those that were not written, and why.
-        requires: the delivery that the ledger has if the transaction is committed.
-        layout: the table's, for a transaction whose snapshot is older than the table.
+        spoiled: rows that must not be written, and why, such as a `before_send` that raised.
+        written: how many rows the transaction now holds.
+        duplicates: how many rows had a key that was taken.
+        refused: the rows that were not written, and why.
+        requires: the delivery that is in the ledger if the transaction is committed and some rows were not written.
+        layout: the table's layout, for a transaction whose snapshot is older than the table.
     """
 
     table: Table
@@ -89,12 +90,12 @@ class Part:
 
 
 #: "written": see the parts. "ended": the transaction in which the block began is over. "failed": it has failed, or its
-#: connection is gone
+#: connection is lost
 Result = Literal["written", "ended", "failed"]
 
 
 def marking(setting: str, token: str) -> Dialogue[None]:
-    """Mark the open transaction: the mark goes with its end."""
+    """Mark the open transaction; the mark ends with it."""
     yield Statement(f"SELECT pg_catalog.set_config('{setting}', '{token}', true)")
 
 
@@ -105,12 +106,12 @@ def is_marked(setting: str, token: str) -> Dialogue[bool]:
 
 
 def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[Result]:
-    """Write rows in the open transaction, if it has the mark; note in the parts what became of them. Raises nothing.
+    """Write rows in the open transaction if it has the mark; note in the parts what became of them; raise nothing.
 
     Args:
-        parts: the rows; `requires` is entered for those of which some are refused.
-        setting: what `marking` was given.
-        token: likewise.
+        parts: the rows; where a part has refused or spoiled rows, its `requires` is entered in the ledger.
+        setting: the setting that `marking` was given.
+        token: the token that `marking` was given.
     """
     try:
         settings = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _SAVED)
@@ -123,7 +124,7 @@ def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[Result]
         return "failed"
     try:
         yield from _bounded(_writing_all(parts, saved))
-    except Exception as error:  # a mistake of ours too: the transaction is not ours to spoil
+    except Exception as error:  # even a bug of ours must not harm the caller's transaction
         known = error if isinstance(error, StatementError) else StatementError(None, error, lost=False)
         if known.lost:
             return "failed"
@@ -145,7 +146,7 @@ def _writing_all(parts: Sequence[Part], saved: Sequence[str]) -> Dialogue[None]:
         if part.rows:
             yield from _writing_part(part)
         if (part.refused or part.spoiled) and part.requires is not None:
-            # where this fails too, nobody can say later whether the transaction was committed
+            # if this fails too, a later replay cannot tell whether the transaction was committed
             yield from _attempt(claiming(part.table, [part.requires]))
     yield _settings(*saved)
     yield Statement("RELEASE SAVEPOINT pawprint_within")
@@ -178,7 +179,7 @@ def _writing_part(part: Part) -> Dialogue[None]:
 
 
 def layout(table: Table) -> Dialogue[Layout]:
-    """Return what is to be known of a table for INSERT; nothing of one that is not there."""
+    """Return the layout of a table for INSERT; it is empty if the table is missing."""
     answer = yield Statement(_LAYOUT_HEAD, table.sql, _LAYOUT_TAIL)
     types = {name: type_name for name, type_name in answer.rows if name is not None}
     return types, [constraint for name, constraint in answer.rows if name is None]
@@ -189,9 +190,9 @@ class _Insert:
     """How rows are inserted.
 
     Args:
-        table: where to.
-        types: its columns, and what their texts are cast to.
-        constraints: the names of those that wait for the COMMIT.
+        table: the table to insert into.
+        types: column → type that its texts are cast to.
+        constraints: the names of the constraints that may wait for COMMIT.
     """
 
     table: Table
@@ -199,10 +200,10 @@ class _Insert:
     constraints: list[str]
 
     def of(self, rows: Sequence[AnyRow]) -> Dialogue[None]:
-        """Insert rows of the same columns, and have their constraints checked."""
+        """Insert rows with the same columns, and check their deferred constraints."""
         columns = rows[0][0]
         names = ", ".join(identifier(name) for name in columns)
-        # a column that is not there is the server's to complain of
+        # the server reports a missing column
         values = ", ".join(
             f"CAST(r ->> {place} AS {self.types.get(name, 'text')})" for place, name in enumerate(columns)
         )
@@ -213,7 +214,7 @@ class _Insert:
             " AS pg_catalog.text) AS pg_catalog.json)) AS r",
         )
         if self.constraints:
-            # checked now, and pending again as they were: an error at COMMIT would be the caller's
+            # check them now and leave them pending as they were: an error at COMMIT would hit the caller
             yield Statement("SAVEPOINT pawprint_check")
             yield Statement(f"SET CONSTRAINTS {', '.join(self.constraints)} IMMEDIATE")
             yield Statement("ROLLBACK TO SAVEPOINT pawprint_check")
@@ -221,7 +222,7 @@ class _Insert:
 
 
 def _isolating(part: Part, insert: _Insert, rows: Sequence[AnyRow], end: float) -> Dialogue[None]:
-    """Insert rows of the same columns but those that are refused, which are found by halving."""
+    """Insert rows with the same columns, except the refused ones, which are found by halving."""
     pieces = [rows]
     while pieces:
         piece = pieces.pop()
@@ -251,12 +252,12 @@ def _writing_keyed(part: Part, insert: _Insert, rows: list[AnyRow], end: float) 
         part.written += len(new)
         part.duplicates += len(rows) - len(new)
         return
-    for key in sorted(by_key):  # as all claims are
+    for key in sorted(by_key):  # the order of all claims
         yield from _writing_one_of(part, insert, by_key[key], end)
 
 
 def _writing_one_of(part: Part, insert: _Insert, rows: list[AnyRow], end: float) -> Dialogue[None]:
-    """Insert the first of some rows with the same key that is not refused."""
+    """Insert the first row that is not refused, of rows with the same key."""
     for place, row in enumerate(rows):
         new = yield from _attempt(_claiming_and_inserting(part, insert, [row]))
         if not isinstance(new, StatementError):
@@ -286,7 +287,7 @@ T = TypeVar("T")
 
 
 def _attempt(dialogue: Dialogue[T]) -> Dialogue[T | StatementError]:
-    """Have a dialogue behind a savepoint; if it fails, undo it and return the error.
+    """Run a dialogue behind a savepoint; if it fails, undo it and return the error.
 
     Raises:
         StatementError: the connection is lost.
@@ -305,7 +306,7 @@ def _attempt(dialogue: Dialogue[T]) -> Dialogue[T | StatementError]:
 
 
 def _bounded(dialogue: Dialogue[T]) -> Dialogue[T]:
-    """Have a dialogue whose waits for locks take so long together, and not each."""
+    """Run a dialogue; `_LOCK_MILLISECONDS` bounds its waits for locks together, not each."""
     spent = 0.0
     answer: Answer | StatementError | None = None
     while True:
@@ -335,7 +336,7 @@ def _is_everything(error: StatementError) -> bool:
 
 
 def _failure(error: StatementError, table: Table, rows: Sequence[AnyRow] = ()) -> Failure:
-    """Return why rows were not written; of a single one, for which column, if that can be told."""
+    """Return why rows were not written, with the column for a single row if it can be told."""
     reason = f"{describe(error.sqlstate)}{mend(error.sqlstate, table)}"
     why = Failure("table" if _is_everything(error) else "row", reason, error.sqlstate, error.error)
     return with_column(why, table, rows[0][:2]) if len(rows) == 1 else why
