@@ -1,4 +1,4 @@
-"""Packaging of pawprint_logging; what the tools are told is in pyproject.toml."""
+"""Packaging of pawprint_logging; the settings of the tools are in pyproject.toml."""
 
 import os
 import re
@@ -12,7 +12,7 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "pawprint_logging" / "__init__.py").read_text("utf-8"), re.MULTILINE
 )
 README = HERE / "README.rst"
-# Where the repository and the documentation are, known to who releases: the workflow passes them.
+# The addresses of the repository and the documentation; the release workflow passes them.
 HOME, DOCS = (os.environ.get(name, "").rstrip("/") for name in ("PROJECT_URL", "DOCS_URL"))
 TAG = f"v{VERSION.group(1)}" if VERSION else "HEAD"
 
@@ -23,12 +23,12 @@ LINK = re.compile(r"`([^`<]+?)\s+<(?!https://)([^>`]+)>`(__?)")
 def description() -> str:
     """Return the README for a package index, which has neither its pictures nor the files that it links to.
 
-    They are left out, or where the repository's address is known, looked for there.
+    If the repository's address is known, pictures and links lead there; otherwise they are left out.
     """
     text = README.read_text("utf-8") if README.exists() else ""
     if not HOME:
         return LINK.sub(r"\1", IMAGE.sub("", text))
-    # an index shows no SVG of another host
+    # a package index shows no SVG from another host
     text = IMAGE.sub(
         lambda found: "" if found[1].endswith(".svg") else f".. image:: {HOME}/raw/{TAG}/{found[1]}\n{found[2]}\n",
         text,
@@ -37,7 +37,7 @@ def description() -> str:
 
 
 def addresses() -> dict[str, str]:
-    """Return the links beside the description, as far as they are known."""
+    """Return the links beside the description whose addresses are known."""
     known = {"Documentation": DOCS} if DOCS else {}
     if HOME:
         known |= {"Source": HOME, "Issues": f"{HOME}/issues", "Changelog": f"{HOME}/blob/{TAG}/CHANGELOG.rst"}
@@ -49,12 +49,12 @@ EXTRAS = {
     "pandas": ["pandas>=2.0"],
     "orjson": ["orjson>=3.9"],
     "cli": ["click>=8.1", "rich>=13"],
-    # plotext 6 shares next to nothing with 5; 7 may do likewise.
+    # plotext 6 has almost nothing in common with 5; 7 may be as different again.
     "plot": ["matplotlib>=3.7", "plotext>=6.1,<7"],
     "web": ["jinja2>=3.1", "starlette>=0.37", "uvicorn>=0.30"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
-# Everything that the tests import but orjson, with and without which they must pass.
+# Everything that the tests import except orjson: they must pass with it and without it.
 EXTRAS["test"] = [
     *(requirement for requirement in EXTRAS["all"] if requirement not in EXTRAS["orjson"]),
     "coverage>=7.10",
@@ -64,26 +64,26 @@ EXTRAS["test"] = [
     "pytest>=9.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
-    # the connections that `within` knows
+    # the connections that `within` supports
     "asyncpg>=0.29",
     "django>=4.2",
     "greenlet>=3",
     "psycopg[binary]>=3.2",
     "sqlalchemy>=2.0",
-    # classes that may be events, and what looks at records beside the handler
+    # classes that may be events, and tools that see records beside the handler
     "attrs>=23.2",
     "loguru>=0.7",
     "msgspec>=0.19",
     "pydantic>=2.7",
     "sentry-sdk>=2.30",
-    # starlette's client for tests; the older name serves older versions of starlette
+    # for starlette's test client; older versions of starlette need the older name
     "httpx>=0.27",
     "httpx2>=2",
     # reading and writing Parquet, with pandas
     "pyarrow>=15",
-    # where the system has no database of time zones
+    # for systems without a database of time zones
     "tzdata",
-    # setup.py is asked for what an index gets; Python 3.12 and later bring it no more
+    # a test runs setup.py to see what an index gets; Python 3.12 and later do not include setuptools
     "setuptools",
 ]
 EXTRAS["lint"] = ["ruff>=0.8"]

@@ -83,11 +83,10 @@ def measure(options: Options) -> list[Row]:
 
 
 def _singles(db: str, tracker: Tracker, stack: ExitStack, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of the median call of each round.
+    """Return the median call of each round, in seconds.
 
-    Call by call in turn: which core the scheduler gives to a server process changes what a round trip to it takes by
-        more than half, and
-    for longer than a hundred calls.
+    The kinds take turns call by call: the core on which a server process runs changes the time of a round trip to it by
+    more than half, and for longer than a hundred calls.
     """
     connection = psycopg2.connect(db)
     connection.autocommit = True

@@ -1,15 +1,15 @@
-"""What an event costs the thread that logs it, beside the peers: all of it, and the calls that take longest.
+"""What an event costs the thread that logs it, beside the peers: on average, and in the slowest calls.
 
-Two settings. "asleep": our thread sleeps while the clock runs (the peers' cannot be held, so theirs run). "busy": the
-thread behind the queue works at full rate, ours into a real PostgreSQL, the peers' into a sink that accepts everything;
-the interpreter lock that it shares with its caller is then a part of the cost, and the slowest calls say how long it
-holds it.
+There are two settings. "asleep": our delivery thread sleeps while the clock runs; the peers' threads cannot be held, so
+they work. "busy": the delivery thread works at full rate, ours into a real PostgreSQL, the peers' into a sink that
+accepts everything. It then shares the interpreter lock with the caller, which is part of the cost, and the slowest
+calls show for how long it holds the lock.
 
-A round gives one ratio of its 99.9th percentile to its median; "nothing, beside a thread that only waits" is what no
-library with a thread can go below.
+A round gives one ratio of its 99.9th percentile to its median. No library with a thread can go below "nothing, beside a
+thread that only waits".
 
-A call in which the operating system gave the core to another program is no call of ours that takes long. Such calls are
-known by the thread's count of involuntary switches, and left out of "p99.9"; "p99.9 all" has them.
+If the operating system gave the core to another program during a call, we did not cause the delay. The thread's count
+of involuntary switches tells which calls these are; "p99.9" leaves them out, "p99.9 all" includes them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from pawprint_logging._delivery.spool import _is_one_step
 
 #: calls in one round
 CALLS = 5_000
-#: of a pair, so few that what else the machine does falls on both sides; and after how many rounds the tables get them
+#: calls of a pair in one round, so few that other load falls on both sides; rounds between two flushes to the tables
 CALLS_OF_PAIR, SETTLING = 400, 5
 CALLS_BUSY = 20_000
 THREADS = 8
-#: parts of a round that are timed by themselves
+#: parts of a round that are timed separately
 SLICES = 20
-#: ns, several times what a call takes: only after such a call is it worth asking why
+#: nanoseconds, several times what a call takes: only such a call is checked for an involuntary switch
 SLOW = 30_000
 
 
 class Measured:
-    """What the rounds of one sender took."""
+    """The times that the rounds of one sender took."""
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
@@ -52,11 +52,11 @@ class Measured:
         self.preempted: list[int] = []
         #: the median call of each round, in ns
         self.middles: list[float] = []
-        #: of each round, the 99.9th percentile to the median
+        #: the ratio of the 99.9th percentile to the median in each round
         self.tails: list[float] = []
 
     def round(self, calls: int, threads: int, *, is_busy: bool) -> None:
-        """Time so many calls, in so many threads, and let the sink have them."""
+        """Time a number of calls, spread over threads, then wait until the sink has the events."""
         self.sender.prepare()
         self.means.append(
             _mean(self.sender.call, calls, is_busy=is_busy) if threads == 1 else _threaded(self.sender, calls, threads)
@@ -72,7 +72,7 @@ class Measured:
             self.others.append(_mean(self.sender.other, calls, is_busy=is_busy))
 
     def forget(self) -> None:
-        """Begin anew, after a warm-up."""
+        """Discard all times, after a warm-up."""
         self.means, self.others, self.calls, self.preempted, self.middles, self.tails = [], [], [], [], [], []
 
     def more(self) -> dict[str, float]:
@@ -96,12 +96,12 @@ def _mean(call: object, calls: int, *, is_busy: bool) -> float:
         for _ in range(calls // SLICES):
             call()
         slices.append((time.perf_counter() - started) / (calls // SLICES))
-    # while our thread sleeps, what makes a slice longer than others is another program
+    # while our thread sleeps, only another program makes a slice longer than the others
     return mean(slices) if is_busy else median(slices)
 
 
 def _each(sender: Sender, calls: int) -> tuple[list[int], list[int]]:
-    """Return the ns of each call, and of those among them in which another program had the core."""
+    """Return the nanoseconds of each call, and those of the calls in which another program had the core."""
     call, clock = sender.call, time.perf_counter_ns
     taken, preempted = [], []
     seen = _preemptions()
@@ -116,7 +116,7 @@ def _each(sender: Sender, calls: int) -> tuple[list[int], list[int]]:
 
 
 def _without(taken: list[int], preempted: list[int]) -> list[int]:
-    """Return what is left of the calls, in order."""
+    """Return the calls that were not preempted, in ascending order."""
     return sorted((Counter(taken) - Counter(preempted)).elements())
 
 
@@ -127,7 +127,7 @@ def _preemptions() -> int:
 
 
 def _threaded(sender: Sender, calls: int, threads: int) -> float:
-    """Return the seconds of wall clock for each call of all threads together."""
+    """Return the wall-clock seconds per call, for all threads together."""
     call, barrier = sender.call, threading.Barrier(threads + 1)
 
     def run() -> None:
@@ -179,7 +179,7 @@ def limits(rounds: int) -> list[Row]:
 
 @contextmanager
 def _table() -> Iterator[tuple[str, Path, ExitStack]]:
-    """Yield a database with a table, a directory, and what ends before both do."""
+    """Yield a database with a table, a directory, and a stack that is closed before both."""
     with harness.scratch() as directory, harness.server() as server, ExitStack() as stack:
         server.execute("ALTER SCHEMA public OWNER TO pawprint")
         tracker = Tracker(db=server.dsn(), table="events")
@@ -189,7 +189,7 @@ def _table() -> Iterator[tuple[str, Path, ExitStack]]:
 
 
 def _paired(pairs: list[Pair], rounds: int) -> list[Row]:
-    """Time each call between two halves of as many of its base: the processor time of this thread."""
+    """Compare the processor time of each call with that of its base, timed half before and half after it."""
     compared: list[list[float]] = [[] for _ in pairs]
     took: list[list[float]] = [[] for _ in pairs]
     for number in range(rounds + 1):
@@ -224,7 +224,7 @@ def _processor_time(call: Callable[[], object], calls: int) -> float:
 
 
 def _tails(db: str, spool: Path, rounds: int) -> list[Row]:
-    """Return the 99.9th percentile of a call at full rate, to that of one that does nothing beside a waiting thread."""
+    """Return the ratios of our 99.9th percentiles at full rate to that of `senders.floor`."""
     rows = []
     with ExitStack() as stack:
         floor = stack.enter_context(senders.floor())
@@ -283,7 +283,7 @@ def _suite(  # noqa: C901
             for each in measured
         ]
     if setting == "asleep":
-        # The peers, as `_paired` has ours.
+        # The peers' median calls; `_paired` has ours.
         for each in measured[1:]:
             if not each.sender.name.startswith("ours"):
                 compared = ratios(each.middles, base.middles)

@@ -1,9 +1,6 @@
-"""How much of a core the thread behind the queue takes for an event.
+"""How much CPU time the delivery thread takes for an event, at full rate and at a steady 2,500 events per second.
 
-At full rate, and at a steady 2,500 events per second.
-
-All of the thread's CPU time from the first event after the one with which it connects, its waiting and its commits
-included.
+It includes waiting and commits, but not the first event, with which the thread connects.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from benchmarks.harness import Options, Row
 from pawprint_logging import PawprintHandler, Tracker
 from pawprint_logging._capture.quickjson import by_json, by_orjson, quickest
 
-#: µs of CPU for an event, with json and with orjson
+#: most µs of CPU time for an event, with json and with orjson
 ALLOWED = {"json": 4.0, "orjson": 2.5}
 RATE = 2_500
 #: seconds at that rate

@@ -1,6 +1,6 @@
-"""`pawprint-logging import` of a file against psql's copy of the same rows, ready as COPY text.
+"""`pawprint-logging import` of a file, against psql's copy of the same rows from COPY text.
 
-Whole programs on both sides, from their start to their end. The lines of JSON are flat, as exports are.
+Both are timed as whole programs, from start to end. The JSON lines are flat, as exports are.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def measure(options: Options) -> list[Row]:
         _write_lines(lines, number)
         _write_csv(table, number)
 
-        hidden = directory / "hidden"  # what is found before the real one, by the helper processes too
+        hidden = directory / "hidden"  # hides the real orjson, from the helper processes too
         hidden.mkdir()
         (hidden / "orjson.py").write_text("raise ImportError('hidden for the benchmark')")
 
@@ -80,7 +80,7 @@ def measure(options: Options) -> list[Row]:
             "CSV": lambda: by_program(table),
         }
         measured = in_turn(kinds, options.rounds)
-    # of a large file: a small one is not shared among processes
+    # only for a large file: a small one is not shared among processes
     wanted = {"JSON lines": "≥ 0.5", "JSON lines, json": "≥ 0.5"} if options.full else {}
     return [
         Row(

@@ -13,12 +13,12 @@ from pawprint_logging import Tracker
 #: events that are logged and timed at each size
 EVENTS = 50_000
 SIZES = (10_000, 1_000_000)
-#: takes two minutes and 2 GB more: --full
+#: only with --full: takes two minutes and 2 GB more
 FULL_SIZE = 10_000_000
 
 
 def measure(options: Options) -> list[Row]:
-    """Return the rows of this suite; the tables of all sizes are there at once, so that their rounds can be in turn."""
+    """Return the rows of this suite; tables of all sizes exist at once, so that their rounds can take turns."""
     sizes = (*SIZES, FULL_SIZE) if options.full else SIZES
     with ExitStack() as stack:
         server = stack.enter_context(harness.server())

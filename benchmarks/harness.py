@@ -1,7 +1,7 @@
-"""What all benchmarks share: rounds in turn, rows of the table, a server, and what machine this is.
+"""What all benchmarks share: rounds that take turns, rows of the result, a server, and a description of the machine.
 
-A figure alone says more about the machine than about the package. So what is compared runs in turn, round after round,
-and a row holds one ratio for each round: whatever else the machine does falls on both sides of it.
+A figure alone says more about the machine than about the package. So the ways that are compared take turns, round after
+round, and a row holds one ratio for each round: other load on the machine falls on both sides of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.server import Server, find_binaries
 
-#: what is named with its version in the report, where it is installed
+#: packages that the report names, with their versions
 PACKAGES = (
     *("pawprint-logging", "psycopg2-binary", "structlog", "python-json-logger", "orjson", "pandas", "SQLAlchemy"),
     *("loguru", "posthog", "segment-analytics-python", "opentelemetry-sdk"),
@@ -30,16 +30,16 @@ PACKAGES = (
 
 @dataclass
 class Row:
-    """One line of the table: a ratio for each round."""
+    """One line of the result: a ratio for each round."""
 
     group: str
     name: str
     ratios: list[float]
-    #: what a ratio is to
+    #: what the ratios compare with
     base: str
     #: the limit, with its sign: "≤ 1.6" or "≥ 0.35"; empty where there is none
     wanted: str = ""
-    #: the figure behind the ratio, for those who want one
+    #: the measured figure behind the ratios
     figure: str = ""
     #: more figures, for the plots
     more: dict[str, float] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class Options:
     """How much to measure."""
 
     rounds: int = 5
-    #: whether to measure what takes minutes too, such as a table of 10,000,000 rows
+    #: whether to also measure what takes minutes, such as a table of 10,000,000 rows
     full: bool = False
 
 
 def in_turn(kinds: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run each kind once, round after round; return what they returned."""
+    """Run each kind once per round; return what they returned, by kind and round."""
     measured: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, run in kinds.items():
@@ -77,13 +77,13 @@ def ratios(mine: list[float], base: list[float]) -> list[float]:
 
 
 def percentile(ordered: list[int], part: float) -> int:
-    """Return the value below which a part of the values lies; they are in order."""
+    """Return the value below which a part of the values lies, given in ascending order."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 @contextmanager
 def server(**settings: object) -> Iterator[Server]:
-    """Yield PostgreSQL as an application would find it: with a usual cache, and nobody else on it.
+    """Yield a PostgreSQL server with a usual cache and no other clients.
 
     Args:
         **settings: more server parameters.
@@ -106,7 +106,7 @@ def scratch() -> Iterator[Path]:
 
 
 def machine() -> dict[str, str]:
-    """Return what is measured on."""
+    """Return a description of the machine, and the versions of the packages."""
     found = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -120,7 +120,7 @@ def machine() -> dict[str, str]:
 
 
 def as_dict(row: Row) -> dict[str, Any]:
-    """Return a row as JSON has it."""
+    """Return a row as a dict for JSON."""
     numbers = {"min": min(row.ratios), "median": median(row.ratios), "max": max(row.ratios)} if row.ratios else {}
     kept = {
         "group": row.group,

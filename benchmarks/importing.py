@@ -1,8 +1,6 @@
-"""How long `import pawprint_logging` takes.
+"""How long `import pawprint_logging` takes, alone and with all public names, against the packages that it needs anyway.
 
-Alone and with all public names, against the packages that it needs in any case.
-
-In CPU time, which is the same as the clock's on an idle machine, with the bytecode of everything in a cache of its own.
+CPU time is measured, which equals wall-clock time on an idle machine. All bytecode is in a cache of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What dedupe keys cost, where all are new: time until events are committed, against the same events without a key."""
+"""What dedupe keys cost if all are new: the time until events are committed, against the same events without a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pawprint_logging._delivery.store import Nowhere
 from pawprint_logging._delivery.writer import Writer
 
 EVENTS = 50_000
-#: events of one delivery, where they are ready when the clock starts
+#: events of one delivery, if they are ready when the clock starts
 READY = 10_000
 COLUMNS = ("timestamp", "user_id", "event", "metadata")
 

@@ -1,6 +1,6 @@
-"""What a batch costs with its ledger, and how many rows stay there: `python -m benchmarks.ledger [--old PATH]`.
+"""What a batch costs with its ledger, and how many rows stay in it: `python -m benchmarks.ledger [--old PATH]`.
 
-Writers that log and flush, batch after batch, at once; with an older release of the package, in turn with that.
+Several writers log and flush at the same time, batch after batch. With --old, the two releases take turns.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ assert handler.stats.written == batches * rows + 1, handler.stats
 
 
 def _seconds(arguments: list[str], writers: int) -> float:
-    """Return the seconds that so many writers at once take, on an average."""
+    """Return the seconds that a writer takes on average, with that many at the same time."""
     running = [
         subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-c", _WRITER, *arguments],
@@ -59,7 +59,7 @@ def _seconds(arguments: list[str], writers: int) -> float:
 
 
 def main() -> None:
-    """Measure, and print what was found."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=20_000, help="in all")
     parser.add_argument("--rows", type=int, default=1, help="in each batch")

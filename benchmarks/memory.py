@@ -1,4 +1,4 @@
-"""How much memory 1,000,000 events take: on their way through the handler, and when they are read back row by row."""
+"""How much memory 1,000,000 events take: logged through the handler, and read back row by row."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 _WIDTH, _BAR, _LABEL = 960, 22, 370
 #: room for a figure behind a bar
 _FIGURE = 60
-#: how far a plot goes beyond its longest bar and its highest limit; a span that goes further ends in an arrow there
+#: width of a plot, as a multiple of its longest bar or highest limit; a longer span ends there in an arrow
 _BEYOND = 1.35
 _STYLE = """
 :root { --text: #1c2430; --line: #e3e6ea; --ours: #2f6fb2; --other: #9aa7b5; --span: #b36b00; --limit: #b3261e;
@@ -38,7 +38,7 @@ _LEGEND = (
     "<p>Green rows keep their limit, <span class='missed'>red ones do not</span>, others have none. Blue bars are this "
     "package, grey ones what it is compared with.</p>"
 )
-#: what a group is about, for whoever has not read the suites
+#: what each group measures, for readers of the page
 _ABOUT = {
     "a record that is no event": "What a line that is no event costs with a handler or processor of ours in its way. "
     "Less is better.",

@@ -1,7 +1,7 @@
 """Many processes on one table: `python -m benchmarks.processes [--processes 100]`.
 
-Directly, through PgBouncer in transaction mode, and through a spool with one shipper: how many connections the server
-sees, what its backends take, and whether each event is there once.
+They write directly, through PgBouncer in transaction mode, and through a spool with one shipper. The output shows how
+many connections the server has, how much memory its backends take, and whether each event is there once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ print(failed, flush=True)
 
 
 def _backends(server: Any) -> tuple[int, float]:
-    """Return how many client connections the server has but the caller's, and their memory of their own in MiB."""
+    """Return how many client connections the server has besides the caller's, and their private memory in MiB."""
     found = server.execute(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
@@ -99,7 +99,7 @@ def _measure(server: Any, way: str, processes: int, events: int) -> None:
             line = ""
             while not line:
                 line = running.stdout.readline()
-                number, own = _backends(server)  # also once all have written, and wait for us
+                number, own = _backends(server)  # the last time after all have written, while they wait for us
                 most, memory = max(most, number), max(memory, own)
                 time.sleep(0.1)
             os.set_blocking(running.stdout.fileno(), True)

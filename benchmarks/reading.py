@@ -1,6 +1,6 @@
-"""`read` against pandas.read_sql.
+"""`read` against pandas.read_sql, and `iter_rows` against a psycopg2 cursor.
 
-`iter_rows` against a cursor of psycopg2, and one day of a large table against one of a small table.
+With --full, also one day of a large table against one day of a small table.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from benchmarks.harness import Options, Row, in_turn, ratios
 from pawprint_logging import Tracker
 
 ROWS = 1_000_000
-#: rows of one day in two tables: a day of two years, and a seventh of a week
+#: two tables with as many rows in a day: the large one has two years of them, the small one about a week
 LARGE, LARGE_DAYS = 10_000_000, 730
 DAY = LARGE // LARGE_DAYS
 SMALL = 100_000
 
-#: one event after the other, each by any user
+#: one event a minute, each by any user
 STEADY = ("number * interval '60 seconds'", "number")
 _EVENTS = """
 INSERT INTO {table} (timestamp, user_id, event, metadata)
@@ -52,9 +52,13 @@ def measure(options: Options) -> list[Row]:
 
 
 def fill(tracker: Tracker, rows: int, of: tuple[str, str], order: str = "number") -> None:
-    """Fill a new table with so many events.
+    """Create a table, and fill it with events.
 
-    What they are of is SQL for the time since the beginning, and for the user's number.
+    Args:
+        tracker: the tracker on the table.
+        rows: how many events.
+        of: SQL for an event's time since the beginning, and for its user's number.
+        order: SQL for the order in which the rows are written.
     """
     tracker.create_table()
     tracker.query(_EVENTS.format(table=tracker.table, rows=rows, time=of[0], user=of[1], order=order))
@@ -106,7 +110,7 @@ def _whole_tables(tracker: Tracker, db: str, rounds: int) -> list[Row]:
 
 
 def _one_day(db: str, rounds: int) -> list[Row]:
-    """Return how much longer a day takes in a large table; rows in order of time, and in none."""
+    """Return how much longer a day takes in a large table, with rows written in order of time and in no order."""
     result = []
     with ExitStack() as stack:
         small = stack.enter_context(Tracker(db=db, table="small"))
@@ -122,7 +126,7 @@ def _one_day(db: str, rounds: int) -> list[Row]:
                 ratios(seconds["large"], seconds["small"]),
                 "100,000 rows",
             )
-            # rows in no order lie on as many pages as there are rows of the day, which no index changes
+            # in no order, every row of the day is on a page of its own, which no index changes
             row.wanted = "≤ 3" if order == "number" else ""
             row.figure = f"{median(seconds['large']) * 1000:.1f} ms"
             result.append(row)

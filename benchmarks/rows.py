@@ -1,4 +1,4 @@
-"""The rows that are written in more than one way, and the ways that are not ours."""
+"""The rows that several suites write, and the ways to write them that are not ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _START = datetime(2024, 1, 1)  # noqa: DTZ001 - the column has no zone
 
 
 def make(number: int) -> list[dict[str, Any]]:
-    """Return so many events, as one has them in Python."""
+    """Return a number of events, as Python values."""
     return [
         {
             "timestamp": _START + timedelta(seconds=place),
@@ -64,12 +64,12 @@ class Peers:
         self._connection.close()
 
     def empty(self) -> None:
-        """Leave nothing in the table, and nothing for the server to do later."""
+        """Empty the table, and leave the server nothing to do later."""
         self._server.execute(f"TRUNCATE {self.table}")
         self._server.execute("CHECKPOINT")
 
     def copy(self) -> float:
-        """Copy a ready file with psql: what the server can take."""
+        """Copy a ready file with psql, which is as fast as the server can take rows."""
         self.empty()
         command = f"\\copy {self.table} ({', '.join(COLUMNS)}) from '{self._file}'"
         started = time.perf_counter()
@@ -86,7 +86,7 @@ class Peers:
         return self._number / (time.perf_counter() - started)
 
     def execute_values(self) -> float:
-        """Insert 1,000 rows in a statement, with psycopg2's execute_values."""
+        """Insert 1,000 rows per statement, with psycopg2's execute_values."""
         self.empty()
         rows = ((*list(row.values())[:3], psycopg2.extras.Json(row["metadata"])) for row in self._rows)
         started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Runs the benchmarks and prints one table; `tox -e bench`, or `python -m benchmarks.run [SUITE …]` from the checkout.
+"""Run the benchmarks and print one table: `tox -e bench`, or `python -m benchmarks.run [SUITE …]` from the checkout.
 
-It also writes `results.json` and `results.html`, a page with plots that needs nothing else, into the directory of
+Also writes `results.json` and `results.html`, a page with plots that needs no other file, into the directory of
 `--output`.
 """
 
@@ -63,7 +63,7 @@ def main() -> int:
         measured = suite.measure(options)
         show(measured)
         rows += measured
-        _write(arguments.output, found, rows)  # each time: all of it takes long, and may be stopped
+        _write(arguments.output, found, rows)  # after each suite: a whole run takes long, and may be stopped
     missed = [row for row in rows if row.is_met is False]
     print(f"\n{len(rows)} rows, {len(missed)} over their limit; see {arguments.output / 'results.html'}")
     return int(bool(missed))

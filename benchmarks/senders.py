@@ -1,6 +1,6 @@
-"""Ways to log an event: ours.
+"""Ways to log an event: ours, the standard library's and the peers'.
 
-The standard library's and the peers', each into a sink that accepts everything and keeps nothing.
+All but ours log into a sink that accepts everything and keeps nothing.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ NO_EVENT = {"request": "3f2a", "user_id": "alice", "amount": 42}
 #: what structlog's documentation recommends for speed
 FILTERING = structlog.make_filtering_bound_logger(logging.INFO)
 
-#: room for all events of a round, so that nobody's queue overflows
+#: room for all events of a round, so that no queue overflows
 ROOM = 2_000_000
 
 
 class EmptyHandler(logging.Handler):
-    """A handler as most are written, with its lock and its filters, but nothing to do."""
+    """A usual handler, with its lock and its filters, that does nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         pass
@@ -51,10 +51,10 @@ class Sender:
     """One way to log.
 
     Args:
-        name: for the table.
+        name: its name in the result.
         call: logs one event.
         settle: waits until the sink has it.
-        other: logs one record that is no event, if the way knows of such.
+        other: logs one record that is not an event, if this way tells them apart.
         prepare: run before a round.
     """
 
@@ -67,7 +67,7 @@ class Sender:
 
 def _logger(name: str, handler: logging.Handler) -> logging.Logger:
     logger = logging.Logger(name, logging.INFO)  # noqa: LOG001 - no other handler must see its records
-    logger.manager = logging.root.manager  # asked for by isEnabledFor
+    logger.manager = logging.root.manager  # isEnabledFor needs it
     logger.addHandler(handler)
     return logger
 
@@ -88,14 +88,14 @@ class Pair:
     """A call, and what it is compared with: the same call without us.
 
     Args:
-        name: for the table.
-        call: logs one event, or one record that is none.
-        base: the same where nobody takes it.
-        against: what that is called.
+        name: its name in the result.
+        call: logs one event, or one record that is not an event.
+        base: the same call, which nothing takes.
+        against: the name of the base.
         limit: what the ratio may be at most.
-        settle: waits until the table has it.
-        group: of the table.
-        run: calls what it is given, in the context of the pair.
+        settle: waits until the table has the events.
+        group: the group of its row in the result.
+        run: calls the function that it is given, in the context of the pair.
     """
 
     name: str
@@ -116,15 +116,15 @@ _Case = tuple[dict[str, Any], dict[str, Any], str, str]
 
 
 def pairs(db: str, table: str, spool: Path, stack: ExitStack) -> list[Pair]:
-    """Return what an event costs with each option, and each kind of value, that makes it more than the usual one.
+    """Return a pair for the usual event, and for each option and kind of value that makes an event cost more.
 
-    With orjson and without; the threads behind the queues sleep until they are asked to flush.
+    Each is there with orjson and with json. The delivery threads sleep until they are asked to flush.
     """
     found = []
     stack.callback(with_json_by(quickest.way))
     for encoder, way in {"orjson": orjson and orjson.way, "json": by_json}.items():
         if way is not None:
-            with_json_by(way)()  # a handler remembers the quickest way that there is when it is made
+            with_json_by(way)()  # a handler keeps the encoder that is current when it is made
             found += _pairs(db, table, spool / encoder, stack, encoder)
     return found
 
@@ -214,7 +214,7 @@ def with_json_by(way: Way) -> Callable[[], None]:
 
 @contextmanager
 def standard() -> Iterator[list[Sender]]:
-    """Yield what the standard library and structlog have."""
+    """Yield the ways of the standard library and of structlog."""
     records: queue.Queue[Any] = queue.Queue()
     listener = logging.handlers.QueueListener(records, EmptyHandler())
     listener.start()
@@ -237,11 +237,10 @@ def standard() -> Iterator[list[Sender]]:
 
 @contextmanager
 def floor() -> Iterator[Sender]:
-    """Yield a handler that does nothing while a thread waits for something outside of Python, over and over.
+    """Yield a handler that does nothing, while a thread waits for something outside of Python, over and over.
 
-    Every delivery thread has to do that much: the server answers, and it needs the interpreter lock. What the calls
-        beside it cost is what
-    no library with a thread can go below.
+    Every delivery thread has to do that much: when the server answers, it needs the interpreter lock. So no library
+    with a thread can go below what calls cost beside this one.
     """
     is_on, is_over = threading.Event(), threading.Event()
 
@@ -269,7 +268,7 @@ def _drop() -> Any:
 
 @contextmanager
 def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Sender]]:
-    """Yield our own, with a thread that is at work while the clock runs, or that sleeps until it is asked to flush."""
+    """Yield our ways, with delivery threads that work while the clock runs, or sleep until they are asked to flush."""
     options: dict[str, Any] = {
         "max_queue_size": ROOM,
         "max_queue_bytes": 2**40,
@@ -281,7 +280,7 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
         options |= {"batch_size": 10 * ROOM, "flush_interval": 3600}
     with ExitStack() as stack:
         stack.callback(with_json_by(quickest.way))
-        with_json_by(by_json)()  # a handler remembers the quickest way that there is when it is made
+        with_json_by(by_json)()  # a handler keeps the encoder that is current when it is made
         handler, spooled = PawprintHandler(**options), PawprintHandler(**options, spool=spool, max_spool_bytes=2**32)
         processor = PawprintProcessor(**options)
         for each in (handler, spooled, processor):
@@ -307,7 +306,7 @@ def ours(db: str, table: str, spool: Path, *, is_busy: bool) -> Iterator[list[Se
 
 
 def full(db: str, spool: Path, stack: ExitStack) -> list[Sender]:
-    """Return our own at full rate: with delivery, and with a spool that nobody delivers."""
+    """Return our ways at full rate: with delivery, and with a spool that nothing delivers."""
     options: dict[str, Any] = {"db": db, "table": "events", "max_queue_size": ROOM, "max_queue_bytes": 2**40}
     kinds: dict[str, dict[str, Any]] = {
         "ours, delivering": {"close_timeout": 60},
@@ -323,7 +322,7 @@ def full(db: str, spool: Path, stack: ExitStack) -> list[Sender]:
 
 @contextmanager
 def peers() -> Iterator[list[Sender]]:
-    """Yield those of the peers that are installed; none of them gets to the network."""
+    """Yield the peers that are installed; none of them reaches the network."""
     with ExitStack() as stack:
         found = []
         for make in (_loguru, _posthog, _segment, _opentelemetry):

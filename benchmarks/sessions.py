@@ -16,7 +16,7 @@ from benchmarks.reading import fill
 from pawprint_logging import Statistics, Tracker
 
 EVENTS = 1_000_000
-#: what row-by-row code is given, since it takes that much longer
+#: events for the row-by-row code, which takes that much longer
 FEW = 100_000
 NEW = 1000
 #: visits of five events, two minutes apart
@@ -81,7 +81,7 @@ def _timed(call: Any) -> float:
 
 
 def _after_news(tracker: Tracker, name: str) -> Any:
-    """Return a function that writes new events at the end of the table, and times the call after that."""
+    """Return a function that adds new events at the end of the table, and then times the call."""
     statistics = Statistics(tracker)
     call = {"sessions()": statistics.sessions, "engagement()": statistics.engagement}[name]
 
@@ -97,7 +97,7 @@ def _after_news(tracker: Tracker, name: str) -> Any:
 
 
 class _Open:
-    """A user's session that may go on."""
+    """A user's session that may still go on."""
 
     def __init__(self, row: Any) -> None:
         self.user = row["user_id"]
@@ -108,7 +108,7 @@ class _Open:
         self.events = row["event"]
 
     def take(self, row: Any) -> dict[str, Any] | None:
-        """Take an event; return the session before it, if that is over."""
+        """Take an event; return the session before it if that is over."""
         if row["timestamp"] - self.last < pd.Timedelta(minutes=30):
             self.last = row["timestamp"]
             self.events += "," + row["event"]
@@ -129,9 +129,9 @@ class _Open:
 
 
 def _by_row(engine: sqlalchemy.Engine) -> None:
-    """Compute sessions as it is usually done, in QCaudron/pawprint too.
+    """Compute sessions in the usual way, which is also that of QCaudron/pawprint.
 
-    A loop over the rows of a frame, and the result by to_sql.
+    It loops over the rows of a frame, and writes the result with to_sql.
     """
     events = pd.read_sql("SELECT * FROM few ORDER BY timestamp", engine)
     going: dict[str, _Open] = {}

@@ -1,7 +1,7 @@
-"""Rows committed per second where processes only write to a spool, and one shipper delivers what all of them wrote.
+"""Rows committed per second if processes only write to a spool, and one shipper delivers what all of them wrote.
 
-Against psql's copy of as many ready rows. The clock runs from the moment at which all processes begin until the last
-row is in the table; programs have been started, and the shipper is connected, by then.
+They are compared with psql's copy of as many ready rows. The clock runs from the moment at which all processes begin to
+log until the last row is in the table. Before that, all programs are started and the shipper is connected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROWS = 200_000
 PROCESSES = (1, 4, 40)
-#: seconds between two looks at the table
+#: seconds between two queries of the table
 _LOOK = 0.02
 _CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name LIKE 'pawprint%'
@@ -36,11 +36,11 @@ _CONNECTIONS = """
 
 
 class Shipped:
-    """A shipper on a directory, and what gets there by so many processes.
+    """A shipper on a directory, and processes that spool events there.
 
     Args:
-        peers: knows the table.
-        server: where it is.
+        peers: names and empties the table.
+        server: the server with the table.
         spool: the directory.
     """
 
@@ -51,7 +51,7 @@ class Shipped:
         spool.mkdir(mode=0o700)
         command = [sys.executable, "-m", "pawprint_logging", "--db", server.dsn(), "ship", str(spool)]
         self._shipper = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own program
-        #: by how many processes wrote, the most connections that the server had for them
+        #: number of processes → most connections that the server had for them
         self.connections: dict[int, int] = {}
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Shipped:
         self._shipper.wait()
 
     def rate(self, processes: int) -> float:
-        """Have so many processes log all rows; return the rows per second until the last one is in the table."""
+        """Have a number of processes log all rows; return the rows per second until the last one is in the table."""
         self._peers.empty()
         number = ROWS // processes
         command = [sys.executable, "-m", "benchmarks.shipping", self._server.dsn(), str(self._spool), str(number)]
@@ -81,7 +81,7 @@ class Shipped:
                 process.stdin.write("go\n")
                 process.stdin.flush()
             most = 0
-            while self._last_id() < first + number * processes:  # cheaper for the server than to count
+            while self._last_id() < first + number * processes:  # cheaper for the server than counting
                 most = max(most, int(self._server.execute(_CONNECTIONS)[0][0]))
                 time.sleep(_LOOK)
             taken = time.perf_counter() - started

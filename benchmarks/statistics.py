@@ -1,7 +1,7 @@
-"""What is derived, against an older release of the package in one run: `python -m benchmarks.statistics --old PATH`.
+"""How fast the statistics are, against an older release of the package: `python -m benchmarks.statistics --old PATH`.
 
-Two tables of the same events, five to a session, on a server as it comes; each call runs in an interpreter of its own,
-the old release's and this one's in turn.
+Two tables on a server with usual settings have the same events, five to a session. The old release and this one take
+turns, each call in an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ getattr(statistics, sys.argv[4])(*sys.argv[5:])
 print(time.perf_counter() - started)
 """
 
-#: sessions of five events, two minutes apart, at random times of 90 days; a tenth of the users makes half of them
+#: sessions of five events, two minutes apart, at random times; a quarter of the users makes half of them
 _FILL = """
 INSERT INTO {table} (timestamp, user_id, event, metadata)
 SELECT moment, 'user-' || member, (ARRAY['open', 'look', 'search', 'buy', 'close'])[1 + step], '{{"plan": "pro"}}'
@@ -40,7 +40,7 @@ FROM (
 ) AS log
 """
 
-#: what is called, what the ratio is to be at most, and how many events come before it
+#: method, its arguments, what the ratio may be at most, and how many events are added before the call
 CALLS = (
     ("sessions", (), "≤ 0.6", 0),
     ("sessions", (), "≤ 0.25", 10_000),
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def call(root: str, dsn: str, table: str, method: str, *arguments: str) -> float:
-    """Call a method of a release's statistics in an interpreter of its own; return the seconds that it took."""
+    """Call a method of a release's statistics in an interpreter of its own; return how many seconds it took."""
     code = _CALL
     if method == "tracker.create_table":
         code = _CALL.replace("getattr(statistics, sys.argv[4])", "statistics.tracker.create_table")

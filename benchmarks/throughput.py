@@ -1,4 +1,4 @@
-"""Rows committed per second: from a tight loop of `logger.info`, against what else gets rows into the same table."""
+"""Rows committed per second from a tight loop of `logger.info`, against other ways to get rows into the same table."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PROCESSES = 4
 
 
 def loop(handler: logging.Handler, number: int, *, ready: Callable[[], object] = lambda: None) -> float:
-    """Log so many events in a tight loop; return the seconds until the handler is done with all of them.
+    """Log a number of events in a tight loop; return the seconds until the handler is done with all of them.
 
     Args:
-        handler: what takes them, and one before them.
-        number: how many.
+        handler: the handler that takes them, after one event that warms it up.
+        number: how many events.
         ready: called before the clock runs.
     """
     logger = logging.Logger("shop", logging.INFO)  # noqa: LOG001 - no other handler must see its records
@@ -58,7 +58,7 @@ def loop(handler: logging.Handler, number: int, *, ready: Callable[[], object] =
 
 
 def log(db: str, number: int, spool: str | None = None) -> float:
-    """Log so many events in a tight loop; return the seconds until all of them are committed."""
+    """Log a number of events in a tight loop; return the seconds until all of them are committed."""
     handler = PawprintHandler(db=db, table="events", overflow="block", close_timeout=60, spool=spool)
     taken = loop(handler, number)
     stats = handler.stats
@@ -69,7 +69,7 @@ def log(db: str, number: int, spool: str | None = None) -> float:
 
 
 def _from_processes(peers: Peers, server: Server) -> float:
-    """Log from several processes, which begin together; return the rows per second of all."""
+    """Log from several processes, which begin together; return the rows per second of all of them."""
     peers.empty()
     command = [sys.executable, "-m", "benchmarks.throughput", server.dsn(), str(ROWS // PROCESSES)]
     running = [
@@ -111,7 +111,7 @@ def measure(options: Options) -> list[Row]:
 
         kinds = {
             "psql \\copy": peers.copy,
-            # no handler whatever can have more from one thread
+            # no handler can write more from one thread
             "the ceiling: logger.info, no row written": lambda: ROWS / loop(EmptyHandler(), ROWS),
             "logger.info, one process": logged,
             "logger.info, spool=": lambda: logged(directory / "spool"),

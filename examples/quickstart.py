@@ -14,7 +14,7 @@ from typing import Any
 
 from pawprint_logging import Tracker
 
-#: A real PostgreSQL, kept in this folder and run while somebody uses it. Yours is
+#: A real PostgreSQL, which is kept in this folder and runs while it is in use. For your own server, write
 #: "postgresql://user:password@host/database".
 DB = "embedded:pawprint-demo"
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("shop")
 
 
 def run_the_shop() -> None:
-    """Log as applications do; what has an ``event`` among its extras is an event, all else is a log line as ever."""
+    """Log as applications do; a line with an ``event`` among its extras is an event, any other is just a log line."""
     logger.info("listening on port 8000")
     logger.info("new user", extra={"event": "signup", "user_id": "alice", "plan": "pro"})
     logger.info("paid", extra={"event": "purchase", "user_id": "alice", "amount": 19.9, "items": ["tea", "cup"]})
@@ -53,8 +53,8 @@ def show(rows: Iterable[Mapping[str, Any]]) -> None:
 def main() -> None:
     logging.config.dictConfig(LOGGING)
     run_the_shop()
-    # Events are written in the background, within a second or at the end of the program. Only who reads them at once
-    # must wait for it.
+    # Events are written in the background, within a second or at the end of the program. Flushing waits for that, so
+    # that the events can be read at once.
     for handler in logging.getLogger().handlers:
         handler.flush()
 

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 def handle_request(user: str, amount: float) -> None:
-    """Serve a request; who it is from is said once, and every event in it knows."""
+    """Serve a request; the user is bound once, and is part of every event in it."""
     with structlog.contextvars.bound_contextvars(user_id=user):
         log.info("looking for the cart", cache="redis")
         log.info("purchase", track=True, amount=amount)

@@ -37,7 +37,7 @@ __all__ = [
     "within",
 ]
 
-#: where each public name is at home
+#: the module of each public name
 _HOMES = {
     "ConfigurationError": ".errors",
     "Event": ".event",
@@ -56,18 +56,18 @@ _HOMES = {
     "within": ".scope",
 }
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+if not TYPE_CHECKING:  # a type checker would accept any name of this module
 
     def __getattr__(name: str) -> Any:
-        """Load what a public name stands for, the first time somebody asks for it (PEP 562).
+        """Import a public name on first use (PEP 562).
 
-        pytest loads this package in every run where it is installed, for the sake of one fixture: psycopg2 and
-            structlog must wait.
+        Where this package is installed, every pytest run imports it for the sake of one fixture; that must not import
+        psycopg2 and structlog.
         """
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_HOMES[name], __name__), name)
-        globals()[name] = value  # the next time it is found without this
+        globals()[name] = value  # found without this function from now on
         return value
 
     def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""How our objects look in a notebook: a small table, escaped, and without asking the database anything."""
+"""How this package's objects look in a notebook: a small, escaped table, made without a query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arguments a caller passed, so that those win over a file and the others do not."""
+"""Which arguments a caller passed: those win over a dotfile, defaults do not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Init = TypeVar("Init", bound=Callable[..., None])
 def notes_arguments(init: Init) -> Init:
     """Make an ``__init__`` remember the keywords that it was called with, as ``self._given``.
 
-    A default cannot tell ``db=None`` from no ``db``, and a private sentinel would stand in every signature. An unknown
-    keyword is a TypeError that names the one which was meant.
+    A default cannot tell ``db=None`` from no ``db``, and a private sentinel would show in every signature. An unknown
+    keyword raises a TypeError that suggests the nearest one.
     """
     known = list(inspect.signature(init).parameters)[1:]
 

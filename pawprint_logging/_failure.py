@@ -1,4 +1,4 @@
-"""What a failed write means: whether to try again, and whose fault it is. It knows no driver and no database."""
+"""What a failed write means: whether to try again, and what is at fault. Independent of driver and database."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Failure:
     """Why something was not written.
 
     Args:
-        meaning: what to do about it.
-        reason: why, without any value.
+        meaning: what was refused, and so what to do.
+        reason: why, without any of the event's values.
         sqlstate: PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html), if it gave one.
         error: the exception itself; it may hold values, so it goes to `on_error` only.
-        line: which row of a COPY it is about, from 0, if the server said so.
-        lost: whether the connection is gone, so that nobody knows what became of the statement.
-        column: which column it is about, if the server said so.
+        line: the row of a COPY at fault, from 0, if the server said so.
+        lost: whether the connection is gone, so that the outcome of the statement is unknown.
+        column: the column at fault, if the server said so.
     """
 
     meaning: Meaning

@@ -1,4 +1,4 @@
-"""Calls as QCaudron/pawprint took them: they fail with the spelling that they have here."""
+"""Calls as QCaudron/pawprint took them: they fail with an error that spells them as this package takes them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def explains_former_calls(former: str) -> Callable[[Method], Method]:
-    """Have a method that takes one field say how a call of pawprint's is written here.
+    """Make a method that takes one field tell callers of pawprint's method how to write the call here.
 
     Args:
-        former: what pawprint called the argument for the field.
+        former: pawprint's name of the argument for the field.
     """
 
     def decorate(method: Method) -> Method:

@@ -1,7 +1,7 @@
-"""Threads and locks of the operating system, whatever gevent or eventlet have put in their place.
+"""Threads and locks of the operating system, even where gevent or eventlet have replaced them.
 
-On a green thread, the worker's waits would stop everything else in the process. So it gets a real thread and real
-locks; only those who wait for it, in `flush` and `close`, do that as their own thread can.
+On a green thread, the worker's waits would stop everything else in the process, so the worker gets a real thread and
+real locks. Callers of `flush` and `close`, which wait for the worker, may be green threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _original(module: str, name: str) -> Any:
-    """Return what a module of the standard library had under a name before it was patched."""
+    """Return a name of a standard library module as it was before it was patched."""
     gevent: Any = sys.modules.get("gevent.monkey")
     eventlet: Any = sys.modules.get("eventlet.patcher")
     if gevent is not None:
@@ -25,7 +25,7 @@ def _original(module: str, name: str) -> Any:
     return getattr(__import__(module), name)
 
 
-# Taken at import: what is patched later leaves these alone.
+# Taken at import: later patches leave these alone.
 allocate_lock: Callable[[], Any] = _original("_thread", "allocate_lock")
 RLock: Callable[[], Any] = _original("_thread", "RLock")
 get_ident: Callable[[], int] = _original("_thread", "get_ident")
@@ -39,12 +39,12 @@ poll: Callable[[], Any] | None = (
 )
 POLLIN: int = getattr(_select, "POLLIN", 1)
 
-#: seconds between two looks, where a wait must not hold up the other green threads
+#: seconds between two looks of a wait that must not hold up other green threads
 _GREEN_INTERVAL = 0.005
 
 
 def is_green() -> bool:
-    """Return whether this process' threads are green ones."""
+    """Return whether the threads of this process are green threads."""
     gevent: Any = sys.modules.get("gevent.monkey")
     eventlet: Any = sys.modules.get("eventlet.patcher")
     return bool(
@@ -64,7 +64,7 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     if is_before_uwsgi_forks():
         raise RuntimeError("uWSGI forks its workers without Python's hooks: no thread before that")
     target = _shielded(run) if is_uwsgi() else run
-    if is_green():  # threading.Thread makes green ones then
+    if is_green():  # threading.Thread would make a green thread
         _start_new_thread(target, ())
     else:
         _Thread(target=target, name=name, daemon=True).start()
@@ -78,17 +78,17 @@ def is_uwsgi() -> bool:
 def is_before_uwsgi_forks() -> bool:
     """Return whether this is uWSGI's first process, which loads the application and then forks its workers.
 
-    It forks without Python's hooks: if a thread of ours waits for the interpreter lock just then, or holds it, the lock
-    is broken in the worker, which hangs.
+    It forks without Python's hooks: if a thread of this package holds the interpreter lock at that moment, or waits for
+    it, the lock is broken in the forked worker, which hangs.
     """
     server = sys.modules.get("uwsgi")
     return server is not None and server.worker_id() == 0
 
 
 def _shielded(run: Callable[[], None]) -> Callable[[], None]:
-    """Leave signals to the other threads.
+    """Return `run` with all signals blocked, which leaves them to the other threads.
 
-    UWSGI ends the process inside its signal handler, in whichever thread that runs.
+    In uWSGI, the signal handler ends the process, in whichever thread it runs.
     """
 
     def run_shielded() -> None:
@@ -99,7 +99,9 @@ def _shielded(run: Callable[[], None]) -> Callable[[], None]:
 
 
 def pause(waiter: Any, timeout: float) -> None:
-    """Wait until a lock that is held is released, for at most so many seconds; on a green thread, the others go on.
+    """Wait until a held lock is released, or until the timeout; may return early, so the caller must look again.
+
+    Where threads are green, this only sleeps for a moment, so that the others go on.
 
     Args:
         waiter: a lock from `allocate_lock`.

@@ -1,4 +1,4 @@
-"""The likeliest meaning of a name that there is not, for the end of an error's message."""
+"""Suggestions for an unknown name, for the end of an error message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Return the names that are most like one, the likest first, whatever their case; none where none is like it."""
+    """Return up to `most` known names that are close to a name, the closest first, ignoring case."""
     import difflib  # 1 of the 20 ms that the import of this package takes
 
     spelled: dict[str, str] = {}
@@ -16,6 +16,6 @@ def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
-    """Return ``"; did you mean 'signup'?"``, or an empty text where no name is like it."""
+    """Return text such as ``"; did you mean 'signup'?"``, or empty text if no known name is close."""
     likely = nearest(name, known, most)
     return f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def captured_events() -> Iterator[list[dict[str, Any]]]:
-    """The events that the test logs, as dicts of columns, instead of rows.
+    """The events that the test logs, as dicts of columns; they are not written.
 
     See `pawprint_logging.testing.capture_events`.
     """

@@ -1,4 +1,4 @@
-"""``PAWPRINT_DEBUG=1``: what became of the records that a handler saw, on standard error when the process ends."""
+"""``PAWPRINT_DEBUG=1``: reports on standard error, at exit, what became of the records that each handler saw."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _watches: list[_Watch] = []
 
 
 def is_on() -> bool:
-    """Return whether the user asks for it."""
+    """Return whether the user asks for the report."""
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
 class _Watch:
-    """What is counted of one handler or processor."""
+    """The counts of one handler or processor."""
 
     def __init__(self, made: Any) -> None:
         self.kind = type(made).__name__
@@ -36,7 +36,7 @@ class _Watch:
         self.seen: Counter[str] = Counter()
 
     def line(self) -> str:
-        """Return what there is to say about it."""
+        """Return the line about it in the report."""
         made, seen = self.made(), self.seen
         name = made.get_name() if isinstance(made, logging.Handler) else None
         who = f"{self.kind} {name!r}" if name else self.kind
@@ -67,14 +67,14 @@ def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
             watch.seen["filter"] += 1
         return passed
 
-    # else the logger would ask the level itself, and say nothing to the handler
+    # else the logger checks the level itself, and the handler never sees the record
     handler.level = logging.NOTSET
     handler.setLevel = set_level  # type: ignore[method-assign]
     handler.handle = handling  # type: ignore[method-assign]
 
 
 def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callable[[Any], bool]) -> Callable[..., Any]:
-    """Return what takes an event dict as `take` does, and counts whether it is marked."""
+    """Return a function that does what `take` does, and counts the event dict as an event or not."""
     watch = _watching(processor)
 
     def counting(logger: Any, method: str, event_dict: Any) -> Any:
@@ -87,7 +87,7 @@ def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callabl
 def _watching(made: Any) -> _Watch:
     if not _watches:
         atexit.register(report)
-        process.run_first_at_exit()  # so that this comes when all is written
+        process.run_first_at_exit()  # so that the report comes after all is written
     watch = _Watch(made)
     _watches.append(watch)
     return watch
@@ -98,7 +98,7 @@ def _counting(of_record: Callable[[logging.LogRecord], Any], watch: _Watch) -> C
         try:
             entry = of_record(record)
         except Exception:
-            watch.seen["events"] += 1  # which goes on the fallback
+            watch.seen["events"] += 1  # it goes to the fallback
             raise
         watch.seen["no mark" if entry is None else "before_send" if entry is DROPPED else "events"] += 1
         return entry
@@ -107,17 +107,17 @@ def _counting(of_record: Callable[[logging.LogRecord], Any], watch: _Watch) -> C
 
 
 def report() -> None:
-    """Say on standard error what was counted, and which loggers let nothing through."""
+    """Report on standard error what was counted, and which loggers let nothing through."""
     lines = [*(watch.line() for watch in _watches), *_silent_loggers()]
     try:
         sys.stderr.write("".join(f"{VARIABLE}: {line}\n" for line in lines))
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # it is closed, or there is none
+    except (OSError, ValueError, AttributeError):  # standard error is closed, or there is none
         return
 
 
 def _silent_loggers() -> list[str]:
-    """Return which loggers lead to a handler of ours and are disabled, or let no record at INFO through."""
+    """Return a line for each logger that leads to a handler of ours but is disabled, or lets no INFO record through."""
     ours = {id(made) for watch in _watches if (made := watch.made()) is not None}
     known = logging.root.manager.loggerDict.values()
     loggers = [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
@@ -149,7 +149,7 @@ def _leads_to(logger: logging.Logger, ours: set[int]) -> bool:
 
 
 def _after_fork_in_child() -> None:
-    for watch in _watches:  # what the parent has counted, the parent says
+    for watch in _watches:  # the parent reports what it has counted
         watch.seen.clear()
 
 

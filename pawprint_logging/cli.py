@@ -1,4 +1,4 @@
-"""The door to the command line; what is behind it needs the extra ``[cli]``."""
+"""The entry point of the command line, which needs the extra ``[cli]``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def main(
     """Run the command line.
 
     Args:
-        arguments: those after the program's name, default those of the process.
-        described: arguments of the tracker that a framework has, in place of the variables; what is passed wins.
-        name: what the program is called in messages.
+        arguments: those after the program's name; default: those of the process.
+        described: tracker arguments from a framework, in place of the environment variables; options win over them.
+        name: the program's name in messages.
 
     Returns:
         The exit status: 0, 1 for an error, 2 for a mistake in the arguments, 130 after Ctrl-C.
@@ -32,6 +32,6 @@ def main(
             raise
         sys.stderr.write(f'{name}: the command line needs {error.name}: pip install "pawprint-logging[cli]"\n')
         return 1
-    except KeyboardInterrupt:  # before there is anything to stop
+    except KeyboardInterrupt:  # nothing has started yet
         return 130
     return run(arguments, described, name)

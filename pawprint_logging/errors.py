@@ -8,11 +8,11 @@ class PawprintError(Exception):
 
 
 class ConfigurationError(PawprintError, ValueError):
-    """An option, name or file is not usable; the message names it and the mend."""
+    """An option, name or file is not usable; the message names it and says what to do."""
 
 
 class DeliveryError(PawprintError):
-    """An event could not be written, for a reason other than an answer of the database.
+    """An event could not be written, for a reason other than a database error.
 
     Passed to ``on_error``; never raised into the application.
     """
@@ -31,7 +31,7 @@ class CaptureError(DeliveryError):
 
     Args:
         reason: why, without any of the event's values.
-        event: what could be made of it, encoded.
+        event: as much of it as could be made, encoded.
     """
 
     def __init__(self, reason: str, event: tuple[tuple[str, ...], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Events as values: what users log, typed or not, with field names that are free."""
+"""Events as values that users log: typed or not, with any field names."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ if TYPE_CHECKING:
 else:  # in typing from Python 3.11 on, and for type checkers only
 
     def dataclass_transform(**_: Any) -> Any:
-        """Return what leaves a class as it is."""
+        """Return a decorator that leaves a class as it is."""
         return lambda cls: cls
 
 
 Class = TypeVar("Class", bound=type)
 
-#: where an event keeps its name: no field has a name like that
+#: the attribute that holds an event's name; no field may be called that
 _NAME = "__event__"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 class Event:
-    """An event, to be logged as the message or in the place of the marker.
+    """An event, to be logged as the message or as the value of the marker.
 
-    A field may have any name, also one that `logging` refuses for an extra, such as ``name`` or ``message``. Fields
+    A field may have any name, even one that `logging` refuses for an extra, such as ``name`` or ``message``. Fields
     that are columns of the table go there, the others into the JSON column. Instances cannot be changed.
 
-    A class of its own gives an event a type. It is a frozen, keyword-only dataclass by itself:
+    A subclass is a typed event: a frozen, keyword-only dataclass, without the decorator. ``name=None`` in its class
+    statement makes a base for other classes, which inherit its fields; the base itself has no instances.
 
     Args:
-        name: what the event is called.
-        fields: what it carries.
+        name: the event's name.
+        fields: the event's fields.
 
     Raises:
-        TypeError: in the class statement: no ``name=``, or one that another class has. ``name=None`` makes a base which
-            only hands its fields down and has no instances.
+        TypeError: the name is not text, or is empty; or a class statement has no ``name=``, or the name of another
+            class.
 
     Example:
         >>> from decimal import Decimal
@@ -77,7 +78,7 @@ class Event:
             name = keywords["name"]
             setattr(cls, _NAME, name)
             dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
-            if name is not None:  # behind all that may raise: a class that was not made is not declared
+            if name is not None:  # after all that may raise: only a complete class is declared
                 declare(cls, name, lambda event: (name, fields_of_instance(event)), fields_of_dataclass)
 
     def __new__(cls, /, *_: Any, **__: Any) -> Event:
@@ -112,7 +113,7 @@ class Event:
         return f"{type(self).__qualname__.rpartition('.')[2]}({', '.join([*given, *_shown(self)])})"
 
     def __mod__(self, _: object) -> Event:
-        """Take no arguments: structlog's loggers would put them into the message."""
+        """Ignore the arguments that structlog's loggers would put into the message."""
         return self
 
 
@@ -120,12 +121,12 @@ read_without_name(Event, lambda event: (vars(event)[_NAME], _given(event)))
 
 
 def _given(event: Event) -> dict[str, Any]:
-    """Return the fields of an event without a class of its own."""
+    """Return the fields of an untyped event."""
     return {name: value for name, value in vars(event).items() if name != _NAME}
 
 
 def _shown(event: Event) -> list[str]:
-    """Return the fields that are to be seen, as in a call."""
+    """Return the fields to show, each as ``name=value``."""
     if type(event) is Event:
         fields = _given(event)
     else:
@@ -137,7 +138,7 @@ def _shown(event: Event) -> list[str]:
 def _repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # it must not keep the event from being printed
+    except Exception:  # must not keep the event from being printed
         return stand_in(value)
 
 
@@ -145,14 +146,14 @@ def register_event(cls: Class, *, name: str) -> Class:
     """Make instances of a pydantic, msgspec or attrs class events, as if it were a subclass of `Event`.
 
     Args:
-        cls: the class, which is left as it is. A dataclass will do, too.
-        name: what its events are called.
+        cls: the class, which is left as it is. It may also be a dataclass.
+        name: the name of its events.
 
     Returns:
         The class.
 
     Raises:
-        TypeError: a class of another kind, or a name that another class has.
+        TypeError: the class is of another kind, or the name is not text, or another class has it.
 
     Example:
         >>> import attrs
@@ -170,5 +171,5 @@ def register_event(cls: Class, *, name: str) -> Class:
 
 
 def declared_events() -> Mapping[str, type]:
-    """Return the classes of events that are declared by now, by the names of their events."""
+    """Return the classes of events declared so far, by the names of their events."""
     return declared()

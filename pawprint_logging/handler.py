@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PawprintHandler(logging.Handler):
-    """Sends the records whose extras mark them as events to a table, and leaves all others alone.
+    """Writes the records that are marked as events to a table, and leaves all others alone.
 
     Args:
         tracker: A `Tracker` that knows database and table, in place of the options from `dotfile` to `auto_timestamp`.
@@ -76,14 +76,14 @@ class PawprintHandler(logging.Handler):
         on_error: Called with the exception and the events of each failure. Default: None.
 
     Raises:
-        ConfigurationError: an option that cannot be used, with its name.
+        ConfigurationError: an option cannot be used; the message names it.
         TypeError: there is no such option.
     """
 
     #: the keywords that it was made with
     _given: dict[str, Any]
-    #: logging.shutdown() would else call flush() without a bound before close(), which has one; asked for by Python
-    #: 3.12 and later
+    #: keeps logging.shutdown() from calling flush() without a timeout before close(), which has one; Python 3.12 and
+    #: later read it
     flushOnClose = False  # noqa: N815 - logging's name
 
     @notes_arguments
@@ -130,7 +130,7 @@ class PawprintHandler(logging.Handler):
     ) -> None:
         """Make a handler, which connects to nothing yet.
 
-        The options are those of the class: editors that know both show these, or what `logging` says of its own.
+        The options are those of the class, repeated for editors that would otherwise show the docstring of `logging`.
 
         Args:
             tracker: A `Tracker` that knows database and table, in place of the options from `dotfile` to
@@ -183,21 +183,21 @@ class PawprintHandler(logging.Handler):
             on_error: Called with the exception and the events of each failure. Default: None.
 
         Raises:
-            ConfigurationError: an option that cannot be used, with its name.
+            ConfigurationError: an option cannot be used; the message names it.
             TypeError: there is no such option.
         """
         self.pipeline = build(type(self).__name__, tracker, self._given)
         super().__init__(level)
         register(self)
         is_watched = _watch.is_on()
-        if type(self).emit is PawprintHandler.emit:  # one call less; a subclass's own is called
+        if type(self).emit is PawprintHandler.emit:  # saves a call; a subclass keeps its own emit
             take = self.pipeline.take_record if is_watched else self.pipeline.taker_of_records()
             self.emit = take  # type: ignore[method-assign, assignment]
         if is_watched:
             _watch.watch_handler(self, self.pipeline)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
-        """Make no lock: the pipeline needs none, and a signal handler that logs could wait for it for ever."""
+        """Make no lock: the pipeline needs none, and a signal handler that logs could wait for one for ever."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -208,17 +208,17 @@ class PawprintHandler(logging.Handler):
                 return False
             if passed is not True:  # Python 3.12 and later: a filter may replace the record
                 record = passed
-        emit = self.emit  # CPython 3.11 takes longer to call an attribute at once
+        emit = self.emit  # CPython 3.11 takes longer for `self.emit(record)`
         emit(record)
         return True
 
     @property
     def tracker(self) -> Tracker:
-        """The tracker of the table that it writes to, for reading back."""
+        """The tracker of the table that it writes to, for reading events back."""
         return self.pipeline.tracker
 
     def within(self, connection: Any) -> Within:
-        """Write what this handler is given in a block in the transaction of a connection; see `within`."""
+        """Write this handler's events of a block in the transaction of a connection; see `pawprint_logging.within`."""
         return Within(connection, [self.pipeline])
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -226,19 +226,26 @@ class PawprintHandler(logging.Handler):
         self.pipeline.take_record(record)
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
-        """Wait until everything accepted before the call is in the table or diverted."""
-        # Python 3.10 and 3.11 do not ask for flushOnClose
+        """Wait until everything accepted before the call is in the table or diverted.
+
+        Args:
+            timeout: seconds to wait at most; None, the default, waits as long as it takes.
+
+        Returns:
+            Whether everything is in the table or diverted.
+        """
+        # Python 3.10 and 3.11 do not read flushOnClose
         if timeout is None and sys._getframe(1).f_code is logging.shutdown.__code__:  # noqa: SLF001
             return False
         return self.pipeline.flush(timeout)
 
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds and divert the rest; idempotent."""
+        """Write waiting events for at most `close_timeout` seconds and divert the rest; idempotent."""
         self.pipeline.close()
         super().close()
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: where events go, and what became of them so far."""
+        """Return what a notebook shows: where events go, and what has become of them so far."""
         return _display.table(
             type(self).__name__,
             [("writes to", repr(self.tracker)), *((name, f"{value:,}") for name, value in asdict(self.stats).items())],

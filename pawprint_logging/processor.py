@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PawprintProcessor:
-    """A structlog processor that sends the event dicts which carry the marker to a table, and passes everything on.
+    """A structlog processor that writes marked event dicts to a table, and passes everything on.
 
     Args:
         tracker: A `Tracker` that knows database and table, in place of the options from `dotfile` to `auto_timestamp`.
@@ -79,7 +79,7 @@ class PawprintProcessor:
         on_error: Called with the exception and the events of each failure. Default: None.
 
     Raises:
-        ConfigurationError: an option that cannot be used, with its name.
+        ConfigurationError: an option cannot be used; the message names it.
         TypeError: there is no such option.
     """
 
@@ -144,39 +144,49 @@ class PawprintProcessor:
         #: without this key, an event dict whose message is text is no event
         self._mark = self._pipeline.capture.only_mark or "event"
         if _watch.is_on():
-            self._mark = "event"  # have all of them counted
+            self._mark = "event"  # so that every event dict is counted
             self._take = _watch.watch_processor(self, self._take, self._pipeline.capture.is_marked)
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.
 
-        That goes for events below the level too: no handler further down takes one again, and no renderer prints the
-        marker.
+        An event below the level loses its marker too, so that no handler further down takes it and no renderer prints
+        the marker.
         """
         try:
-            # most lines are no events: no more than this must be done for them
+            # most lines are no events, and must cost no more than this
             if self._mark not in event_dict and type(event_dict.get("event")) is str:
                 return event_dict
         except Exception:  # noqa: S110 - what a renderer has made of one
             pass
-        take = self._take  # CPython 3.11 takes longer to call an attribute at once
+        take = self._take  # CPython 3.11 takes longer for `self._take(…)`
         return take(logger, name, event_dict)
 
     @property
     def tracker(self) -> Tracker:
-        """The tracker of the table that it writes to, for reading back."""
+        """The tracker of the table that it writes to, for reading events back."""
         return self._pipeline.tracker
 
     def within(self, connection: Any) -> Within:
-        """Write what this processor is given in a block in the transaction of a connection; see `within`."""
+        """Write this processor's events of a block in the transaction of a connection.
+
+        See `pawprint_logging.within`.
+        """
         return Within(connection, [self._pipeline])
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything accepted before the call is in the table or diverted."""
+        """Wait until everything accepted before the call is in the table or diverted.
+
+        Args:
+            timeout: seconds to wait at most; None, the default, waits as long as it takes.
+
+        Returns:
+            Whether everything is in the table or diverted.
+        """
         return self._pipeline.flush(timeout)
 
     def close(self) -> None:
-        """Write what waits for at most `close_timeout` seconds and divert the rest; idempotent."""
+        """Write waiting events for at most `close_timeout` seconds and divert the rest; idempotent."""
         self._pipeline.close()
 
     @property

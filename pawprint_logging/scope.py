@@ -1,4 +1,4 @@
-"""What holds for a stretch of the program, or for all handlers at once: transactions, and reaching the handlers."""
+"""Functions that reach handlers from anywhere: `get_handler`, `flush` for all of them, `within` a transaction."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def _handlers() -> list[PawprintHandler]:
 
 
 def get_handler(name: str | None = None) -> PawprintHandler:
-    """Return a living handler.
+    """Return a `PawprintHandler` of this process.
 
     Args:
-        name: its name in the `dictConfig`; default: the only one there is.
+        name: the handler's name in the `dictConfig`; default: the only handler there is.
 
     Raises:
-        ConfigurationError: there is none of that name, or none or several to choose from.
+        ConfigurationError: there is no handler of that name; or, without a name, there is none, or more than one.
     """
     handlers = _handlers()
     found = handlers if name is None else [each for each in handlers if each.get_name() == name]
     if name is not None and found:
-        return found[-1]  # a later dictConfig has made another of that name
+        return found[-1]  # the newest: a later dictConfig may have made another of that name
     if len(found) == 1:
         return found[0]
     raise ConfigurationError(f"get_handler({'' if name is None else repr(name)}): {_choice(handlers)}")
@@ -49,25 +49,25 @@ def flush(timeout: float | None = None) -> bool:
     """Wait until everything that all handlers and processors have accepted is in the table or diverted.
 
     Args:
-        timeout: seconds to wait at most, for all of them together; None waits for as long as each takes.
+        timeout: seconds to wait at most, for all of them together; None, the default, waits as long as each takes.
 
     Returns:
-        Whether it is so.
+        Whether everything is in the table or diverted.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    # each gets its turn, however much time is left
+    # each gets its turn, even when no time is left
     done = [made.flush(None if end is None else max(0.0, end - time.monotonic())) for made in living.everything()]
     return all(done)
 
 
 def within(connection: Any, *names: str) -> Within:
-    """Write what is logged in a block in the transaction of a connection, at the end of the block.
+    """Write the events that are logged in a block in the transaction of a connection, at the end of the block.
 
-    What is logged in this thread or task, by whichever logging system, becomes rows by INSERT, behind a savepoint. They
-    are never committed by this, and gone with a rollback. If the block raises, or the transaction has failed, they are
-    dropped, and counted. A row that PostgreSQL refuses costs the transaction nothing: it goes on the fallback. What is
-    logged inside a savepoint of the caller's that is rolled back in the block is written all the same; put a block of
-    its own there.
+    Events logged in this thread or task, by `logging` or structlog, are inserted behind a savepoint. The caller
+    commits; a rollback takes the rows with it. If the block raises, or the transaction has failed, the events are
+    dropped and counted. A row that PostgreSQL refuses goes to the fallback and does not harm the transaction. Events
+    logged inside a savepoint that the caller rolls back in the block are written all the same; give such a savepoint a
+    block of its own.
 
     Args:
         connection: a connection of psycopg2 or psycopg 3, a SQLAlchemy ``Connection`` or ``Session`` (flushed at the
@@ -77,8 +77,8 @@ def within(connection: Any, *names: str) -> Within:
             has a database.
 
     Raises:
-        ConfigurationError: it is no such connection, it is closed, or there is no handler of that name; at the entry of
-            the block, it is in autocommit and in no transaction.
+        ConfigurationError: it is no such connection, it is closed, or there is no handler of that name; on entry to the
+            block: it is in autocommit and in no transaction.
 
     Example:
         >>> with connection, within(connection):  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Statistics that are derived from the events, inside PostgreSQL: sessions, engagement, funnels, retention."""
+"""Statistics that PostgreSQL derives from the events: sessions, engagement, funnels, retention, paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tracker import Tracker
 if TYPE_CHECKING:
     import pandas as pd
 
-#: what `start` and `end` take
+#: the types of `start` and `end`
 Since = datetime | date | timedelta | str
 #: the name of an event, a step as `funnel` takes it, or several
 Names = str | tuple[str, Mapping[str, Any]] | Sequence[str | tuple[str, Mapping[str, Any]]]
@@ -46,26 +46,27 @@ _ENGAGEMENT_COLUMNS = {
 
 
 class Statistics:
-    """What users do, derived from a tracker's events table by the server itself.
+    """What users do, derived from a tracker's events table by PostgreSQL itself.
 
-    Each call is one transaction on a connection of its own; two calls that compute the same table at once run one after
-    the other. They are kept in tables beside the events table, which ``stats["sessions"]``, ``stats["engagement"]`` and
-    ``stats["days"]`` read: ``<table>__sessions``, ``<table>__engagement``, and ``<table>__days``, a row for each user
-    and day of activity. ``<table>__statistics`` remembers how far they are. All of them outlive the events.
+    Each call is one transaction on a connection of its own; two calls that compute the same table run one after the
+    other. Sessions, engagement and days are kept in tables beside the events table: ``<table>__sessions``,
+    ``<table>__engagement``, and ``<table>__days``, with a row for each user and day of activity. ``stats["sessions"]``,
+    ``stats["engagement"]`` and ``stats["days"]`` read them. ``<table>__statistics`` remembers how far they are. All of
+    these tables outlive the events.
 
-    A call looks at what has arrived since the last one, by the column that numbers the events, such as ``id SERIAL
-    PRIMARY KEY``; without an index on it, or without such a column, it reads the whole table, and a UserWarning says so
-    and how to mend it. What is missed is an event whose number was drawn from the sequence long before it was written
-    in another transaction: minutes, and amid more than a thousand other numbers that are missing.
+    A call reads what has arrived since the last one, by the column that numbers the events, such as ``id SERIAL PRIMARY
+    KEY``. Without such a column, or without an index on it, the call reads the whole table, and a UserWarning says so
+    and what to do. An event is missed only if its number was drawn from the sequence minutes before another transaction
+    wrote it, while more than a thousand other numbers were missing too.
 
     Args:
         tracker: the tracker on the events table.
-        tz: the time zone by whose midnights `retention` cuts time, and whose midnight a date is; a name such as
-            ``"Europe/Berlin"``, or a ZoneInfo; default UTC. Sessions and engagement are in UTC.
+        tz: the time zone whose midnights divide time in `retention`, and in which a date stands for its midnight: a
+            name such as ``"Europe/Berlin"``, or a ZoneInfo; default UTC. Sessions and engagement are in UTC.
         week_start: the day on which a week begins, ``"monday"`` (the default) to ``"sunday"``.
-        users: another table of the database with a row for each user, by the column that holds what the events call
-            the user: ``"[schema.]table.column"``, such as ``"accounts_user.id"``; both are compared as text. Its
-            columns are then conditions, ``user__plan="pro"``, and fields for `by`.
+        users: another table of the database with a row for each user, given by its column of user ids:
+            ``"[schema.]table.column"``, such as ``"accounts_user.id"``. Ids are compared as text. The table's columns
+            can then be used in conditions, ``user__plan="pro"``, and as fields for `by`. Default: None.
 
     Raises:
         ConfigurationError: the `user_field` has the name of a column of the sessions table, or an option cannot be
@@ -86,7 +87,7 @@ class Statistics:
                 f"user_field {tracker.user_field!r} is also a column of the {where} table; choose another name"
             )
         self.tracker = tracker
-        #: the zone's name
+        #: the name of the zone
         self.tz = zone_of(tz)
         self.week_start = week_start.strip().lower() if isinstance(week_start, str) else ""
         if self.week_start not in retention.WEEKDAYS:
@@ -97,7 +98,7 @@ class Statistics:
         self._told: set[str] = set()
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: of which events, and what can be asked. Asks the database nothing."""
+        """Return what a notebook shows: the events table, and what can be asked. Runs no query."""
         questions = {
             "sessions()": 'brings the sessions up to date; stats["sessions"] reads them',
             "engagement()": 'brings the daily, weekly and monthly users up to date; stats["engagement"] reads them',
@@ -112,7 +113,7 @@ class Statistics:
         )
 
     def __getitem__(self, name: str) -> Tracker:
-        """Return a tracker on the table of a statistic: ``"sessions"`` or ``"engagement"``.
+        """Return a tracker on the table of a statistic: ``"sessions"``, ``"engagement"`` or ``"days"``.
 
         Raises:
             KeyError: there is no such statistic.
@@ -127,7 +128,7 @@ class Statistics:
         if name not in self._trackers:
             self.tracker.layout.require_name()
             *namespace, table = self.tracker.layout.path
-            # paths need a JSON column, of which these tables have none: any name will do that is no column's beginning
+            # these tables have no JSON column for paths; its name must only not be the beginning of a column's name
             others = (self.tracker.json_field, "metadata", "json")
             self._trackers[name] = Tracker(
                 db=self.tracker.db,
@@ -143,24 +144,24 @@ class Statistics:
         return self._trackers[name]
 
     def sessions(self, duration: float | timedelta = 30, clean: bool = False) -> None:
-        """Compute the sessions, or extend them by what has happened since.
+        """Compute the sessions, or extend them with what has happened since the last call.
 
-        Two events of a user belong to one session when the silence between them is shorter than `duration`. Events that
-        arrive late are put where they belong. The table is built anew for another `duration`, and every time if the
-        events table has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions that were over
-        before the oldest event stay even then. Events that were changed or deleted since are seen with `clean` only.
+        Two events of a user belong to one session if the silence between them is shorter than `duration`. Late events
+        are put where they belong. The table is built anew for another `duration`, and on every call if the events table
+        has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions that ended before the oldest
+        event stay even then. Changes to events, and deletions, are seen only with `clean`.
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
-        without user or time are in no session.
+        without a user or time are in no session.
 
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
-            clean: whether to compute everything anew, default False. What is older than the oldest event is lost then,
-                and a UserWarning says how much that is.
+            clean: whether to compute everything anew, default False. Sessions and days older than the oldest event are
+                lost then, and a UserWarning says how many.
 
         Raises:
-            ConfigurationError: `duration` is no positive number, the table has no column for user or time, or debug
+            ConfigurationError: `duration` is not a positive number, the table has no column for user or time, or debug
                 mode.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
@@ -175,27 +176,28 @@ class Statistics:
         start: datetime | date | timedelta | str | None = None,
         min_sessions: int | None = 3,
     ) -> None:
-        """Compute how many users were active day by day, or extend that by what has happened since.
+        """Compute how many users were active on each day, or extend that with what has happened since the last call.
 
-        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event, but for those
-        after a year and a day without any, as before an event of the year 9999. It has the
-        columns ``timestamp`` (the day), ``dau``, ``wau`` and ``mau`` (users with an event on that day, in the 7 and in
-        the 30 days that end with it) and ``engagement``, which is dau / mau, or 0 without any. With `min_sessions` the
-        same follow with ``_active``, of those users only who have at least so many sessions by now. The sessions are
-        brought up to date first, with the `duration` that they were last computed with; once it is there, `sessions`
-        keeps it up to date as well.
+        ``<table>__engagement`` has a row for every day (in UTC) from the first to the last with an event. A gap without
+        events has rows for a year and a day only: otherwise an event of the year 9999 would make millions. The columns
+        are ``timestamp`` (the day), ``dau``, ``wau`` and ``mau`` (users with an event on that day, or in the 7 or 30
+        days that end with it), and ``engagement``, which is dau / mau, or 0 if mau is 0. With `min_sessions`, the same
+        numbers follow in columns that end in ``_active``, for users who have at least that many sessions by now.
+
+        The sessions are brought up to date first, with the `duration` of their last computation. Once the table exists,
+        `sessions` keeps it up to date as well.
 
         Args:
-            clean: whether to compute everything anew from the events that there are, default False. Days that are older
-                than the oldest event are lost then, and a UserWarning says how many.
-            start: the first day of the table, also as a timedelta or text such as ``"90d"``: so long ago; default: the
-                first day with an event. Later calls keep to it, or extend
-                to an earlier one; `clean` forgets it.
-            min_sessions: sessions that make an active user, default 3; 0 or None leaves those columns out. Another
-                number than last time builds the table anew.
+            clean: whether to compute everything anew from the present events, default False. Days older than the
+                oldest event are lost then, and a UserWarning says how many.
+            start: the first day of the table, also as how long ago: a timedelta, or text such as ``"90d"``; default:
+                the first day with an event. Later calls keep it, or extend the table to an earlier day; `clean`
+                forgets it.
+            min_sessions: how many sessions make a user active, default 3; 0 or None leaves those columns out. A number
+                other than last time's builds the table anew.
 
         Raises:
-            ConfigurationError: an argument that cannot be used, a table without user or time, or debug mode.
+            ConfigurationError: an argument cannot be used, the table has no user or time, or debug mode.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
         least = 0 if min_sessions is None else min_sessions
@@ -219,26 +221,26 @@ class Statistics:
     ) -> pd.DataFrame:
         """Return how many users went how far through a sequence of events, and how long it took them.
 
-        A user counts for a step when the steps up to it happened in their order, other events between them or not, and
-        that one no later than `within` after the first. Events of the same time are in the order in which they were
-        written. Who tries more than once counts with the attempt that went furthest, the earliest of several.
+        A user counts for a step if the steps up to it happened in order, with or without other events between them, and
+        the step no later than `within` after the first. Events with the same time count in the order in which they were
+        written. A user with several attempts counts with the one that went furthest, or the earliest of those.
 
         Args:
             *steps: names of events, in order. A pair of a name and conditions, such as
                 ``("signup", {"metadata__plan": "pro"})``, holds for that step alone.
-            within: minutes from the first step, or a timedelta; default None: any time.
-            start: the first moment that is looked at, included: a datetime (naive: UTC), ISO 8601 text, a date (its
-                midnight in `tz`), or how long ago: a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``.
-            end: the last moment that is looked at, likewise.
-            by: a field that the first step is split by; a user is where the first step of the attempt was.
-            unit: a field whose values are counted instead of users, such as ``"metadata__org"``.
-            **conditions: what an event must meet to be seen, whichever step it is, as for `Tracker.read`.
+            within: minutes from the first step, or a timedelta; default None: no limit.
+            start: the first moment that counts, inclusive: a datetime (naive: UTC), ISO 8601 text, a date (its midnight
+                in `tz`), or how long ago: a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``. Default: no bound.
+            end: the last moment that counts, likewise.
+            by: a field to split by; a user belongs to its value at the first step of the attempt. Default: None.
+            unit: a field whose values are counted instead of users, such as ``"metadata__org"``. Default: None.
+            **conditions: what the event of every step must meet, as for `Tracker.read`.
 
         Returns:
-            A DataFrame with the columns ``step``, ``users``, ``conversion`` (the part of the first step's users),
-                ``step_conversion`` (the part of those of the step before), both 0 if there are none, and
-                ``median_time`` since the step before. With `by`, a column of that name comes first, and the steps of
-                each value follow each other, the most frequent value first; NULL is one of them.
+            A DataFrame with the columns ``step``, ``users``, ``conversion`` (the share of the first step's users),
+            ``step_conversion`` (the share of the previous step's users), both 0 if there are none, and ``median_time``
+            since the previous step. With `by`, a column of that name comes first, and the rows are grouped by its
+            values, the most frequent value first; NULL is one of the values.
 
         Raises:
             ConfigurationError: no step, an argument or condition that cannot be used, a table without user, time or
@@ -282,18 +284,18 @@ class Statistics:
 
         Args:
             period: hour, day, week (the default), month, quarter or year, in the calendar of `tz`.
-            first: the event that puts its user in a cohort, by its name or as a step of a funnel, or a list of such;
-                default: any event.
+            first: the event that puts its user in a cohort, by its name or as a step of a funnel, or a list of such
+                events; default: any event.
             back: the event that counts as coming back, likewise; default: any event.
-            rolling: whether a user counts as back in a period who came then or later; default False.
-            start: the first moment that is looked at, as for `funnel`; who came before is new again.
-            end: the last moment that is looked at, as for `funnel`.
-            **conditions: what an event must meet to be seen, as for `Tracker.read`.
+            rolling: whether a user counts as back in a period also if they came only later; default False.
+            start: the first moment that counts, as for `funnel`; users who came before it count as new.
+            end: the last moment that counts, as for `funnel`.
+            **conditions: what an event must meet to count, as for `Tracker.read`.
 
         Returns:
-            A DataFrame of numbers of users: a row for each cohort, its index the beginning of the period in which they
-                first came; a column for each number of periods since. Column 0 is thus the size of the cohort. A period
-                that has not begun, or that is after `end`, is NA.
+            A DataFrame of numbers of users: a row for each cohort, indexed by the beginning of the period in which its
+            users first came, and a column for each number of periods since. Column 0 is the size of the cohort. A
+            period that has not begun, or that is after `end`, is NA.
 
         Raises:
             ConfigurationError: an unknown period, an argument or condition that cannot be used, a table without user
@@ -341,19 +343,19 @@ class Statistics:
     ) -> pd.DataFrame:
         """Return what users did next, step by step.
 
-        A user has one path. It begins with their first event, or with the first that is `after`; it ends behind their
-        last event, or with the first that is `before`, which comes behind `after` if both are given. With `before`
-        alone, the path is the `depth` events that led there: the last step is the one whose next event is `before`.
+        A user has one path. It begins with the user's first event, or the first that is `after`. It ends with the
+        user's last event, or leads to the first that is `before` and, if both are given, comes later than `after`. With
+        `before` alone, the path is the `depth` events that led there: the next event of the last step is `before`.
         Events without a name are in no path.
 
         Args:
-            after: the event that paths start from, by its name or as a step of a funnel; default: the first.
-            before: the event that they lead to, likewise; default: any.
-            depth: steps, default 3.
-            limit: how many of the most frequent rows each step has, default 20.
-            start: the first moment that is looked at, as for `funnel`.
-            end: the last moment that is looked at, as for `funnel`.
-            **conditions: what an event must meet to be seen, as for `Tracker.read`.
+            after: the event that paths start from, by its name or as a step of a funnel; default: a user's first.
+            before: the event that paths lead to, likewise; default: any.
+            depth: steps to return, default 3.
+            limit: how many rows to return for each step, the most frequent first, default 20.
+            start: the first moment that counts, as for `funnel`.
+            end: the last moment that counts, as for `funnel`.
+            **conditions: what an event must meet to count, as for `Tracker.read`.
 
         Returns:
             A DataFrame with the columns ``step`` (from 1), ``event``, ``next`` (NULL: nothing more) and ``users``.
@@ -392,14 +394,14 @@ class Statistics:
 
     @contextmanager
     def _question(self, asked: Asked) -> Iterator[Any]:
-        """Open a transaction that only reads, and waits for nobody who computes."""
+        """Open a read-only transaction, which waits for no call that computes."""
         session = self.tracker.session()
         self.tracker.layout.require_name()
         with closing(session), session.transaction(BEGIN_SNAPSHOT) as cursor, blaming(asked.given):
             yield cursor
 
     def _tell(self, job: Work) -> None:
-        """Warn the caller of a method, once of each thing."""
+        """Warn the caller of a public method of the notes of a computation, each only once."""
         for note in job.notes:
             if note not in self._told:
                 self._told.add(note)

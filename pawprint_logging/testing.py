@@ -1,4 +1,4 @@
-"""Helpers for the tests of applications: look at the events instead of writing them."""
+"""Helpers for the tests of applications: collect events instead of writing them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ._capture.tap import taps
 def capture_events() -> Iterator[list[dict[str, Any]]]:
     """Collect the events of this process in a list, as dicts of columns, instead of writing them.
 
-    It holds for every handler, processor and tracker, in any thread, whether or not they have a database, and connects
-    to none. Blocks may be nested; the innermost gets the events.
+    This holds for every handler, processor and tracker, in any thread, with or without a database; nothing connects.
+    Blocks may be nested; the innermost gets the events.
 
     Yields:
         The list, to which each event is appended when it is logged. Values are those that would be stored: times in UTC

@@ -35,7 +35,7 @@ from ._reading import Reading
 from .errors import ConfigurationError
 
 _OPTIONS = ("db", "table", "schema", "json_field", "timestamp_field", "user_field", "event_field", "auto_timestamp")
-#: what a handler hands on to the tracker that it makes
+#: the options that a handler passes to the tracker that it makes
 TRACKER_OPTIONS = ("dotfile", *_OPTIONS)
 
 
@@ -68,7 +68,7 @@ class Tracker(Reading):
         >>> tracker.write(user_id="alice", event="signup", metadata={"plan": "pro"})  # doctest: +SKIP
     """
 
-    _given: frozenset[str]
+    _given: dict[str, Any]
 
     @notes_arguments
     def __init__(
@@ -111,7 +111,7 @@ class Tracker(Reading):
 
     @property
     def db(self) -> str | None:
-        """The database as it was given, password included; `repr()` shows it without. None in debug mode."""
+        """The database as it was given, password included (`repr()` leaves it out). None in debug mode."""
         return None if self._dsn is None else self._dsn.given
 
     @property
@@ -146,7 +146,7 @@ class Tracker(Reading):
 
     @property
     def auto_timestamp(self) -> bool:
-        """Whether `write` fills in the current time."""
+        """Whether `write` fills in a missing time."""
         return bool(self._auto_timestamp)
 
     @property
@@ -158,7 +158,7 @@ class Tracker(Reading):
         return f"Tracker(db={None if self._dsn is None else str(self._dsn)!r}, table={self.table!r})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: where events are kept, and in which columns. Asks the database nothing."""
+        """Return what a notebook shows: where events are kept, and in which columns. Runs no query."""
         fields = self.layout.fields
         parts = {fields.timestamp: "time", fields.user: "user", fields.event: "event", fields.json: "properties"}
         columns = ((name, f"{kind} ({parts[name]})" if name in parts else kind) for name, kind in self.schema.items())
@@ -176,7 +176,7 @@ class Tracker(Reading):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, if there are any; the next use opens another."""
+        """Close the connections, if there are any; the next use opens new ones."""
         if self._session is not None:
             self._session.close()
         self._close_reading()
@@ -192,7 +192,7 @@ class Tracker(Reading):
         return "" if self._dsn is None else self._dsn.address
 
     def session(self) -> Session:
-        """Return a session of its own with this tracker's database, for a worker or a stream.
+        """Return a new session with this tracker's database, for a worker or a stream.
 
         Raises:
             ConfigurationError: debug mode, in which there is no database.
@@ -206,19 +206,20 @@ class Tracker(Reading):
     def create_table(
         self, *, if_not_exists: bool = False, partition_by: str | None = None, distribute_by: str | None = None
     ) -> None:
-        """Create the table, and beside it the ledger of the deliveries that are in it.
+        """Create the table and its ledger, which records the deliveries that are in the table.
 
-        A table that is split has a key that contains whatever splits it, and for a SERIAL column a BIGINT identity.
+        In a partitioned or distributed table, a primary key also contains the column that splits the table, and a
+        SERIAL column becomes a BIGINT identity.
 
         Args:
-            if_not_exists: whether an existing table is fine, default False. Then no right to create is needed if both
-                exist; the table stays as it is.
+            if_not_exists: whether an existing table is accepted, default False. It stays as it is. If table and ledger
+                both exist, no right to create is needed.
             partition_by: ``"day"``, ``"week"`` or ``"month"``: a table partitioned by its time, with partitions made
                 ahead, or a hypertable where TimescaleDB is installed; default None: not partitioned.
-            distribute_by: the column by which Citus distributes the table, default None: it does not.
+            distribute_by: the column by which Citus distributes the table, default None: not distributed.
 
         Raises:
-            ConfigurationError: the schema or the server cannot be split like this.
+            ConfigurationError: the schema or the server does not allow such a partitioned or distributed table.
             psycopg2.errors.DuplicateTable: the table exists.
         """
         ddl.check_split(self.layout, partition_by, distribute_by)
@@ -238,7 +239,7 @@ class Tracker(Reading):
         """Drop the table with its partitions, its ledger, and the views that `create_views` has made.
 
         Args:
-            if_exists: whether a missing table is fine, default False.
+            if_exists: whether a missing table is accepted, default False.
 
         Raises:
             psycopg2.errors.UndefinedTable: there is no such table.
@@ -253,24 +254,24 @@ class Tracker(Reading):
     def maintain(
         self, *, keep: timedelta | str | None = None, ahead: int | None = None, dry_run: bool = False
     ) -> list[str]:
-        """Do what has to be done to the table now and then, and return it as sentences; for cron.
+        """Do the regular maintenance of the table, as from cron, and return what was done as sentences.
 
-        Brings the statistics up to date if events are to go, finishes what is pending, makes partitions ahead, drops
-        partitions (or a hypertable's chunks) that are too old, or deletes old rows in bounded batches, and prunes the
-        ledger. It may be stopped at any time, and two may run at once: the second does nothing.
+        Brings the statistics up to date if events are to go, finishes what an earlier run began, makes partitions
+        ahead, drops partitions (or a hypertable's chunks) that are too old, or deletes old rows in bounded batches, and
+        prunes the ledger. It may be stopped at any time, and two may run at once: the second does nothing.
 
         Args:
             keep: how old events may become, such as ``"400d"``, ``"60w"`` or a timedelta, at least 35 days. It is
                 recorded with the table, so that late events do not revive a partition that was dropped. None, the
                 default, drops nothing.
-            ahead: partitions to make beside the present one; default None: what it was last time, 3 at first.
-            dry_run: whether to say only what would be done, default False.
+            ahead: partitions to make beyond the present one; default None: as many as last time, 3 at first.
+            dry_run: whether to only say what would be done, default False.
 
         Returns:
-            What was done, a sentence each; none if there was nothing to do, or in debug mode.
+            What was done, one sentence each; an empty list if there was nothing to do, or in debug mode.
 
         Raises:
-            ConfigurationError: an argument that cannot be used, or a right that the role lacks; nothing is done then.
+            ConfigurationError: an argument cannot be used, or the role lacks a right; nothing is done then.
             psycopg2.errors.UndefinedTable: there is no such table.
             psycopg2.Error: the database could not be reached.
         """
@@ -281,7 +282,7 @@ class Tracker(Reading):
         return maintain.maintain(self.session, self.layout, wish, self._bring_up_to_date)
 
     def _bring_up_to_date(self) -> bool:
-        """Bring up to date what `Statistics` has derived, as it was asked for; return whether there is anything."""
+        """Bring the tables of `Statistics` up to date, as they were last asked for; return whether there are any."""
         with closing(self.session()) as session, derived.work(session, self.layout) as work:
             if not work.has(derived.SESSIONS):
                 return False
@@ -292,12 +293,12 @@ class Tracker(Reading):
         """Write one row and commit it, in one round trip.
 
         Args:
-            **fields: column → value. A dict or list is JSON for the JSON column, None is NULL, an aware datetime is
-                converted to UTC.
+            **fields: column → value. A dict or list becomes JSON for the JSON column, None becomes NULL, and an aware
+                datetime is converted to UTC.
 
         Raises:
             ValueError: no field was given.
-            psycopg2.Error: the database refused it or could not be reached.
+            psycopg2.Error: the database refused the row or could not be reached.
         """
         if taps:
             self._show([fields])
@@ -316,22 +317,22 @@ class Tracker(Reading):
             raise
 
     def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
-        """Write many rows over COPY, all or nothing in one transaction.
+        """Write many rows by COPY in one transaction, all or nothing.
 
         Args:
             rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
                 column that a row leaves out gets its default.
-            dedupe_key: a column, or an entry of the JSON column. Of the events that carry the same value of it, text or
-                a whole number, within 35 days, one becomes a row, whoever writes them. Default: every row is written.
-                Their keys are held in memory meanwhile, and the rows in a temporary file if they are many.
+            dedupe_key: a column, or an entry of the JSON column. Of the events with the same value there (text or a
+                whole number) within 35 days, one becomes a row, whichever process writes them. Default: every row is
+                written. The keys are held in memory meanwhile, and the rows, if they are many, in a temporary file.
 
         Returns:
             How many rows were written; 0 in debug mode.
 
         Raises:
-            ValueError, TypeError: a row has no field, is no mapping, or its dedupe key is of another type. Nothing is
-                written then.
-            psycopg2.Error: the database refused one of them or could not be reached. Nothing is written then.
+            ValueError: a row has no field. Nothing is written then.
+            TypeError: a row is not a mapping, or its dedupe key is of another type. Nothing is written then.
+            psycopg2.Error: the database refused a row or could not be reached. Nothing is written then.
         """
         if taps:
             return self._show(rows)
@@ -349,7 +350,7 @@ class Tracker(Reading):
             raise
 
     def _copy(self, cursor: Any, rows: Iterator[Row]) -> int:
-        """Copy rows, and make the partitions that they lack, on another connection, in between."""
+        """Copy rows; make missing partitions in between, on another connection."""
         split = partitions.split_of(cursor, self.layout)
         if split is None:
             return copy_stream(cursor, self.layout, rows)
@@ -391,7 +392,7 @@ class Tracker(Reading):
         kinds = self.layout.fields.kinds
         if self._auto_timestamp and self.timestamp_field not in fields:
             fields = {self.timestamp_field: datetime.now(timezone.utc), **fields}
-        # a list for a column that the schema does not know is an array, as psycopg2 has it
+        # a list for a column that the schema does not know is an array, as in psycopg2
         texts = [column_text(value, kinds.get(name, "array")) for name, value in fields.items()]
         return tuple(fields), texts
 
@@ -403,10 +404,10 @@ class Tracker(Reading):
             except DatabaseError as error:
                 was_local = session.is_local
                 session.roll_back()
-                # Terminated while idle, and the news arrived together with the answer: the server says itself (FATAL,
-                # before any CommandComplete) that the statement was not executed. On a Unix socket that message may be
-                # cut off by the reset, but nothing else ends such a connection while the server goes on. Over TCP a
-                # loss leaves the outcome open: no second try.
+                # The server may have ended the connection while it was idle: its message (FATAL, before any
+                # CommandComplete) then arrives as the answer, and says that the statement was not executed. On a Unix
+                # socket the reset may cut that message off, but nothing else ends such a connection while the server
+                # goes on. Over TCP, a lost connection leaves the outcome open: no second try.
                 is_due = partitions.is_missing_partition(error) and partitions.make_missing(
                     session, self.layout, [(columns, copyline.join(texts))]
                 )
@@ -429,8 +430,8 @@ def _read_dotfile(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: it is missing, not a JSON object, or holds an unknown key.
     """
-    # Raised outside of the except blocks: a UnicodeDecodeError or JSONDecodeError carries the file's text, and with it
-    # the password, and would stay in the new exception's __context__.
+    # Raised outside the except blocks: a UnicodeDecodeError or JSONDecodeError carries the file's text, password
+    # included, and would stay in the new exception's __context__.
     options: Any = None
     problem = ""
     try:

@@ -18,6 +18,7 @@ from support.server import PASSWORD
 from pawprint_logging import ConfigurationError, PawprintHandler, Statistics, Tracker
 from pawprint_logging._charts import drawing
 from pawprint_logging._charts.accessor import PawprintAccessor, register
+from pawprint_logging._console.plot import lines_of
 from pawprint_logging._console.plot import ticks as ticks_of
 
 mpl.use("Agg")
@@ -162,6 +163,22 @@ def test_lines_that_are_drawn_together_end_together() -> None:
 def test_the_other_values_of_a_split_series_are_named(recwarn: pytest.WarningsRecorder) -> None:
     frame = series(5, 6).assign(event=["a", None])[["datetime", "event", "count"]]
     assert "(none)" in texts(plot(frame, "series"))
+
+
+ALIKE = [f"https://shop.example/a/very/long/way/to/{page}" for page in ("one", "two", "three")]
+
+
+def test_values_that_begin_alike_are_lines_of_their_own() -> None:
+    names = [*ALIKE, "(none)", None, "$5"]
+    frame = pd.concat([series(n, 2).assign(event=name) for n, name in enumerate(names)])
+    frame = frame[["datetime", "event", "count"]]
+    lines = plot(frame, "series").lines
+    assert sorted(line.get_ydata()[0] for line in lines) == list(range(len(lines)))
+    assert len({line.get_label() for line in lines}) == len(lines)
+
+    drawn = lines_of(frame)
+    assert {tuple(number for _, number in points) for points in drawn.values()} == {(n, 2) for n in range(len(names))}
+    assert {"(none)", "(none) (2)", "$5"} <= set(drawn)
 
 
 @pytest.mark.parametrize("zone", [None, "America/New_York", "Pacific/Kiritimati"])

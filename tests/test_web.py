@@ -520,7 +520,14 @@ def test_a_host_can_be_allowed(tracker: Tracker) -> None:
 
 
 def test_another_site_is_refused(visit: TestClient) -> None:
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:8766", "https://127.0.0.1.evil.example"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:8766",
+        "https://127.0.0.1.evil.example",
+        "http://[",
+        "",
+    ):
         assert visit.get("/", headers={"Origin": origin}).status_code == 403
     assert visit.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}).status_code == 403
     assert visit.get("/", headers={"Origin": "http://127.0.0.1:8765"}).status_code == 200

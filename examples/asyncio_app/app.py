@@ -14,12 +14,12 @@ from pawprint_logging import PawprintHandler, Tracker
 
 logger = logging.getLogger("shop")
 tracker = Tracker(db=os.environ.get("SHOP_DB", "embedded:pawprint-demo"), table="events")
-# In the background, as is the default, logging an event only puts it into a queue: it never blocks the event loop.
+# By default, events are written in the background: logging one only queues it, and never blocks the event loop.
 handler = PawprintHandler(tracker, create_table=True)
 
 
 async def visit(user: str) -> None:
-    """Do what a user does; each task has a context of its own, so what is bound here is seen in this task alone."""
+    """Do what a user does; each task has its own context, so what is bound here is seen in this task alone."""
     bind_contextvars(user_id=user)
     logger.info("hello", extra={"event": "arrived"})
     for product in ("tea", "cup"):
@@ -28,7 +28,7 @@ async def visit(user: str) -> None:
 
 
 async def sell(product: str) -> None:
-    """Sell a product; nobody needs to say to whom."""
+    """Sell a product; the user is bound already."""
     logger.info("sold", extra={"event": "purchase", "product": product})
 
 
@@ -36,7 +36,7 @@ async def main() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     await asyncio.gather(*(asyncio.create_task(visit(f"user-{number}")) for number in range(100)))
-    # Only who reads the rows at once must wait for them. Waiting blocks, so it is done in a thread.
+    # Flush only to read the rows at once. It blocks until they are written, so it runs in a thread.
     await asyncio.to_thread(handler.flush)
     for event, count in sorted(Counter(row["event"] for row in tracker.iter_rows("event")).items()):
         print(f"{count} {event}")

@@ -15,7 +15,7 @@ from pawprint_logging.integrations.celery import install
 
 logger = logging.getLogger("shop")
 
-# A folder as broker: enough to try out.
+# A folder as the broker: enough for trying it out.
 QUEUE = Path("queue")
 app = Celery("shop", broker="filesystem://")
 app.conf.broker_transport_options = {
@@ -29,7 +29,7 @@ for folder in ("tasks", "control"):
 
 @setup_logging.connect
 def configure_logging(**_: Any) -> None:
-    """Configure logging instead of Celery; its own configuration would drop the handlers that are there."""
+    """Configure logging instead of Celery, whose own configuration would drop the existing handlers."""
     logging.config.dictConfig(
         {
             "version": 1,
@@ -41,7 +41,7 @@ def configure_logging(**_: Any) -> None:
                     "db": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
                     "table": "events",
                     "create_table": True,
-                    # a task that is retried, or delivered twice, leaves its events once
+                    # a task that is retried, or delivered twice, writes its events once
                     "dedupe_key": "event_id",
                 },
             },
@@ -63,5 +63,5 @@ def ship(product: str, quantity: int) -> None:
 
 @app.task
 def send_invoice(product: str) -> None:
-    """Write to the user."""
+    """Send the user an invoice."""
     logger.info("mail sent", extra={"event": "invoice_sent", "product": product})

@@ -1,4 +1,4 @@
-"""An application that logs, with a few lines more; see README.rst."""
+"""An application that logs, with a few lines added; see README.rst."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ logger = logging.getLogger("shop")
 
 
 def user_of(scope: MutableMapping[str, Any]) -> str | None:
-    """Return who a request is from; an example takes everybody's word for it."""
+    """Return the user of a request; this example does not check the password."""
     scheme, _, credentials = HTTPConnection(scope).headers.get("Authorization", "").partition(" ")
     return base64.b64decode(credentials).decode().partition(":")[0] if scheme == "Basic" else None
 
@@ -34,6 +34,6 @@ async def product(name: str) -> str:
 
 @app.post("/products/{name}/buy")
 def buy(name: str, quantity: int = 1) -> str:
-    """Sell a product; a plain function runs in a thread, which has the request's context too."""
+    """Sell a product; FastAPI runs a plain function in a thread, which has the request's context too."""
     logger.info("sold", extra={"event": "purchase", "product": name, "quantity": quantity})
     return f"{name} is yours"

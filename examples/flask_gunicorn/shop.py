@@ -12,8 +12,8 @@ from werkzeug.wrappers import Request
 
 from pawprint_logging.integrations.wsgi import EventsMiddleware
 
-# Before the application is made, as Flask asks for. With --preload this runs once, in gunicorn's first process; nothing
-# connects there, and each worker that is forked from it has a queue, a thread and a connection of its own.
+# Before the application is made, as Flask recommends. With --preload this runs once, in gunicorn's first process;
+# nothing connects there, and each worker that is forked from it has its own queue, thread and connection.
 logging.config.dictConfig(
     {
         "version": 1,
@@ -25,7 +25,7 @@ logging.config.dictConfig(
                 "db": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
                 "table": "events",
                 "create_table": True,
-                # which worker it was
+                # which worker logged it
                 "record_fields": {"worker": "process"},
             },
         },
@@ -35,7 +35,7 @@ logging.config.dictConfig(
 
 
 def user_of(environ: dict[str, Any]) -> str | None:
-    """Return who a request is from; an example takes everybody's word for it."""
+    """Return the user of a request; this example does not check the password."""
     authorization = Request(environ).authorization
     return authorization.username if authorization else None
 

@@ -19,7 +19,7 @@ logger.add(events_to(handler), level="INFO")
 
 
 def main() -> None:
-    logger.info("listening")  # no event
+    logger.info("listening")  # not an event
     logger.info("new user", event="signup", user_id="alice", plan="pro")
     with logger.contextualize(user_id="bob"):
         logger.bind(event="purchase").info("{} sold for {amount}", "tea", amount=4)

@@ -11,12 +11,12 @@ from pawprint_logging import PawprintHandler
 if TYPE_CHECKING:
     from loguru import Message
 
-#: what every log record has; an extra of such a name gets an underscore
+#: attributes of every log record; an extra with such a name gets an underscore
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def events_to(handler: PawprintHandler) -> Callable[[Message], None]:
-    """Return a sink that hands each message on to the handler, which takes those that are events.
+    """Return a sink that passes each message on to the handler, which takes those that are events.
 
     loguru takes a `logging.Handler` as a sink too, but then puts all extras under one extra called ``extra``.
     """

@@ -18,7 +18,7 @@ logger = logging.getLogger("shop")
 
 
 def configure_logging() -> None:
-    """Configure logging, in each process; one that was forked has it already, and to do it again does no harm."""
+    """Configure logging in each process; a forked one has it already, and doing it again does no harm."""
     logging.config.dictConfig(
         {
             "version": 1,
@@ -46,9 +46,9 @@ def resize(picture: int) -> int:
 def main() -> None:
     configure_logging()
     logger.info("a batch", extra={"event": "batch_started"})
-    method = sys.argv[1] if len(sys.argv) > 1 else None  # fork, forkserver or spawn; None for what is usual here
+    method = sys.argv[1] if len(sys.argv) > 1 else None  # fork, forkserver or spawn; None for the default
     context = multiprocessing.get_context(method)
-    # At the end of the block the workers are told to stop; each writes what it has before it does.
+    # At the end of the block the workers are told to stop; each writes its remaining events first.
     with ProcessPoolExecutor(max_workers=2, mp_context=context, initializer=configure_logging) as pool:
         done = sum(1 for _ in pool.map(resize, range(1000), chunksize=10))
     print(f"{done} pictures resized")

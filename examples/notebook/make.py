@@ -1,4 +1,4 @@
-"""Make shop.ipynb of shop.py, and run it: `python make.py`."""
+"""Make shop.ipynb from shop.py, and run it: `python make.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that stores pseudonyms, and forgets a user; see README.rst."""
+"""A program that stores pseudonyms, and erases a user's events; see README.rst."""
 
 from __future__ import annotations
 

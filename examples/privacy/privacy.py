@@ -1,4 +1,4 @@
-"""Pseudonyms instead of user ids, and the end of one user's events; see README.rst."""
+"""Store pseudonyms instead of user ids, and erase one user's events; see README.rst."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KEY = bytes.fromhex(os.environ["SHOP_USER_KEY"])
 def pseudonym(user_id: str) -> str:
     """Return the name under which a user's events are stored.
 
-    The same user has the same pseudonym, so sessions, funnels and retention work. Without the key nobody can make it,
-    while a hash without a key is found out by trying all user ids. 32 characters fit the column, and no two users share
-    them.
+    The same user always has the same pseudonym, so sessions, funnels and retention work. Nobody can compute it without
+    the key; a hash without a key could be reversed by trying all user ids. 32 characters fit the column, and no two
+    users share them.
     """
     return hmac.new(KEY, user_id.encode(), "sha256").hexdigest()[:32]
 
@@ -42,6 +42,6 @@ def erase(tracker: Tracker, user_id: str) -> int:
     values = {"user": pseudonym(user_id)}
     deleted = tracker.query("DELETE FROM events WHERE user_id = %(user)s RETURNING 1", values)
     with contextlib.suppress(psycopg2.errors.UndefinedTable):  # no statistics yet
-        # `Statistics.sessions` only adds to this table, and would not notice. Counts that name nobody may stay.
+        # `Statistics.sessions` only adds to this table, so it keeps these rows. Counts that name no user may stay.
         tracker.query("DELETE FROM events__sessions WHERE user_id = %(user)s", values)
     return len(deleted)

@@ -1,4 +1,4 @@
-"""What the application does at its start, for its tests: the handler on the logger.
+"""Do for the tests what the application does at its start: add the handler to the logger.
 
 No database is named, and none is needed.
 """

@@ -6,11 +6,11 @@ logger = logging.getLogger("shop")
 
 
 class SoldOutError(Exception):
-    """There is none left."""
+    """There are none left."""
 
 
 def buy(user: str, article: str, price: float, *, stock: int) -> float:
-    """Sell an article; return what is to be paid."""
+    """Sell an article; return the price to pay."""
     if stock < 1:
         logger.warning("%s is sold out", article, extra={"event": "sold_out", "user_id": user, "article": article})
         raise SoldOutError(article)

@@ -1,4 +1,4 @@
-"""The shop's own tests: what is logged as an event is looked at, without any database."""
+"""The shop's own tests: they check the events that it logs, without any database."""
 
 import logging
 from typing import Any

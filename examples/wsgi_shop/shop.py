@@ -1,8 +1,8 @@
-"""A web shop, small but real: each request logs what its user did, and that becomes a row in PostgreSQL.
+"""A small but real web shop: each request logs what its user did, and that becomes a row in PostgreSQL.
 
 See README.rst.
 
-It needs nothing beyond the standard library; Flask, Django and others do the same with their own middleware.
+Besides this package it needs only the standard library; Flask, Django and others do the same with their own middleware.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Shop:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, path, user = environ["REQUEST_METHOD"], environ["PATH_INFO"], user_of(environ)
-        bind_contextvars(path=path)  # until the request ends, as the middleware does with the user
+        bind_contextvars(path=path)  # until the request ends, like the user that the middleware binds
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         if method == "GET" and path.startswith("/products/"):
             status, answer = self.show(path.removeprefix("/products/"))
@@ -137,8 +137,8 @@ def main() -> None:
     options = parser.parse_args()
 
     logging.config.dictConfig(LOGGING)
-    # docker and systemd stop a program with SIGTERM, which by default ends Python at once, and what still waits to be
-    # written with it.
+    # docker and systemd stop a program with SIGTERM, which by default ends Python at once: events that still wait to be
+    # written would be lost.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with make_server(
         "127.0.0.1", options.port, EventsMiddleware(Shop(), user=user_of), ThreadingServer, QuietHandler

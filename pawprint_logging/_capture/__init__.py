@@ -1,1 +1,1 @@
-"""What happened: log records and structlog event dicts become encoded events, in the calling thread."""
+"""Capture: log records and structlog event dicts become encoded events, in the calling thread."""

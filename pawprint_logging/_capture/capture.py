@@ -1,4 +1,4 @@
-"""What is an event, and what goes into which column: a log record or an event dict → one entry of the queue."""
+"""What is an event, and what goes into which column: a log record or an event dict → one queue entry."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .withkey import WithKey
 
 
 class Capture:
-    """The user's options about what is an event and what goes into it.
+    """The user's options for what is an event and what goes into it.
 
-    What they raise is a CaptureError, which carries what could be made of the event.
+    The arguments not listed here are those of `PawprintHandler`. An event that cannot be captured raises a
+    CaptureError, which carries as much of the event as could be made.
 
     Args:
         fields: the columns of the table.
-        table: its name, which dedupe keys are made of.
-        leaves_lines: whether entries may come as their values, for `whole` to make lines of; default: lines only.
+        table: the table's name, from which dedupe keys are made.
+        leaves_lines: whether entries may hold values, which `whole` turns into lines; default: lines only.
         own_logger: the name of the fallback logger.
-            The other arguments are those of `PawprintHandler`.
 
     Attributes:
-        entry_of: returns the entry of a log record, DROPPED if `before_send` declined it, or None if it is no event; of
-            a structlog event dict with the arguments None, event dict, logger and the name of its method.
-        is_marked: whether a structlog event dict is an event; what a renderer has made of one is none.
-        passed_on: makes of such an event dict what the rest of the chain gets.
+        entry_of: returns a log record's entry, DROPPED if `before_send` declined it, or None if the record is no event.
+            For a structlog event dict, pass None, the event dict, the logger and the name of its method.
+        is_marked: whether a structlog event dict is an event; a renderer's output never is.
+        passed_on: returns an event dict that was taken, as the rest of the chain gets it.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Capture:
         quickest.choose()
         marks = Marks(marker, event_key, own_logger)
         keyed = None if dedupe_key is None else WithKey(table or "", dedupe_key, fields)
-        #: the only key that can make an event of an event dict whose message is text, if there is only one
+        #: the one key that can mark an event dict whose message is text; None if there are two
         self.only_mark = marker if event_key == "event" else None
         self.is_marked = marks.is_in
         self.passed_on = marks.passed_on
@@ -94,12 +94,12 @@ class Capture:
         self.entry_of = entry_of
 
     def taker(self, exits: Exits, *, of_event_dicts: bool, level: int = 0) -> Callable[..., Any]:
-        """Return what takes a log record, or whatever gets to a processor, and puts its entry if it is an event.
+        """Return a function that takes a log record, or a processor's arguments, and puts the entry of an event.
 
         Args:
-            exits: where it puts that.
-            of_event_dicts: whether it gets what structlog gives to processors, and returns the event dict for the rest
-                of the chain.
+            exits: where the function puts entries.
+            of_event_dicts: whether it takes the arguments of a structlog processor and returns the event dict for the
+                rest of the chain.
             level: event dicts below it are not accepted, default 0.
         """
         orjson = quickjson.by_orjson()

@@ -1,4 +1,4 @@
-"""The columns of the table, and an event as their values: as a dict, or as a line of COPY text."""
+"""The columns of the table, and an event's values for them: as a dict, or as a line of COPY text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .row import Keyed, Row
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
-#: what `before_send` returning None makes of a record
+#: the entry of an event for which `before_send` returned None
 DROPPED: Row = ((), b"")
 
 _UTC = timezone.utc
@@ -27,17 +27,17 @@ _UTC = timezone.utc
 
 @dataclass(frozen=True)
 class Fields:
-    """Which column plays which part, and how each takes its values."""
+    """Which column plays which role, and how each takes its values."""
 
     timestamp: str = "timestamp"
     user: str = "user_id"
     event: str = "event"
     json: str = "metadata"
-    #: whether the user column has a default, which an event without a user then gets; else it gets NULL, and one COPY
-    #: serves all
+    #: whether the user column has a default, which an event without a user then gets; otherwise such an event gets
+    #: NULL, so that one COPY takes all events
     user_has_default: bool = False
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    #: the columns that PostgreSQL numbers or computes; what else has such a name is an entry of the JSON column
+    #: the columns that PostgreSQL numbers or computes; an extra with such a name goes into the JSON column
     numbered: frozenset[str] = frozenset()
 
 
@@ -59,12 +59,12 @@ def decode(event: Row | Keyed, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 def _document(text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):  # a number or a nesting that PostgreSQL reads and Python does not
+    except (ValueError, RecursionError):  # a number too long, or nesting too deep, for Python but not for PostgreSQL
         return text
 
 
 def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
-    """Return what puts together the columns of an event, those of them that the table has."""
+    """Return a function that puts together an event's columns, leaving out those that the table lacks."""
     kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
     event_field, json_field = fields.event, fields.json
     has_all = {timestamp, user_field, event_field, json_field} <= kinds.keys()
@@ -80,7 +80,7 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
             columns.pop(user_field, None)
         if own:
             columns.update(own)
-        if not columns:  # a COPY of no column is a syntax error, for which the rest of the batch would be refused too
+        if not columns:  # a COPY without columns is a syntax error, which would fail the whole batch
             reason = "the table has no column for anything in it"
             raise CaptureError(reason, encode({event_field: name}, kinds))
         return columns
@@ -88,21 +88,22 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
     return columns_of
 
 
-#: what is made of the columns: the JSON column, the time, the user, the event's name, and the columns of one's own
+#: an event's columns by role: the JSON column, the time, the user, the event's name, and all other columns
 Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
 
 
 def made_send(
     fields: Fields, before_send: BeforeSend, columns_of: Callable[..., dict[str, Any]], *, parts: bool
 ) -> Callable[..., Parts | dict[str, Any] | None]:
-    """Return what has the user's function change the columns, or drop the event; it takes what `columns_of` takes.
+    """Return a function that passes an event's columns through `before_send`; it takes the arguments of `columns_of`.
+
+    It returns None for an event that is dropped.
 
     Args:
         fields: the columns of the table.
         before_send: the user's function.
-        columns_of: what puts the columns together.
-        parts: whether it is to return columns as their parts where they are of the usual types, and as a dict only
-            where they are not. An event that is dropped is None.
+        columns_of: puts the columns together.
+        parts: whether to return columns of the usual types as `Parts`, and only others as a dict.
     """
     kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
     event_field, json_field = fields.event, fields.json
@@ -124,7 +125,7 @@ def made_send(
             if type(returned) is not dict:
                 returned = dict(returned)
         except Exception as error:
-            columns = columns_of(document, at, user, name, own)  # it may have changed them
+            columns = columns_of(document, at, user, name, own)  # before_send may have changed them
             raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
         finally:
             guard.frame = None
@@ -142,7 +143,7 @@ def made_send(
                 if len(returned) > number:
                     others = {column: value for column, value in returned.items() if column not in roles}
                 return data, moment, returned[user_field], event, others
-        if not names.issuperset(returned):  # columns that the table lacks would have the whole batch refused (42703)
+        if not names.issuperset(returned):  # a column that the table lacks would fail the whole batch (42703)
             strangers = {column: value for column, value in returned.items() if column not in names}
             returned = {column: value for column, value in returned.items() if column in names}
             if json_field in kinds:

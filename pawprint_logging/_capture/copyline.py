@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# str.translate keys; only these four can be mistaken for the format's own marks.
+# Keys for str.translate; only these four characters have a meaning in the format.
 _ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 _UNESCAPES = {"t": "\t", "n": "\n", "r": "\r"}
 
@@ -21,14 +21,15 @@ def escape(text: str) -> str:
 
 
 def has_breaks(document: str) -> bool:
-    """Return whether JSON holds bare what would end a field or a line; only an `orjson.Fragment` can bring that."""
+    """Return whether JSON holds an unescaped tab, newline or carriage return; only an `orjson.Fragment` can."""
     return "\n" in document or "\t" in document or "\r" in document
 
 
 def join(texts: Sequence[str | None]) -> bytes:
     """Return the fields as one COPY line, newline included; ``None`` is NULL.
 
-    Raises UnicodeEncodeError for a lone surrogate; the encoder has replaced those.
+    Raises:
+        UnicodeEncodeError: a field holds a lone surrogate; the encoder replaces those.
     """
     return ("\t".join(["\\N" if text is None else escape(text) for text in texts]) + "\n").encode()
 
@@ -48,7 +49,7 @@ def _unescape(field: str) -> str:
         part = rest[position]
         if part:
             parts.append(_UNESCAPES.get(part[0], part[0]) + part[1:])
-        else:  # two backslashes in a row are one; what follows them is plain text
+        else:  # two backslashes stand for one; what follows is plain text
             position += 1
             parts.append("\\" + (rest[position] if position < len(rest) else ""))
         position += 1

@@ -1,6 +1,6 @@
-"""Which classes are events: what each is called, and how the fields of an instance are read.
+"""The registry of event classes: the name of each class's events, and how to read the fields of an instance.
 
-`Event` and `register_event` enter classes here; capture asks what a value is, and the catalogue which fields there are.
+`Event` and `register_event` add classes here; capture looks up values, and the catalogue looks up fields.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_type_hints
 
-#: reads the name and the fields of an instance
+#: returns the name and the fields of an instance
 Reader = Callable[[Any], "tuple[str, dict[str, Any]]"]
 
-#: types that nearly all marks and messages have, and that are no event for sure
+#: the types of nearly all marks and messages; none of them is ever an event
 _PLAIN = frozenset({str, bool, int, float, type(None), dict, list, tuple})
 
 
-#: how often in a row str() of an event's text is that of the event: each QueueHandler on the way needs two
+#: how many calls of str() in a row keep the event with its text; each QueueHandler on the way needs two
 HANDED_ON = 6
 
 
 class EventText(str):  # noqa: SLOT000 - it carries the event
-    """The text of an event, which is still that event after `logging` has made a message of it.
+    """The text of an event, which still carries the event after `logging` has made a message of it.
 
-    `QueueHandler.prepare` and `SocketHandler.makePickle` replace a record's message by its text, without a hook in
-    between; so the text carries the event. Arguments are left out, and what is added, a traceback, is text of the
-    event too.
+    `QueueHandler.prepare` and `SocketHandler.makePickle` replace a record's message by its text and offer no hook, so
+    the text itself carries the event. It ignores % arguments. Text that is appended, such as a traceback, does not
+    detach the event.
     """
 
     event: Any
@@ -36,7 +36,7 @@ class EventText(str):  # noqa: SLOT000 - it carries the event
 
     @classmethod
     def of(cls, text: str, event: Any, left: int = HANDED_ON) -> EventText:
-        """Return the text of an event, which so many calls of str() hand on."""
+        """Return the text of an event; `left` calls of str() in a row keep the event with it."""
         made = cls(text)
         made.event = event
         made.left = left
@@ -44,7 +44,7 @@ class EventText(str):  # noqa: SLOT000 - it carries the event
 
     def __str__(self) -> str:
         text = str.__str__(self)
-        # encoders that know str alone, such as msgspec's, ask for the text of the text until it is one
+        # must end in a plain str: encoders that know only str, such as msgspec's, call str() until they get one
         return EventText.of(text, self.event, self.left - 1) if self.left else text
 
     def __mod__(self, _: object) -> EventText:
@@ -58,7 +58,7 @@ class EventText(str):  # noqa: SLOT000 - it carries the event
 
 
 class FieldType(NamedTuple):
-    """A field as its class declares it: its type, resolved where that is possible, and whether it must be given."""
+    """A field as its class declares it: its type, resolved if possible, and whether it is required."""
 
     type: Any
     is_required: bool
@@ -75,21 +75,21 @@ _names: dict[str, type] = {}
 
 
 def declare(cls: type, name: str, read: Reader, fields: Callable[[type], dict[str, bool]]) -> None:
-    """Enter a class.
+    """Register a class.
 
     Args:
-        cls: the class; a class statement that is run again replaces what it made before.
-        name: what its events are called.
-        read: returns name and fields of an instance.
-        fields: returns the names of the fields, and whether they must be given.
+        cls: the class; running its class statement again replaces it.
+        name: the name of its events.
+        read: returns the name and the fields of an instance.
+        fields: returns the names of the fields, and whether each is required.
 
     Raises:
-        TypeError: the name is no text, or another class has it.
+        TypeError: the name is not text, or another class has it.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'{cls.__name__}: the name of an event must be text, as in name="purchase"; not {name!r}')
     other = _names.get(name, cls)
-    # a reloaded module or a notebook's cell defines the same class again
+    # a reloaded module, or a notebook cell, defines the same class again
     if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
         raise TypeError(
             f"{cls.__name__}: {other.__module__}.{other.__qualname__} is called {name!r} already; "
@@ -100,17 +100,17 @@ def declare(cls: type, name: str, read: Reader, fields: Callable[[type], dict[st
 
 
 def read_without_name(cls: type, read: Reader, fields: Callable[[type], dict[str, bool]] = lambda _: {}) -> None:
-    """Enter a class whose instances say themselves what they are called."""
+    """Register a class whose instances carry their own names."""
     _declarations[cls] = _Declaration(read, fields)
 
 
 def declared() -> dict[str, type]:
-    """Return the classes by the names of their events."""
+    """Return the declared classes by the names of their events."""
     return dict(_names)
 
 
 def declared_fields(cls: type) -> dict[str, FieldType]:
-    """Return the fields of a declared class, in order; a type that cannot be resolved is left as the text that it is.
+    """Return the fields of a declared class, in order; a type that cannot be resolved stays text.
 
     Raises:
         KeyError: the class is not declared.
@@ -126,7 +126,7 @@ def declared_fields(cls: type) -> dict[str, FieldType]:
 
 
 def event_of(value: Any) -> tuple[str, dict[str, Any]] | None:
-    """Return name and fields of an event, or None if the value is none; the dict is the caller's to change."""
+    """Return the name and fields of an event, or None for any other value; the caller may change the dict."""
     cls = type(value)
     if cls in _PLAIN:
         return None
@@ -137,7 +137,7 @@ def event_of(value: Any) -> tuple[str, dict[str, Any]] | None:
 
 
 def reader_of(cls: type, name: str) -> tuple[Reader, Callable[[type], dict[str, bool]]] | None:
-    """Return how instances of a class of a known kind are read, and how its fields are found; None for others."""
+    """Return functions that read a class's instances and find its fields; None for a class of an unknown kind."""
     way = _way_of(cls)
     if way is None:
         return None
@@ -179,12 +179,12 @@ def _nothing() -> Any:
 
 
 def fields_of_instance(value: Any) -> dict[str, Any]:
-    """Return the fields of an instance of a dataclass; not `asdict`, which copies deeply."""
+    """Return the fields of a dataclass instance; unlike `asdict`, without a deep copy."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def fields_of_dataclass(cls: Any) -> dict[str, bool]:
-    """Return the names of a dataclass' fields, and whether they must be given."""
+    """Return the names of a dataclass's fields, and whether each is required."""
     missing = dataclasses.MISSING
     return {
         field.name: field.default is missing and field.default_factory is missing for field in dataclasses.fields(cls)

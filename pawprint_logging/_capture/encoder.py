@@ -1,7 +1,7 @@
-"""Any Python value → text and JSON that PostgreSQL accepts; it never raises.
+"""Any Python value → text and JSON that PostgreSQL accepts; never raises.
 
-Three ways to the same JSON, the quickest that works: orjson where it is installed, the C encoder of the json module
-(`quickjson`), and a copy that is made storable value by value (`storable`).
+JSON comes from the quickest of three encoders that can take the value: orjson if it is installed, the C encoder of the
+json module (both in `quickjson`), or a copy that is made storable value by value (`storable`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
 #: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "array", or
-#: any other
+#: "plain" for all others
 Kind = Literal["json", "timestamp", "array", "plain"]
 
 
@@ -29,9 +29,9 @@ def json_text(value: Any) -> str:
     """Return the value as JSON that a JSONB column accepts; never raises.
 
     Args:
-        value: anything. What JSON has no type for is written as pythonjsonlogger writes it, NaN and infinities as
-            strings, NUL and lone surrogates as U+FFFD, and what cannot be written at all (circular, too deep, too
-            large, raising) as a stand-in such as ``<dict: circular>``.
+        value: anything. A type that JSON lacks is written as pythonjsonlogger writes it, NaN and infinities as
+            strings, NUL and lone surrogates as U+FFFD. A value that cannot be written at all (circular, too deep, too
+            large, raising) becomes a stand-in such as ``<dict: circular>``.
     """
     text = quickest.way(value)
     if text is not None and (text.isascii() or is_encodable(text)):
@@ -40,9 +40,10 @@ def json_text(value: Any) -> str:
 
 
 def object_text(document: Mapping[str, Any]) -> str:
-    """Return a JSON object of values of which one at least is no simple one; never raises.
+    """Return the JSON object of a mapping that the quick encoders refuse as a whole; never raises.
 
-    Only those that are none go the careful way, which takes ten times as long.
+    Each value is tried on its own: only those that are refused again go through `careful_text`, which takes ten times
+    as long.
     """
     parts = []
     size = 0
@@ -51,7 +52,7 @@ def object_text(document: Mapping[str, Any]) -> str:
             return careful_text(document)
         text = quickest.way(value)
         if text is None or not (text.isascii() or is_encodable(text)):
-            # one level down, where it would be in the copy of the whole
+            # depth 1, as in a copy of the whole object
             text = careful_text(value, 1)
         parts.append(f"{json.dumps(key, ensure_ascii=False)}:{text}")
         size += len(text)
@@ -62,12 +63,12 @@ def object_text(document: Mapping[str, Any]) -> str:
 
 
 def careful_text(value: Any, depth: int = 0) -> str:
-    """Return the JSON of a copy that is made storable; never raises."""
+    """Return the JSON of a storable copy of the value; never raises."""
     return json.dumps(Storable().copy(value, depth), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def is_encodable(text: str) -> bool:
-    """Return whether the text has a form in UTF-8, which lone surrogates have not."""
+    """Return whether the text can be encoded as UTF-8; lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -76,9 +77,9 @@ def is_encodable(text: str) -> bool:
 
 
 def document_text(text: str) -> str:
-    """Return text for a JSON column: as it is where it is JSON that PostgreSQL reads, else as a JSON string.
+    """Return text for a JSON column: unchanged if it is JSON that PostgreSQL reads, else as a JSON string.
 
-    Never raises.
+    JSON that PostgreSQL might refuse is encoded anew. Never raises.
     """
     try:
         value = json.loads(text, parse_constant=int)  # NaN and Infinity are not JSON: int() raises ValueError
@@ -109,13 +110,13 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
 
 
 def field_text(value: Any, kind: Kind) -> str | None:
-    """Return `column_text`, but of text for a JSON column that is JSON already, that JSON; never raises."""
+    """Return `column_text`, except that text that is already JSON stays so in a JSON column; never raises."""
     if kind != "json":
         return column_text(value, kind)
     if type(value) is str:
         return document_text(value)
     try:
-        is_text = isinstance(value, (str, Enum))  # which is no JSON by itself
+        is_text = isinstance(value, (str, Enum))  # column_text would return their bare text, which is no JSON
     except Exception:
         is_text = False
     return json_text(value) if is_text else column_text(value, kind)
@@ -125,7 +126,7 @@ def _of_int(value: int) -> str:
     return f"{value}" if is_writable(value) else hex(value)
 
 
-#: types of which every value has the same simple text in all columns but JSON ones
+#: types whose values have the same simple text in every column that is not JSON
 KNOWN: dict[type, Callable[[Any], str | None]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     int: _of_int,
@@ -144,7 +145,7 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         return column_text(value.value, kind)
     if isinstance(value, str):
         return timestamp_text(value) if kind == "timestamp" else clean(str.__str__(value))
-    if type(value).__name__ == "Json" and hasattr(value, "adapted"):  # psycopg2's wrapper, which its users know
+    if type(value).__name__ == "Json" and hasattr(value, "adapted"):  # psycopg2's wrapper, which its users may pass
         return json_text(value.adapted)
     if kind == "json" or isinstance(value, Mapping):
         return json_text(value)
@@ -177,12 +178,12 @@ def utc_text(moment: datetime) -> str:
     return text_in_utc(moment)
 
 
-# What most text of a time looks like that is UTC, whether or not it says so.
+# The usual form of a time in UTC, with or without its zone.
 _IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?)(?:Z|\+00:00)?", re.ASCII)
 
 
 def timestamp_text(text: str) -> str:
-    """Return the text of a timestamp in UTC where it is ISO 8601 with an offset; any other text as it is."""
+    """Return ISO 8601 text in UTC, taking text without an offset as UTC; any other text stays as it is."""
     if (match := _IN_UTC.fullmatch(text)) is not None:
         return f"{match[1]} {match[2]}+00:00"
     moment = parse(text)

@@ -1,4 +1,4 @@
-"""Where entries go, as capture sees it: it puts them there itself, since another call at each event costs."""
+"""Where entries go, as capture sees it: capture puts them there itself, which saves a call for each event."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from .row import Entry
 
 
 class Door(Protocol):
-    """A queue into which entries may be put without a call of its `put`."""
+    """A queue that capture may fill without calling its `put`."""
 
     rows: deque[Entry]
-    #: rows and bytes that were ever put, and bytes that were ever taken
+    #: rows and bytes ever put, and bytes ever taken
     rows_in: int
     bytes_in: int
     bytes_out: int
-    #: how many must wait for `attend` to be called
+    #: `attend` is called once this many rows wait
     wake_at: int
     max_rows: int
     max_bytes: int
     attend: Callable[[], None]
     overflow: Callable[[Entry, Any], None]
-    #: writes an entry to a spool and puts it into the queue, if it has a spool; False: there is no room
+    #: if there is a spool: writes an entry to it and puts it into the queue; returns False if there is no room
     append: Callable[[Entry, Any], bool] | None
 
 
 class Exits(NamedTuple):
-    """What becomes of events.
+    """What capture does with events.
 
     Args:
-        door: the queue, if an entry may go straight there.
-        put: accepts an entry elsewhere.
+        door: the queue, if entries may go straight there.
+        put: accepts an entry if there is no door.
         set_aside: gets an entry that may not be put now, or DROPPED.
-        blocks: as long as anything is in it, entries are set aside.
-        uncaptured: gets the error and the message of an event that could not be read.
-        take_record: takes a record of a less usual kind.
+        blocks: the open blocks of `within`; while there are any, entries are set aside.
+        uncaptured: gets the error and the message of an event that could not be captured.
+        take_record: takes a record that carries a structlog event dict.
     """
 
     door: Door | None

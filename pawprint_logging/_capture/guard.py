@@ -1,4 +1,4 @@
-"""Which threads must not produce events just now, so that nothing here can recurse."""
+"""Which threads run user code for an event: what they log meanwhile is no event, so that nothing recurses."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from types import FrameType
 
 
 class _Guard(threading.local):
-    #: the function that runs user code on behalf of an event in this thread just now, if one does
+    #: the frame of the function that is running user code for an event in this thread, if there is one
     frame: FrameType | None = None
-    #: True in a thread of our own, which nobody else can end, or catch what is raised there
+    #: True in a thread of this package, where nobody else could catch an exception
     is_own_thread = False
 
     @property
     def busy(self) -> bool:
-        """Whether this thread runs user code on behalf of an event.
+        """Whether this thread is running user code for an event.
 
-        A signal handler that raises may keep `silenced` from taking its mark away. So the mark counts only as long as
-        the function that set it is running.
+        A signal handler that raises may keep `silenced` from removing its mark, so the mark counts only while the
+        function that set it is running.
         """
         frame = self.frame
         if frame is None:
@@ -33,8 +33,8 @@ class _Guard(threading.local):
 
 
 guard = _Guard()
-#: the functions, in any thread, that run such code just now, by the ids of their frames; one that was interrupted may
-#: stay. Only where there are any is it worth to ask `guard`, which takes longer
+#: the ids of the frames, in any thread, that are running such code; one that was interrupted may stay. `guard` takes
+#: longer to ask, so it is asked only if there are any
 guarded: set[int] = set()
 
 
@@ -52,14 +52,15 @@ class silenced:  # noqa: N801 - a context manager, used like a function
     def __exit__(self, *exc_info: object) -> None:
         guard.frame = self._before
         frame = sys._getframe(1)  # noqa: SLF001
-        if frame is not self._before:  # else the function does it twice at once
+        if frame is not self._before:  # equal: an outer block of the same function still needs it
             guarded.discard(id(frame))
 
 
 def ends_here(error: BaseException) -> bool:
-    """Return whether what user code raised goes no further.
+    """Return whether an exception of user code goes no further.
 
-    In a thread of ours that is anything: a `sys.exit()` in `on_error` would end delivery and nothing else. In a thread
-    of the application, SystemExit and KeyboardInterrupt may come from a signal handler, and are meant for it.
+    In a thread of this package none does: a `sys.exit()` in `on_error` would end delivery and nothing else. In a thread
+    of the application, SystemExit and KeyboardInterrupt may come from a signal handler and are meant for the
+    application.
     """
     return guard.is_own_thread or isinstance(error, Exception)

@@ -1,4 +1,4 @@
-"""The key of an event that may come twice: one for each value in a table, whichever process makes it."""
+"""Dedupe keys: a UUID made of table and value, the same in every process."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any, Protocol
 
 from .storable import clean, is_writable
 
-#: of the keys of all tables
+#: the UUID namespace of all dedupe keys
 _NAMESPACE = uuid.UUID("5a1d2f6e-4a53-5d3a-9c0b-0d7f1f6c2b8e")
 _NAMESPACE_BYTES = _NAMESPACE.bytes
-#: all bits of a UUID but those of its version and its variant, and those of version 5
+#: a mask of all bits of a UUID except version and variant, and these two for version 5
 _NEITHER = ~(0xF << 76 | 0x3 << 62)
 _VERSION_5 = 0x5 << 76 | 0x2 << 62
 
 
 class RunKeys(Protocol):
-    """Makes the values of dedupe keys for the events of one run of a task, the same ones in each retry."""
+    """Makes dedupe key values for the events of one run of a task; a retry makes the same ones."""
 
     def __call__(self, asker: object, name: str, *, as_uuid: bool) -> str:
         """Return the value for an event.
 
         Args:
-            asker: who asks; a table's keys do not depend on who else asks.
+            asker: the object that asks; its values do not depend on other askers.
             name: the event's name.
-            as_uuid: whether it must be the text of a UUID, since a column takes it.
+            as_uuid: whether to return the text of a UUID, for a key that is a column of its own.
         """
 
 
-#: where events without a dedupe key get one from, if a task runs here; read only where dedupe keys are in use
+#: gives events without a dedupe key one, if a task is running here; read only if dedupe keys are in use
 run_key: ContextVar[RunKeys | None] = ContextVar("pawprint_logging.run_key", default=None)
 
 
 def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
-    """Return the key that a value makes; of None, there is none.
+    """Return the dedupe key of a value, or None for None.
 
     Args:
-        table: the name of the events' table.
+        table: the name of the events table.
         value: text, or a whole number, which is the same as the text of its digits.
 
     Raises:
@@ -46,12 +46,12 @@ def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
     """
     if value is None:
         return None
-    # as uuid.uuid5 makes it, in two thirds of its time
+    # like uuid.uuid5, in two thirds of its time
     return uuid.UUID(int=key_number(table, value) & _NEITHER | _VERSION_5)
 
 
 def key_number(table: str, value: Any) -> int:
-    """Return the 128 bits that the key of a value is made of, as for `dedupe_key_of`.
+    """Return the 128 bits from which `dedupe_key_of` makes the key of a value.
 
     Raises:
         TypeError: a value of another type than text or a whole number.

@@ -1,4 +1,4 @@
-"""What makes a record or an event dict an event: the rules stand here, and nowhere else."""
+"""The rules that decide whether a record or an event dict is an event; they are stated here and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from typing import Any
 from .declared import EventText, event_of
 from .record import NOT_EXTRAS, STRUCTLOG_KEYS, is_true
 
-#: names of loggers that are remembered as not ours, and of events
+#: limit of remembered names: of loggers that are not this package's, and of events
 MAX_NAMES = 1000
 
 
 class Marks:
-    """How events are marked."""
+    """The marks of events, and how to find and remove them."""
 
     def __init__(self, marker: str, event_key: str, own_logger: str) -> None:
         self.marker = marker
         self.event_key = event_key
         self._own_logger = own_logger
-        #: loggers whose records have been events
+        #: names of loggers that are known not to be this package's
         self.others: set[str | None] = set()
-        #: the keys of an event dict that are no extras
+        #: the keys of an event dict that are not extras
         self.not_keys = STRUCTLOG_KEYS | {"event", marker, event_key}
 
     def is_own(self, logger: str | None) -> bool:
-        """Return whether it is the name of a logger of this package, whose records are no events."""
+        """Return whether a logger is the fallback logger or this package's: their records are never events."""
         if logger is not None and (logger == self._own_logger or f"{logger}.".startswith("pawprint_logging.")):
             return True
         if len(self.others) < MAX_NAMES:
-            self.others.add(logger)  # which logging.makeLogRecord leaves out
+            self.others.add(logger)  # None for a record of logging.makeLogRecord
         return False
 
     def typed(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]] | None:
-        """Return name and fields of the Event that a record holds, if it holds one."""
+        """Return the name and fields of the Event that a record holds, or None."""
         attributes = record.__dict__
         message = record.msg
-        if type(message) is EventText:  # what QueueHandler and SocketHandler leave of it; elsewhere it is its text
+        if type(message) is EventText:  # still the event behind a QueueHandler or SocketHandler, which clear args
             message = message.event if record.args is None else None
         return event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
 
     def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-        """Return name and fields of the Event that an event dict holds, if it holds one."""
-        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # which is the message
+        """Return the name and fields of the Event that an event dict holds, or None."""
+        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # "event" is the message
         message = event_dict.get(message_key(event_dict))
         return event_of(named) or event_of(event_dict.get(self.marker)) or event_of(message)
 
     def is_in(self, event_dict: Any) -> bool:
-        """Return whether a structlog event dict is an event; what a renderer has made of one is none."""
+        """Return whether a structlog event dict is an event; a renderer's output never is."""
         if type(event_dict) is not dict and not isinstance(event_dict, Mapping):
             return False
         marked = event_dict.get(self.marker)
@@ -60,16 +60,16 @@ class Marks:
         return self.typed_in(event_dict) is not None
 
     def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Return a marked event dict as one that is not: for a handler further down, and for renderers.
+        """Return a marked event dict without its marks, for handlers and renderers further down the chain.
 
-        An Event's fields are among the keys then, but for those that would mean something to others, and its name
-        where it was.
+        An Event that is the message is replaced by its name. An Event's fields become keys, unless a key has a meaning
+        of its own; keys that are there already win.
         """
         marker, event_key = self.marker, self.event_key
         is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
         typed = None if is_plain else self.typed_in(event_dict)
         event_dict.pop(marker, None)
-        if event_key != "event":  # else it is the message, of which no handler makes an extra
+        if event_key != "event":  # "event" is the message, which no handler takes for an extra
             event_dict.pop(event_key, None)
         if typed is not None:
             name, values = typed
@@ -83,7 +83,7 @@ class Marks:
 
 
 def _become_extras() -> bool:
-    """Return whether structlog makes extras of an event dict's keys, of which logging refuses those of its records."""
+    """Return whether structlog makes extras of keys; logging refuses extras called like attributes of its records."""
     structlog: Any = modules.get("structlog")
     if structlog is None:
         return False
@@ -92,7 +92,7 @@ def _become_extras() -> bool:
 
 
 def message_key(event_dict: Mapping[str, Any]) -> str:
-    """Return where an event dict has its message: structlog's EventRenamer may have put it elsewhere."""
+    """Return the key of an event dict's message, which structlog's EventRenamer may have changed."""
     if "event" in event_dict:
         return "event"
     structlog: Any = modules.get("structlog")

@@ -1,4 +1,4 @@
-"""When it happened: what counts as a time stamp, whoever wrote it."""
+"""When an event happened: reading timestamps in every form that callers use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
-# datetime.fromisoformat() reads "Z" and other than 3 or 6 decimals only from Python 3.11 on.
+# datetime.fromisoformat() reads "Z", and fractions of other than 3 or 6 digits, only from Python 3.11 on.
 _ISO = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?P<fraction>[.,]\d{1,9})?"
     r"\s?(?:(?P<utc>Z|UTC)|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?)?\s*",
@@ -14,25 +14,25 @@ _ISO = re.compile(
 )
 
 
-# What nearly all text is; datetime.fromisoformat() reads it in a fifth of the time, but also much that is no ISO 8601
-# time with a day in it.
+# The form of nearly all text. datetime.fromisoformat() reads it in a fifth of the time, but also accepts much that is
+# no ISO 8601 date and time.
 _USUAL = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _UTC = timezone.utc
 
-# Of the two shapes that most stamps have, with microseconds: the marks between the digits up to the seconds, and by the
-# length, those behind. It takes a third of the time of the pattern; fromisoformat() looks at the digits.
+# The two usual forms with microseconds: the characters between the digits up to the fraction, and, by length of the
+# text, those of the zone. Comparing them takes a third of the pattern's time; fromisoformat() checks the digits.
 _MARKS = frozenset({"--T::.", "-- ::."})
 _ZONES = {27: frozenset({"Z"}), 32: frozenset({"+:", "-:"})}
 
 _TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _FOUR_DIGITS = 1000
 
-#: seconds by which the stamp of a record may differ from the time at which it was made
+#: seconds by which a record's stamp may differ from the time at which the record was made
 _STAMP_DELAY = 2.0
 
 
 def parse(value: Any) -> datetime | None:
-    """Return the moment that a value names, in UTC, or None if it names none; never raises.
+    """Return the moment that a value stands for, in UTC, or None if it is no time; never raises.
 
     Args:
         value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or ISO 8601 text.
@@ -56,13 +56,13 @@ def parse(value: Any) -> datetime | None:
 
 
 def _usual(text: str) -> datetime | None:
-    """Return the moment of text with its zone in one of the usual shapes, or None; never raises."""
+    """Return the moment of text in a usual form that includes the zone, or None; never raises."""
     zones = _ZONES.get(len(text))
     is_of_these = zones is not None and text[26::3] in zones and text[4:20:3] in _MARKS and text.isascii()
     if not is_of_these and _USUAL.fullmatch(text) is None:
         return None
     try:
-        # "Z" is read from Python 3.11 on
+        # fromisoformat() reads "Z" from Python 3.11 on
         moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1] == "Z" else text)
         return moment if moment.tzinfo is _UTC else moment.astimezone(_UTC)
     except (ValueError, OverflowError):
@@ -70,7 +70,7 @@ def _usual(text: str) -> datetime | None:
 
 
 def of_structlog(value: Any) -> datetime | None:
-    """Return the moment of a structlog stamp if it is a number or says its zone, else None; never raises.
+    """Return the moment of a structlog stamp if it is a number or has a zone, else None; never raises.
 
     structlog's default stamper writes local time without saying so.
     """
@@ -92,10 +92,10 @@ def of_structlog(value: Any) -> datetime | None:
 
 
 def of_record(value: Any, created: float) -> datetime | None:
-    """Return the moment that an extra names, or None; never raises.
+    """Return the moment that an extra stands for, or None; never raises.
 
-    Text that does not say its zone is taken as UTC, but not where it is the time of the record in local time: a
-    structlog stamper wrote it, and `render_to_log_kwargs` has made it an extra.
+    Text without a zone is taken as UTC, unless it is the record's own time in local time: a structlog stamper wrote
+    that, and `render_to_log_kwargs` made it an extra.
     """
     if type(value) is str and (found := _usual(value)) is not None:
         return found
@@ -113,18 +113,18 @@ def of_record(value: Any, created: float) -> datetime | None:
 
 
 def of_clock(created: Any) -> datetime:
-    """Return the moment of a record's time, whatever that is; never raises."""
+    """Return the moment of a record's `created`, or the current time if that is not usable; never raises."""
     try:
-        # cut as the quick way cuts it, not rounded
+        # truncated, not rounded: `row` truncates too
         return datetime.fromtimestamp(int(created * 1e6) / 1e6, _UTC)
     except Exception:
         return datetime.now(_UTC)
 
 
 def text_in_utc(moment: datetime, separator: str = " ") -> str:
-    """Return ISO 8601 text of a datetime that is in UTC, whether or not it says so.
+    """Return the ISO 8601 text of a datetime in UTC, be it aware or naive.
 
-    As `isoformat` writes it, in two thirds of its time.
+    The text is that of `isoformat`, in two thirds of its time.
     """
     year, micros, two = moment.year, moment.microsecond, _TWO_DIGITS
     if year < _FOUR_DIGITS:
@@ -137,7 +137,7 @@ def text_in_utc(moment: datetime, separator: str = " ") -> str:
 
 
 def plain(moment: datetime) -> datetime:
-    """Return an instance of a subclass as a datetime; pandas' Timestamp, say, has an `astimezone` of its own."""
+    """Return an instance of a subclass as a plain datetime: pandas' Timestamp, say, has its own `astimezone`."""
     if type(moment).__module__.startswith("pandas."):
         return moment.to_pydatetime(warn=False)  # type: ignore[attr-defined,no-any-return]
     return datetime(

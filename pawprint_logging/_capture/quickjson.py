@@ -1,4 +1,4 @@
-"""JSON by the quickest way there is: orjson where it is installed, else the C encoder of the json module.
+"""JSON by the quickest encoder there is: orjson if it is installed, else the C encoder of the json module.
 
 orjson is an optional package, so it is imported when the first capture is made, not when this package is imported.
 """
@@ -17,20 +17,20 @@ _UTC = timezone.utc
 
 Way = Callable[[Any], "str | None"]
 
-#: brackets in one JSON text that are worth a look at its depth: the C encoder nests as deeply as the stack allows,
-#: PostgreSQL (54001) and readers do not
+#: the number of opening brackets from which a JSON text may be nested too deeply: the C encoder nests as deeply as the
+#: stack allows, PostgreSQL (54001) and readers do not
 MANY_BRACKETS = 500
 
 
 def _make_dumps() -> Callable[[Any, int], Iterable[str]]:
-    """Return the C encoder that json.dumps makes anew for every call, which takes longer than using it."""
+    """Return a C encoder to keep: json.dumps makes one for every call, which takes longer than using it."""
     modules: Any = json.encoder  # typeshed leaves the C encoder out
     if modules.c_make_encoder is None:  # PyPy
         encode = json.JSONEncoder(
             ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=convert
         ).encode
         return lambda value, _level: encode(value)
-    # markers=None: no check for circles, which end as RecursionError instead; allow_nan=False: they end as ValueError
+    # markers=None: no check for cycles, which raise RecursionError instead; allow_nan=False: NaN raises ValueError
     text = modules.encode_basestring
     made: Callable[[Any, int], Iterable[str]] = modules.c_make_encoder(
         None, convert, text, None, ":", ",", False, False, False
@@ -38,15 +38,15 @@ def _make_dumps() -> Callable[[Any, int], Iterable[str]]:
     return made
 
 
-#: returns the parts of the JSON of a value on a level of indentation
+#: returns a value's JSON in parts; takes the value and its level of indentation
 c_encode = _make_dumps()
 
 
 def by_json(value: Any) -> str | None:
-    """Return the value as JSON if the json module makes it storable but for lone surrogates, else None."""
+    """Return the json module's JSON if it is storable, else None; does not look for lone surrogates."""
     try:
         text = "".join(c_encode(value, 0))
-    except Exception:  # whatever it was, the careful way has an answer to it
+    except Exception:  # the caller then takes the slow, careful way, which can write anything
         return None
     return text if len(text) <= MANY_BRACKETS and "\\" not in text else _checked(text)
 
@@ -59,14 +59,14 @@ def _checked(text: str) -> str | None:
 
 
 class Orjson(NamedTuple):
-    """The way by orjson, and what it is made of, for those who cannot afford the call.
+    """The encoder on top of orjson, and its parts, for callers that inline it to save the call.
 
     Args:
-        way: returns the value as JSON if orjson or the json module makes it storable but for lone surrogates, else
-            None.
+        way: returns the JSON of orjson or the json module if it is storable, else None; does not look for lone
+            surrogates.
         dumps: orjson's encoder.
-        convert: for what that does not know.
-        options: how it is to encode.
+        convert: its default function, for types that it does not know.
+        options: its options.
     """
 
     way: Way
@@ -77,13 +77,13 @@ class Orjson(NamedTuple):
 
 @cache
 def by_orjson() -> Orjson | None:
-    """Return the way by orjson, or None where that is not installed."""
+    """Return the encoder on top of orjson, or None if orjson is not installed."""
     try:
         import orjson
     except ImportError:  # the extra [orjson]
         return None
-    dumps = orjson.dumps  # to look it up in the module for each event would take as long as a tenth of its work
-    # it would cut the seconds off the offset of a local mean time
+    dumps = orjson.dumps  # looking it up in the module for each event would cost a tenth of the encoding
+    # datetimes are passed on: orjson would cut the seconds off the UTC offset of a local mean time
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
     def convert_quickly(value: Any) -> Any:
@@ -93,7 +93,7 @@ def by_orjson() -> Orjson | None:
 
     def way(value: Any) -> str | None:
         try:
-            # str at once: to look for something takes ten times longer in bytes
+            # decoded at once: a search in bytes takes ten times longer than in str
             text = dumps(value, convert_quickly, options).decode()
         except TypeError:  # JSONEncodeError: integers past 64 bits, keys that are not text, surrogates, depth
             return by_json(value)
@@ -105,7 +105,7 @@ def by_orjson() -> Orjson | None:
 
 
 class Quickest:
-    """The quickest way that is known by now."""
+    """The quickest encoder known so far."""
 
     __slots__ = ("_is_chosen", "way")
 
@@ -114,13 +114,12 @@ class Quickest:
         self._is_chosen = False
 
     def choose(self) -> None:
-        """Take orjson from now on, where it is installed."""
+        """Switch to orjson, if it is installed."""
         if not self._is_chosen:
             orjson = by_orjson()
             self.way = by_json if orjson is None else orjson.way
             self._is_chosen = True
 
 
-#: for the hot path `way = quickest.way; way(value)`: CPython 3.11 takes longer to call an attribute than to look it up
-#: and call it then
+#: the hot path does `way = quickest.way; way(value)`: CPython 3.11 takes longer for `quickest.way(value)`
 quickest = Quickest()

@@ -1,8 +1,9 @@
-"""A function without the steps that a configuration does not need, made as dataclasses make their methods.
+"""A function without the steps that a configuration does not need, compiled from source, as dataclasses do it.
 
-The function is written once, in full, with conditions that are known when a handler is made. From its source another
-one is compiled that lacks what such a condition rules out: to ask costs the calling thread at each event. Where the
-source is not at hand, or no longer the one that was imported, the function is used as it is, and does the same.
+The function is written once, in full, with conditions that are known when a handler is made. A second function is
+compiled from its source without the branches that these conditions rule out: testing them would cost the calling thread
+time at each event. If the source is missing, or has changed since the import, the function is used as it is, and does
+the same.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: configurations whose functions are kept, for handlers of the same one
+#: compiled functions that are kept, for handlers with the same configuration
 _MAX_KEPT = 64
 
 
 def made_for(maker: Callable[P, R], **known: DataclassInstance) -> Callable[P, R]:
-    """Return the maker of a function, or one that makes it without what it does not need.
+    """Return a maker whose function lacks the branches that `known` rules out, or the same maker if that fails.
 
     Args:
-        maker: a function at the top of its module that defines a function and returns it. It has no `assert`, which
-            pytest would rewrite.
-        known: parameters of the maker that it is going to be called with: dataclasses of which every field is a bool.
+        maker: a function at the top level of its module that defines a function and returns it. It has no `assert`,
+            which pytest would rewrite.
+        known: arguments that the maker will be called with: dataclasses whose fields are all bools.
     """
     assert isinstance(maker, FunctionType)
     try:
         made = _compiled(
             maker, frozenset((name, key, value) for name, each in known.items() for key, value in asdict(each).items())
         )
-    except Exception:  # no source, as in a frozen program; or one that this Python reads otherwise
+    except Exception:  # no source, as in a frozen program, or source that this Python parses differently
         made = None
     return maker if made is None else made
 
@@ -56,9 +57,9 @@ def _compiled(maker: FunctionType, known: frozenset[tuple[str, str, bool]]) -> A
 
 @lru_cache(maxsize=_MAX_KEPT)
 def _source(maker: FunctionType) -> str | None:
-    """Return the source of a function's module, or None if that is not what was imported.
+    """Return the source of a function's module, or None if it is not the source that was imported.
 
-    A newer file may be in its place, or may come there later: it is read once.
+    A newer file may have taken its place, or may do so later, so it is read only once.
     """
     module = inspect.getmodule(maker)
     assert module is not None
@@ -67,7 +68,7 @@ def _source(maker: FunctionType) -> str | None:
 
 
 def _tree(text: str, maker: FunctionType) -> ast.Module:
-    """Return the definition of a function, and what its module imports, which the compiler looks at too."""
+    """Return a function's definition and its module's imports, which affect how the function is compiled."""
     tree = ast.parse(text)
     tree.body = [
         each
@@ -84,7 +85,7 @@ def _code(tree: ast.Module, maker: FunctionType) -> CodeType:
 
 
 def _is_same(one: CodeType, other: CodeType) -> bool:
-    """Return whether two functions are the same."""
+    """Return whether two functions have the same code."""
     if (one.co_code, one.co_names, one.co_varnames, one.co_freevars, one.co_firstlineno) != (
         *(other.co_code, other.co_names, other.co_varnames, other.co_freevars, other.co_firstlineno),
     ) or len(one.co_consts) != len(other.co_consts):
@@ -99,10 +100,10 @@ def _is_same(one: CodeType, other: CodeType) -> bool:
 
 
 class _Pruning(ast.NodeTransformer):
-    """Leaves out what known conditions rule out, and nothing else.
+    """Removes the code that known conditions rule out, and nothing else.
 
     Args:
-        known: names of parameters and of their attributes, and what these are.
+        known: parameter and attribute → the attribute's value.
     """
 
     def __init__(self, known: dict[tuple[str, str], bool]) -> None:
@@ -130,7 +131,7 @@ class _Pruning(ast.NodeTransformer):
                 values.append(value)
             elif bool(value.value) is decides:
                 values.append(value)
-                break  # what follows is never asked
+                break  # what follows is never evaluated
         node.values = values
         if not values:
             return ast.copy_location(ast.Constant(not decides), node)

@@ -13,13 +13,12 @@ from typing import Any
 from .guard import guard, guarded, silenced
 from .storable import clean, text_of
 
-#: the extra that carries an event which could not be written; a record that has it is never an event itself
+#: the extra that carries an event that could not be written; a record with it is never an event itself
 FALLBACK_EXTRA = "pawprint_fallback"
-#: how structlog.contextvars calls its variables; not imported from there, since structlog imports rich where that is
-#: installed
+#: the prefix of structlog's context variables; not imported from there, since structlog imports rich if it is installed
 STRUCTLOG_KEY_PREFIX = "structlog_"
 KEY_START = len(STRUCTLOG_KEY_PREFIX)
-#: what structlog's loggers call their methods
+#: the levels of the methods of structlog's loggers
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -39,35 +38,35 @@ LAST_ATTRIBUTE = next(reversed(_PRISTINE))
 STRUCTLOG_KEYS = frozenset(
     {"exc_info", "stack_info", "_record", "_from_structlog", "_logger", "_name", "positional_args"}
 )
-#: formatters add message and asctime, Python 3.12 and later taskName
+#: formatters add message and asctime; Python 3.12 and later add taskName
 NOT_EXTRAS = frozenset(_PRISTINE) | STRUCTLOG_KEYS | {"message", "asctime", "taskName"}
 
 MISSING: Any = object()
 
-#: variables that are none of structlog's, and what those are called without the prefix; so many are remembered, since
-#: they are made once and stay
+#: context variables that are not structlog's, and the names without the prefix of those that are; at most _MAX_KEYS of
+#: each are remembered, which keeps nothing alive: variables are made once and stay
 foreign: set[ContextVar[Any]] = set()
 _keys: dict[ContextVar[Any], str] = {}
 _MAX_KEYS = 1000
 
-#: where the text of an exception or of a stack begins in a record that QueueHandler.prepare has made one text of
+#: where the text of an exception or a stack begins in a message that QueueHandler.prepare has joined it to
 _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most recent call last\):\n")
 
 
 def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what of a context is bound with structlog.contextvars."""
+    """Return what structlog.contextvars has bound in a context."""
     bound = {}
     for variable, value in context.items():
         if variable in foreign:
             continue
         key = _keys.get(variable) or _key_of(variable)
-        if key is not None and value is not ...:  # which structlog leaves in a variable that was unbound
+        if key is not None and value is not ...:  # structlog's mark for an unbound variable
             bound[key] = value
     return bound
 
 
 def _key_of(variable: ContextVar[Any]) -> str | None:
-    """Return what a variable is called without structlog's prefix, or None if it is none of structlog's."""
+    """Return a variable's name without structlog's prefix, or None if it is not structlog's."""
     name = variable.name
     if not name.startswith(STRUCTLOG_KEY_PREFIX):
         if len(foreign) < _MAX_KEYS:
@@ -79,12 +78,12 @@ def _key_of(variable: ContextVar[Any]) -> str | None:
 
 
 def bound_variables() -> dict[str, Any]:
-    """Return what is bound with structlog.contextvars here, like its `get_contextvars`."""
+    """Return what structlog.contextvars has bound here, like its `get_contextvars`."""
     return context_variables(copy_context())
 
 
 def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] | None:
-    """Return type, message and traceback of an exc_info in any of the forms that logging and structlog take."""
+    """Return the type, message and traceback of an exc_info in any form that logging and structlog accept."""
     if exc_info is True:
         exc_info = sys.exc_info()
     elif isinstance(exc_info, BaseException):
@@ -97,23 +96,23 @@ def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] |
             except Exception:
                 lines = "".join(traceback.format_tb(trace))
         return {"type": kind.__name__, "message": text_of(error), "traceback": clean(lines)}
-    if exc_text:  # a QueueHandler or another formatter has kept the text only
+    if exc_text:  # a QueueHandler or another formatter has kept only the text
         kind_name, _, message = exc_text.rstrip().rpartition("\n")[2].partition(": ")
         return {"type": kind_name.rpartition(".")[2], "message": clean(message), "traceback": clean(exc_text)}
     return None
 
 
 def exception_of_record(record: logging.LogRecord) -> dict[str, Any] | None:
-    """Return the exception of a record, also of one that `QueueHandler.prepare` has made a text of."""
+    """Return the exception of a record, even if `QueueHandler.prepare` has turned it into text."""
     if record.exc_info or record.exc_text:
         return exception_of(record.exc_info, record.exc_text)
     return exception_of(None, _divided(record)[1])
 
 
 def _divided(record: logging.LogRecord) -> tuple[str, str | None]:
-    """Return message and traceback of a record whose arguments a QueueHandler or SocketHandler has removed.
+    """Return a record's message and traceback, apart even if a QueueHandler or SocketHandler has joined them.
 
-    Its formatter has appended the traceback, and the stack, to the message.
+    Such a handler removes the arguments, and its formatter appends the traceback and the stack to the message.
     """
     text = record.msg
     if record.args is not None or not isinstance(text, str):
@@ -130,12 +129,12 @@ def is_true(value: Any) -> bool:
     """Return whether a value marks an event."""
     try:
         return bool(value)
-    except Exception:  # a value without a truth value, such as an array, is a value
+    except Exception:  # a value without a truth value, such as an array, counts as true
         return True
 
 
 def message_of(record: logging.LogRecord) -> tuple[str, Exception | None]:
-    """Return the formatted message; with arguments that do not fit, the bare one and the error."""
+    """Return the formatted message; if its arguments do not fit, the unformatted message and the error."""
     if not record.args:
         return text_of(_divided(record)[0]), None
     try:
@@ -146,10 +145,7 @@ def message_of(record: logging.LogRecord) -> tuple[str, Exception | None]:
 
 
 def interpolated(message: Any, arguments: Any) -> tuple[str, Exception | None]:
-    """Return structlog's message with its positional arguments.
-
-    With such that do not fit, the bare one and the error.
-    """
+    """Return structlog's message with its positional arguments, as `message_of` does."""
     try:
         with silenced():
             return clean(str(message) % arguments), None
@@ -158,25 +154,25 @@ def interpolated(message: Any, arguments: Any) -> tuple[str, Exception | None]:
 
 
 class RecordFields:
-    """The record attributes that the user wants in the JSON column, each by a name of its own.
+    """The record attributes that the user wants in the JSON column.
 
     Args:
-        given: names of attributes, or paths such as ``args.4``; or a mapping from keys to them.
+        given: names of attributes, or paths such as ``args.4``; or a mapping from keys to those.
     """
 
     def __init__(self, given: Sequence[str] | Mapping[str, str]) -> None:
         pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
-        #: those that every record has under that name, and the others
+        #: attributes that every record has, and all others
         self._plain = [(key, path) for key, path in pairs.items() if path in _PRISTINE]
         self._paths = [(key, path, path.split(".")) for key, path in pairs.items() if path not in _PRISTINE]
 
     def add_of_record(self, found: dict[str, Any], record: logging.LogRecord, message: str | None = None) -> None:
-        """Add what a record has of them.
+        """Add those that a record has.
 
         Args:
-            found: where to add it; what is there by the same name stays.
+            found: where to add them; keys that are there already stay.
             record: the record.
-            message: its message, where that is not what `getMessage` makes of it.
+            message: its message, if that is not what `getMessage` returns.
         """
         attributes = record.__dict__
         for key, path in self._plain:
@@ -193,7 +189,7 @@ class RecordFields:
                 found[key] = value
 
     def add_of_event_dict(self, found: dict[str, Any], logger: Any, method: str, event_dict: Mapping[str, Any]) -> None:
-        """Add what structlog knows of them without a record."""
+        """Add those that structlog knows without a record."""
         level = LEVELS.get(method, logging.INFO)
         attributes = {
             "name": event_dict.get("logger") or getattr(logger, "name", None),
@@ -215,7 +211,7 @@ class RecordFields:
 
 
 def _followed(value: Any, steps: list[str]) -> Any:
-    """Return what a path leads to: keys of mappings, numbers of sequences, attributes of anything else."""
+    """Follow a path of keys in mappings, indexes in sequences, and attributes of anything else, or return MISSING."""
     before, here = guard.frame, id(sys._getframe())  # noqa: SLF001 - as `silenced`, which takes longer than all of this
     try:
         guarded.add(here)

@@ -1,7 +1,7 @@
-"""What is in the queue: events as lines of COPY text, or as values of which the delivering thread makes such lines.
+"""What is in the queue: events as lines of COPY text, or as values that the delivering thread turns into such lines.
 
-To put the values together takes a quarter of what an event costs, and needs nothing that may change later. So whoever
-delivers does it, and a spool keeps the usual values as they are.
+Making a line takes a quarter of an event's cost and needs nothing that may change later. So the delivering thread does
+it, and a spool keeps the usual values as they are.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from .storable import MAX_CHARACTERS, clean
 Columns = tuple[str, ...]
 #: names of columns, and their values as one line of COPY text
 Row = tuple[Columns, bytes]
-#: a row that has a dedupe key
+#: a row with its dedupe key
 Keyed = tuple[Columns, bytes, UUID]
-#: the names of the columns; the document, which is the last of them; the time, which is the first, as seconds since
-#: 1970 (whatever the record's clock said) or a datetime in UTC; and what is between, each of it None, a whole number, a
-#: UUID, or text
+#: the names of the columns; the document, for the last column; the time, for the first, as seconds since 1970 (whatever
+#: the record's clock said) or a datetime in UTC; then the values of the columns between, each of them None, a whole
+#: number, a UUID, or text
 Raw = tuple[Any, ...]
 #: what a queue holds. A plain tuple, not a class: making a slotted object would cost the calling thread a tenth more
 Entry = tuple[Any, ...]
 
-#: what is behind the values' digits; behind those of a line, and there with a user that is NULL
+#: the byte of a tab; what follows a line's digits of the time, and the same with a user that is NULL
 _TAB, _ZONE, _NOBODY = 9, b"+00:00", b"+00:00\t\\N"
 
-#: what an event in the queue is counted with beside its line or document
+#: bytes that an event in the queue counts for, besides its line or document
 ROW_BYTES = 64
 
-#: seconds since 1970 of which the quick way knows the digits: from then until the year 9999
+#: bounds of the seconds since 1970 that the quick way can write: from 1970 to the year 9999
 _FIRST, _LAST = 1.0, 253_402_300_000.0
-#: those of ten digits, from September 2001 until the year 2286
+#: bounds of those with ten digits: from September 2001 to the year 2286
 _FIRST_KEPT, _LAST_KEPT = 1e9, 1e10 - 1
 #: a second since 1970, the next one, and the text of the first; one tuple, so that threads never see half of a change
 _second = (0, 0, "")
-#: likewise, of what is read from a spool: the digits of the second, and what a line begins with
+#: likewise for values read from a spool: the digits of the second, and the beginning of its lines
 _second_read = (b"", b"")
 
 
 def line_of(document: str, moment: Any, values: Iterable[Any]) -> bytes:
-    """Return the values of a row as its line, whatever is in them."""
+    """Return the line of a row's values, whatever they hold."""
     return copyline.join([_moment_text(moment), *map(_text, values), document])
 
 
@@ -56,9 +56,9 @@ def _text(value: Any) -> str | None:
 
 
 def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
-    """Return the line of the usual four columns: as `line_of`, in a third of the time where the values are simple.
+    """Return the line of the usual four columns, like `line_of`, in a third of the time if the values are simple.
 
-    The name is printable.
+    The name must be printable.
     """
     start, end, text = _second
     if type(moment) is float and start <= moment < end:
@@ -75,10 +75,10 @@ def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
 
 
 def values_of(entry: Entry) -> bytes | None:
-    """Return the values of an entry as text, in less time than its line takes; or None if they are not the usual ones.
+    """Return an entry's values as text, in less time than its line takes, or None if they are not the usual ones.
 
-    `row_of` makes a row of it: the microseconds since 1970, in 16 digits, then user, name and document. No user is
-    nothing; a user that is an empty text is not a usual one.
+    The text holds the microseconds since 1970, in 16 digits, then user, name and document; `row_of` makes a row of it.
+    An event without a user has an empty one, so a user that is empty text is not usual.
     """
     if len(entry) != 5:
         return None
@@ -93,7 +93,7 @@ def values_of(entry: Entry) -> bytes | None:
 
 
 def row_of(columns: Columns, values: bytes) -> Row:
-    """Return the row of what `values_of` has made of an entry."""
+    """Return the row of an entry from what `values_of` returned."""
     second, start = _second_read
     if (
         values[:10] == second
@@ -110,7 +110,7 @@ def row_of(columns: Columns, values: bytes) -> Row:
 
 
 def _line_of_values(values: bytes) -> bytes:
-    """Return the line, whatever the values are, and note the second that they are in."""
+    """Return the line of any values, and remember their second."""
     global _second_read
     micros, user, name, document = values[:-1].decode().split("\t", 3)
     start = f"{_text_of(int(micros[:-6]))}."
@@ -119,7 +119,7 @@ def _line_of_values(values: bytes) -> bytes:
 
 
 def whole(entry: Entry) -> Row | Keyed:
-    """Return the entry as a line."""
+    """Return the entry with its values as a line."""
     if len(entry) <= 3:
         return entry
     columns, document, moment, *values = entry
@@ -127,7 +127,7 @@ def whole(entry: Entry) -> Row | Keyed:
 
 
 def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
-    """Return `whole` of each entry, in a third of the time of that for those of the usual four columns."""
+    """Return `whole` of each entry, in a third of the time for entries of the usual four columns."""
     done: list[Any] = []
     start, end, text = _second
     for entry in entries:
@@ -153,7 +153,7 @@ def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
 
 
 def _moment_text(moment: Any) -> str:
-    """Return the text of a time, whatever that is."""
+    """Return the text of a time of any type."""
     if type(moment) is datetime:
         return text_in_utc(moment)
     if type(moment) is not float or not _FIRST <= moment < _LAST:
@@ -161,12 +161,12 @@ def _moment_text(moment: Any) -> str:
     start, end, text = _second
     if not start <= moment < end:
         _, _, text = _turn_to(moment)
-    # the digits of a whole number take a third of the time of "%.6f"
+    # taking the digits from a whole number needs a third of the time of "%.6f"
     return f"{text}.{str(int(moment * 1e6))[-6:]}+00:00"
 
 
 def _turn_to(created: float) -> tuple[int, int, str]:
-    """Note the second that a time is in, and return it."""
+    """Remember the second of a time, and return it."""
     global _second
     start = int(created)
     _second = (start, start + 1, _text_of(start))
@@ -174,5 +174,5 @@ def _turn_to(created: float) -> tuple[int, int, str]:
 
 
 def _text_of(second: int) -> str:
-    # not by strftime, which imports a module: none can be imported once the interpreter ends
+    # not strftime, which imports a module: that fails once the interpreter is ending
     return text_in_utc(datetime.fromtimestamp(second, timezone.utc))[:19]

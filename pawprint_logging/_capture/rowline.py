@@ -1,8 +1,7 @@
-"""Rows that a program has ready, as lines of COPY text: the way of `write_many`.
+"""The rows of `write_many` as lines of COPY text.
 
-It makes what `column_text` and `copyline.join` make (a property test compares them), without asking every value for
-everything that it might be: the server takes as long to COPY a row as this takes to write its line, so it is hidden
-behind that.
+The lines are those of `column_text` and `copyline.join` (a property test compares them), but the usual types are tried
+first. PostgreSQL takes as long to COPY a row as this takes to write its line, so the COPY hides the time of encoding.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _UTC = timezone.utc
 
 
 class RowEncoder:
-    """Turns rows into events; it remembers the sets of columns that it has seen.
+    """Turns mappings into rows; it remembers the sets of columns that it has seen.
 
     Args:
-        kinds: how the columns take their values. A list for a column that is not among them is an array, as psycopg2
-            has it.
-        timestamp: the column that gets the current time where a row leaves it out, if one does.
+        kinds: how the columns take their values. A list for a column that is not among them is an array, as in
+            psycopg2.
+        timestamp: the column that gets the current time in rows that leave it out; default: none.
     """
 
     def __init__(self, kinds: Mapping[str, Kind], timestamp: str | None = None) -> None:
@@ -38,7 +37,7 @@ class RowEncoder:
         self._known: dict[Columns, tuple[Columns, list[Kind]]] = {}
 
     def encode(self, row: Mapping[str, Any]) -> Row:
-        """Return a row, which must not be empty, as an event; never raises for a value."""
+        """Return the row of a mapping, which must not be empty; no value makes this raise."""
         if self._timestamp is not None and self._timestamp not in row:
             row = {self._timestamp: datetime.now(_UTC), **row}
         names = tuple(row)
@@ -50,20 +49,20 @@ class RowEncoder:
 
 
 def line_of(values: Collection[Any], kinds: Sequence[Kind]) -> bytes:
-    """Return values as a line of COPY text; never raises for a value.
+    """Return values as a line of COPY text; no value makes this raise.
 
     Args:
-        values: what goes into the columns.
-        kinds: how they take their values; there may be more.
+        values: the values of the columns.
+        kinds: how the columns take their values; there may be more kinds than values.
     """
     try:
         return ("\t".join(map(_field, values, kinds)) + "\n").encode()
-    except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+    except UnicodeEncodeError:  # a lone surrogate, which column_text replaces
         return copyline.join([column_text(value, kind) for value, kind in zip(values, kinds, strict=False)])
 
 
 class _Pandas:
-    """The class of pandas' timestamps, once one has come: it has all that a datetime has."""
+    """The class of pandas' timestamps, once a value of it has come; they can be written like datetimes."""
 
     timestamp: type | None = None
 
@@ -77,7 +76,7 @@ _pandas = _Pandas()
 
 
 def _field(value: Any, kind: Kind) -> str:
-    """Return a value as a field of COPY text; the types that most values have come first."""
+    """Return a value as a field of COPY text; the most usual types come first."""
     kind_of_value = type(value)  # not __class__, which an object may fail to give
     if kind_of_value is str:
         text = timestamp_text(value) if kind == "timestamp" else value

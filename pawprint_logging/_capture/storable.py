@@ -1,7 +1,7 @@
-"""Any Python value → a copy that JSON and PostgreSQL accept; slow and thorough, used when the quick way fails.
+"""Any Python value → a copy that JSON and PostgreSQL accept; slow and thorough, used when the quick encoders fail.
 
-What PostgreSQL refuses, and with which SQLSTATE, is listed in the project's design notes: NUL (22021, 22P05), lone
-surrogates (22P02), NaN and infinities in JSON (22P02), nesting (54001), size (54000).
+What PostgreSQL refuses, by SQLSTATE: NUL (22021, 22P05), lone surrogates (22P02), NaN and infinities in JSON (22P02),
+deep nesting (54001), size (54000).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pythonjsonlogger import defaults
 from .guard import silenced
 from .moment import text_in_utc
 
-#: levels of nesting that are kept; PostgreSQL refuses at some thousands, and nobody queries deeper than a few
+#: levels of nesting that are kept; PostgreSQL refuses some thousands, and nobody queries deeper than a few
 MAX_DEPTH = 64
 #: characters in one event's JSON, and in one text; jsonb refuses strings past 256 MiB, and 1.1 GB of text ends the
 #: connection
@@ -60,7 +60,7 @@ def stand_in(value: object, why: str = "") -> str:
 
 
 def is_writable(value: int) -> bool:
-    """Return whether CPython writes the integer in decimal."""
+    """Return whether CPython can write the integer in decimal."""
     return -_TOO_LONG < int.__int__(value) < _TOO_LONG
 
 
@@ -77,7 +77,7 @@ def number(value: int | float | Decimal) -> int | float | str:
         if short.is_integer():
             if value == (whole := int(short)):
                 return whole
-        # the shortest repr of the float is what gets stored; equal means that the column holds this very decimal
+        # the float is stored by its shortest repr; if that is equal, the column holds exactly this decimal
         elif Decimal(repr(short)) == value:
             return short
     if value == (integral := value.to_integral_value()) and value.adjusted() < 300:
@@ -90,7 +90,7 @@ def _special(value: float) -> str:
 
 
 def _field_names(cls: Any) -> list[str] | None:
-    """Return the names of the fields of a dataclass, an attrs, msgspec or pydantic class; None for others."""
+    """Return the field names of a dataclass or an attrs, msgspec or pydantic class; None for others."""
     if dataclasses.is_dataclass(cls):
         return [field.name for field in dataclasses.fields(cls)]
     if hasattr(cls, "__attrs_attrs__"):
@@ -101,11 +101,11 @@ def _field_names(cls: Any) -> list[str] | None:
 
 
 def is_null(value: Any) -> bool:
-    """Return whether the value stands for none at all: pandas' NaT and NA; never raises."""
+    """Return whether the value is pandas' NaT or NA, which stand for NULL; never raises."""
     kind = type(value)
     try:
         return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
-    except Exception:  # a class that does not even tell its name
+    except Exception:  # a class whose name cannot be read
         return False
 
 
@@ -119,19 +119,19 @@ _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
 
 
 def convert(value: Any) -> Any:  # noqa: C901
-    """Return a JSON type, or a container of more values, for a value that `json` does not know itself.
+    """Return a JSON type, or a container of more values, for a value that `json` does not know.
 
-    It is the ``default`` of the quick encoders too. What pythonjsonlogger knows is written as it writes it; on top of
-    that, sets are arrays, mappings objects, and decimals numbers, so that they can be summed.
+    This is also the ``default`` of the quick encoders. Types that pythonjsonlogger knows are written as it writes them;
+    in addition, sets become arrays, mappings objects, and decimals numbers, so that they can be summed.
     """
     if (known := _EXACT.get(type(value))) is not None:
         return known(value)
     with silenced():
         if is_null(value):
             return None
-        if isinstance(value, (float, Decimal)):  # orjson asks for subclasses of float, such as numpy.float64
+        if isinstance(value, (float, Decimal)):  # orjson passes subclasses of float, such as numpy.float64
             return number(value)
-        if isinstance(value, tuple):  # and for subclasses of tuple
+        if isinstance(value, tuple):  # and subclasses of tuple
             return list(value)
         if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
             return value.tolist()
@@ -157,12 +157,12 @@ def _of_datetime(moment: datetime) -> str:
         return text_in_utc(moment, "T")
     if moment.tzinfo is None:
         return moment.isoformat()
-    with silenced():  # a zone may be anybody's code
+    with silenced():  # a zone may be user code
         return moment.isoformat()
 
 
 def _of_decimal(value: Decimal) -> int | float | str:
-    """Return `number` of it, in a third of the time for those that are short."""
+    """Return what `number` returns, in a third of the time for short decimals."""
     text = str(value)
     # a float keeps 15 digits of any decimal
     if len(text) <= _KEPT and value.is_finite() and "E" not in text:
@@ -171,7 +171,7 @@ def _of_decimal(value: Decimal) -> int | float | str:
     return number(value)
 
 
-#: what `convert` makes of the types that are most usual, without asking for all others first
+#: how `convert` writes the most usual types, without first testing for all others
 _EXACT: dict[type, Callable[[Any], Any]] = {
     datetime: _of_datetime,
     Decimal: _of_decimal,
@@ -182,13 +182,13 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
 
 def _in_order(values: AbstractSet[Any]) -> list[Any]:
     try:
-        return sorted(values)  # equal sets are then equal JSON
+        return sorted(values)  # so that equal sets give equal JSON
     except Exception:
         return list(values)
 
 
 class Storable:
-    """One pass over one value; it keeps what was spent of the size, and the containers that are open."""
+    """One pass over one value; it tracks the size that is left, and the containers that are open."""
 
     def __init__(self, max_characters: int = MAX_CHARACTERS) -> None:
         self._left = max_characters
@@ -199,7 +199,7 @@ class Storable:
         try:
             return self._copy(value, depth)
         except Exception:
-            # RecursionError included: the frames that led here are gone once it is caught this far up
+            # also RecursionError: the deep frames are gone once it is caught here
             return stand_in(value)
 
     def _copy(self, value: Any, depth: int) -> Any:
@@ -235,7 +235,7 @@ class Storable:
     def _key(self, key: Any) -> str:
         if not isinstance(key, str):
             converted = key if key is None or isinstance(key, (bool, int, float)) else convert(key)
-            # null, true and 1 as the json module spells such keys
+            # None, True and 1 become null, true and 1, as the json module spells such keys
             key = (
                 {None: "null", True: "true", False: "false"}.get(converted)
                 if converted is None or isinstance(converted, bool)

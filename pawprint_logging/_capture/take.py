@@ -1,9 +1,9 @@
-"""The function that takes a log record, or a structlog event dict, and makes an entry of it if it is an event.
+"""The function that turns a log record or a structlog event dict into an entry, if it is an event.
 
-A closure, since the calling thread pays for each look at an attribute, and long, since it pays for each call.
+It is a closure, because the calling thread pays for each attribute look-up, and long, because it pays for each call.
 """
 
-# what is defined depends on the steps
+# which variables are defined depends on the steps
 # mypy: disable-error-code="possibly-undefined"
 
 from __future__ import annotations
@@ -46,42 +46,42 @@ from .storable import is_null
 from .tap import taps
 from .withkey import WithKey, made_give_run_key
 
-#: characters of a text outside of the document beyond which the queue, which counts the document, must count it too
+#: characters that a text outside the document may have in an entry of values: the queue counts only the document
 _LONG = 200
 
 
 class CarriesEventDict(Exception):  # noqa: N818 - a way out, no error
-    """A log record is an event only by the event dict of structlog's that it carries."""
+    """A log record is an event only because of the structlog event dict that it carries."""
 
 
 @dataclass(frozen=True)
 class Steps:
     """Which steps a configuration needs."""
 
-    #: what is taken; a record may carry an event dict if both are
+    #: what is taken; if both are, a record may carry an event dict
     of_records: bool = True
     of_event_dicts: bool = True
-    #: whether entries are put, and what the rest of a chain of processors gets is returned; else entries are returned
+    #: whether entries are put, and the event dict for the rest of the chain is returned; else entries are returned
     puts: bool = False
-    #: whether they are put into a queue without another call
+    #: whether entries go straight into the queue, without another call
     has_queue: bool = False
-    #: whether that has a spool
+    #: whether that queue has a spool
     is_spooled: bool = False
     has_level: bool = False
     contextvars: bool = True
-    #: whether entries may be values, of which whoever delivers makes lines
+    #: whether entries may hold values, which the delivering thread turns into lines
     leaves_lines: bool = False
-    #: the encoder of JSON, where it is known
+    #: the JSON encoder, if it is known
     by_orjson: bool = False
     by_json: bool = False
     has_timestamp: bool = True
     has_user: bool = True
     user_has_default: bool = False
-    #: whether there are columns beside the usual four
+    #: whether there are columns besides the usual four
     has_own: bool = False
-    #: whether the usual four are there, of types that `whole` knows
+    #: whether the usual four are there, with types that `whole` can write
     is_usual: bool = True
-    #: whether the event's name has a key of its own in an event dict
+    #: whether event_key is another key than "event", structlog's key of the message
     is_renamed: bool = False
     has_record_fields: bool = False
     has_common: bool = False
@@ -101,36 +101,36 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     level: int,
     steps: Steps,
 ) -> Callable[..., Any]:
-    """Return what makes entries of records and of event dicts: one function, since each call within costs as well.
+    """Return a function that makes entries of records and event dicts: a single one, since each call inside it costs.
 
     Args:
         fields: the columns of the table.
-        marks: what an event is.
-        record_fields: what of a record is to be in the JSON column.
-        common: what is in each event, under everything else.
+        marks: decides what is an event.
+        record_fields: the record attributes for the JSON column.
+        common: the entries of every event, under everything else.
         before_send: the user's function, if there is one.
         keyed: how events get their dedupe keys, if they do.
         exits: where entries go, if they are put.
-        level: event dicts below it are no events.
-        steps: what is needed; `made_for` leaves out the rest.
+        level: event dicts below it are not accepted.
+        steps: the steps that are needed; `made_for` leaves out the others.
     """
     marker, event_key, others_loggers, not_keys = marks.marker, marks.event_key, marks.others, marks.not_keys
     is_marked, passed_on = marks.is_in, marks.passed_on
     kinds = fields.kinds
     timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
-    #: where a record has its user; none where an extra cannot have that name
+    #: the extra that holds a record's user; None if an extra cannot have that name
     user_extra = user_field if user_field not in special else None
     if steps.has_user:
         special |= {user_field}
     no_keys = (not_keys - {"event", marker}) | {FALLBACK_EXTRA}
-    #: where an event dict has its user
+    #: the key that holds an event dict's user, likewise
     user_key = user_field if user_field not in no_keys else None
     roles = (timestamp, user_field, event_field)
     usual: Columns = (*roles, json_field)
     own = [name for name in kinds if name not in usual and name not in fields.numbered]
     known: dict[Columns, Columns] = {}
-    #: names of events that can wait to become part of a line
+    #: names of events that may be part of an entry of values
     plain_names: set[str] = set()
     columns_of = made_columns_of(fields)
     if steps.has_send:
@@ -155,7 +155,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         """Take a record, or an event dict that is marked.
 
         Args:
-            source: the log record, which may carry an event dict of structlog's; or the logger that structlog wraps.
+            source: the log record, which may carry a structlog event dict; or the logger that structlog wraps.
             method: which of its methods was called.
             event_dict: structlog's event dict, left as it is unless entries are put.
         """
@@ -239,10 +239,10 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     if record.exc_info or record.exc_text:
                         exception = exception_of_record(record)
 
-            # ---- what both have in common
+            # ---- common to both
             if steps.gives_run_key:
                 give_run_key(extras, name)
-            # whoever has bound a variable has imported that; without it, no copy is needed to see that there is none
+            # without this module nothing can be bound, so that the copy is not needed
             if steps.contextvars and "structlog.contextvars" in modules and (context := copy_context()):
                 bound = None
                 for variable in context:
@@ -268,7 +268,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 if trusted is not None:
                     at = trusted
                 elif given is not None and not is_null(given):
-                    # not a time, or nobody knows of which zone: kept beside the record's own
+                    # not a time, or its zone is unknown: kept in the JSON column; the record's own time counts
                     extras[timestamp] = given
             if not steps.has_user or (not steps.user_has_default and user is MISSING):
                 user = None
@@ -280,7 +280,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                             owned = {}
                         owned[column] = extras.pop(column)
             explicit = extras.pop(json_field) if json_field in extras else None
-            # what is under the extras: each under what came before it
+            # what is merged under the extras, each under those before it
             if exception is not None and "exception" not in extras:
                 extras["exception"] = exception
             if steps.has_record_fields:
@@ -312,7 +312,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             # ---- the usual columns: simple values may become a line later
             if steps.is_usual and (not (steps.has_send or steps.user_has_default) or entry is None):
                 document: str | None
-                if steps.by_orjson:  # as its way does, without the call
+                if steps.by_orjson:  # `Orjson.way`, without the call
                     try:
                         document = dumps(extras, convert, options).decode()
                     except TypeError:
@@ -324,7 +324,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     try:
                         document = "".join(c_encode(extras, 0))
                     except Exception:
-                        document = None  # whatever it was, the careful way has an answer to it
+                        document = None  # object_text handles it, whatever it was
                     else:
                         if "\\" in document or len(document) > MANY_BRACKETS:
                             document = to_json(extras)
@@ -334,7 +334,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     document = object_text(extras)
                 is_simple = (
                     steps.leaves_lines
-                    # the queue counts characters, and ASCII has as many bytes
+                    # the queue takes characters for bytes, which is right for ASCII
                     and document.isascii()
                     and (name in plain_names or is_plain_name(name))
                 )
@@ -366,7 +366,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                             entry = (columns, usual_line(document, at, text, name))
                         else:
                             entry = (columns, line_of(document, at, (text, name, *values)))
-                    except UnicodeEncodeError:  # a lone surrogate, which the careful way replaces
+                    except UnicodeEncodeError:  # a lone surrogate, which object_text replaces
                         entry = (columns, line_of(object_text(extras), at, (text, name, *values)))
                 if steps.is_keyed:
                     columns_now = {**(owned or {}), user_field: user, event_field: name, json_field: extras}
@@ -387,7 +387,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         if taps or blocks or (steps.has_send and entry is DROPPED):
             set_aside(entry)
         elif steps.has_queue:
-            # as `put` of the queue, without the call
+            # `put` of the queue, without the call
             rows = queue.rows
             if len(rows) >= max_rows or queue.bytes_in - queue.bytes_out >= max_bytes:
                 overflow(entry, queue)
@@ -398,7 +398,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     attend()
             else:
                 size = len(entry[1]) + ROW_BYTES
-                # no call between these three
+                # no call between these three: no other thread and no signal handler comes in between
                 queue.rows_in += 1
                 queue.bytes_in += size
                 queue.rows.append(entry)
@@ -411,7 +411,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         return None
 
     def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
-        """Return name, an Event's fields and what is wrong with the message of a record that is marked, else None."""
+        """Return a marked record's name, its Event's fields, and the error of its message; else None."""
         marked = record.__dict__.get(marker)
         if marked is True and named is None and type(record.msg) is str and not record.args and record.args is not None:
             return record.msg, None, None
@@ -425,7 +425,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         return text, None, failure
 
     def carefully_in(event_dict: Mapping[str, Any], extras: dict[str, Any]) -> tuple[str, Exception | None]:
-        """Return the name of an event that is marked in a less usual way; put an Event's fields among the extras."""
+        """Return the name of an event dict and the error of its message; add an Event's fields to the extras."""
         key = message_key(event_dict)
         extras.pop(key, None)
         if (typed := marks.typed_in(event_dict)) is not None:
@@ -440,17 +440,17 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         return _text(message), None
 
     def in_line(columns: dict[str, Any]) -> Entry:
-        """Return the entry of columns that are not the usual ones."""
+        """Return the entry of columns other than the usual ones, as a line."""
         entry = encode(columns, kinds)
         return entry if keyed is None else keyed.entry(entry, keyed.value(columns))
 
     def fail(entry: Entry, failure: Exception) -> None:
-        """Raise that message and arguments of an event do not fit together."""
+        """Raise the error of an event whose message and arguments do not fit together."""
         reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
         raise CaptureError(reason, whole(entry)[:2]) from failure
 
     def is_plain_name(name: Any) -> bool:
-        """Return whether the name of an event can wait to become part of a line; remember those that can."""
+        """Return whether an event's name may be part of an entry of values; remember those that may."""
         is_plain = type(name) is str and _is_simple(name)
         if is_plain and len(plain_names) < MAX_NAMES:
             plain_names.add(name)
@@ -464,5 +464,5 @@ def _text(name: Any) -> str:
 
 
 def _is_simple(text: str | None) -> bool:
-    """Return whether text can wait to become part of a line."""
+    """Return whether text may be part of an entry of values."""
     return text is None or (text.isprintable() and len(text) <= _LONG)

@@ -1,4 +1,4 @@
-"""Where events go while a test looks at them."""
+"""Where events go inside `capture_events`."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ taps: list[list[dict[str, Any]]] = []
 
 def show(columns: dict[str, Any]) -> None:
     """Give an event to the innermost block."""
-    if taps:  # it may have ended in another thread
+    if taps:  # the block may have ended in another thread
         taps[-1].append(columns)

@@ -15,7 +15,7 @@ from .row import Entry, whole
 
 @dataclass(frozen=True)
 class WithKey:
-    """A table, and which value of an event makes its key."""
+    """A table, and the name of the value from which an event's key is made."""
 
     table: str
     name: str
@@ -23,19 +23,22 @@ class WithKey:
 
     @property
     def may_be_given(self) -> bool:
-        """Whether an event that lacks the key may get one: user, time, name and document mean something else."""
-        fields = self.fields
-        return self.name not in (fields.timestamp, fields.user, fields.event, fields.json)
+        """Whether an event without the key may get one: not if its user or name is the key."""
+        return self.name not in (self.fields.user, self.fields.event)
 
     def value(self, columns: Mapping[str, Any]) -> Any:
-        """Return the value that the key is made of, from the columns of an event, if there is one."""
+        """Return the value of the key from an event's columns, or None."""
         if self.name in columns:
             return columns[self.name]
         document = columns.get(self.fields.json)
         return document.get(self.name) if isinstance(document, Mapping) else None
 
     def entry(self, entry: Entry, value: Any) -> Entry:
-        """Return the entry of an event that has such a value."""
+        """Return the entry with the key made from a value; unchanged for None.
+
+        Raises:
+            CaptureError: the value is neither text nor a whole number.
+        """
         if value is None:
             return entry
         line = whole(entry)[:2]
@@ -48,7 +51,7 @@ class WithKey:
 
 
 def made_give_run_key(keyed: WithKey, *, contextvars: bool) -> Callable[[dict[str, Any], str], None]:
-    """Return what gives an event without a dedupe key that of its place in the run of a task, if one runs."""
+    """Return a function that gives an event without a dedupe key one from the running task, if there is one."""
     key, json_field = keyed.name, keyed.fields.json
     is_column = key in keyed.fields.kinds
 

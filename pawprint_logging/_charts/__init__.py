@@ -1,1 +1,1 @@
-"""Pictures of what the tracker and its statistics return; matplotlib is imported when one is drawn."""
+"""Charts of what the tracker and its statistics return; matplotlib is imported when one is drawn."""

@@ -1,4 +1,4 @@
-"""`frame.pawprint`: what a DataFrame of ours can do beyond pandas."""
+"""`frame.pawprint`: what this package adds to a DataFrame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PawprintAccessor:
-    """What every DataFrame has as ``frame.pawprint``, once this package has made one.
+    """The accessor ``frame.pawprint``, which every DataFrame has once this package has made one.
 
     Args:
         frame: the DataFrame.
@@ -20,13 +20,13 @@ class PawprintAccessor:
         self._frame = frame
 
     def plot(self, kind: str | None = None, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw the frame as it should look: a series, bars, a funnel, a cohort heat-map, paths.
+        """Draw the chart that suits the frame: a series, bars, a funnel, a cohort heat map, or paths.
 
         Args:
-            kind: series, top, catalogue, funnel, retention, paths, sessions or engagement; default: what
-                ``frame.attrs["kind"]`` says, else what the columns fit.
+            kind: series, top, catalogue, funnel, retention, paths, sessions or engagement; default:
+                ``frame.attrs["kind"]``, else the first kind that the columns fit.
             ax: the axes to draw on; default: those of a new figure, as in pandas.
-            title: default: the question that the frame answers.
+            title: the title; default: the question that the frame answers.
 
         Returns:
             The axes; ``.figure.savefig("file.png")`` saves them.
@@ -50,10 +50,10 @@ _is_registered = False
 
 
 def register(pd: Any) -> None:
-    """Give every DataFrame of pandas the accessor, once.
+    """Give every pandas DataFrame the accessor, once.
 
     Args:
-        pd: the pandas module, which is thus not imported here.
+        pd: the pandas module, so that it is not imported here.
     """
     global _is_registered
     if not _is_registered:

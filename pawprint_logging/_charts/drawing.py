@@ -1,15 +1,15 @@
-"""How each kind of answer is drawn, for notebooks, for `--output` and for the documentation.
+"""Draw each kind of answer, for notebooks, for `--output` and for the documentation.
 
-Every chart can be read without colour: lines have styles of their own and their names at their ends, bars and cells
-carry their numbers. What is not over yet is drawn apart, and the chart says so: a line that falls because the day has
-just begun is no bad news.
+Every chart can be read without colour: each line has its own style and its name at its end; bars and cells show their
+numbers. A period that is not over is drawn differently, and the chart says so: a line that falls only because the day
+has just begun is not bad news.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-#: inches
+#: width and height in inches
 SIZE = (9.0, 4.8)
 #: dots per inch of a file
 DPI = 150
-#: one hue for what is one thing; dark enough for text on white
+#: for bars and single lines; dark enough for text on white
 _BLUE = "#0b5cad"
 _INK, _QUIET, _GRID = "#1b1f24", "#57606a", "#d8dee4"
-#: told apart with every kind of colour vision: https://jfly.uni-koeln.de/color/, the light ones darkened
+#: distinguishable with every kind of colour vision: https://jfly.uni-koeln.de/color/, with the light ones darkened
 _HUES = ("#0072b2", "#b34700", "#00795a", "#8f4a78", "#7a6a00", "#1f6f9c", "#444444")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-#: points up to which each is marked
+#: most points of a line at which each point has a marker
 _MARKED = 45
-#: bars and cohorts that are drawn at most: more cannot be read
+#: most bars, cohorts and lines that are drawn: more cannot be read
 _MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
-#: characters of a name that fit
+#: most characters of a name
 _WIDTH = 36
 
-#: the keyword of a pandas DateOffset, which keeps to the clock of a zone, and its value
+#: keyword and value of a pandas DateOffset, which follows the clock of the time zone
 _LENGTHS = {
     "second": ("seconds", 1),
     "minute": ("minutes", 1),
@@ -69,9 +69,9 @@ def draw(frame: pd.DataFrame, kind: str | None = None, *, axes: Axes, title: str
 
     Args:
         frame: what the tracker or its statistics returned.
-        kind: which of KINDS; None for what the frame says of itself, or what its columns fit.
-        axes: where to.
-        title: None for the question that the frame answers.
+        kind: one of KINDS; None for the kind that the frame names, or else the first that its columns fit.
+        axes: the axes to draw on.
+        title: the title; None for the question that the frame answers.
 
     Raises:
         ConfigurationError: no such kind, or the frame lacks a column that it needs.
@@ -89,7 +89,7 @@ def draw(frame: pd.DataFrame, kind: str | None = None, *, axes: Axes, title: str
 
 
 def save(frame: pd.DataFrame, path: str | Path, kind: str | None = None, *, title: str | None = None) -> None:
-    """Draw a frame into a file, by the ending of its name: png, svg, pdf.
+    """Draw a frame into a file, in the format of its suffix, such as png, svg or pdf.
 
     Raises:
         ConfigurationError: as for `draw`.
@@ -112,7 +112,7 @@ def picture(frame: pd.DataFrame, kind: str | None = None, *, title: str | None =
 
 def _figure(frame: pd.DataFrame, kind: str | None, title: str | None) -> Any:
     require_matplotlib()
-    from matplotlib.figure import Figure  # not pyplot, which keeps figures, and looks for a screen
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures, and looks for a display
 
     figure = Figure(figsize=SIZE, layout="constrained")
     draw(frame, kind, axes=figure.add_subplot(), title=title)
@@ -192,27 +192,57 @@ def _say_nothing(axes: Axes) -> None:
 
 
 def short(value: Any) -> str:
-    """Return a name that fits beside a bar, on one line, without what a font or matplotlib would take for a formula."""
-    text = "(none)" if value is None or value != value or type(value).__name__ == "NAType" else str(value)
+    """Return a value as one short line for a label, with ``$`` escaped, which begins a formula in matplotlib."""
+    return _escaped(_shortened(value))
+
+
+def _escaped(label: str) -> str:
+    return label.replace("$", r"\$")
+
+
+def _shortened(value: Any) -> str:
+    text = "(none)" if _is_none(value) else str(value)
     text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-    text = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
-    return text.replace("$", r"\$") or "(empty)"
+    return (text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…") or "(empty)"
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or value != value or type(value).__name__ == "NAType"
+
+
+def names_of(values: Iterable[Any]) -> list[str]:
+    """Return a short name for each value; different values have different names, even if they begin alike."""
+    known: dict[tuple[bool, str], str] = {}
+    taken: set[str] = set()
+    names = []
+    for value in values:
+        key = (_is_none(value), str(value))
+        if key not in known:
+            label = name = _shortened(value)
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{label} ({number})"
+            taken.add(name)
+            known[key] = name
+        names.append(known[key])
+    return names
 
 
 def whole(value: float, _: object = None) -> str:
-    """Return a number as people write it: thousands set off, no decimals that say nothing."""
+    """Return a number as people write it: with thousands separators, and without needless decimals."""
     if not math.isfinite(value):
         return ""
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
 
 
 def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
-    """Return whether so many stretches of time from a beginning on are over; true where their length is not known.
+    """Return whether a number of periods, one after the other, are over; true if their length is not known.
 
     Args:
-        beginning: a time; a naive one is in UTC.
-        resolution: the length of a stretch, as for `Tracker.count`.
-        stretches: how many.
+        beginning: the beginning of the first period; a naive time is in UTC.
+        resolution: the length of a period, as for `Tracker.count`.
+        stretches: the number of periods, default 1.
     """
     import pandas as pd
 
@@ -223,7 +253,7 @@ def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
     unit, number = length
     try:
         end = moment + pd.DateOffset(**{unit: number * stretches})  # type: ignore[arg-type]
-    except (OverflowError, ValueError):  # the end of the calendar
+    except (OverflowError, ValueError):  # beyond the end of the calendar
         return False
     return bool((end if end.tzinfo is not None else end.tz_localize("UTC")) <= pd.Timestamp.now("UTC"))
 
@@ -232,6 +262,8 @@ def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
 
 
 def _series(frame: pd.DataFrame, axes: Axes) -> None:
+    import pandas as pd
+
     value = _number_columns(frame)[-1]
     groups = [name for name in frame.columns if name not in ("datetime", value)]
     if not groups:
@@ -244,9 +276,9 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
         )
         return
     lines: dict[str, Any] = {}
-    known = frame[groups[0]].map(short)
+    known = pd.Series(names_of(frame[groups[0]]), index=frame.index)
     for name in dict.fromkeys(frame.groupby(known)[value].sum().sort_values(ascending=False).index):
-        lines[name] = _stretched(frame[known == name], value, frame["datetime"])
+        lines[_escaped(name)] = _stretched(frame[known == name], value, frame["datetime"])
     _lines(
         axes,
         dict(list(lines.items())[:_MOST_LINES]),
@@ -257,11 +289,11 @@ def _series(frame: pd.DataFrame, axes: Axes) -> None:
 
 
 def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
-    """Return a series over time; with a zero for each stretch in which nothing was counted.
+    """Return a series over time; counts and sums have a zero for each period without one.
 
     Args:
         frame: the rows of this series.
-        value: its column.
+        value: the column of its values.
         moments: the times of all series that are drawn together; default: its own.
     """
     import pandas as pd
@@ -277,7 +309,7 @@ def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
         return points
     drawn = points.index if moments is None else pd.DatetimeIndex(moments.dropna())
     every = pd.date_range(drawn.min(), drawn.max(), freq=step, unit="us")
-    if len(every) > 50_000 or not points.index.isin(every).all():  # a zone with daylight saving
+    if len(every) > 50_000 or not points.index.isin(every).all():  # such as in a zone with daylight saving time
         return points
     return points.reindex(every, fill_value=0.0)
 
@@ -307,7 +339,7 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
         if closed < len(points):
             has_open_end = True
             rest = points[max(closed - 1, 0) :]
-            # the last whole stretch has its marker already
+            # the last period that is over has its marker already
             hollow = range(1 if closed else 0, len(rest))
             axes.plot(
                 rest.index.to_numpy(),
@@ -347,7 +379,7 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
 
 
 def _name_the_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each line's name where it ends, and move names apart that would lie on each other."""
+    """Write each line's name at its end, and move names apart that would overlap."""
     low, high = axes.get_ylim()
     room = (high - low) * 0.055
     place = -math.inf
@@ -498,7 +530,7 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
 
 
 def _paths(frame: pd.DataFrame, axes: Axes) -> None:
-    """Draw each step as a column of events, and between two of them a band for the users who went on."""
+    """Draw each step as a column of events, and between columns a band for the users who went on."""
     from matplotlib.patches import Rectangle
 
     steps = sorted(int(step) for step in frame["step"].unique())
@@ -577,9 +609,9 @@ class _Chart(NamedTuple):
 
     Args:
         draw: draws a frame that is not empty on axes.
-        columns: which must be there.
-        needs_number: whether one more is needed, of numbers.
-        first: the name of the index, for cohorts, whose columns are numbers.
+        columns: the columns that it needs.
+        needs_number: whether it also needs a column of numbers.
+        first: for cohorts, whose columns are numbered: the name that the index must have.
     """
 
     draw: Callable[[Any, Any], None]
@@ -588,7 +620,7 @@ class _Chart(NamedTuple):
     first: str | None = None
 
 
-#: where nothing says what a frame is, the first that its columns fit
+#: in this order: a frame that names no kind is drawn as the first one that its columns fit
 _CHARTS: dict[str, _Chart] = {
     "series": _Chart(_series, ("datetime",), needs_number=True),
     "funnel": _Chart(_funnel, ("step", "users", "conversion")),

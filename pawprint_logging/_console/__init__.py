@@ -1,1 +1,1 @@
-"""The command line, on click and rich: the extra ``[cli]``. Nothing else imports this."""
+"""The command line, built on click and rich (extra ``[cli]``). Only `cli.main` imports it."""

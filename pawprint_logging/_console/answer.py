@@ -1,4 +1,4 @@
-"""An answer on its way out: hints, a file, a picture, or rows on the screen."""
+"""Output of an answer: hints, a file, a chart, or rows on the screen."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def _output_option(kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 output_option = _output_option(".parquet, .csv, .json, or a chart such as .png (extra [plot])")
-#: of what is no chart
+#: for answers that cannot be drawn as a chart
 data_output_option = _output_option(".parquet, .csv or .json")
 
 
 def check_output(path: str | None, *, pictures: bool = True) -> None:
-    """Raise unless the answer can be written there, before the database is asked.
+    """Raise unless an answer can be written to a path; called before the database is queried.
 
     Raises:
-        ConfigurationError: the name's ending stands for no format, or its folder is not there.
-        ImportError: what writes that format is not installed.
+        ConfigurationError: the name's suffix stands for no format, or its folder does not exist.
+        ImportError: the package that writes that format is not installed.
     """
     if path is None:
         return
@@ -54,7 +54,7 @@ def check_output(path: str | None, *, pictures: bool = True) -> None:
 
 
 def import_pyarrow(what: str) -> Any:
-    """Return pyarrow, or raise ImportError that says what needs it."""
+    """Return pyarrow, or raise an ImportError that says what needs it."""
     try:
         import_module("pyarrow.parquet")
         return import_module("pyarrow")
@@ -64,7 +64,7 @@ def import_pyarrow(what: str) -> Any:
 
 @contextmanager
 def warnings_as_notes() -> Iterator[list[str]]:
-    """Say the warnings of a method on standard error, one line each; what was said is in the list afterwards."""
+    """Print the block's warnings on standard error when it ends, one line each, and put them into the list."""
     said: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -83,15 +83,15 @@ def hint(
     said: Sequence[str] = (),
     is_empty: bool = True,
 ) -> None:
-    """Say on standard error which likely mistakes made an answer empty, or a column of it.
+    """Print hints on standard error: likely mistakes that left an answer, or one of its columns, empty.
 
     Args:
-        tracker: of the table that was asked.
+        tracker: the tracker on the queried table.
         given: the conditions.
-        fields: what was asked for, and what it was split by.
-        more: conditions of parts of the question.
-        said: what has been said already.
-        is_empty: whether there is no answer at all, which is said if there is no other hint.
+        fields: the fields that were asked for, and those that split the answer.
+        more: conditions on parts of the question, such as the steps of a funnel.
+        said: the notes printed already.
+        is_empty: whether the whole answer is empty; a note says so if there is no hint.
     """
     with closing(tracker.session()) as session:
         found = hints(session, tracker.layout, given, fields=fields, more=more)
@@ -111,7 +111,7 @@ def give(
     shapes: Shapes | None = None,
     bar: str | None = None,
 ) -> None:
-    """Write, draw or print an answer, as the options of the command say."""
+    """Write, draw or print an answer, as the command's options say."""
     names, rows = frame_rows(frame)
     if (output := options["output"]) is not None:
         if Path(output).suffix.lower() in _DATA:
@@ -126,7 +126,7 @@ def give(
 
 
 def save_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write rows into a file, in the format that its name ends in."""
+    """Write rows to a file, in the format of its suffix."""
     if path.lower().endswith(".parquet"):
         _save_parquet(path, names, list(rows))
     else:
@@ -142,7 +142,7 @@ def _save_parquet(path: str, names: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _arrow(values: list[Any], pyarrow: Any) -> Any:
-    """Return a column of one type: texts, of JSON, where the values are of several."""
+    """Return an Arrow column; nested or mixed values become text, in JSON unless they are strings."""
     if not any(isinstance(value, (dict, list)) for value in values):
         try:
             return pyarrow.array(values)

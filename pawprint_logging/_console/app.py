@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-# they add their commands
+# importing these modules registers their commands
 from . import (  # noqa: F401
     check,
     demo,
@@ -30,7 +30,7 @@ from . import (  # noqa: F401
 from .failures import explain, one_line
 from .program import COMPLETE, PROGRAM, State, program
 
-# A connection string that lands where a name belongs must not be printed: it may hold a password.
+# A connection string passed where a name belongs must not be printed: it may hold a password.
 _SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
 
 
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
             return 130
         return _fail(name, "stopped, since nobody answered")
     except BrokenPipeError:
-        # the reader has gone, such as `head`; Python would complain once more at exit:
+        # the reader, such as `head`, has closed the pipe; without this, Python would complain again at exit:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -11,7 +11,7 @@ from .._database.table.rights import Purpose, inspect
 from .output import console, note
 from .program import State, command
 
-# colours that can be read on a dark and on a light terminal, which yellow cannot
+# colours that are legible on dark and on light terminals; yellow is not
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "magenta"), "fail": ("FAIL", "bold red")}
 
 

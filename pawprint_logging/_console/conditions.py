@@ -13,7 +13,7 @@ from .._database.reading.times import duration_of, is_day, moment_of, rules_of, 
 from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
 
-#: names of arguments of the reading methods; a column that is called like one is asked for by a modifier
+#: argument names of the reading methods; a condition on a column of such a name gets the modifier ``eq``
 _ARGUMENTS = frozenset(
     {
         *("resolution", "start", "end", "by", "limit", "fill", "tz"),
@@ -33,7 +33,7 @@ where_option = click.option(
 
 
 def span_options(function: Decorated) -> Decorated:
-    """Add --since, --until, which are also called as the arguments of the methods are, and --tz."""
+    """Add --since and --until (aliases --start and --end, as the methods' arguments are called), and --tz."""
     for option in (  # the last comes first in the help
         click.option(
             "--tz", metavar="ZONE", default="UTC", show_default=True, help="Time zone of days, such as Europe/Berlin."
@@ -54,7 +54,7 @@ def span_options(function: Decorated) -> Decorated:
 
 
 def checked_span(options: Mapping[str, Any]) -> dict[str, datetime]:
-    """Return the moments that --since and --until name, as `start` and `end`, in the zone that --tz names.
+    """Return the times that --since and --until name, as `start` and `end`, in the time zone --tz.
 
     Raises:
         ConfigurationError: there is no such zone, or --since or --until cannot be read.
@@ -71,12 +71,12 @@ def _moment(text: str, option: str, zone: str) -> datetime:
     try:
         found = moment_of(text, name=option, zone=zone)
     except ConfigurationError as error:
-        if duration_of(text) is not None:  # it can be read, and there is no such time
+        if duration_of(text) is not None:  # well-formed, but longer ago than the calendar goes
             raise
         raise ConfigurationError(
             f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
         ) from error
-    # midnight by the zone's own clock: that is the day which a column of the type DATE is compared with
+    # midnight by the zone's own clock, so that a DATE column is compared with the day that was meant
     return found.astimezone(rules_of(zone)) if is_day(text) else found
 
 
@@ -94,7 +94,7 @@ def parse(where: Sequence[str], option: str = "--where") -> dict[str, Any]:
 
     Args:
         where: the conditions.
-        option: what they were passed as.
+        option: the option they were passed with, for the error message.
 
     Raises:
         click.UsageError: one of them cannot be read, or its field occurs twice.

@@ -1,4 +1,4 @@
-"""`demo`: a PostgreSQL of its own, some logged events, and what reads back."""
+"""`demo`: start a PostgreSQL of its own, log some events, and read them back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def demo(state: State, directory: str | None) -> int:
             f"the demo has a database of its own; leave out {', '.join(f'--{name}' for name in state.given)}"
         )
     if directory is None:
-        # A process of its own: the server stops when that ends, and then the directory can go.
+        # Run in a child process: the server stops when that ends, and then the directory can be removed.
         place = "/tmp" if has_long_tmpdir() else None  # noqa: S108 - a folder of its own is made there
         with tempfile.TemporaryDirectory(prefix="pawprint-demo-", dir=place) as folder:
             options = ["--traceback"] if state.with_traceback else []
@@ -58,7 +58,7 @@ def demo(state: State, directory: str | None) -> int:
             return subprocess.run(command_line, check=False).returncode  # noqa: S603 - this very program
     tracker = Tracker(db=f"embedded:{directory}", table=_TABLE)
     state.tracker, state.purpose = tracker, "create"
-    # before the handler, which would divert what it cannot write and go on
+    # not left to the handler, which would divert the events it cannot write, and carry on
     tracker.create_table(if_not_exists=True)
     _say('handler = PawprintHandler(db="embedded:…", table="events")', 'logging.getLogger("shop").addHandler(handler)')
     _say('logger.info("paid", extra={"event": "purchase", "user_id": "alice", "amount": 12})    # and so on')

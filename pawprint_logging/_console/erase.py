@@ -1,4 +1,4 @@
-"""`erase USER`: everything of one user."""
+"""`erase USER`: delete everything about one user."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def erase(
         if each == path or each.exists()
     ]
     for path in files:
-        with path.open("r+b"):  # all of them, before anything is erased
+        with path.open("r+b"):  # check all files before anything is erased
             pass
     blankings = {path: SpoolBlanking(path, tracker, user, fallback_file=files[0] if files else None) for path in spools}
     if not yes and sys.stdin.isatty():
@@ -62,8 +62,8 @@ def erase(
                 raise
             note("nothing was erased; answer y, or pass --yes")
             return 1
-    # the spools first, whose delivery may put events into the files or the table; then the files, since what a replay
-    # puts back from them meanwhile is in the table by then
+    # Spools first: delivering them may put events into the files or the table. The table last: a replay may meanwhile
+    # write events from the files.
     spooled = {path: blanking.run(note) for path, blanking in blankings.items()}
     lines = {path: blank_user(path, tracker.layout, user) for path in files}
     click.echo(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
@@ -73,7 +73,7 @@ def erase(
 
 
 def _tell(directory: Path, done: Blanked) -> int:
-    """Say what became of a spool; return 1 if something of the user may be left there."""
+    """Print what became of a spool; return 1 if events of the user may be left there."""
     click.echo(f"{_events(done.rows)} blanked in {directory}")
     left = [f"{_events(number)} of this user still wait in {path}" for path, number in done.waiting.items()]
     if left:

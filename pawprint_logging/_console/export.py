@@ -27,12 +27,12 @@ def export(state: State, user: str, style: Literal["json", "csv"] | None, output
     """Export all rows of a user, in order of time."""
     tracker = state.connect("read")
     rows = tracker.export_user(user)
-    first = next(rows, None)  # an error comes before the file is made
+    first = next(rows, None)  # raises, if at all, before the file is created
     if first is None:
         note(f"no rows of this user in {tracker.table}")
     if style is None:
         style = "csv" if output is not None and output.suffix.lower() == ".csv" else "json"
-    # it is about a person: nobody else of the machine may read it
+    # personal data: a new file is readable by its owner only
     with (
         (
             open(output, "w", encoding="utf-8", newline="", opener=lambda path, flags: os.open(path, flags, 0o600))

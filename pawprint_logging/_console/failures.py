@@ -1,4 +1,4 @@
-"""An error in one line: what is wrong and what mends it, without a password, a query or a value."""
+"""Errors in one line: what is wrong and how to fix it, without passwords, queries or values."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .._database.table.schema import Table, derived_name
 from ..errors import PawprintError
 from ..tracker import Tracker
 
-#: what a command wants of the database
+#: what a command does in the database
 Purpose = Literal["create", "drop", "read", "write", "derive", "maintain"]
 
-# libpq hands this on without a SQLSTATE; the name is the server's, in quotes
+# libpq passes this message on without a SQLSTATE; the server quotes the name
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
-# The whole name of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's own part of it
-# takes up to 51.
+# The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
+# 51.
 _SOCKET_ROOM = 52
 
 
 def one_line(text: str) -> str:
-    """Return text without line feeds."""
+    """Return text on one line, with each run of whitespace as one space."""
     return " ".join(text.split())
 
 
 def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
-    """Return what to tell a user about an error."""
+    """Return the message that tells a user about an error."""
     if isinstance(error, DatabaseError):
         return _of_database(error, tracker, purpose)
     if isinstance(error, (PawprintError, ImportError)):
@@ -45,7 +45,7 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
 
 
 def has_long_tmpdir() -> bool:
-    """Return whether the folder for temporary files has too long a name for a socket in it."""
+    """Return whether the path of the folder for temporary files is too long to hold a server's socket."""
     return len(os.fsencode(tempfile.gettempdir())) > _SOCKET_ROOM
 
 
@@ -54,7 +54,7 @@ def _room_for_socket() -> str:
 
 
 def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose) -> str:
-    if error.pgcode is None and "embedded server" in str(error):  # our own words, where libpq's could hold a password
+    if error.pgcode is None and "embedded server" in str(error):  # our own words; libpq's could hold a password
         return f"{one_line(str(error))}{_room_for_socket()}"
     if is_connect_error(error):
         return connect_failure(error).reason
@@ -87,7 +87,7 @@ def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose) -> str | Non
 
 
 def _right(tracker: Tracker, purpose: Purpose) -> str | None:
-    """Return the statement that gives the right which is lacking."""
+    """Return how to get the missing right: a statement, or the role to connect as; None if unknown."""
     session = tracker.session()
     try:
         if purpose in ("drop", "maintain"):
@@ -105,7 +105,7 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
 
 
 def _of_another(session: Session, tracker: Tracker) -> str | None:
-    """Return what to do about a table of the statistics that only another role, its owner, can change."""
+    """Return what to do about a statistics table that another role owns; None if there is no such table."""
     with session.transaction() as cursor:
         user = cursor.connection.info.user
     *namespace, table = tracker.layout.path

@@ -19,7 +19,7 @@ from .._nearest import did_you_mean
 from ..errors import ConfigurationError
 from .output import csv_writer, json_line
 
-#: what the end of a file's name says of it
+#: format of a file, by the suffix of its name
 _KINDS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -28,44 +28,44 @@ _KINDS = {
     ".json": "json",
     ".parquet": "parquet",
 }
-#: what separates fields in a file whose header has no comma, or no tab in a .tsv
+#: delimiters to try if the header has no comma, or no tab in a .tsv
 _OTHER_DELIMITERS = (";", "\t", "|")
-#: how a compressed file begins: gzip, zip, zstd
+#: first bytes of a compressed file: gzip, zip, zstd
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: characters in one field of CSV; a quote that is never closed would take the rest of the file
+#: most characters in one CSV field; without a limit, an unclosed quote would take in the rest of the file
 _FIELD = 64 * 2**20
-#: records in one piece, and bytes of a file that are enough for one
+#: most records in one piece, and bytes of a file that are enough for one
 _PIECE, _PIECE_BYTES = 20_000, 3 * 2**20
 
-# Text of CSV that JSON knows as a number, and so few digits that a double keeps them all.
+# CSV text that is a JSON number, and the length up to which a double keeps all of its digits.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?", re.ASCII)
 _NUMBER_CHARACTERS = 15
-# Seconds since 1970, or thousandths, millionths or billionths of them. Ten digits are a time since 2001; fewer are not
-# told from a date such as 20261125.
+# Seconds since 1970, or milliseconds, microseconds or nanoseconds, by the number of digits. Ten digits are a time since
+# 2001; fewer could be a date such as 20261125.
 _SINCE_1970 = re.compile(r"(\d{10}|\d{13}|\d{16}|\d{19})(\.\d+)?", re.ASCII)
 _1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-#: what a record has: name → value; why it cannot be read; None if it is an empty line
+#: a record as name → value; or why it cannot be read; or None for an empty line
 Read = dict[str, Any] | str | None
 
 
 class Piece(NamedTuple):
-    """Records as the file has them: lines, lists of fields, or themselves; and the bytes that are read with them."""
+    """Raw records (lines, lists of fields, or dicts from Parquet), and the bytes that they take in the file."""
 
     records: list[Any]
     size: int
 
 
 _scan = json.JSONDecoder().raw_decode
-#: every digit as 0, and more of them than a number of 64 bits always has room for: orjson makes a float of those
+#: to translate every digit to 0, and to find integers that may need more than 64 bits, of which orjson makes floats
 _AS_ZEROS = bytes(b"0"[0] if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 _LONG = b"0" * 19
 
 
 def _by_json(line: bytes) -> Any:
-    """Do as `json.loads` does, in half its time for a line that begins with a value and ends after it."""
+    """Decode as `json.loads` does, in half the time if the line is one object."""
     text = line.decode()
     if text[:1] == "{":
         value, end = _scan(text)
@@ -75,7 +75,7 @@ def _by_json(line: bytes) -> Any:
 
 
 def _loads() -> Callable[[bytes], Any]:
-    """Return what reads a line, by orjson where it is installed: in a third of the time."""
+    """Return the decoder of a line; orjson, if it is installed, takes a third of the time."""
     try:
         import orjson
     except ImportError:
@@ -86,7 +86,7 @@ def _loads() -> Callable[[bytes], Any]:
         if _LONG not in line.translate(_AS_ZEROS):
             try:
                 return quick(line)
-            except ValueError:  # NaN, lone surrogates, and what is wrong indeed
+            except ValueError:  # NaN, a lone surrogate, or really invalid
                 pass
         return _by_json(line)
 
@@ -100,13 +100,13 @@ class Source:
         path: the file.
 
     Raises:
-        ConfigurationError: its beginning is of another format.
-        OSError: it cannot be read.
+        ConfigurationError: the file is one JSON array.
+        OSError: the file cannot be read.
     """
 
-    #: the names of the fields; None where every record has its own
+    #: the names of the fields; None if every record has its own
     names: Sequence[str] | None = None
-    #: what a file of some of its records begins with
+    #: what a file with some of its records must begin with
     header = b""
 
     def __init__(self, path: Path) -> None:
@@ -117,10 +117,10 @@ class Source:
                 raise ConfigurationError(f"{path} is one JSON array: write one object a line, as jq -c '.[]' does")
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield its records as they are in it."""
+        """Yield the raw records, piece by piece."""
         with self.path.open("rb") as file:
             file.seek(len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0)
-            mark = file.tell()  # it counts too
+            mark = file.tell()  # counts as part of the first piece
             while lines := file.readlines(_PIECE_BYTES):
                 for start in range(0, len(lines), _PIECE):
                     piece = lines[start : start + _PIECE]
@@ -128,7 +128,7 @@ class Source:
                     mark = 0
 
     def reader(self) -> Callable[[Any], Read]:
-        """Return what reads a record; it may be called in another process."""
+        """Return a function that reads a raw record. This method may be called in another process."""
         loads = _loads()
 
         def read(line: bytes) -> Read:
@@ -143,7 +143,7 @@ class Source:
         return read
 
     def line_of(self, raw: Any) -> bytes:
-        """Return a line for a file of the same format."""
+        """Return a raw record as a line for a file of the same format."""
         return bytes(raw)
 
 
@@ -155,7 +155,7 @@ class _Csv(Source):
         csv.field_size_limit(_FIELD)
         with path.open("rb") as file:
             header = next(_text(file), "")
-            if delimiter not in header:  # spreadsheets write semicolons where the comma is the decimal point
+            if delimiter not in header:  # spreadsheets write semicolons where the decimal separator is a comma
                 self._delimiter = next((other for other in _OTHER_DELIMITERS if other in header), delimiter)
             file.seek(0)
             first = next(csv.reader(_text(file), delimiter=self._delimiter), None)
@@ -186,7 +186,7 @@ class _Csv(Source):
     def reader(self) -> Callable[[Any], Read]:
         names = self.names or ()
         number = len(names)
-        has_index = "" in names  # as pandas writes it
+        has_index = "" in names  # pandas writes its index without a name
 
         def read(fields: list[str]) -> Read:
             if len(fields) != number:
@@ -207,7 +207,7 @@ class _Csv(Source):
 
 
 def _readable(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Yield records of CSV; an empty one for what is none."""
+    """Yield the records of a CSV file; an empty list for one that is malformed."""
     while True:
         try:
             if fields := next(reader):
@@ -219,7 +219,7 @@ def _readable(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _text(file: io.BufferedReader) -> Iterator[str]:
-    """Yield a file's lines; bytes that are no UTF-8 are lone surrogates."""
+    """Yield a file's lines; bytes that are not UTF-8 become lone surrogates."""
     is_first = True
     while line := file.readline():
         if is_first:
@@ -259,7 +259,7 @@ class _Parquet(Source):
             done = 0
             for batch in file.iter_batches(_PIECE):
                 columns = [
-                    # Python knows microseconds
+                    # Python's datetime has microseconds, not nanoseconds
                     column.cast(pa.timestamp("us", column.type.tz), safe=False)
                     if pa.types.is_timestamp(column.type)
                     else column
@@ -273,26 +273,26 @@ class _Parquet(Source):
                 done += len(records)
 
     def reader(self) -> Callable[[Any], Read]:
-        return dict  # one that may be changed
+        return dict  # a copy, which may be changed
 
     def line_of(self, raw: Any) -> bytes:
         return f"{json_line(raw)}\n".encode()
 
 
 def source_of(path: Path) -> Source:
-    """Return what reads a file.
+    """Return the source that reads a file.
 
     Raises:
-        ConfigurationError: it is of none of the formats, or its beginning cannot be read.
-        ImportError: it is Parquet, and pyarrow is not installed.
-        OSError: it cannot be opened.
+        ConfigurationError: the format is unknown, the file is compressed, or its beginning cannot be read.
+        ImportError: the file is Parquet, and pyarrow is not installed.
+        OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(_COMPRESSED):
         raise ConfigurationError(f"{path} is compressed: unpack it first")
     named = path
-    while named.suffix == ".rejected":  # what an earlier import left aside
+    while named.suffix == ".rejected":  # records that an earlier import set aside
         named = named.with_suffix("")
     kind = _KINDS.get(named.suffix.lower())
     if kind is None:
@@ -304,20 +304,20 @@ def source_of(path: Path) -> Source:
 
 #: a row and the value of its dedupe key
 Made = tuple[Columns, bytes, Any]
-#: sets of names that are remembered
+#: most sets of names whose shape is remembered
 _SHAPES = 1000
 
 
 class _Shape(NamedTuple):
-    """What becomes of records with the same names.
+    """How records with the same names become rows.
 
     Args:
-        fields: those that are columns other than the JSON one, and whether each takes times.
-        columns: their names.
-        all_columns: and that of the JSON one.
-        kinds: how they take their values.
-        has_document: whether there is one for the JSON column.
-        key: the place of the dedupe key among the columns; None if it is none of them.
+        fields: the fields that are columns, the JSON column aside, and whether each column takes times.
+        columns: the names of these columns.
+        all_columns: the same, and the name of the JSON column.
+        kinds: how these columns take their values.
+        has_document: whether the records have a field for the JSON column itself.
+        key: the place of the dedupe key among the columns; None if it is not one of them.
     """
 
     fields: list[tuple[str, bool]]
@@ -330,15 +330,15 @@ class _Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which of a record's values go where.
+    """How the values of a record are spread over a table's columns.
 
     Args:
         kinds: how the table's columns take their values.
-        json_field: the column that takes what is no column; None if the table has none.
-        renames: paths of fields, with the names that they get; an empty one leaves the field out.
+        json_field: the JSON column, which takes the fields that are not columns; None if the table has none.
+        renames: paths of fields and their new names; an empty name drops the field.
         constants: name → text, for every record.
-        is_text: whether all values are text, as those of CSV are.
-        key: the field that is the dedupe key, if one is.
+        is_text: whether all values are text, as in CSV.
+        key: the field with the dedupe key, if there is one.
     """
 
     kinds: Mapping[str, Kind]
@@ -347,14 +347,14 @@ class Plan:
     constants: Mapping[str, str] = field(default_factory=dict)
     is_text: bool = False
     key: str | None = None
-    #: the renamed fields that were there
+    #: the fields to rename that records had
     found: set[str] = field(default_factory=set)
-    #: names that were seen, as far as they are needed for a hint
+    #: some of the names that records had, for a hint
     seen: set[str] = field(default_factory=set)
     _shapes: dict[Columns, _Shape] = field(default_factory=dict)
 
     def row(self, values: dict[str, Any]) -> Made | str:
-        """Return the row of a record, which it changes; or why there is none."""
+        """Return a record's row, or why it has none; changes the record."""
         if self.renames:
             self._rename(values)
         if self.constants:
@@ -406,7 +406,7 @@ class Plan:
 
     def _rename(self, values: dict[str, Any]) -> None:
         taken = {}
-        # what is inside of another field is taken out before that is
+        # deepest first: a nested field is taken out before the field that holds it
         for old, new in sorted(self.renames, key=lambda each: each[0].count("__"), reverse=True):
             holder, name = _find(values, old)
             if holder is None:
@@ -419,10 +419,10 @@ class Plan:
         values.update(taken)
 
     def check_names(self, names: Sequence[str] | None) -> None:
-        """Raise ConfigurationError for a rename of a field that no record had.
+        """Raise ConfigurationError if a field to rename does not exist.
 
         Args:
-            names: the names in the file's header, if it has one.
+            names: the names in the file's header; None to look at what the records had.
         """
         for old, _ in self.renames:
             if names is not None and old not in names and old.partition("__")[0] not in names:
@@ -436,7 +436,7 @@ def _hint(name: str, names: Sequence[str]) -> str:
 
 
 def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the dict that a field is in, and its name there; None if there is none."""
+    """Return the dict that holds a field, and the field's name there; None and "" if there is no such field."""
     if path in values:
         return values, path
     name, separator, rest = path.partition("__")
@@ -449,7 +449,7 @@ def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str
 
 
 def _document(value: Any) -> Any:
-    """Return a value for the JSON column; of text that is an object in JSON, that object."""
+    """Return a value for the JSON column; text that is a JSON object or array is decoded."""
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
@@ -459,7 +459,7 @@ def _document(value: Any) -> Any:
 
 
 def _typed(value: str) -> Any:
-    """Return text of CSV as the JSON value that it stands for without doubt."""
+    """Return CSV text as the JSON value that it clearly stands for, else unchanged."""
     if len(value) <= _NUMBER_CHARACTERS and (match := _NUMBER.fullmatch(value)) is not None:
         return int(value) if match[1] is None else float(value)
     if value in ("true", "false"):
@@ -468,8 +468,8 @@ def _typed(value: str) -> Any:
 
 
 def _moment(value: Any) -> Any:
-    """Return a value for a column of times; of a number since 1970, that moment."""
-    if type(value) is str and value[4:5] == "-":  # a date, as most are
+    """Return a value for a time column; a number that counts from 1970 becomes a datetime."""
+    if type(value) is str and value[4:5] == "-":  # an ISO date, as most are
         return value
     if type(value) not in (str, int, float):
         return value

@@ -1,4 +1,4 @@
-"""`import`: files of events into the table."""
+"""`import`: write files of events to the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .output import console, note
 from .program import State, command
 from .replay import summary
 
-#: records among which a field must be that is named, before anything is written
+#: records looked at for the fields that options name, before anything is written
 _ENOUGH = 20_000
 
 
@@ -67,7 +67,7 @@ def import_(
     pairs = _pairs("--rename", renames)
     fixed = dict(_pairs("--set", constants))
     tracker = state.connect("write")
-    sources = [source_of(path) for path in files]  # all of them, before anything is written
+    sources = [source_of(path) for path in files]  # open every file before anything is written
     result = Replayed()
     with closing(tracker.session()) as session:
         target = _target(session, tracker.layout, dedupe_key)
@@ -105,7 +105,7 @@ def import_(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Have the garbage collector rest: records have no cycles, and it would take a tenth of the time to find none."""
+    """Pause the garbage collector: records have no cycles, and looking for some takes a tenth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -134,13 +134,13 @@ def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class _Target(NamedTuple):
-    """The table as it really is.
+    """The table as the database has it.
 
     Args:
         kinds: its columns, and how each takes its values.
         json_field: its JSON column, None if it has none.
-        needs_insert: whether rows go by INSERT.
-        is_split: whether it may lack partitions.
+        needs_insert: whether it takes rows by INSERT only, not by COPY.
+        is_split: whether it is partitioned by time, so that partitions may be missing.
     """
 
     kinds: dict[str, Kind]
@@ -163,11 +163,11 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
 
 
 class _MissingError(Exception):
-    """Ends a transaction that lacks partitions."""
+    """Ends a transaction for which partitions are missing."""
 
 
 class _Job:
-    """One run: what it writes to, and what became of the rows so far."""
+    """One import: where it writes, and what became of the rows so far."""
 
     def __init__(self, session: Session, tracker: Tracker, target: _Target, result: Replayed) -> None:
         self._session = session
@@ -180,7 +180,7 @@ class _Job:
         self.without_key = 0
 
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
-        """Write a file; the next pieces are made while the server takes one."""
+        """Write a file; while the server takes a piece, the next ones are made."""
         rejects = Rejects(source.path, self._result, header=source.header)
         maker = Maker(source, plan, self._name, self._table.fields.timestamp)
         pieces = made_of(maker, executor)
@@ -206,7 +206,7 @@ class _Job:
             progress(size)
 
     def _write(self, made: Made) -> list[tuple[int, str]]:
-        """Write a piece in one transaction; return the places of the records that are refused, and why."""
+        """Write a piece in one transaction; return the places of the refused records, and why each was refused."""
         has_made = not self._target.is_split
         while True:
             try:
@@ -224,7 +224,7 @@ class _Job:
         written = repeated = 0
         refused: list[tuple[int, Failure]] = []
         with self._session.transaction() as cursor:
-            # else the row at fault is found at COMMIT, and not which one it is
+            # a deferred constraint would fail at COMMIT, which does not show which row is at fault
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             if may_make and self._lacks_partitions(cursor, made):
                 raise _MissingError

@@ -1,6 +1,6 @@
-"""Rows out of records, made while the server takes others: by processes of their own, where a file is worth it.
+"""Make rows from records while the server takes earlier rows; for large files, in helper processes.
 
-One interpreter makes rows at less than half of the rate at which a server takes them.
+One interpreter makes rows at less than half the rate at which a server takes them.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from .._capture.quickjson import quickest
 from .._capture.row import Columns, Row
 from .files import Piece, Plan, Source
 
-#: bytes of a file from which on it takes longer to read than processes take to start
+#: bytes from which on reading takes longer than starting processes
 MANY_BYTES = 8 * 2**20
-#: processes at most: the server is busy with what two or three of them make
+#: most processes: two or three keep the server busy
 _MOST = 3
 
 
 class Made(NamedTuple):
-    """What has become of a piece.
+    """The rows of a piece.
 
     Args:
-        rows: those without a dedupe key.
-        places: of each of them, the place of its record.
-        keyed: those with one.
-        keyed_places: the places of their records.
-        bad: places of records that cannot be written, and why.
-        without_time: rows that have no time.
-        found: renamed fields that were there.
-        seen: names of fields, as far as they are needed for a hint.
+        rows: the rows without a dedupe key.
+        places: the places of their records in the piece.
+        keyed: the rows with a dedupe key.
+        keyed_places: the places of their records in the piece.
+        bad: the places of records that cannot be written, and why.
+        without_time: how many rows have no time.
+        found: the fields to rename that records had.
+        seen: some of the names that records had, for a hint.
     """
 
     rows: list[Row]
@@ -53,13 +53,13 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes rows of a file's records.
+    """Makes rows from a file's records.
 
     Args:
         source: the file.
-        plan: which of a record's values go where.
-        table: the name of the table, which dedupe keys are made with.
-        timestamp: the column of the time.
+        plan: how the values of a record are spread over the table's columns.
+        table: the name of the table, which is part of every dedupe key.
+        timestamp: the time column.
     """
 
     source: Source
@@ -103,7 +103,11 @@ class Maker:
 
 @contextmanager
 def helpers(size: int) -> Iterator[Executor]:
-    """Yield what makes rows: processes for so many bytes, where there can be some on another core; else a thread."""
+    """Yield an executor that makes rows: processes for large files, if several cores are usable; else one thread.
+
+    Args:
+        size: bytes of all files together.
+    """
     with _executor(size) as executor:
         try:
             yield executor
@@ -113,14 +117,14 @@ def helpers(size: int) -> Iterator[Executor]:
 
 def _executor(size: int) -> Executor:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if size >= MANY_BYTES and cores > 1 and not current_process().daemon:  # a daemon may not have any
+    if size >= MANY_BYTES and cores > 1 and not current_process().daemon:  # a daemonic process may not have children
         with suppress(OSError, ImportError, NotImplementedError):  # a system without semaphores
             return ProcessPoolExecutor(min(cores, _MOST), get_context("spawn"), _begin)
     return ThreadPoolExecutor(1)
 
 
 def _begin() -> None:
-    """Have a helper end no later than its parent."""
+    """Make a helper process end when its parent ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -128,11 +132,11 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # a pool's process holds its own pipe open, and would wait for ever
+        os._exit(1)  # a pool's process keeps its own pipe open, and would wait for ever
 
 
 def made_of(maker: Maker, executor: Executor) -> Iterator[tuple[Piece, Made]]:
-    """Yield a file's pieces in order, and what has become of each; a few are made ahead."""
+    """Yield a file's pieces in order, with the rows of each; a few are made ahead."""
     ahead = _MOST if isinstance(executor, ProcessPoolExecutor) else 1
     waiting: deque[tuple[Piece, Future[Made] | None]] = deque()
     pieces = maker.source.pieces()
@@ -144,28 +148,28 @@ def made_of(maker: Maker, executor: Executor) -> Iterator[tuple[Piece, Made]]:
         piece, future = waiting.popleft()
         try:
             made = maker.make(piece.records) if future is None else future.result()
-        except BrokenExecutor:  # the system has killed one of them, as where memory is short
+        except BrokenExecutor:  # the system has killed a helper, for instance because memory is short
             _release(executor)
             made = maker.make(piece.records)
         yield piece, made
 
 
 def _submit(executor: Executor, maker: Maker, records: list[Any]) -> Future[Made] | None:
-    # A helper that is started here inherits that Ctrl-C does not reach it, not even before its first line: what it is
-    # meant to end, the parent ends. For this thread the signal waits a moment.
+    # A helper that is started here inherits the blocked SIGINT, so Ctrl-C never reaches it, not even before its first
+    # line; the parent ends it. In this thread the signal is only delayed.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(maker.make, records)
-    except (BrokenExecutor, OSError):  # or there is no room for another process
+    except (BrokenExecutor, OSError):  # the pool is broken, or there is no room for another process
         return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _release(executor: Executor) -> None:
-    """Let a broken pool end: a thread of it may be writing to a pipe that nobody reads any more, and waits for ever.
+    """Let a broken pool end: one of its threads may wait for ever, writing to a pipe that nothing reads any more.
 
-    Source: https://github.com/python/cpython/issues/94777, mended in CPython 3.12 and the last ones of 3.11.
+    Source: https://github.com/python/cpython/issues/94777, fixed in CPython 3.12 and the last releases of 3.11.
     """
     queue = getattr(executor, "_call_queue", None)
     if queue is not None:

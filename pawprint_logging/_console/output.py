@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "csv", "json", "markdown"]
 Row = Mapping[str, Any]
-#: how a table shows the values of a column
+#: column name → function that formats its values in a table
 Shapes = Mapping[str, Callable[[Any], str]]
 
-#: columns for a table that goes into a file or a pipe: as wide as it likes
+#: width in characters of a table in a file or a pipe: in practice unlimited
 _UNBOUNDED = 100_000
-#: rows of a table on a terminal, unless --limit says otherwise: it must be complete before its columns have a width
+#: most rows of a table without --limit: all of them must be read before the widths of the columns are known
 TABLE_ROWS = 1000
-#: stretches of time that are named by their day
+#: resolutions at which a time is shown as its date
 _DAYS = ("day", "week", "month", "quarter", "year")
 
-#: columns between two columns
+#: characters between two columns of a table
 _GAP = 3
 _MARKDOWN = re.compile(r"[\\|`*_<>\[\]]")
-#: columns of a terminal that a text keeps when a table is too wide
+#: least width in characters of a text column when a table is too wide
 _LEAST = 12
-#: columns that the longest bar has at least, and at most
+#: least and greatest width in characters of the longest bar
 _BAR, _LONGEST_BAR = 8, 30
-#: columns up to which the values of a line are aligned with those of the others
+#: greatest width in characters to which values are padded, to align them with those of other lines
 _ALIGNED = 40
-#: what a spreadsheet takes for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection
+#: characters that begin a formula in a spreadsheet: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-#: what JSON may hold as it is, and a terminal obeys: C1 controls, and what changes the direction of writing
+#: what JSON need not escape but a terminal obeys: C1 controls, and characters that change the direction of writing
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -67,19 +67,19 @@ format_option = click.option(
 
 
 def console(*, err: bool = False) -> Console:
-    """Return a console that adds no colours of its own, and none at all without a terminal or with NO_COLOR."""
+    """Return a console that highlights nothing, and has no colours without a terminal or with NO_COLOR."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else _UNBOUNDED
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
 
 
 def chosen(style: Format | None) -> Format:
-    """Return the format that was asked for, or the one that suits where the output goes."""
+    """Return the format that was asked for; by default table on a terminal, else csv."""
     return style or ("table" if sys.stdout.isatty() else "csv")
 
 
 def note(text: str) -> None:
-    """Say something that is no result: on standard error, so that it stays out of pipes."""
+    """Print something that is not a result on standard error, so that it stays out of pipes."""
     click.echo(f"pawprint-logging: {text}", err=True)
 
 
@@ -98,11 +98,11 @@ def show(
     Args:
         names: the columns, in order.
         rows: mappings with these keys; they may come one by one.
-        style: the format, None for the one that suits.
+        style: the format; None: table on a terminal, else csv.
         limit: how many rows at most; 0 for all of them; default None: 1,000 in a table, all of them otherwise.
-        resolution: the stretch of time that times stand for; from "day" on a table shows the day alone.
-        shapes: how a table shows the values of a column, by the column's name.
-        bar: the column that a table on a terminal draws as bars, default none.
+        resolution: the length of the periods that times stand for; from "day" on, a table shows the date alone.
+        shapes: functions that format values in a table, by the column's name.
+        bar: the column that a table on a terminal also draws as bars; default none.
     """
     style = chosen(style)
     if limit is None and style == "table":
@@ -120,7 +120,7 @@ def show(
 
 
 def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write rows as CSV; no text of it is a formula to a spreadsheet, nor an order to a terminal."""
+    """Write rows as CSV in which no text is a formula to a spreadsheet, or a command to a terminal."""
     is_terminal = stream.isatty()
     writer = csv_writer(stream)
     writer.writerow([_cell(name, is_terminal=is_terminal) for name in names])
@@ -128,12 +128,12 @@ def write_csv(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> Non
 
 
 def percent(value: Any) -> str:
-    """Return a share as a percentage of at most one decimal."""
+    """Return a share as a percentage with at most one decimal."""
     return f"{100 * float(value):.1f}".removesuffix(".0") + "%"
 
 
 def length(value: Any) -> str:
-    """Return a length of time in its two largest units."""
+    """Return a duration in its two largest units."""
     seconds = round(value.total_seconds())
     if seconds < 1:
         return f"{value.total_seconds() * 1000:.0f} ms"
@@ -146,7 +146,7 @@ def length(value: Any) -> str:
 
 
 def minutes(value: Any) -> str:
-    """Return minutes as a length of time."""
+    """Return a number of minutes as a duration."""
     return length(timedelta(minutes=float(value))) if value else "0 min"
 
 
@@ -160,19 +160,19 @@ def frame_rows(frame: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with None for what stands for nothing: NaN, NaT and NA."""
+    """Return a value, or None for NaN, NaT and NA."""
     if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
         return None
     return value
 
 
 def lines(rows: Sequence[Row], styles: Mapping[str, str], widths: dict[str, int]) -> Iterator[Text]:
-    """Yield rows as a line each, their values in the styles that their names have, and below each other.
+    """Yield each row as one line, with its values aligned and in the styles of their columns.
 
     Args:
-        rows: the rows, of the same columns.
-        styles: style of a column, by its name.
-        widths: of the columns in lines that came before; made wider where a value needs it.
+        rows: the rows, all with the same columns.
+        styles: the style of a column, by its name.
+        widths: the widths of the columns in earlier lines, by name; increased where a value needs it.
     """
     shown = [{name: _shown(value, with_time=True) for name, value in row.items()} for row in rows]
     for row in shown:
@@ -200,9 +200,10 @@ def csv_line(row: Row) -> None:
 
 
 class _LineFeeds:
-    """Where the writer of CSV writes: it quotes only what is part of its own ends of lines.
+    """Ends the lines of a CSV writer in a line feed, although the writer ends them in CRLF.
 
-    A bare carriage return would end a row, and what follows it could be a formula again.
+    A writer quotes only characters of its own line end. One that wrote line feeds would leave a bare carriage return
+    unquoted, which ends a row, and what follows could be a formula again.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -213,7 +214,7 @@ class _LineFeeds:
 
 
 def csv_writer(stream: IO[str], delimiter: str = ",") -> Any:
-    """Return a writer of CSV whose lines end in a line feed, and which quotes a bare carriage return too."""
+    """Return a CSV writer that ends lines in a line feed, and quotes a bare carriage return too."""
     return csv.writer(_LineFeeds(stream), delimiter=delimiter, lineterminator="\r\n")
 
 
@@ -233,7 +234,7 @@ def _cut(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def write_json(stream: IO[str], names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write an array with one object a line, as they come."""
+    """Write rows as a JSON array, one object per line, as they arrive."""
     begin = "["
     for row in rows:
         stream.write(f"{begin}\n{json_line({name: row[name] for name in names})}")
@@ -264,7 +265,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
     widths = {name: max(cell_len(heads[name]), *map(cell_len, texts[name])) for name in names}
     moments = [name for name in names if any(isinstance(row[name], datetime) for row in rows)] if with_time else []
     numbers = [name for name in names if any(isinstance(row[name], (int, float, Decimal)) for row in rows)]
-    for size in (16, 10):  # a time without its seconds, then the day alone: never one that breaks off
+    for size in (16, 10):  # drop the seconds, then the whole time of day; never cut in the middle
         if _least(heads, widths, {*moments, *numbers}) <= out.width:
             break
         for name in moments:
@@ -305,7 +306,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
 
 
 def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: AbstractSet[str]) -> int:
-    """Return the width of a table whose texts are cut as far as they may be."""
+    """Return the width of a table in which every column not in `whole` is as narrow as it may be."""
     sizes = [
         width if name in whole else min(width, max(_LEAST, cell_len(heads[name]))) for name, width in widths.items()
     ]
@@ -313,7 +314,7 @@ def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: AbstractS
 
 
 def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole: AbstractSet[str]) -> list[str]:
-    """Return the columns that fit; make those that need not be whole narrower in `widths` first."""
+    """Return the columns that fit; narrow those not in `whole` first, in `widths`."""
     names = list(widths)
 
     def excess() -> int:
@@ -328,7 +329,7 @@ def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole:
 
 
 def _shown(value: Any, *, with_time: bool) -> str:
-    """Return a value for human eyes, without anything that a terminal would obey."""
+    """Return a value as people read it, with everything escaped that a terminal would obey."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}" if with_time else f"{value:%Y-%m-%d}"
     if isinstance(value, timedelta):
@@ -339,14 +340,14 @@ def _shown(value: Any, *, with_time: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text without anything that a terminal would obey."""
+    """Return text with everything escaped that a terminal would obey."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _text(value: Any) -> str:
-    """Return a value for CSV."""
+    """Return a value as text for CSV."""
     if type(value) is str:
         return value
     if value is None:
@@ -358,8 +359,8 @@ def _text(value: Any) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """Return a value as JSON has it; times say how far from UTC they are, lengths of time are in seconds."""
-    if value is None or type(value) in (str, int, bool):  # what most values are
+    """Return a value of a JSON type: times as ISO 8601 text with their UTC offset, durations in seconds."""
+    if value is None or type(value) in (str, int, bool):  # as most values are
         return value
     if isinstance(value, datetime):
         return value.isoformat() if value.tzinfo else f"{value.isoformat()}+00:00"

@@ -1,4 +1,4 @@
-"""The plan of a project, its declared classes of events, held against what is in the table."""
+"""Compare a project's plan, its declared event classes, with what is in the table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TYPES: Mapping[type, frozenset[str]] = {
 
 
 def declared_by(module: str) -> Plan:
-    """Import a module; return the events that are declared then, with their fields.
+    """Import a module; return all events that are then declared, with their fields.
 
     Raises:
         ConfigurationError: there is no such module, or no event is declared.
     """
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def declared_by(module: str) -> Plan:
 
 
 def differences(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> list[str]:
-    """Return what a table has and the plan has not, and the other way round, one sentence each."""
+    """Return each difference between table and plan, in one sentence."""
     seen = _seen(frame, plan, tracker)
     return [*_undeclared(seen, plan), *_lacking(seen, plan)]
 
@@ -106,7 +106,7 @@ def _allows_none(declared_type: Any) -> bool:
 
 
 def _kinds(declared_type: Any) -> frozenset[str] | None:
-    """Return the types in JSON that a declared type allows, None for any."""
+    """Return the JSON types that a declared type allows; None for any."""
     origin = typing.get_origin(declared_type) or declared_type
     if origin in (typing.Union, types.UnionType):
         found = [_kinds(each) for each in typing.get_args(declared_type) if each is not type(None)]

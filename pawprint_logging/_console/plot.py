@@ -1,4 +1,4 @@
-"""A series of time as a picture, on the terminal or in a file."""
+"""Draw a time series, on the terminal or into a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Points = Sequence[tuple[Any, Any]]
 
-#: stretches that a gap is filled with at most; more cannot be told apart on a screen
+#: most points of a filled series; more cannot be told apart on a screen
 _MAX_POINTS = 20_000
 _STEPS = {
     "second": timedelta(seconds=1),
@@ -33,21 +33,21 @@ _STEPS = {
 }
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _FORMATS = {"second": "%m-%d %H:%M:%S", "minute": "%m-%d %H:%M", "hour": "%m-%d %Hh"}
-#: for streams that cannot do better
+#: replacements where the output is not in a UTF encoding
 _ASCII = str.maketrans("┌┐└┘┤├┬┴┼─│", "+++++++++-|")
-#: what each line is made of; the first of dots where the terminal has them
+#: the marker of each line; the first line is drawn in braille dots where the output has them
 _MARKERS = ("*", "o", "x", "+", "#")
-#: lines and columns where there is no terminal to ask
+#: columns and lines where there is no terminal to ask
 _SIZE = (80, 20)
 
 
 def filled(points: Points, resolution: str, first: datetime | None = None, last: datetime | None = None) -> Points:
-    """Return a series with a zero wherever nothing happened; unchanged if that would be too many.
+    """Return a series with a zero for each period without a value; unchanged if it would get too long.
 
     Args:
-        points: time and value, in order.
-        resolution: of time.
-        first: where it begins, if that is before its first point.
+        points: the time and value of each point, in order.
+        resolution: the length of a period.
+        first: where the series begins, if that is before its first point.
         last: where it ends, if that is after its last point.
     """
     if not points:
@@ -71,11 +71,11 @@ def _next(moment: datetime, resolution: str) -> datetime:
 
 
 def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
-    """Return the series of a frame: one, or where it is split by a field one for each value, the greatest first."""
+    """Return the series in a frame, by name: one, or one for each value that it is split by, the greatest first."""
     value = frame.columns[-1]
     resolution = str(frame.attrs.get("resolution", ""))
     groups: dict[str, list[tuple[Any, Any]]] = {}
-    names = frame.iloc[:, 1].map(drawing.short) if len(frame.columns) > 2 else [""] * len(frame)
+    names = drawing.names_of(frame.iloc[:, 1]) if len(frame.columns) > 2 else [""] * len(frame)
     for name, moment, number in zip(names, frame["datetime"], frame[value], strict=True):
         if plain(moment) is not None:
             groups.setdefault(name, []).append((moment.to_pydatetime(), plain(number)))
@@ -90,12 +90,12 @@ def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
 
 
 def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> None:
-    """Print a line plot, in the terminal's own colours: lines are told apart by what they are made of.
+    """Print a line plot without colours; lines are told apart by their markers.
 
     Args:
-        lines: time and value of each point; of several lines, by their names, the first few are drawn.
-        title: what is shown.
-        resolution: of time.
+        lines: the time and value of each point; or several such lines by name, of which the first few are drawn.
+        title: the title of the plot.
+        resolution: the length of a period.
     """
     try:
         import plotext
@@ -154,7 +154,7 @@ def ticks(low: float, high: float, *, are_whole: bool = True) -> list[Decimal]:
     Args:
         low: the least number.
         high: the greatest number.
-        are_whole: whether all numbers between are whole, and so the ticks are.
+        are_whole: whether all numbers are whole, and the ticks must be, too.
     """
     first, last = Decimal(str(low)).normalize(), Decimal(str(high))
     wanted = (last - first) / 5
@@ -172,10 +172,10 @@ def _has_braille() -> bool:
 
 
 def check_output(path: str) -> None:
-    """Raise unless a picture can be written there, before the database is asked.
+    """Raise unless a chart can be written to a path; called before the database is queried.
 
     Raises:
-        ConfigurationError: the name's ending stands for no format, or its folder is not there.
+        ConfigurationError: the name's suffix stands for no format, or its folder does not exist.
         ImportError: matplotlib is not installed.
     """
     drawing.require_matplotlib()

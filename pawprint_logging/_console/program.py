@@ -1,6 +1,6 @@
 """The command group, to which the other modules add their commands.
 
-Options that every command has, and what a run knows.
+Also the options that every command has, and the state of a run.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ..tracker import Tracker
 from .failures import Purpose
 
 PROGRAM = "pawprint-logging"
-#: what a shell that has a completion script sets to ask for completions
+#: the variable by which a shell's completion script asks for completions
 COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
 
 
 @dataclass
 class State:
-    """What one run of the program knows.
+    """The state of one run of the program.
 
     Args:
         given: the connection options of the command line, by name.
-        purpose: what the command wants of the database, for the mend of an error.
+        purpose: what the command does in the database, for the advice in an error message.
         tracker: the tracker, once the command has asked for it.
         with_traceback: whether an error is shown with its traceback.
-        described: arguments of the tracker that a framework has, in place of the variables.
+        described: a framework's arguments for the tracker, which replace the environment variables.
     """
 
     given: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class State:
     _has_handler: bool = field(default=False, init=False)
 
     def connect(self, purpose: Purpose, *, needs_table: bool = True) -> Tracker:
-        """Return the tracker that options and variables describe; it has a database, and a table if one is needed.
+        """Return the tracker for the options and variables, with a database, and a table if one is needed.
 
         Raises:
             ConfigurationError: no database or table is named, or an option cannot be used.
@@ -56,7 +56,7 @@ class State:
             return self._of_framework(options, needs_table=needs_table)
         found = {name: os.environ.get(f"PAWPRINT_{name.upper()}") for name in ("dotfile", "db", "table")}
         variables = {name: value for name, value in found.items() if value and name not in options}
-        if "dotfile" in options:  # what it says wins over the variables, and they fill in what it leaves out
+        if "dotfile" in options:  # the file wins over the variables; they fill in what it leaves out
             described = Tracker(dotfile=options["dotfile"])
             variables = {name: value for name, value in variables.items() if getattr(described, name, "") is None}
         tracker = Tracker(**{**variables, **options})
@@ -72,9 +72,10 @@ class State:
         return tracker
 
     def _end_in_order(self) -> None:
-        """Have SIGTERM end the program as an exit does, which stops the server that it starts.
+        """Make SIGTERM exit normally, which stops the embedded server that this program may have started.
 
-        Elsewhere it ends it at once: a handler in Python would have to wait for the answer to a query.
+        With other servers, SIGTERM ends the program at once: a Python signal handler would have to wait for the answer
+        to a query.
         """
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -82,7 +83,7 @@ class State:
             self._has_handler = True
 
     def restore_signals(self) -> None:
-        """Have SIGTERM do again what it did before."""
+        """Give SIGTERM its default action again, if this run changed it."""
         if self._has_handler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -143,8 +144,8 @@ def command(name: str, *, connects: bool = True) -> Callable[[Callable[..., Any]
     """Return a decorator that makes a function a command; its first argument is the `State`.
 
     Args:
-        name: what users type.
-        connects: whether it takes the connection's options, as the group does.
+        name: the command's name.
+        connects: whether it takes the connection options, as the group does.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:

@@ -82,7 +82,7 @@ def read(
 
 
 def _noting(blank: set[str], rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows; take the fields out of `blank` in which one of them has something."""
+    """Yield rows; remove each field from `blank` in which a row has a value."""
     for row in rows:
         if blank:
             blank.difference_update([name for name in blank if row.get(name) is not None])
@@ -99,7 +99,7 @@ def _columns(tracker: Tracker) -> list[str]:
 
 
 def series_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of all commands that return a series of time."""
+    """Add the options of all commands that return a time series."""
     for option in (  # the last comes first in the help
         answer.output_option,
         click.option(

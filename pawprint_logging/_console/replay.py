@@ -1,4 +1,4 @@
-"""`replay`: fallback lines back into the table."""
+"""`replay`: write the events of fallback files to the table."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
     """
     tracker = state.connect("write")
     for path in files:
-        with path.open("rb"):  # all of them, before anything is written
+        with path.open("rb"):  # check all files before anything is written
             pass
     with closing(tracker.session()) as session:
         if (
             owner(session, tracker.layout) is None
-        ):  # before the ledger, whose mend would make a table that has a mistyped name
+        ):  # checked before the ledger: its advice would create a table under a mistyped name
             raise ConfigurationError(
                 f"there is no table {tracker.table}: make it with pawprint-logging create-table, or correct --table"
             )

@@ -98,7 +98,7 @@ def _show(statistics: Statistics, name: str, options: dict[str, Any]) -> None:
 
 
 def statistics_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the questions that are asked of users."""
+    """Add the options of all commands that follow users."""
     for option in (  # the last comes first in the help
         answer.output_option,
         format_option,
@@ -115,7 +115,7 @@ def statistics_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> tuple[Statistics, dict[str, Any]]:
-    """Return the statistics that the options name, and the conditions with the span of time."""
+    """Return the statistics that the options describe, and the conditions with the time range."""
     given = parse(options["where"])
     answer.check_output(options["output"])
     checked_span(options)
@@ -125,7 +125,7 @@ def _ask(state: State, options: dict[str, Any], week_start: str = "monday") -> t
 
 
 def _step(text: str) -> Any:
-    """Return a step, its name, and behind it the conditions in brackets: ``signup[metadata__plan=pro]``."""
+    """Return a step: an event's name, or its name and the condition in brackets: ``signup[metadata__plan=pro]``."""
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
         return text
@@ -141,7 +141,7 @@ def _hint(
     is_empty: bool,
     fields: Sequence[str] = (),
 ) -> None:
-    """Say which likely mistakes made an answer empty; that there is no such event has been said as a warning."""
+    """Print which likely mistakes left an answer empty; warnings have already named events that do not exist."""
     conditions = {name: value for name, value in given.items() if name not in ("start", "end")}
     more = [step[1] for step in steps if isinstance(step, tuple)]
     answer.hint(statistics.tracker, conditions, fields=fields, more=more, said=said, is_empty=is_empty)

@@ -53,7 +53,7 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
 
 
 def _number_of_events(tracker: Tracker) -> str:
-    """Return how many events there are, or every one where that cannot be asked."""
+    """Return "the N events", or "every event" if they cannot be counted."""
     with suppress(DatabaseError):
         with closing(tracker.session()) as session:
             number = count_events(session, tracker.layout)

@@ -18,7 +18,7 @@ from .conditions import parse, where_option
 from .output import Format, chosen, console, csv_line, format_option, json_line, lines, note
 from .program import State, command
 
-#: seconds for which a database that went away is waited for
+#: seconds to wait for a database that went away
 PATIENCE = 60.0
 
 
@@ -60,14 +60,14 @@ def tail(
         newest = end.newest(number)
         printer.show(newest)
         if number and not newest:
-            answer.hint(tracker, given, fields=fields, is_empty=not follow)  # what is waited for may come
+            answer.hint(tracker, given, fields=fields, is_empty=not follow)  # matching events may still arrive
         while follow:
             time.sleep(interval)
             printer.show(_patiently(end, interval))
 
 
 def _patiently(end: Tail, interval: float) -> Sequence[Mapping[str, Any]]:
-    """Look for new events; wait for a database that went away."""
+    """Return new events; wait for a database that went away."""
     deadline = time.monotonic() + PATIENCE
     has_told = False
     while True:

@@ -65,6 +65,12 @@ class Pipeline:
     def __init__(self, tracker: Tracker, settings: Settings) -> None:
         layout = tracker.layout
         ddl.check_split(layout, settings.partition_by, settings.distribute_by)
+        key = settings.dedupe_key
+        if key is not None and key in (layout.fields.timestamp, layout.fields.json):
+            raise ConfigurationError(
+                f"dedupe_key {key!r}: the column of the time or of JSON cannot be the key; name an extra with text or a"
+                " whole number that repeats of an event share"
+            )
         self.tracker = tracker
         self.settings = settings
         self._kinds = layout.fields.kinds

@@ -1,1 +1,1 @@
-"""Doors for frameworks; each module needs the framework that it is named after, and imports no other."""
+"""Integrations with frameworks; each module needs the framework that it is named after, and imports no other."""

@@ -1,4 +1,4 @@
-"""What the integrations have in common: the user of a request or task, and the end of a process."""
+"""What the integrations share: binding the user of a request or task, and closing at the end of a process."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ logger = logging.getLogger("pawprint_logging")
 
 
 def user_fields() -> set[str]:
-    """Return the names under which the handlers and processors there are look for a user."""
+    """Return the names under which the existing handlers and processors look for a user; without any, user_id."""
     return {made.tracker.user_field for made in living()} or {"user_id"}
 
 
 def as_user(user: Any) -> dict[str, Any]:
-    """Return what is bound for a user."""
+    """Return the context variables to bind for a user."""
     return dict.fromkeys(user_fields(), user)
 
 
 def asked(user: Callable[[Request], Any] | None, request: Request) -> Any:
-    """Return what the application's function says about a request; None, with a warning, if it raises."""
+    """Return the user that the application's function names for a request; None, with a warning, if it raises."""
     try:
         return None if user is None else user(request)
     except Exception as error:
@@ -33,11 +33,11 @@ def asked(user: Callable[[Request], Any] | None, request: Request) -> Any:
 
 
 def warn_of(error: Exception) -> None:
-    """Say that the application's function raised, and what that means."""
+    """Log that the application's function raised, and that the events have no user."""
     logger.warning("finding the user of a request raised %s: its events have none", type(error).__name__)
 
 
 def write_what_waits(**_: Any) -> None:
-    """Close every handler and processor, each for at most its `close_timeout`; one that is used again opens again."""
+    """Close every handler and processor, each within its `close_timeout`; one that is used again opens again."""
     for made in living():
         made.close()

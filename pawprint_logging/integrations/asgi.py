@@ -23,12 +23,12 @@ _ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.sta
 class EventsMiddleware:
     """Binds the user of a request while it is served; writes what waits when the server's lifespan ends.
 
-    uvicorn ends itself by the signal that stopped it, by which Python runs no exit handlers.
+    uvicorn makes this necessary: it ends itself with the signal that stopped it, so Python runs no exit handlers.
 
     Args:
-        app: the application. One that knows no lifespan, such as Django's, gets one that does this and nothing else.
+        app: the application. If it has no lifespan, as Django's does not, this middleware answers for it.
         user: takes the ASGI scope of a request or websocket and returns the user, or None if there is none; it may be
-            a coroutine function. What it raises costs the request nothing but its user. Default: nothing is bound.
+            a coroutine function. If it raises, the request is served without a user. Default: nothing is bound.
 
     Example:
         >>> async def app(scope, receive, send): ...
@@ -81,9 +81,9 @@ class EventsMiddleware:
 
     @staticmethod
     async def _live_alone(receive: Receive, send: Send) -> None:
-        """Answer for an application that knows no lifespan.
+        """Answer the server for an application that has no lifespan.
 
-        https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+        Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
         """
         while True:
             kind = (await receive())["type"]

@@ -1,4 +1,4 @@
-"""Celery: who a task is for, a dedupe key for what it logs, and the end of a worker's process."""
+"""Celery: the user of a task, dedupe keys for its events, and the end of a worker's process."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..errors import ConfigurationError
 from ..handler import PawprintHandler
 from ._binding import as_user, user_fields, write_what_waits
 
-#: the header that carries the user
+#: the message header that carries the user
 _HEADER = "pawprint_user"
-#: where a run keeps what it undoes at its end
+#: the attribute of a request that holds what to undo when the run ends
 _UNDO = "_pawprint_undo"
 
 
 def install(app: Celery) -> None:
-    """Have every event of a task know the task and its user, and lose none when a worker's process ends.
+    """Put the task and its user into every event of a task, and lose no event when a worker's process ends.
 
-    While a task runs, ``task_id`` and ``task`` (its name) are bound, and the user that was bound where it was called,
-    who travels in the message's headers. With the handler's option `dedupe_key`, an event that has none gets one made
-    of the task's id, the event's name and which of that name in the run it is: a retry of the task repeats the keys.
-    What waits is written when a worker, or a process of its pool, ends. Where Celery configures the root logger, the
-    handlers of this package that it had are put back.
+    While a task runs, ``task_id`` and ``task`` (its name) are bound, and so is the user that was bound where the task
+    was called; the message's headers carry the user. With the handler's option `dedupe_key`, an event without a key
+    gets one from the task's id, the event's name and its number among the run's events of that name, so a retry of the
+    task repeats the keys. Waiting events are written when a worker, or a process of its pool, ends. If Celery
+    configures the root logger, the handlers of this package that it had are put back.
 
     Args:
-        app: the application; to install it twice changes nothing.
+        app: the application; installing twice changes nothing.
 
     Raises:
-        ConfigurationError: it is no Celery application.
+        ConfigurationError: `app` is not a Celery application.
 
     Example:
         >>> app = Celery("shop")
@@ -61,13 +61,13 @@ def _send_user(headers: dict[str, Any] | None = None, **_: Any) -> None:
     bound = get_contextvars()
     users = [bound[name] for name in sorted(user_fields()) if bound.get(name) is not None]
     if headers is not None and users:
-        headers[_HEADER] = str(users[0])  # brokers carry text, and few of the types that keys have
+        headers[_HEADER] = str(users[0])  # as text: brokers carry few of the types that user ids have
 
 
 def _begin(task_id: str, task: Any, **_: Any) -> None:
     request = task.request
     user = getattr(request, _HEADER, None)
-    if not request.is_eager:  # else it runs in the middle of the caller's own
+    if not request.is_eager:  # an eager task runs within the caller's own context
         clear_contextvars()
     bound = {"task_id": task_id, "task": task.name}
     if user is not None or not request.is_eager:
@@ -105,4 +105,4 @@ def _note_handlers(**_: Any) -> None:
 
 def _put_handlers_back(logger: logging.Logger, **_: Any) -> None:
     for each in _handlers:
-        logger.addHandler(each)  # which does nothing where it is there
+        logger.addHandler(each)  # does nothing if the logger still has it

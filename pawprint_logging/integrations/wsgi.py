@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class EventsMiddleware:
-    """Binds the user of a request while it is served, until the last part of its answer.
+    """Binds the user of a request while it is served, until the last part of its response.
 
     Args:
         app: the application.
-        user: takes the request's ``environ`` and returns the user, or None if there is none. What it raises costs the
-            request nothing but its user. Default: nothing is bound.
+        user: takes the request's ``environ`` and returns the user, or None if there is none. If it raises, the request
+            is served without a user. Default: nothing is bound.
 
     Example:
         >>> from wsgiref.simple_server import demo_app
@@ -33,7 +33,7 @@ class EventsMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request."""
-        # a context of the request's own: what the application binds in it ends with it too
+        # a context of the request's own, so that what the application binds ends with the request too
         context = copy_context()
         if self._user is not None:
             user = asked(self._user, environ)
@@ -41,12 +41,12 @@ class EventsMiddleware:
         body = context.run(self._app, environ, start_response)
         file_wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-            return body  # nothing of the application runs any more, and the server may know a quicker way
+            return body  # no code of the application runs any more, and the server may know a quicker way
         return _Body(body, context)
 
 
 class _Body:
-    """An answer whose parts are made in the request's context."""
+    """A response body whose parts are made in the request's context."""
 
     def __init__(self, body: Iterable[bytes], context: Context) -> None:
         self._body = body
@@ -62,7 +62,7 @@ class _Body:
         return self._context.run(next, self._parts)
 
     def close(self) -> None:
-        """Do what PEP 3333 asks for at the end of a request."""
+        """Close the application's body, which PEP 3333 asks for at the end of a request."""
         close = getattr(self._body, "close", None)
         if close is not None:
             self._context.run(close)

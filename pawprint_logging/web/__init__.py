@@ -1,4 +1,4 @@
-"""The page in the browser: what is in the table, for those who look rather than read. Needs the extra ``[web]``."""
+"""A page in the browser that shows what is in the table. Needs the extra ``[web]``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def app(
 ) -> ASGIApp:
     """Return the page as an ASGI application, to mount behind an application's own login.
 
-    It only reads: every query runs in a read-only transaction with a time limit, at most two at once, in threads and on
-    connections of its own. Nothing connects before the first request.
+    It only reads: every query runs in a read-only transaction with a time limit, at most two at once and a quick one,
+    in threads and on connections of its own. Nothing connects before the first request.
 
     Args:
         tracker: the tracker on the events table.
-        hosts: names that the Host header may have. Default None: mounted in another application, those that it lets
-            through; else the address that it listens on, and localhost where that is a loopback address.
-        token: what a visitor must know, asked for once a day. Default None: nothing; who may look is for the
-            application around it to say.
-        time_limit: seconds after which a query is cancelled on the server, default 10; the page then says so, and shows
-            the rest.
+        hosts: the names that the Host header may have. Default None: if mounted in another application, any that it
+            lets through; otherwise the address that the server listens on, and localhost if that is a loopback address.
+        token: a secret of at least 16 characters that a visitor must enter, once a day. Default None: no token; the
+            application around the page decides who may see it.
+        time_limit: seconds after which the server cancels a query, up to 3600; default 10. The page then says so, and
+            shows the rest.
 
     Raises:
-        ConfigurationError: `token` is shorter than 16 characters, or `time_limit` is no positive number.
+        ConfigurationError: `token` is shorter than 16 characters, or `time_limit` is not a number above 0, up to 3600.
         ImportError: starlette or jinja2 is not installed; the message names the extra.
 
     Example:

@@ -1,4 +1,4 @@
-"""What the URL of a page says: which events, with which properties, of which time."""
+"""The filter in a page's URL: which events, with which properties, in which time range."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._database.reading.times import duration_of, moment_of, zone_of
 from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
 
-#: stretches of time to choose from, and what they are called
+#: time ranges to choose from, and their names
 CHOICES = {
     "24h": "24 hours",
     "7d": "7 days",
@@ -23,16 +23,16 @@ CHOICES = {
     "365d": "12 months",
 }
 DEFAULT = "30d"
-#: the resolution of a chart: the first whose number of days is not exceeded
+#: the resolution of a chart: the first one whose number of days the time range does not exceed
 _RESOLUTIONS = ((2.1, "hour"), (100.0, "day"), (800.0, "week"), (5000.0, "month"), (float("inf"), "year"))
-#: characters of a condition, and conditions, beyond which an address is no work of a hand
+#: most characters in a condition or parameter, and most conditions
 _LONGEST, _MOST = 2000, 20
-#: seconds to which the present is rounded, so that readers of one page share its answers
+#: seconds to which the present is rounded up, so that readers of one page share its answers
 _STEP = 10
 
 
 class BadAddressError(ConfigurationError):
-    """A URL says something that cannot be looked up."""
+    """A URL asks for something that cannot be looked up."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Filter:
     """Which events a page is about.
 
     Args:
-        event: the name of the event, None for all of them.
+        event: the name of the event; None for all events.
         where: conditions such as ``metadata__plan=pro``.
         since: how long ago, such as ``30d``, or a time in ISO 8601.
-        until: a time in ISO 8601, a day being part of the range; None for now.
-        tz: the zone by whose midnights and Mondays time is cut, and whose clock is shown.
+        until: a time in ISO 8601; a date includes the whole day; None for now.
+        tz: the time zone in which days and weeks begin, and in which times are shown.
     """
 
     event: str | None = None
@@ -55,7 +55,7 @@ class Filter:
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """The parameters of a URL that says it."""
+        """The URL parameters that describe the filter."""
         pairs = [("event", self.event)] if self.event is not None else []
         pairs += [("where", each) for each in self.where]
         pairs += [("since", self.since)] if self.since != DEFAULT else []
@@ -65,7 +65,7 @@ class Filter:
 
     @property
     def is_open(self) -> bool:
-        """Whether it lets every event through, of whatever time."""
+        """Whether it lets every event through, apart from the time range."""
         return self.event is None and not self.where
 
     def without(self, condition: str) -> Filter:
@@ -73,15 +73,15 @@ class Filter:
         return replace(self, where=tuple(each for each in self.where if each != condition))
 
     def without_event(self, event_field: str) -> Filter:
-        """Return the filter without what it says of the event's name, for pages that have their own way to choose."""
+        """Return the filter without conditions on the event's name, for pages that choose events themselves."""
         kept = (each for each in self.where if each.partition("=")[0].strip().partition("__")[0] != event_field)
         return replace(self, event=None, where=tuple(kept))
 
     def span(self, now: datetime | None = None) -> Range:
-        """Return the range of time that is meant.
+        """Return the time range.
 
         Raises:
-            BadAddressError: one of the ends is no time, or it ends before it begins.
+            BadAddressError: one of its ends is not a time, or it ends before it begins.
         """
         present = now or datetime.now(timezone.utc).replace(tzinfo=None)
         present = present.replace(microsecond=0) - timedelta(seconds=present.second % _STEP - _STEP)
@@ -104,7 +104,7 @@ class Filter:
             return Range(start, end, start, resolution, self.tz)
 
     def conditions(self, *, event_field: str) -> dict[str, Any]:
-        """Return the conditions as `Tracker.read` takes them, the event's name among them.
+        """Return the conditions as `Tracker.read` takes them, including the event's name.
 
         Raises:
             BadAddressError: one of them cannot be read.
@@ -122,7 +122,7 @@ class Filter:
 
 def _moment(name: str, text: str, zone: str, *, is_end: bool = False) -> datetime:
     try:
-        if is_end and len(text.strip()) == 10:  # the whole of a day
+        if is_end and len(text.strip()) == 10:  # a date: include the whole day
             text = (date.fromisoformat(text.strip()) + timedelta(days=1)).isoformat()
         return moment_of(text, name=name, zone=zone).replace(tzinfo=None)
     except (ConfigurationError, OverflowError, ValueError):
@@ -130,10 +130,10 @@ def _moment(name: str, text: str, zone: str, *, is_end: bool = False) -> datetim
 
 
 def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:
-    """Return what the parameters of a URL say; what is empty says nothing.
+    """Return the filter that the parameters of a URL describe; empty ones are ignored.
 
     Raises:
-        BadAddressError: there is more of it than anybody writes.
+        BadAddressError: there are too many conditions, one is too long, or the time zone is unknown.
     """
     conditions = tuple(dict.fromkeys(each for each in where if each.strip()))
     if len(conditions) > _MOST or any(len(each) > _LONGEST for each in (*conditions, *parameters.values())):
@@ -150,7 +150,7 @@ def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:
 def _zone(name: str) -> str:
     try:
         zone = zone_of(name.strip())
-        ZoneInfo(zone)  # whose rules the page needs as well as the server
+        ZoneInfo(zone)  # the page needs the zone's rules too, not only the server
     except ZoneInfoNotFoundError:
         raise BadAddressError(f"tz: the rules of {name!r} are not on this system: pip install tzdata") from None
     except ConfigurationError as error:
@@ -159,6 +159,6 @@ def _zone(name: str) -> str:
 
 
 def url(root: str, path: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Return an address on the server."""
+    """Return the URL of a path on this server, with a query of name-value pairs."""
     query = urlencode(list(pairs), quote_via=quote)
     return f"{root}/{path}" + (f"?{query}" if query else "")

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 Answer = TypeVar("Answer")
-#: makes the answer of a page
+#: makes the response of a page
 Make = Callable[["Page"], Awaitable[Response]]
 
 _logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
-#: pages of the menu
+#: the menu: path and title of each page
 _MENU = (
     ("", "Overview"),
     ("events", "Events"),
@@ -54,21 +54,21 @@ _MENU = (
     ("users", "Users"),
     ("live", "Live"),
 )
-#: names of events in a menu of the filter, and lines in a chart
+#: most lines in a chart, plus one for all others; most steps of a funnel
 _MOST_LINES = 6
 _MOST_STEPS = 8
-#: seconds that the menu of events may take: the page does not wait for it any longer
+#: seconds that looking up the menu of events may take; after that, the page goes without it
 _QUICK = 1.0
-#: live pages at once, seconds between two looks, and after which the browser connects anew
+#: most live pages at once; seconds between two queries; seconds after which the browser reconnects
 _MOST_LIVE, _LOOK, _LIVE = 50, 1.0, 100.0
 _WITHIN = {"": "any time", "1h": "1 hour", "1d": "1 day", "7d": "7 days", "30d": "30 days"}
 _WITHIN_SECONDS = {"1h": 3600.0, "1d": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
-#: periods beside each other
+#: most periods side by side
 _MOST_PERIODS = 14
 _PERIODS = ("day", "week", "month")
 _SILENCES = ("5", "15", "30", "60", "120")
 _DEPTHS = ("1", "2", "3", "4", "5")
-#: turns of a step of a path that are listed
+#: most turns listed for a step of the paths
 _MOST_TURNS = 10
 _NEWEST_FEW, _NEWEST, _HISTORY = 8, 50, 100
 
@@ -103,10 +103,10 @@ class Page:
     """What a template knows of the request that it answers.
 
     Args:
-        pages: all of them.
+        pages: all pages.
         request: the request.
-        place: its address.
-        own: parameters of the page itself, which its links keep, and what each is by default.
+        place: the path of the page.
+        own: the page's own parameters, which its links keep, and the default of each.
     """
 
     def __init__(self, pages: Pages, request: Request, place: str, own: Mapping[str, str] | None = None) -> None:
@@ -114,10 +114,10 @@ class Page:
         self.request = request
         self.place = place
         self.root = str(request.scope.get("root_path", ""))
-        #: whether the visitor may know of what there is; others get no name of a table or a database
+        #: whether the visitor may see the names of the table and the database
         self.is_admitted = is_admitted(request.scope)
         self.table = pages.tracker.table if self.is_admitted else None
-        #: whether what was made so far is to go out, since what follows takes time
+        #: whether to send what is rendered so far, because the rest takes time
         self.is_due = False
         self.filter = Filter()
         self.span: Range | None = None
@@ -131,15 +131,15 @@ class Page:
 
     @property
     def range(self) -> Range:
-        """The range of time that it is about."""
-        assert self.span is not None  # a page is made once there is one
+        """The time range of the page."""
+        assert self.span is not None  # a page is made only after it is known
         return self.span
 
     def chosen(self, name: str, default: str, choices: Collection[str]) -> str:
-        """Return a parameter that has a few values.
+        """Return a parameter that takes one of a few values.
 
         Raises:
-            BadAddressError: it has another.
+            BadAddressError: it has another value.
         """
         value = self.request.query_params.get(name, default)
         if value not in choices:
@@ -147,12 +147,12 @@ class Page:
         return value
 
     def flush(self) -> str:
-        """Send what there is."""
+        """Have what is rendered so far sent; return nothing to render."""
         self.is_due = True
         return ""
 
     def link(self, path: str = "", *, keep: bool = True, **own: Any) -> str:
-        """Return the address of a page, with the filter."""
+        """Return the address of a page, by default with the filter."""
         pairs = self.filter.query if keep else []
         return url(self.root, path, [*pairs, *((name, str(value)) for name, value in own.items() if value is not None)])
 
@@ -165,7 +165,7 @@ class Page:
         return self.with_filter(where=(*self.filter.where, condition))
 
     def without(self, condition: str) -> str:
-        """Return the address of this page with a condition less."""
+        """Return the address of this page without one of its conditions."""
         return url(self.root, self.place, [*self.filter.without(condition).query, *self.own])
 
     def static(self, name: str) -> str:
@@ -173,7 +173,7 @@ class Page:
         return f"{self.root}/static/{name}" + (f"?v={__version__}" if self.is_admitted else "")
 
     def moment(self, moment: date | None) -> str:
-        """Return a time as the clock of the zone shows it; a day is the same in every zone."""
+        """Return a time in the filter's time zone; a date is the same in every zone."""
         if moment is None:
             return "\N{EN DASH}"
         if not isinstance(moment, datetime):
@@ -182,11 +182,11 @@ class Page:
         return f"{shown.day} {shown:%b %Y, %H:%M:%S}"
 
     def label(self, moment: datetime, resolution: str) -> str:
-        """Return the name of a stretch of time."""
+        """Return the label of a period."""
         return drawing.label(local(moment, self.filter.tz), resolution)
 
     def chart(self, span: Range, values: Sequence[tuple[str, Sequence[float]]]) -> drawing.Chart:
-        """Return a chart of the range."""
+        """Return a chart over a time range."""
         beginnings = [local(moment, span.zone) for moment in span.stretches()]
         return drawing.chart(beginnings, values, span.resolution, is_over=span.is_over)
 
@@ -198,14 +198,14 @@ class Page:
         keep: float = data.KEEP,
         **named: Any,
     ) -> Any:
-        """Return the answer to a question, or the `Problem` that stands in its way.
+        """Return the answer to a question, or the `Problem` that prevents it.
 
         Args:
             question: takes a view of the table, the conditions of the filter, and the arguments.
             chosen: the filter.
-            *arguments: what else it takes.
-            keep: seconds for which the answer serves others.
-            **named: what it takes by name.
+            *arguments: its further arguments.
+            keep: seconds for which the answer is shared.
+            **named: its keyword arguments.
         """
         try:
             given = chosen.conditions(event_field=self.pages.tracker.event_field)
@@ -220,11 +220,11 @@ class Page:
     def asking(
         self, question: Callable[..., Any], chosen: Filter, *arguments: Hashable, **named: Any
     ) -> asyncio.Future[Any]:
-        """Begin to look a question up; a template waits for the answer where it shows it."""
+        """Start to look up a question; a template waits for the answer where it shows it."""
         return asyncio.ensure_future(self.ask(question, chosen, *arguments, **named))
 
     def counting(self, chosen: Filter, span: Range) -> asyncio.Future[Any]:
-        """Begin to count by event, and draw it."""
+        """Start to count by event, and to draw the counts."""
 
         async def counted() -> Any:
             found = await self.ask(questions.by_event, chosen, span)
@@ -288,13 +288,13 @@ class Pages:
         ]
 
     def _route(self, place: str, make: Make, *, own: Mapping[str, str] | None = None, has_event: bool = True) -> Route:
-        """Return a page with its address, behind what all of them have in common.
+        """Return the route of a page, with the checks that all pages share.
 
         Args:
-            place: the address.
-            make: makes the answer, where there is an event, and the address can be understood.
-            own: parameters of this page, and what each is by default.
-            has_event: whether the filter may choose an event; else the page has its own way to.
+            place: the path.
+            make: makes the response, once the address is understood and the table is known to have an event.
+            own: parameters of this page, and the default of each.
+            has_event: whether the filter may choose an event; if not, the page chooses events itself.
         """
 
         async def answer(request: Request) -> Response:
@@ -307,11 +307,11 @@ class Pages:
         return Route(f"/{place}", answer)
 
     async def _open(self, page: Page, *, has_event: bool) -> Response | None:
-        """Read what the address says, and whether the table has an answer; return what to say if not.
+        """Read the filter from the address and check the table; return a response if the page cannot be shown.
 
         Raises:
             BadAddressError: the address cannot be understood.
-            ConfigurationError: it cannot be asked of this table.
+            ConfigurationError: the filter cannot be asked of this table.
             psycopg2.Error: the table cannot be read.
         """
         given = page.request.query_params
@@ -335,7 +335,7 @@ class Pages:
         return None
 
     async def overview(self, page: Page) -> Response:
-        """Show the numbers of the range against those before, a series by event, top events, and the newest ones."""
+        """Show the range's numbers against the range before, a series by event, top events, and the newest ones."""
         chosen, span = page.filter, page.range
         return self._stream(
             page,
@@ -420,7 +420,7 @@ class Pages:
         )
 
     async def sessions(self, page: Page) -> Response:
-        """Show how many sessions there were, and how long they took."""
+        """Show how many sessions there were, and how long they lasted."""
         silence = page.chosen("silence", "30", _SILENCES)
         span = page.range
 
@@ -438,7 +438,7 @@ class Pages:
         )
 
     async def users(self, page: Page) -> Response:
-        """Show the users of the newest events, and a way to any other."""
+        """Show the users of the newest events, and a form to find any other."""
         return self._stream(page, "users.html", found=page.asking(questions.active_users, page.filter))
 
     async def user(self, page: Page) -> Response:
@@ -463,12 +463,12 @@ class Pages:
         return self._stream(page, "user.html", name=name, person=person, history=history, most=_HISTORY, before=before)
 
     async def live(self, page: Page) -> Response:
-        """Show the newest events, and those that come."""
+        """Show the newest events, and new ones as they arrive."""
         newest = await page.ask(questions.newest, page.filter, _NEWEST, None, keep=_LOOK)
         return self._stream(page, "live.html", newest=newest)
 
     async def stream(self, page: Page) -> Response:
-        """Send events as they come, each as a row of the table."""
+        """Send events as they arrive, each as a row of the page's table."""
         if self._live >= _MOST_LIVE:
             return Response("too many live pages are open; close one\n", 503, {"Retry-After": "30"})
         return StreamingResponse(
@@ -491,7 +491,7 @@ class Pages:
                     seen = {row.key for row in found}
                     rows = [await row_of.render_async(row=row, page=page, is_new=True) for row in new]
                     yield f"data: {json.dumps(rows)}\n\n" if rows else ": nothing\n\n"
-                # a table whose newest rows no index finds is looked at less often
+                # a table without an index that finds its newest rows is queried less often
                 await asyncio.sleep(max(_LOOK, 5 * (time.monotonic() - begin)))
         finally:
             self._live -= 1
@@ -503,7 +503,7 @@ class Pages:
             return await self.data.ask(
                 ("names",), questions.names, keep=60.0, limit=min(_QUICK, self.data.time_limit), is_quick=True
             )
-        except Exception:  # a menu is missed less than a page
+        except Exception:  # a page without this menu is better than none
             return []
 
     async def problem(self, error: BaseException) -> Problem:
@@ -514,17 +514,17 @@ class Pages:
         return self._problem(page, await self.problem(error))
 
     def _problem(self, page: Page, problem: Problem, template: str = "problem.html") -> Response:
-        # what cannot be read must not stand in the links
+        # parameters that cannot be read must not be in the links
         page.filter, page.span, page.own = (page.filter if problem.status != 400 else Filter()), None, []
         return _Rendered(self.templates.get_template(template), {"page": page, "problem": problem}, problem.status)
 
     def refusal(self, request: Request, status: int, headline: str, text: str) -> Response:
-        """Return the page that says no, before anything was asked."""
+        """Return the page for a request that the guard refuses."""
         page = Page(self, request, "")
         return self._problem(page, Problem(status, headline, text), "sign_in.html" if status == 401 else "problem.html")
 
     async def http_error(self, request: Request, error: Exception) -> Response:
-        """Return the page for an address that is none."""
+        """Return the page for an address that does not exist, or a request that cannot be served."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         problem = Problem(404, "There is no such page", "The menu has all there are.")
         if status != 404:
@@ -532,7 +532,7 @@ class Pages:
         return self._problem(Page(self, request, "none"), problem)
 
     async def crash(self, request: Request, error: Exception) -> Response:
-        """Return the page for a mistake of ours."""
+        """Return the page for an unexpected error."""
         return self._problem(Page(self, request, "none"), await self.problem(error))
 
     def _stream(self, page: Page, template: str, **context: Any) -> Response:
@@ -541,7 +541,7 @@ class Pages:
         )
 
     async def _parts(self, page: Page, template: str, context: dict[str, Any]) -> AsyncIterator[str]:
-        """Yield a page in a few pieces: as far as it is known, then the rest as it comes."""
+        """Yield a page in a few pieces: what is known at once, then the rest as it arrives."""
         held: list[str] = []
         try:
             async for piece in self.templates.get_template(template).generate_async(page=page, **context):
@@ -550,7 +550,7 @@ class Pages:
                     page.is_due = False
                     yield "".join(held)
                     held.clear()
-        except Exception:  # the status has gone out: what is left is to say so, and not to break off
+        except Exception:  # too late for an error status: say it in the page, rather than break off
             _logger.exception("the page %s could not be finished", template)
             held.append("<p>The rest of this page could not be made; the log of the server says why.</p>")
         finally:
@@ -561,7 +561,7 @@ class Pages:
 
 
 class _Rendered(HTMLResponse):
-    """A page that asks nothing: rendered when it is sent, as the templates are asynchronous."""
+    """A page without queries; it is rendered when it is sent, because templates are asynchronous."""
 
     def __init__(self, template: Any, context: dict[str, Any], status: int) -> None:
         self._template = template
@@ -589,7 +589,7 @@ class _Counted:
 
 
 async def _wait(answer: asyncio.Future[Answer]) -> Answer:
-    """Return an answer, once it is there: templates cannot say `await`."""
+    """Await an answer for a template, which cannot say `await` itself."""
     return await answer
 
 

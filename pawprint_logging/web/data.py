@@ -1,8 +1,8 @@
-"""What the pages ask of the database: each question in a read-only transaction with a time limit.
+"""The questions that the pages ask the database, each in a read-only transaction with a time limit.
 
-At most two questions are looked up at once, in threads and on connections of their own, so that writers keep the
-machine, and the application around it its threads; a third thread is for what every page asks first, and is quick.
-Who asks what somebody else is asking waits for the same answer.
+At most two questions are looked up at once, in threads and on connections of their own, so that the server stays free
+for writers, and the application around the page keeps its threads. A third thread looks up the quick questions with
+which every page begins. A question that is already being looked up is not asked again: all who ask share the answer.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .._database.reading.values import register
 from .._database.session.connection import BEGIN, Session
 from ..tracker import Tracker
 
-#: questions that are looked up at once
+#: most questions that are looked up at once
 READERS = 2
-#: questions that wait, beyond which one more is refused
+#: most questions that wait; one more is refused
 _MOST_WAITING = 100
-#: answers that are kept
+#: most answers that are kept
 _MOST_KEPT = 200
 #: seconds for which an answer is kept; twice what the present is rounded to
 KEEP = 20.0
-#: seconds that the connection has, beyond the server's own limit, before it is taken for lost
+#: seconds, beyond the server's own time limit, after which the connection is taken for lost
 _GRACE = 5.0
 
 Answer = TypeVar("Answer")
@@ -59,7 +59,7 @@ class Data:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Any, tuple[Future[Any], float]] = OrderedDict()
         self._waiting = 0
-        #: for what takes time, and for what is quick
+        #: pools of threads, by whether they are for quick questions
         self._pools: dict[bool, ThreadPoolExecutor] = {}
         self._local = threading.local()
         self._sessions: list[Session] = []
@@ -76,15 +76,15 @@ class Data:
         """Return the answer to a question.
 
         Args:
-            key: what is the same for the same question.
-            question: looks it up.
-            keep: seconds for which the answer serves others.
-            limit: seconds that it may take; default: the usual ones.
-            is_quick: whether it need not wait for those that take time.
+            key: identifies the question.
+            question: looks up the answer.
+            keep: seconds for which the answer is shared.
+            limit: seconds that the query may take; default: `time_limit`.
+            is_quick: whether the thread for quick questions looks it up.
 
         Raises:
-            BusyError: too many wait.
-            ConfigurationError: it cannot be asked of this table.
+            BusyError: too many questions wait.
+            ConfigurationError: the question cannot be asked of this table.
             psycopg2.Error: the database refused it, could not be reached, or took too long.
         """
         now = time.monotonic()
@@ -114,9 +114,10 @@ class Data:
             pools, self._pools = self._pools, {}
             sessions, self._sessions = self._sessions, []
             self._local = threading.local()
+            self._waiting -= sum(future.cancel() for future, _ in self._kept.values())
             self._kept.clear()
         for pool in pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False)
         for session in sessions:
             session.cut()
 
@@ -129,7 +130,7 @@ class Data:
             except Exception:
                 if not (was_open and session.is_lost):
                     raise
-            return self._run(session, question, limit)  # what an idle connection does not say before it is used
+            return self._run(session, question, limit)  # an idle connection shows only when used that it is lost
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -155,12 +156,12 @@ class Data:
         return session
 
 
-# -- questions of users' ways, which `Statistics` asks as well ---------------------------------------------------------
+# -- questions about what users do, which `Statistics` asks as well ----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a funnel: its name, how many users came to it, and how many seconds it took half of them."""
+    """A step of a funnel: its name, how many users came to it, and their median seconds from the step before."""
 
     name: str
     users: int
@@ -180,7 +181,7 @@ def funnel(view: View, given: Mapping[str, Any], span: Range, steps: Sequence[st
 def retention(
     view: View, given: Mapping[str, Any], span: Range, period: str, *, first: str | None, back: str | None
 ) -> list[tuple[datetime, list[int]]]:
-    """Return for each cohort how many of its users came in it, and in each period since that has begun."""
+    """Return for each cohort its beginning, how many users it has, and how many of them came in each period since."""
     question = cohorts.Question(period, "monday", steps_of(first, "first"), steps_of(back, "back"))
     asked = _asked(view, given, floor(span.start, period, span.zone), span)
     answer = cohorts.retention(view.cursor, view.table, question, asked)
@@ -195,7 +196,7 @@ def retention(
 
 @dataclass(frozen=True)
 class Turn:
-    """How many users went from one event to another at a step; None: to nothing more."""
+    """How many users went from one event to the next at a step; `following` is None if they did nothing more."""
 
     event: str
     following: str | None
@@ -212,7 +213,7 @@ def paths(
     depth: int,
     most: int,
 ) -> dict[int, list[Turn]]:
-    """Return for each step, from 1, its most frequent turns."""
+    """Return the most frequent turns of each step, by its number, which starts at 1."""
     question = walks.Question(
         None if after is None else step_of(after), None if before is None else step_of(before), depth, most
     )

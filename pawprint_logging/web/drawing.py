@@ -1,4 +1,4 @@
-"""Numbers → the places of lines in an SVG; the words around it are the page's own, and can be read at any size."""
+"""Turn numbers into coordinates of lines in an SVG; the page adds the text, which stays legible at any size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-#: the drawing's own units, whatever size the page gives it
+#: size in the drawing's own units, whatever its size on the page
 WIDTH, HEIGHT = 1000.0, 240.0
-#: where there is no number
+#: shown where there is no number
 _DASH = "\N{EN DASH}"
 
 
@@ -19,9 +19,9 @@ class Line:
 
     Args:
         name: what it stands for.
-        values: one for each stretch of time.
-        points: the places of all but the last stretch, which is not over.
-        unfinished: the places of the last two stretches, the last of which is not over.
+        values: one for each period.
+        points: the coordinates of all periods, without the last one if that is not over.
+        unfinished: the coordinates of the last two periods if the last one is not over, else of the last one alone.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Chart:
     """Lines over time.
 
     Args:
-        lines: the greatest first.
-        stretches: the beginnings of the stretches of time.
-        ticks: numbers of the axis, the greatest first, at equal distances.
-        names: a few names of stretches, each with its place from the left, in percent of the width.
-        labels: a name for each stretch.
-        resolution: of time.
+        lines: the lines, the greatest first.
+        stretches: the beginning of each period.
+        ticks: the numbers on the axis, the greatest first, at equal distances.
+        names: a few of the labels, each with its distance from the left in percent of the width.
+        labels: a label for each period.
+        resolution: the length of a period.
     """
 
     lines: list[Line]
@@ -57,12 +57,12 @@ class Chart:
 
     @property
     def has_open_end(self) -> bool:
-        """Whether the last stretch is drawn, and is not over."""
+        """Whether a line is drawn to a last period that is not over."""
         return any(" " in line.unfinished for line in self.lines)
 
     @property
     def width(self) -> float:
-        """The width of one stretch."""
+        """The width of one period."""
         return WIDTH / max(len(self.stretches), 1)
 
 
@@ -72,10 +72,10 @@ def chart(
     """Return a chart.
 
     Args:
-        stretches: the beginnings of the stretches of time.
-        values: for each line its name, and a value for each stretch.
-        resolution: of time.
-        is_over: whether the last stretch is.
+        stretches: the beginning of each period.
+        values: for each line its name, and a value for each period.
+        resolution: the length of a period.
+        is_over: whether the last period is over.
     """
     top = nice(max((value for _, each in values for value in each), default=0.0))
     lines = []
@@ -91,7 +91,7 @@ def chart(
 
 
 def spark(values: Sequence[float]) -> str:
-    """Return the points of a small line in a box of 100 to 24."""
+    """Return the points of a small line in a box that is 100 wide and 24 high."""
     top = max(values, default=0) or 1
     step = 100 / max(len(values) - 1, 1)
     return " ".join(f"{place * step:.1f},{23 - value / top * 22:.1f}" for place, value in enumerate(values))
@@ -108,7 +108,7 @@ def _places(values: Sequence[float], top: float) -> list[str]:
 
 
 def nice(value: float) -> float:
-    """Return a round number of which a quarter is whole, not below the value."""
+    """Return a round number that is not below the value and whose quarter is whole."""
     if value <= 4:
         return 4.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -118,7 +118,7 @@ def nice(value: float) -> float:
 
 
 def label(moment: datetime, resolution: str) -> str:
-    """Return the name of a stretch of time."""
+    """Return the label of a period."""
     if resolution == "hour":
         return f"{moment:%H:%M}, {moment.day} {moment:%b}"
     if resolution == "month":
@@ -155,7 +155,7 @@ def change(now: float | None, before: float | None) -> tuple[str, str] | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time in at most two units."""
+    """Return a duration in at most two units."""
     if seconds is None:
         return _DASH
     if seconds < 1:

@@ -1,4 +1,4 @@
-"""What every request passes before a page is made, and what every answer carries."""
+"""The checks on every request before a page is made, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: nothing from elsewhere, no script and no style but those of the package, in nobody's frame
+#: allows nothing from elsewhere, no scripts and styles but the package's own, and no framing
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -40,22 +40,22 @@ _HEADERS = {
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 COOKIE = "pawprint_session"
 _ADMITTED = "pawprint_logging.is_admitted"
-#: seconds for which a visitor is remembered
+#: seconds for which a visitor stays signed in
 SESSION = 24 * 3600
-#: bytes of a sign-in, and seconds that it may take to arrive
+#: most bytes of a sign-in, and seconds within which it must arrive
 _MOST_BYTES, _PATIENCE = 4096, 10.0
-#: seconds within which an answer must be taken; a live one has its own bound
+#: seconds within which a client must take the response; a live page ends earlier by itself
 DEADLINE = 120.0
 
 
 class Guard:
-    """Asks host, origin, method and token of a request before the application sees it.
+    """Checks host, origin, method and token of a request before the application sees it.
 
     Args:
         app: the application.
-        hosts: names that the Host header may have; None: see `app`.
-        token: what a visitor must know, None for nothing.
-        refuse: makes the page that says no, from a request, a status, a headline and a text.
+        hosts: the names that the Host header may have; None: see `app`.
+        token: the secret that a visitor must enter; None for no token.
+        refuse: makes the page for a refused request, from the request, a status, a headline and a text.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Guard:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or have it answered."""
+        """Refuse a request, or pass it on to the application."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -91,14 +91,14 @@ class Guard:
             await answer(scope, receive, sending)
             return
         try:
-            # the files of the package are for everybody, and what is said of one that is missing
+            # static files need no token, so even the page for a missing one must not name the table
             admitted = {**scope, _ADMITTED: self._token is None or not _is_static(scope)}
             await asyncio.wait_for(self._app(admitted, receive, sending), DEADLINE)
         except (asyncio.TimeoutError, TimeoutError):
-            return  # a reader who takes nothing; the server closes an answer without an end
+            return  # the client stopped reading; the server closes a response without an end
 
     async def _answer(self, request: Request) -> Response | None:
-        """Return what to say to a request that goes no further."""
+        """Return the response to a request that goes no further; None to pass the request on."""
         headers = request.headers
         host = _host_of(headers.get("host", ""))
         if not self._is_ours(host, request.scope):
@@ -110,7 +110,7 @@ class Guard:
                 "started: hosts=[…] for app(), --allow-host for serve.",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _netloc_of(origin) != headers.get("host", "").lower():
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
             return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
@@ -122,19 +122,19 @@ class Guard:
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
         server = (scope.get("server") or ("",))[0].lower()
-        # A number is nobody's domain, which could be made to lead here.
+        # An IP address is safe from DNS rebinding: nobody can make it lead here.
         if (host == server and _is_address(host)) or (server in _LOOPBACK and host in _LOOPBACK):
             return True
         if self._hosts is not None:
             return host in self._hosts
-        # Mounted: the application around it knows its hosts.
+        # Mounted: the application around the page checks the host.
         return bool(scope.get("root_path")) or not server or host == server
 
     def _is_sign_in(self, request: Request) -> bool:
         return self._token is not None and request.method == "POST" and _path(request.scope) == "/sign-in"
 
     async def _sign_in(self, request: Request) -> Response | None:
-        """Return a redirection for who brings the token, nothing for who has brought it, else the page that asks."""
+        """Return a redirect if a form or URL brings the token, None if the visitor is known, else the sign-in page."""
         assert self._token is not None
         root = request.scope.get("root_path", "")
         path = _path(request.scope)
@@ -178,7 +178,7 @@ class Guard:
 
 
 def is_admitted(scope: Scope) -> bool:
-    """Return whether a request came past the guard, from a visitor who may see what is in the table."""
+    """Return whether the guard let a request pass from a visitor who may see what is in the table."""
     return bool(scope.get(_ADMITTED))
 
 
@@ -190,6 +190,13 @@ def _path(scope: Scope) -> str:
     """Return the path below the place where the page is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _netloc_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as brackets that are not closed
+        return None
 
 
 def _host_of(header: str) -> str:
@@ -209,7 +216,7 @@ def _is_address(host: str) -> bool:
 
 
 def _same(given: str, token: str) -> bool:
-    """Compare in a time that says nothing about where they differ."""
+    """Compare in a time that does not reveal where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
@@ -233,7 +240,7 @@ def _cookie(headers: Headers) -> str | None:
 
 
 async def _posted_token(request: Request) -> str | None:
-    """Return the token of a form, None if it is too long, or does not come."""
+    """Return the token in a posted form; None if the form is too long or does not arrive."""
     body = b""
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""What stands in the way of an answer, in words, with what to do about it and the status that belongs to it."""
+"""Errors in words for the page: what is wrong, what to do about it, and the HTTP status."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Problem:
     """Something that a reader must know.
 
     Args:
-        status: the HTTP status of a page on which nothing else can be shown.
-        headline: what it is.
-        text: what to do.
-        statement: a statement or command to paste, if one mends it.
+        status: the HTTP status of a page that shows nothing else.
+        headline: what is wrong.
+        text: what to do about it.
+        statement: a statement or command to paste that fixes it, if there is one.
     """
 
     status: int
@@ -34,8 +34,8 @@ def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
 
     Args:
         error: what a question raised.
-        tracker: the tracker that it was asked of.
-        limit: seconds that it had.
+        tracker: the tracker on the table that was asked.
+        limit: the time limit of the question, in seconds.
     """
     if isinstance(error, BadAddressError):
         return Problem(400, "This address cannot be looked up", _sentence(str(error)))
@@ -83,7 +83,7 @@ def _of_database(error: DatabaseError, tracker: Tracker) -> Problem:
 
 
 def _grant(tracker: Tracker) -> str | None:
-    """Return the statement that gives the right to read."""
+    """Return the statement that grants the right to read; None if the database cannot be asked."""
     try:
         session = tracker.session()
         try:
@@ -91,7 +91,7 @@ def _grant(tracker: Tracker) -> str | None:
                 return rights.first_mend(session, tracker.layout, "read")
         finally:
             session.close()
-    except Exception:  # who cannot be asked cannot say it
+    except Exception:  # the page then shows a general statement
         return None
 
 

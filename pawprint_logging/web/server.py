@@ -1,4 +1,4 @@
-"""The page as a server of its own: uvicorn, with bounds on what a slow or a numerous client can take."""
+"""A server for the page: uvicorn, with limits on slow clients and on the number of connections."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-#: connections at once: a browser has up to six
+#: most connections at once; a browser has up to six
 MOST = 200
-#: seconds within which a connection must have sent the head of its first request
+#: seconds within which a connection must send the head of its first request
 PATIENCE = 10.0
 
 
 class Bounded(H11Protocol):
-    """A connection that is closed at once if there are too many, and soon if nothing is asked."""
+    """A connection that is closed at once if there are too many, and after `PATIENCE` if no request comes."""
 
     _hurry: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection, or not."""
+        """Accept the connection, or abort it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > MOST:
             transport.abort()
@@ -37,7 +37,7 @@ class Bounded(H11Protocol):
         self._hurry = self.loop.call_later(PATIENCE, self._lose_patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of it."""
+        """Stop waiting for a request."""
         if self._hurry is not None:
             self._hurry.cancel()
         super().connection_lost(exc)
@@ -48,7 +48,7 @@ class Bounded(H11Protocol):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is of this machine alone."""
+    """Return whether a host can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -58,15 +58,15 @@ def is_loopback(host: str) -> bool:
 
 
 def new_token() -> str:
-    """Return a token that nobody guesses."""
+    """Return a token that nobody can guess."""
     return secrets.token_urlsafe(24)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        ConfigurationError: the port is in use, or cannot be had, or the host is none of this machine.
+        ConfigurationError: the port is in use or not permitted, or the host is not one of this machine's.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
@@ -91,7 +91,7 @@ _IN_USE = (98, 48)  # EADDRINUSE on Linux, on macOS
 
 
 def serve(app: ASGIApp, opened: Sequence[socket.socket]) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+    """Serve until Ctrl-C or SIGTERM."""
     config = Config(
         app,
         http=Bounded,

@@ -1,4 +1,4 @@
-"""Settings of the shop; what concerns events is `PAWPRINT`, the last app and the last middleware."""
+"""Settings of the shop; `PAWPRINT`, the last app and the last middleware are for events."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "pawprint_logging.integrations.django.EventsMiddleware",  # after the one that finds out who it is
+    "pawprint_logging.integrations.django.EventsMiddleware",  # after the one that finds the user
 ]
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 
-# Where the shop itself keeps its data. A request that fails leaves nothing behind, and no event either.
+# The shop's own data. A request that fails leaves nothing behind, and no event either.
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -32,7 +32,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# The events are in a database of their own here; in one of DATABASES: {"TABLE": "events", "DATABASE": "default"}
+# Here the events have a database of their own; to use one of DATABASES: {"TABLE": "events", "DATABASE": "default"}
 PAWPRINT = {
     "DB": os.environ.get("SHOP_DB", "embedded:pawprint-demo"),
     "TABLE": "events",

@@ -1,4 +1,4 @@
-"""The shop's three pages; what they log with an `event` is an event."""
+"""The shop's three pages; a line that they log with an `event` is an event."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def product(request: HttpRequest, name: str) -> HttpResponse:  # noqa: ARG001 - 
 
 @require_POST
 def signup(request: HttpRequest) -> HttpResponse:
-    """Make a user, and log them in."""
+    """Create a user, and log them in."""
     user, _ = get_user_model().objects.get_or_create(username=request.POST["name"])
     login(request, user)
     # This request began without a user, so its event names them itself.

@@ -1,1 +1,1 @@
-"""What is derived from the events, inside the server."""
+"""Derive statistics from the events, inside the server."""

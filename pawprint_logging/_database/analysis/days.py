@@ -1,7 +1,7 @@
-"""Days: on which days (in UTC) a user was active, one row each, and what keeps all that is derived up to date.
+"""Days: one row for each day (in UTC) on which a user was active; and the function that updates all derived tables.
 
-They are kept up together with the sessions, and stay when their events go. Each knows the user's first day, and the
-next one, so that who was active in a month, and who came back, is counted without sorting anything.
+Days are updated together with the sessions, and outlive their events. Each row also holds the user's first day and next
+day of activity, so that active and returning users are counted without a sort.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .watermark import Events, events_of
 #: columns of the table beside that of the user
 DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
 
-#: events from which on it matters that a call reads all of them
+#: number of events from which on it is worth a warning that every call reads all of them
 _MANY = 1000
 
-#: what the memory of the sessions looks like; another one is not understood
+#: version of what is remembered about the sessions; another one is not understood
 FORM = 2
 
 _WHOLE_DAY = 24 * 60
@@ -35,9 +35,9 @@ def bring_up_to_date(
     Args:
         work: the open computation.
         duration: minutes of silence that end a session; None for those of the last time.
-        clean: whether to build everything anew. Sessions are built anew too where they cannot be extended: another
-            duration, another events table, no column that numbers the events; then those stay that are older than the
-            oldest event, and all days.
+        clean: whether to build everything anew. Sessions are also built anew where they cannot be extended: after a
+            change of the duration or of the events table, and without a column that numbers the events. Then sessions
+            older than the oldest event, and all days, stay.
         clean_days: whether to build the days anew.
     """
     events = events_of(work.cursor, work.table)
@@ -115,11 +115,11 @@ def erase(work: Work, user: str) -> None:
                     f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_member AS member"
                     f" WHERE gone.{events.member} = member.member"
                 )
-    engagement.renew(work, events)  # an outdated one does not follow, and would still count them
+    engagement.renew(work, events)  # an outdated table does not follow, and would still count the user
 
 
 def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
-    """Return whether the events table is the one that was looked at, perhaps written anew (VACUUM FULL)."""
+    """Return whether this is the events table of the last call, even if rewritten since (VACUUM FULL)."""
     if memory.get("form") != FORM:  # 0.1.0
         return bool(memory["known"][1] == events.identity)
     if memory["identity"] == events.identity:
@@ -131,7 +131,7 @@ def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
 
 
 def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
-    """Return what tells the row of this number from another one."""
+    """Return the number and a checksum that no other row with this number would have."""
     if events.birth is None or events.number is None:
         return None
     row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
@@ -139,7 +139,7 @@ def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
 
 
 def _warn_of_loss(work: Work, events: Events, *suffixes: str) -> None:
-    """Note how many rows are lost for good when all is built anew: their events are gone."""
+    """Note how many rows cannot be built again, since their events are gone."""
     ends = {SESSIONS: "last_timestamp", DAYS: DAY}
     first = f"({sessions.oldest(events)})"
     counts = [
@@ -156,7 +156,7 @@ def _warn_of_loss(work: Work, events: Events, *suffixes: str) -> None:
 
 
 def _warn_of_cost(work: Work, events: Events) -> None:
-    """Note where a call reads the whole table, and the statement that mends it."""
+    """Note if every call has to read the whole table, with the statement that mends it."""
     table = work.table.sql
     if events.number is not None and events.number.is_indexed:
         return
@@ -190,9 +190,9 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
     Args:
         work: the open computation.
         events: the events.
-        keeps: whether the days stay that are there.
-        whole: whether to read the events; otherwise the sessions, which tell as much as long as none has a day without
-            events.
+        keeps: whether the present days stay.
+        whole: whether to read the events. The sessions are quicker to read, and tell the same as long as no session
+            spans a day without events.
     """
     days = '"timestamp"::date + generate_series(0, last_timestamp::date - "timestamp"::date)'
     sources = [f"SELECT {events.user} AS member, {days} AS day FROM {work.beside(SESSIONS)} AS e"]
@@ -213,11 +213,10 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         SELECT unnest(days), {events.plain("grouped")}, days[1], unnest(days[2:] || NULL::date)
         FROM ({members}) AS one_user
     """
-    distribute_by = events.member if events.is_distributed else None
-    work.fill(DAYS, _columns(events), query, [], distribute_by)
+    work.fill(DAYS, _columns(events), query, [], is_distributed=events.is_distributed)
     if not _has_key(work):
         work.run(f"ALTER TABLE {work.beside(DAYS)} ADD PRIMARY KEY ({events.member}, {DAY})")
-    # what days are looked up by: nobody else may have come by before the next call does
+    # the columns that look-ups use: autovacuum may not get here before the next call
     work.run(f"ANALYZE {work.beside(DAYS)} ({events.member}, {DAY})")
 
 
@@ -231,13 +230,13 @@ def _has_key(work: Work) -> bool:
 
 
 def _extend(work: Work, events: Events) -> None:
-    """Add the days of the events that were put aside, and let the days beside them know."""
+    """Add the days of the new events, and update the neighbouring days of each user."""
     days = work.beside(DAYS)
     work.run(
         "CREATE TEMPORARY TABLE pawprint_active ON COMMIT DROP AS"
         " SELECT DISTINCT member, moment::date AS day FROM pawprint_new"
     )
-    work.run("ANALYZE pawprint_active")  # nobody can guess how few they are
+    work.run("ANALYZE pawprint_active")  # the planner would guess far too many
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
@@ -249,7 +248,7 @@ def _extend(work: Work, events: Events) -> None:
     if work.cursor.rowcount == 0:
         return
     work.run("ANALYZE pawprint_fresh")
-    # a user's days among the fresh ones, and those that are there, are looked at each by itself: one by its index
+    # fresh days are compared with each other by window functions, with the kept ones through their index
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS

@@ -19,7 +19,7 @@ DAYS = "__days"
 ENGAGEMENT = "__engagement"
 MEMORY = "__statistics"
 
-# Every statement sees what is committed when it begins: the first ones wait for others that compute the same.
+# READ COMMITTED, so that the statements after the lock see what the computation that held it has committed.
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {UTC}"
 
 _INDEXES = """
@@ -30,11 +30,11 @@ WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND
 
 
 class Work(NamedTuple):
-    """One computation: an open transaction that no other computation on the same events table runs beside."""
+    """One computation: an open transaction, the only computation on its events table at this time."""
 
     cursor: Any
     table: Table
-    #: sentences that the user should be warned with
+    #: warnings for the user
     notes: list[str]
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> None:
@@ -47,24 +47,24 @@ class Work(NamedTuple):
         return self.cursor.fetchone()
 
     def beside(self, suffix: str) -> str:
-        """Return the name of a table beside the events table, for text with placeholders."""
+        """Return the name of a derived table, escaped for text with placeholders."""
         return self.table.beside(suffix).replace("%", "%%")
 
     def has(self, suffix: str) -> bool:
-        """Return whether there is a table beside the events table."""
+        """Return whether a derived table exists."""
         return exists(self.cursor, self.table.beside(suffix))
 
     def oid(self, suffix: str) -> int:
-        """Return the OID of a table beside the events table."""
+        """Return the OID of a derived table."""
         return int(self.one("SELECT %s::regclass::oid", (self.table.beside(suffix),))[0])
 
-    def empty(self, suffix: str, columns: Mapping[str, str], distribute_by: str | None = None) -> None:
-        """Make an empty table of these columns; one that is there already keeps its grants and indexes.
+    def empty(self, suffix: str, columns: Mapping[str, str], *, is_distributed: bool = False) -> None:
+        """Make an empty derived table; one that has these columns already keeps its grants and indexes.
 
         Args:
-            suffix: which table beside the events table.
+            suffix: which derived table.
             columns: quoted name → type.
-            distribute_by: bare name of the column by which Citus is to spread a new one, beside the events.
+            is_distributed: whether Citus distributes a new table by the user, co-located with the events.
         """
         if self.matches(suffix, columns):
             self.run(f"TRUNCATE {self.beside(suffix)}")
@@ -72,25 +72,25 @@ class Work(NamedTuple):
         self.run(f"DROP TABLE IF EXISTS {self.beside(suffix)}")
         declared = ", ".join(f"{column} {column_type}" for column, column_type in columns.items())
         self.run(f"CREATE TABLE {self.beside(suffix)} ({declared})")
-        if distribute_by is not None:
-            self.run(*distribution(self.table, suffix, distribute_by))
+        if is_distributed:
+            self.run(*distribution(self.table, suffix))
 
     def fill(
-        self, suffix: str, columns: Mapping[str, str], query: str, params: Sequence[Any], distribute_by: str | None
+        self, suffix: str, columns: Mapping[str, str], query: str, params: Sequence[Any], *, is_distributed: bool
     ) -> None:
-        """Make a table of these columns that holds the rows of a query, and nothing else; otherwise like `empty`.
+        """Make a derived table that holds exactly the rows of a query; otherwise like `empty`.
 
-        PostgreSQL reads in parallel for a CREATE TABLE AS, and not for an INSERT.
+        PostgreSQL runs the query of a CREATE TABLE AS in parallel, but not that of an INSERT.
         """
         name, names = self.beside(suffix), ", ".join(columns)
-        if self.matches(suffix, columns):  # the query may read what was in it
+        if self.matches(suffix, columns):  # the query may read the table's old rows
             with roomy(self.cursor):
                 self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}", params)
             self.run(f"TRUNCATE {name}")
             self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
             self.run("DROP TABLE pawprint_filled")
-        elif distribute_by is not None:  # each node for its own users
-            self.empty(suffix, columns, distribute_by)
+        elif is_distributed:  # each node inserts its own users
+            self.empty(suffix, columns, is_distributed=True)
             self.run(f"INSERT INTO {name} {query}", params)
         else:
             self.run(f"DROP TABLE IF EXISTS {name}")
@@ -100,42 +100,39 @@ class Work(NamedTuple):
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
 
     def look_up(self) -> None:
-        """Have the statements that follow look up what they need by an index, where that is little beside a table.
+        """Make the following statements use an index where they need few rows of a table.
 
-        By default PostgreSQL takes a page that an index leads to for four times as dear as one in order, as on a disk
-        that turns, and reads all that was ever derived for the few rows that new events touch.
+        By default PostgreSQL costs a random page at four times a sequential one, as on a spinning disk. It would read a
+        whole derived table for the few rows that new events touch.
         """
         self.run("SET LOCAL random_page_cost = 1.1")
 
     def matches(self, suffix: str, columns: Mapping[str, str]) -> bool:
-        """Return whether there is a table beside the events table that has these columns."""
+        """Return whether a derived table exists and has these columns, in this order."""
         return self.has(suffix) and [
             quoted(each) for each in columns_of(self.cursor, self.table.beside(suffix))
         ] == list(columns)
 
     def has_index(self, suffix: str, places: str) -> bool:
-        """Return whether a table beside the events table has a plain index on the columns at these places.
-
-        As in ``"2 5"``.
-        """
+        """Return whether a derived table has a plain index on the columns at these positions, such as ``"2 5"``."""
         return self.one(_INDEXES, (self.table.beside(suffix), places)) is not None
 
     def drop_index(self, suffix: str, places: str) -> None:
-        """Drop the plain indexes on the columns at these places, where the role may."""
+        """Drop a derived table's plain indexes on the columns at these positions, where the role may."""
         self.run(_INDEXES, (self.table.beside(suffix), places))
         for name, is_ours in self.cursor.fetchall():
             if is_ours:
                 self.run("DROP INDEX " + name.replace("%", "%%"))
 
     def remembered(self, what: str) -> dict[str, Any] | None:
-        """Return what the last computation left, or None."""
+        """Return what the last computation remembered under a name, or None."""
         if not self.has(MEMORY):
             return None
         row = self.one(f"SELECT memory::text FROM {self.beside(MEMORY)} WHERE name = %s", (what,))
         return json.loads(row[0]) if row else None
 
     def remember(self, what: str, memory: Mapping[str, Any]) -> None:
-        """Leave something for the next computation."""
+        """Remember something under a name for the next computation."""
         if not self.has(MEMORY):
             self.run(f"CREATE TABLE {self.beside(MEMORY)} (name TEXT PRIMARY KEY, memory JSONB NOT NULL)")
         self.run(
@@ -145,21 +142,21 @@ class Work(NamedTuple):
         )
 
 
-def distribution(table: Table, suffix: str, column: str) -> tuple[str, tuple[str, ...]]:
-    """Return the statement, and its parameters, by which Citus spreads a derived table as it does the events.
+def distribution(table: Table, suffix: str) -> tuple[str, tuple[str, ...]]:
+    """Return the statement, and its parameters, that makes Citus distribute a derived table like the events.
 
     Args:
         table: the events table, which is distributed by the user.
-        suffix: which table beside it.
-        column: bare name of the column of the user.
+        suffix: which derived table.
     """
+    # the second parameter is looked up as it is, without quotes
     statement = "SELECT create_distributed_table(%s::regclass, %s, colocate_with => %s)"
-    return statement, (table.beside(suffix), column, table.sql)
+    return statement, (table.beside(suffix), table.fields.user, table.sql)
 
 
 @contextmanager
 def work(session: Session, table: Table) -> Iterator[Work]:
-    """Run the block in one transaction, after every other such block on the same table."""
+    """Run the block in one transaction; such blocks on the same table run one after another."""
     with session.transaction(_BEGIN) as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('pawprint_logging', %s::regclass::oid::bigint))",

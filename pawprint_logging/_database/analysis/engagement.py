@@ -1,9 +1,9 @@
 """Engagement: how many users were active each day, and in the 7 and 30 days that end with it.
 
-A user who is active on a day is among the monthly ones from that day on for 30 days, or until the next day of activity,
-which then counts on. So each row of the days table is a step up and a step down, and the running sum of the steps is
-the number of each day. What changes for a user is what their days add up to afterwards, less what they did before: the
-table follows the days at a cost in proportion to that, and nothing else is read.
+A user who is active on a day counts as monthly active for 30 days, or until the next day of activity, which takes over.
+So each row of the days table is a step up and a later step down, and the running sum of the steps is the number for
+each day. When a user's days change, the old steps are subtracted and the new ones are added. The cost is in proportion
+to the change, and nothing else is read.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from .watermark import Events
 
 #: days that count as a week, and as a month
 WEEK, MONTH = 7, 30
-#: days without anybody that have a row, with zeros; a longer silence has no rows beyond these, or a single event of the
-#: year 9999 would make millions of them
+#: most consecutive days without users that get a row, of zeros; without a limit, a single event in the year 9999 would
+#: make millions of them
 MAX_SILENCE = 366
 
-#: what the memory looks like; another one is not understood
+#: version of what is remembered; another one is ignored
 _FORM = 2
-#: days are remembered by their distance from this one, which any year can be
+#: days are remembered as distances from this one, so that they can be of any year
 _EPOCH = "DATE '2000-01-01'"
 
 _COUNTS = ("dau", "wau", "mau")
 
 
 def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_sessions: int) -> None:
-    """Bring the engagement table up to date; sessions and days are.
+    """Bring the engagement table up to date; sessions and days must be already.
 
     Args:
         work: the open computation.
         events: the events table.
-        clean: whether to build it anew.
-        start: the first day of the table; None for what it was, or for the first day of activity.
-        min_sessions: sessions from which on a user counts as active, in columns of their own; 0 for no such columns.
+        clean: whether to build the table anew.
+        start: the first day of the table, unless it begins earlier already; None for the present one, or else the first
+            day of activity.
+        min_sessions: number of sessions from which on a user counts in the ``_active`` columns; 0 for no such columns.
     """
     memory = _memory(work)
     begin = start
@@ -66,14 +67,14 @@ def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_
 
 
 def outdate(work: Work) -> None:
-    """Have the table built anew by the next `compute`."""
+    """Make the next `compute` build the table anew."""
     memory = work.remembered("engagement")
     if memory is not None:
         work.remember("engagement", {**memory, "stale": True})
 
 
 def renew(work: Work, events: Events) -> None:
-    """Build the table anew if it is outdated; sessions and days are up to date."""
+    """Build the table anew if it is outdated; sessions and days must be up to date."""
     memory = _memory(work)
     if memory is not None and memory["stale"]:
         compute(work, events, clean=False, start=None, min_sessions=memory["min_sessions"])
@@ -81,7 +82,7 @@ def renew(work: Work, events: Events) -> None:
 
 @contextmanager
 def following(work: Work, events: Events) -> Iterator[None]:
-    """Let the table follow what the block does to sessions and days of the users in `pawprint_member`."""
+    """Apply to the table what the block changes in sessions and days of the users in `pawprint_member`."""
     memory = _memory(work)
     if memory is None or memory["stale"]:
         yield
@@ -109,9 +110,10 @@ def _columns(min_sessions: int) -> dict[str, str]:
 
 
 def _stays(work: Work, events: Events, min_sessions: int, weight: int, *, of_all: bool) -> str:
-    """Return the query for how often, times `weight`, a day of activity is followed by which other one.
+    """Return the query that counts each pair of a day of activity and the next one, times `weight`.
 
-    Of all users or of those in `pawprint_member`: for everybody, and for those who have enough sessions.
+    It covers all users or those in `pawprint_member`. One column counts all of them, another one those with at least
+    `min_sessions` sessions.
     """
     chosen = "" if of_all else "pawprint_member AS chosen JOIN "
     days = f"{chosen}{work.beside(DAYS)} AS stay" + ("" if of_all else f" ON stay.{events.member} = chosen.member")
@@ -132,9 +134,9 @@ def _stays(work: Work, events: Events, min_sessions: int, weight: int, *, of_all
 
 
 def _apply(work: Work, memory: dict[str, Any]) -> None:
-    """Add the steps of `pawprint_stay` to the table, and remember what lies ahead of its last day.
+    """Add the steps of `pawprint_stay` to the table, and remember those after its last day.
 
-    Steps down that are still to come, a month at most, are in no row yet: they make up the next ones.
+    These are steps down within the next month. They have no rows yet; later rows are made from them.
     """
     table = work.beside(ENGAGEMENT)
     kinds = ("", "_active") if memory["min_sessions"] else ("",)

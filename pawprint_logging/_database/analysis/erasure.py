@@ -1,4 +1,4 @@
-"""Erasing a user: from the events, and from all that was derived from them."""
+"""Erase a user from the events and from everything derived from them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .derived import DAYS, SESSIONS, work
 
 
 def checked(user: Any) -> Any:
-    """Return a user; raise ConfigurationError for None: rows without a user belong to nobody."""
+    """Return the user; raise ConfigurationError for None, since rows without a user belong to nobody."""
     if user is None:
         raise ConfigurationError("user must be a user, not None: rows without one belong to nobody")
     return user
 
 
 def erase(session: Session, table: Table, user: Any) -> int:
-    """Delete a user's rows here and in every derived table, in one transaction, and return how many events there were.
+    """Delete a user from the events and every derived table, in one transaction; return how many events there were.
 
     Args:
-        session: a session of the tracker's.
+        session: a session of the tracker.
         table: the events table.
         user: the user.
 
     Raises:
-        ConfigurationError: a user that does not compare with the column, or no such column.
+        ConfigurationError: the user cannot be compared with the column, or there is no such column.
         psycopg2.Error: the database could not be reached or refused it.
     """
     with work(session, table) as job, blaming({table.fields.user: user}):
@@ -39,9 +39,9 @@ def erase(session: Session, table: Table, user: Any) -> int:
         chosen = all_of(conditions(source, {f"{table.fields.user}__eq": user}))
         is_derived = job.has(SESSIONS) or job.has(DAYS)
         if is_derived:
-            # what counts the user now is known only once it counts all that is there
+            # the user can be taken out of the derived tables only once these cover all events
             days.bring_up_to_date(job)
-            for name in ("new", "member"):  # what that needed, and what comes needs once more
+            for name in ("new", "member"):  # made above, and made again below
                 job.run(f"DROP TABLE IF EXISTS pg_temp.pawprint_{name}")
         job.run(f"DELETE FROM {source.sql}{chosen.text}", chosen.params)
         number = int(job.cursor.rowcount)

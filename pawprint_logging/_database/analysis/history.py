@@ -1,4 +1,4 @@
-"""The days of activity that are kept, with those of the events that have come since: who came when, in few rows."""
+"""Users' days of activity, in few rows: those of the days table, updated with the events that have arrived since."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .days import DAY, FIRST, FORM, NEXT
 from .derived import DAYS, MEMORY, Work
 from .watermark import Events
 
-#: ranges of new numbers up to which they are looked up one by one
+#: most ranges of new numbers that are looked up one by one
 MAX_RANGES = 100
 
 
 def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
     """Return the query for every user's days of activity: the user's first day, the day, and the next one, if any.
 
-    None where they are not kept, or cannot be brought up to date by a look at what is new.
+    Return None if there is no days table to read, or if it takes more than the new events to bring it up to date.
 
     Args:
-        cursor: in a transaction all of whose statements see the same.
+        cursor: in a transaction whose statements all see one snapshot.
         table: the events table.
         events: the events.
     """
@@ -47,7 +47,7 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         return Sql(kept)
     if len(ranges) > MAX_RANGES:
         return None
-    # said with their bounds, so that the planner knows how few they are
+    # with their bounds as literals, so that the planner knows how few rows they hold
     among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
     fresh = Sql(
         f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table}"
@@ -55,7 +55,7 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         tuple(bound for bounds in ranges for bound in bounds),
     )
     member = f"kept.{events.member}{events.collation}"
-    # only users who came since have other days, or another next one
+    # the rows have changed only for users who came since
     return Sql(
         f"WITH fresh AS MATERIALIZED ({fresh.text})"
         f" {kept} WHERE NOT EXISTS (SELECT FROM fresh WHERE fresh.member = {member})"

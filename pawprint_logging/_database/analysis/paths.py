@@ -10,13 +10,13 @@ from .selection import Asked, Step, select, warn_of_unknown
 
 
 class Question(NamedTuple):
-    """What `paths` is asked, besides which events it sees.
+    """The arguments of `paths`, besides the events to consider.
 
     Args:
-        after: the event that a path starts from, None for a user's first event.
-        before: the event that it leads to, None for any.
-        depth: steps.
-        limit: the most frequent ones of each step.
+        after: the event that a path starts from; None for a user's first event.
+        before: the event that a path leads to; None for any.
+        depth: the number of steps.
+        limit: how many of the most frequent rows to return for each step.
     """
 
     after: Step | None
@@ -26,17 +26,17 @@ class Question(NamedTuple):
 
 
 def paths(cursor: Any, table: Table, question: Question, asked: Asked) -> list[tuple[int, str, str | None, int]]:
-    """Return step, event, the one after it or None, and users; each step's most frequent first.
+    """Return step, event, next event or None, and number of users; the most frequent first within a step.
 
-    A user has one path: from their first event, or the first that is `after`; and only up to the first that is
-    `before`, behind `after` if there is one. Paths that lead somewhere without a start of their own are counted from
-    their end, so that the last step is the one before it.
+    A user has one path. It begins with their first event, or the first that is `after`, and leads to the first that is
+    `before`, behind `after` if both are given. With `before` alone, steps are counted from the end: the last step is
+    the event right before `before`.
 
     Args:
         cursor: in a transaction.
         table: the events table.
-        question: where paths begin and end, and how much of them is wanted.
-        asked: which events are seen.
+        question: where paths begin and end, and how much of them to return.
+        asked: the events to consider.
     """
     selection = select(cursor, table, asked)
     events, name = selection.events, selection.name

@@ -1,4 +1,4 @@
-"""The events that a question is about, with the columns of the users' own table where one is named."""
+"""The events that a question is about, with the columns of the users' own table if one is named."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ _STEP = 'the name of an event, or a name and its conditions, as in ("signup", {"
 
 
 class Step(NamedTuple):
-    """The name of an event, and conditions that hold for it alone."""
+    """The name of an event, and conditions for this step alone."""
 
     name: str
     given: Mapping[str, Any] = {}
 
 
 class Asked(NamedTuple):
-    """What every question says about the events that it sees.
+    """The part that all questions share: which events to consider.
 
     Args:
         given: conditions.
-        start: the first moment, None where it is open.
-        end: the last moment, None where it is open.
-        zone: the zone whose midnight a date stands for, and by whose calendar time is cut.
-        accounts: the column that holds the users of another table, if one is named.
-        arguments: the question's own arguments, None for those that were not given: a column of such a name may have
-            been meant.
+        start: the first moment; None if it is open.
+        end: the last moment; None if it is open.
+        zone: the time zone whose midnight a date means, and whose calendar separates periods, default UTC.
+        accounts: the users' own table and its user column, if one is named.
+        arguments: the question's own arguments, None if not given: a column of the same name may have been meant.
     """
 
     given: Mapping[str, Any]
@@ -51,13 +50,13 @@ class Selection(NamedTuple):
 
     Args:
         events: the events table.
-        event: the column of the event's name.
-        source: the columns of the table, and those of the accounts.
-        table: what stands behind FROM.
-        conditions: what an event must meet.
-        span: those of them that are about time alone.
-        end: the last moment that is looked at, None where it is open.
-        zone: the zone of the calendar.
+        event: name of the column with the event's name.
+        source: the events table, with the columns of the accounts added.
+        table: the text after FROM.
+        conditions: the conditions that an event must meet.
+        span: the conditions among these for the range of time alone.
+        end: the last moment; None if it is open.
+        zone: the time zone of the calendar.
     """
 
     events: Events
@@ -71,10 +70,10 @@ class Selection(NamedTuple):
 
     @property
     def name(self) -> Field:
-        """The field of the event's name.
+        """The field with the event's name.
 
         Raises:
-            ConfigurationError: the table has none.
+            ConfigurationError: the table has no such column.
         """
         if self.event not in self.source.columns:
             raise ConfigurationError(
@@ -85,14 +84,14 @@ class Selection(NamedTuple):
 
     @property
     def is_aware(self) -> bool:
-        """Whether the calendar is a zone's: a DATE is a day of every zone's calendar, and has none."""
+        """Whether the calendar is that of a zone other than UTC; a DATE has no zone."""
         return self.zone != "UTC" and self.source.columns[self.source.timestamp].type != "date"
 
     def field(self, name: Any) -> Field:
-        """Return what a field's name stands for.
+        """Return the field of a name.
 
         Raises:
-            ConfigurationError: there is none of that name.
+            ConfigurationError: there is no such field.
         """
         _require_accounts(self.source, [name])
         return split_field(self.source, name)
@@ -104,18 +103,18 @@ class Selection(NamedTuple):
         return both(*pieces)
 
     def where(self, *more: Sql) -> Sql:
-        """Return the WHERE clause for events of a user and a time that meet the conditions, and these."""
+        """Return the WHERE clause for events with a user and a finite time that meet the conditions and `more`."""
         return all_of([Sql(self.events.usable), *more, *self.conditions])
 
     def timed(self, *more: Sql) -> Sql:
-        """Return the WHERE clause for events of a time that meet the conditions, and these."""
+        """Return the WHERE clause for events with a finite time that meet the conditions and `more`."""
         return all_of([Sql(f"isfinite({self.events.time})"), *more, *self.conditions])
 
     def split(self, name: Any, taken: Iterable[str]) -> Field:
         """Return the field that the answer is split by.
 
         Raises:
-            ConfigurationError: there is none of that name, or the answer has a column called so.
+            ConfigurationError: there is no such field, or the answer already has a column of that name.
         """
         if name in taken:
             raise ConfigurationError(
@@ -157,22 +156,22 @@ def _require_accounts(source: Source, names: Iterable[Any]) -> None:
 
 
 def both(*pieces: Sql) -> Sql:
-    """Return the condition that all of these are, of which there is at least one."""
+    """Join conditions, at least one, by AND."""
     text = " AND ".join(piece.text for piece in pieces)
     return Sql(f"({text})" if len(pieces) > 1 else text, tuple(param for piece in pieces for param in piece.params))
 
 
 def either(*pieces: Sql) -> Sql:
-    """Return the condition that one of these is, of which there is at least one."""
+    """Join conditions, at least one, by OR."""
     text = " OR ".join(piece.text for piece in pieces)
     return Sql(f"({text})" if len(pieces) > 1 else text, tuple(param for piece in pieces for param in piece.params))
 
 
 def step_of(value: Any, what: str = "a step") -> Step:
-    """Return what names an event: a name, or a pair of a name and conditions.
+    """Return the step for a name, or for a pair of a name and conditions.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: the value is neither.
     """
     if isinstance(value, str):
         return Step(value)
@@ -187,10 +186,10 @@ def step_of(value: Any, what: str = "a step") -> Step:
 
 
 def steps_of(value: Any, what: str) -> list[Step]:
-    """Return what names one event or several: what `step_of` takes, or a list of it; none for None.
+    """Return the steps for a value that `step_of` takes, or for a list of such values; an empty list for None.
 
     Raises:
-        ConfigurationError: it is none of these.
+        ConfigurationError: the value is none of these, or an empty list.
     """
     if value is None:
         return []
@@ -203,12 +202,12 @@ def steps_of(value: Any, what: str) -> list[Step]:
 
 
 def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) -> None:
-    """Warn of names that occur in no event of the table, with the one that was likely meant.
+    """Warn of event names that do not occur in the table, and suggest the likely one.
 
     Args:
         cursor: in a transaction.
-        selection: the events; their conditions play no part.
-        steps: those of which nothing was found.
+        selection: the events; its conditions are ignored.
+        steps: the steps for which no event was found.
     """
     events, name = selection.events, selection.name
     known: list[str] | None = None

@@ -1,9 +1,9 @@
 """Sessions: a user's events with no silence between them as long as `duration`.
 
-Built anew, that is one statement with window functions. Extended, only the new events are looked at: those of a user
-that are close together form islands; islands and the sessions that they touch are put together; a session that only
-grew at its end is added to, and only where an event came late into a session are its events read again. So the cost is
-in proportion to what is new.
+To build the table takes one statement. To extend it, only the new events are read. New events of a user that are close
+together form an island. Islands are merged with the sessions that they touch. A session that only grew at its end is
+appended to. Only where an event came late, into the middle of a session, are the events of that session read again. So
+the cost grows with what is new, not with the table.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .watermark import Events
 #: minutes of silence that end a session, unless the user says otherwise
 DURATION = 30.0
 
-#: places of the user and of `last_timestamp` in the table: what its index is on
+#: positions of the columns of the index: the user and `last_timestamp`
 _INDEX = "2 5"
 
-#: bytes of events' names up to which a user's may be put together in one value
+#: bytes of event names per user up to which all names of a user are held in one value
 MAX_NAMES = 2**26
-#: stretches of time that are read again one by one; beyond that near ones are taken together
+#: stretches of time that are read again one by one; if there are more, neighbours are merged
 MAX_STRETCHES = 50
 
 
@@ -39,8 +39,8 @@ def _columns(events: Events) -> dict[str, str]:
     }
 
 
-# What the server's statistics say, where they are of the table as it is by and large: they err by little beside the
-# distance between MAX_NAMES and what a value can hold.
+# The server's statistics are good enough unless most of the table has changed since: their error is small beside the
+# distance between MAX_NAMES and the 1 GB that a value can hold.
 _ESTIMATE = """
 SELECT coalesce(member.most_common_freqs[1], 0) * c.reltuples * (name.avg_width + 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_all_tables t ON t.relid = c.oid
@@ -56,9 +56,9 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
     Args:
         work: the open computation.
         events: the events.
-        silence: what ends a session, an interval.
-        high: the number of the last event that is to be in it; None for all.
-        keeps: whether the sessions stay that were over before the oldest event.
+        silence: the interval without events that ends a session.
+        high: the number of the last event to include; None for all.
+        keeps: whether sessions that ended before the oldest event stay.
     """
     wanted = events.usable
     if high is not None and events.number is not None:
@@ -69,11 +69,11 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         query = _user_by_user(work, events, wanted, silence)
     if keeps and work.matches(SESSIONS, _columns(events)):
         query += f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
-    work.drop_index(SESSIONS, _INDEX)  # to build it takes a fifth of the time that the INSERT needs to keep it
-    work.fill(SESSIONS, _columns(events), query, [], events.member if events.is_distributed else None)
+    work.drop_index(SESSIONS, _INDEX)  # building it afterwards takes a fifth of the time of updating it row by row
+    work.fill(SESSIONS, _columns(events), query, [], is_distributed=events.is_distributed)
     if not work.has_index(SESSIONS, _INDEX):
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
-    # what sessions are looked up by; the names would take as long again
+    # only the columns that look-ups use: the names would double the time
     work.run(f'ANALYZE {work.beside(SESSIONS)} ({events.member}, "timestamp", last_timestamp)')
 
 
@@ -83,7 +83,7 @@ def oldest(events: Events) -> str:
 
 
 def _largest(work: Work, events: Events, wanted: str) -> float:
-    """Return how many bytes of names the user with most of them has, as far as it matters whether these are many."""
+    """Return the bytes of event names of the user who has most, estimated from the server's statistics if possible."""
     row = work.one(_ESTIMATE, (work.table.fields.user, work.table.fields.event, work.table.sql))
     if row is not None and row[0] is not None:
         return float(row[0])
@@ -95,18 +95,17 @@ def _largest(work: Work, events: Events, wanted: str) -> float:
 
 
 def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
-    """Return the query that makes arrays of all that a user did, and cuts these up.
+    """Return the query that collects each user's events in arrays, and splits these into sessions.
 
-    It sorts the events once, where the other query sorts and copies them once more. And nothing in it is a window
-    function or a subquery that looks outside, which PostgreSQL leaves to one process: each share of the users is
-    sorted, cut up and put together by a process of its own. But it holds all that a user did in memory, of which
-    PostgreSQL has no more than 1 GB for one value.
+    It sorts the events once; the other query sorts and copies them twice. It has no window function and no correlated
+    subquery, which PostgreSQL does not run in parallel: each share of the users has a process of its own. But it holds
+    all events of a user in memory, and PostgreSQL limits one value to 1 GB.
     """
-    # no event's name has them: nobody can know them
+    # random, so that no event's name contains them
     separator, nothing = (f"'{secrets.token_hex(4)}'" for _ in range(2))
-    # Both orders are there already, so that sorting takes next to nothing; without them PostgreSQL might take another
-    # way, and mix the events of a user. And what is ordered is not pulled up, so that `begins` is found once for each.
-    # Each event stands beside the one before: the last has none behind.
+    # The rows are in both orders already, so that sorting costs next to nothing. Without the ORDER BY, PostgreSQL may
+    # choose another plan that mixes the events of a user. An ordered subquery is not pulled up either, so that `begins`
+    # is computed once per event. `before` is `moments` shifted by one, and so one longer: its last row is no event.
     members = " UNION ALL ".join(
         f"""
         SELECT grouped, array_agg(moment) FILTER (WHERE begins) AS firsts,
@@ -128,7 +127,7 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
         """
         for share in shares(work.cursor, events)
     )
-    # arrays are taken apart in the list of columns, which hands on row by row, and in the order of the array
+    # `unnest` in the select list returns row by row, in the order of the array, and stores nothing in between
     return f"""
         SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60, past - number, last,
             CASE WHEN strpos(names, {nothing}) = 0 THEN names
@@ -145,7 +144,7 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
 
 def _row_by_row(events: Events, wanted: str, silence: str) -> str:
     """Return the query that numbers each user's sessions, and groups by that."""
-    # Each query lists its columns as the one around it wants to have them, which spares a copy of every row.
+    # Each query lists its columns in the order that the outer one needs, which saves a copy of every row.
     return f"""
         SELECT min(moment), {events.plain("grouped")}, date_part('epoch', max(moment) - min(moment)) / 60, count(*),
             max(moment),
@@ -167,9 +166,9 @@ def _row_by_row(events: Events, wanted: str, silence: str) -> str:
 
 
 def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
-    """Put the events whose numbers are in these ranges aside; return whether there are any.
+    """Copy the events whose numbers are in these ranges to `pawprint_new`; return whether there are any.
 
-    They are in `pawprint_new`, and their users in `pawprint_member`.
+    Their users go to `pawprint_member`.
     """
     assert events.number is not None
     wanted = among(events.table, events.number, ranges)
@@ -189,7 +188,7 @@ def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
 
 
 def extend(work: Work, events: Events, silence: str) -> None:
-    """Add the events that `gather` put aside."""
+    """Add the events that `gather` copied to `pawprint_new`."""
     _find_islands(work, silence)
     _find_touched(work, events, silence)
     _put_together(work, silence)
@@ -218,7 +217,7 @@ def _find_islands(work: Work, silence: str) -> None:
 
 
 def _find_touched(work: Work, events: Events, silence: str) -> None:
-    """Find the sessions that are within the silence of an island: they are opened again."""
+    """Find the sessions that are less than the silence away from an island: they are opened again."""
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS
@@ -234,11 +233,10 @@ def _find_touched(work: Work, events: Events, silence: str) -> None:
 
 
 def _put_together(work: Work, silence: str) -> None:
-    """Put islands and touched sessions together.
+    """Merge islands and touched sessions into spans.
 
-    In the result, `old` is the end of the session that merely grows there,
-        and `again` says that the events must be read
-    again.
+    In the result, `old` is the end of the session if it only grows at its end, and `again` says that the events of the
+    span must be read again.
     """
     work.run(
         """
@@ -269,7 +267,7 @@ def _put_together(work: Work, silence: str) -> None:
 
 
 def _replace(work: Work, events: Events) -> None:
-    """Delete the touched sessions, and insert what has become of them."""
+    """Replace the touched sessions by the spans that they became."""
     work.run(
         f"DELETE FROM {work.beside(SESSIONS)} AS session USING pawprint_touched AS old"
         f" WHERE session.{events.member} = old.member AND session.last_timestamp = old.last"
@@ -307,10 +305,10 @@ def _replace(work: Work, events: Events) -> None:
 
 
 def _reread(work: Work, events: Events) -> Sql:
-    """Return the query for the events among which those of the spans are that must be read again.
+    """Return a query for events that include all those of the spans to be read again.
 
-    Spans of different users overlap: each stretch of time is read once. The stretches are constants, so that the
-    planner knows how short they are, and Citus need not join anything with them.
+    Spans of different users overlap, so that each stretch of time is read once. The stretches are constants: the
+    planner knows how short they are, and Citus has nothing to join with them.
     """
     selected = f"{events.user} AS member, {events.moment} AS moment, {events.event} AS event, {events.order} AS place"
     query = f"SELECT {selected} FROM {events.table} WHERE {events.usable}"

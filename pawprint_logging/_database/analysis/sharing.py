@@ -1,8 +1,9 @@
-"""Users shared out among the processes that the server gives a query.
+"""Divide users among the parallel processes of a query.
 
-PostgreSQL shares a table's pages out by itself, but not users, of whom one process must see everything. A query for
-each share, joined by UNION ALL, has a process of its own, as long as no part of it is one that PostgreSQL leaves to the
-process that asks: window functions, subqueries that look outside, an OFFSET that is no plain constant.
+PostgreSQL divides a table's pages among processes, but not users, and one process must see all events of a user. So
+there is one query for each share of the users, and UNION ALL runs each in a process of its own. This works only if the
+query has no part that PostgreSQL leaves to the leader: window functions, correlated subqueries, an OFFSET that is not a
+plain constant.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from .watermark import Events
 
-#: what takes part in sharing users out, by the type of their column: equal users have equal hashes
+#: type of the user column → expression for a hash, equal for equal users
 _HASHES = {
     "text": "hashtext({})",
     "character varying": "hashtext({})",
@@ -23,12 +24,12 @@ _HASHES = {
     "uuid": "uuid_hash({})",
 }
 _NO_HASH = "0"
-#: shares at most: each reads the whole table
+#: most shares: each reads the whole table
 MAX_SHARES = 4
-#: memory for each sort or hash of what reads all events, in kB, unless the server gives more
+#: memory for each sort or hash of a statement that reads all events, in kB, unless the server allows more
 _WORK_MEM = 32 * 1024
 
-#: rows of a table and all of its partitions, as far as the server knows
+#: the server's estimate of the rows of a table and all its partitions
 _ROWS = """
 SELECT coalesce(sum(greatest(c.reltuples, 0)), 0) FROM pg_class c
 WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree(%s::regclass)))
@@ -36,20 +37,20 @@ WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (SELECT relid FROM 
 
 
 def hashed(events: Events) -> str:
-    """Return what is the same number for the same user; 0 for all of them where their type has nothing of the kind.
+    """Return the expression for a hash of the user; 0 if there is none for the column's type.
 
-    To sort by it before the users themselves spares most comparisons of texts.
+    Sorting by the hash before the user saves most comparisons of texts.
     """
     return _HASHES.get(events.user_type.partition("(")[0], _NO_HASH).format(events.group)
 
 
 def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
-    """Return conditions that share the users out, one for each process that the server gives a query.
+    """Return conditions that divide the users into shares, one for each process that the server allows a query.
 
     Args:
         cursor: in a transaction.
         events: the events table.
-        least: rows of the table from which on that is worth it; default 0.
+        least: rows of the table from which on sharing is worthwhile, default 0; below that there is one share.
     """
     number_of = hashed(events)
     cursor.execute("SELECT current_setting('max_parallel_workers_per_gather')::int")
@@ -64,9 +65,9 @@ def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
 
 
 def roomy(cursor: Any) -> AbstractContextManager[None]:
-    """Let the statements of the block use what the server has, for what reads all events."""
-    # What a worker hands on costs next to nothing beside the sort that it saves. A share is sorted by one process;
-    # the one that writes what they find does not sort as well, so that nobody waits for it.
+    """Let the statements of the block, which read all events, use parallel processes and more memory."""
+    # Passing on a worker's rows costs next to nothing compared with the sort that it saves. One process sorts each
+    # share. The leader writes the rows and does not sort too, so that no worker waits for it.
     return _with(
         cursor,
         parallel_tuple_cost="0",
@@ -76,15 +77,15 @@ def roomy(cursor: Any) -> AbstractContextManager[None]:
 
 
 def with_memory(cursor: Any) -> AbstractContextManager[None]:
-    """Let the statements of the block hold a number for each of some 200,000 users in memory."""
+    """Give the statements of the block enough memory for one number for each of some 200,000 users."""
     return _with(cursor)
 
 
 @contextmanager
 def _with(cursor: Any, **settings: str) -> Iterator[None]:
-    """Change settings for the block, and give it the memory that most of these statements are quickest with.
+    """Change settings for the block, and give it the memory with which most of these statements are fastest.
 
-    It merges what was sorted in one go, up to 100,000,000 events; more than that makes sorting slower.
+    That is enough to merge up to 100,000,000 sorted events in one pass; more memory makes sorting slower.
     """
     cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'work_mem'")
     if cursor.fetchone()[0] < _WORK_MEM:

@@ -1,4 +1,4 @@
-"""The users' own table, such as ``accounts_user.id``: its columns as conditions on events, ``user__plan="pro"``."""
+"""The users' own table, such as ``accounts_user.id``, and conditions on its columns, such as ``user__plan="pro"``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..reading.query import quoted
 from ..table.columns import Column, columns_of
 from ..table.schema import Table, identifier
 
-#: what the name of an account's column begins with where it is a field
+#: prefix of an account's column in the name of a field
 PREFIX = "user__"
-#: the alias of the accounts, and their users as text
+#: alias of the accounts table, and of its user column as text
 _ALIAS, _USER = "pawprint_user", '"user__"'
 
 _SPELLING = 'users names a column that holds user ids, as in "accounts_user.id" or "public.accounts_user.id"'
@@ -23,7 +23,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 """
 
-# As text a user may be there once: joined to two, an event would count twice.
+# A user, as text, may occur only once: an event joined to two accounts would count twice.
 _UNIQUE = """
 SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = %s
 WHERE i.indrelid = %s::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1
@@ -32,7 +32,7 @@ WHERE i.indrelid = %s::regclass AND i.indisunique AND i.indisvalid AND i.indpred
 
 
 class Accounts(NamedTuple):
-    """A table with a row for each user, and the column that holds what the events call the user."""
+    """A table with a row for each user, and the column that holds the user ids of the events."""
 
     path: tuple[str, ...]
     column: str
@@ -44,10 +44,10 @@ class Accounts(NamedTuple):
 
 
 def accounts_named(name: Any) -> Accounts:
-    """Return the table and column that ``"[schema.]table.column"`` names; it connects to nothing.
+    """Return the table and column that ``"[schema.]table.column"`` names, without a connection.
 
     Raises:
-        ConfigurationError: it is not of that form.
+        ConfigurationError: the name is not of that form.
     """
     table, _, column = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not table or not column:
@@ -61,17 +61,17 @@ def accounts_named(name: Any) -> Accounts:
 
 
 def accounts_of(cursor: Any, accounts: Accounts, user: str) -> tuple[str, dict[str, Column]]:
-    """Return the join of the accounts, behind the events table, and the columns that it adds: ``user__plan``.
+    """Return the JOIN of the accounts to the events, and the columns that it adds, such as ``user__plan``.
 
     Events without an account stay, with NULL in all these columns.
 
     Args:
         cursor: in a transaction.
         accounts: table and column.
-        user: the user of an event, in SQL.
+        user: the SQL expression for an event's user.
 
     Raises:
-        ConfigurationError: there is no such table or column, or it holds a user twice.
+        ConfigurationError: there is no such table or column, or the column holds a user twice.
     """
     cursor.execute("SELECT to_regclass(%s)", (accounts.sql,))
     if cursor.fetchone()[0] is None:

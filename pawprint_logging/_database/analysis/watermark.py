@@ -1,4 +1,4 @@
-"""The events table, as the SQL that derives something from it sees it."""
+"""The names and properties of the events table that the SQL of statistics needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SELECT c.oid, pg_relation_filenode(c.oid), c.relkind, EXISTS (
 FROM pg_class c WHERE c.oid = %s::regclass
 """
 
-#: the column by which Citus spreads a table over its nodes; no row for another table
+#: the column by which Citus distributes a table over its nodes; no row if the table is not distributed
 _DISTRIBUTION = """
 SELECT column_to_column_name(logicalrelid, partkey) FROM pg_dist_partition
 WHERE logicalrelid = %s::regclass AND partmethod = 'h'
@@ -31,26 +31,26 @@ WHERE logicalrelid = %s::regclass AND partmethod = 'h'
 
 
 class Events(NamedTuple):
-    """The events table as SQL that derives something from it sees it, in text with placeholders.
+    """The events table: SQL expressions, escaped for text with placeholders, and properties.
 
     Args:
-        name: its name, as a parameter of a statement has it.
-        table: its name, with the alias that the names of its columns carry.
-        member: the bare name of the column of the user.
-        user: the column of the user.
+        name: its quoted name, to pass as a parameter.
+        table: its quoted name, with the alias ``e``, which the columns carry.
+        member: the quoted name of the user column, without the alias.
+        user: the user column, with the alias.
         moment: the time, as a TIMESTAMP in UTC.
-        time: the column of the time, for conditions that an index serves.
+        time: the time column, for conditions that an index serves.
         event: the name of the event, as text.
-        number: the column that numbers rows as they come, None if there is none.
-        order: what rows of one time are ordered by.
-        user_type: the type of the user column, as DDL.
-        collation: what makes sorting users quick, for texts: by a language's rules it takes several times as long. Not
-            where the user distributes the table: it would keep window functions from Citus' workers.
-        is_time_indexed: whether a range of time can be read without reading everything.
-        is_distributed: whether Citus spreads the table over its nodes by the user.
-        identity: what changes when the table is another, or was emptied, or written anew.
-        birth: what a row keeps when the table is written anew (VACUUM FULL),
-            and no other row has; None if nobody knows.
+        number: the column that numbers rows as they are written; None if there is none.
+        order: the order of rows with the same time.
+        user_type: the type of the user column, as in DDL.
+        collation: the COLLATE clause for a fast sort of users that are texts: a language's rules take several times as
+            long. Empty if the table is distributed by the user: Citus' workers would not run window functions.
+        is_time_indexed: whether a range of time can be read without reading the whole table.
+        is_distributed: whether Citus distributes the table over its nodes by the user.
+        identity: changes if the table is replaced, emptied or rewritten.
+        birth: the expression that a row keeps when the table is rewritten (VACUUM FULL), and that no other row has;
+            None if there is none.
     """
 
     name: str
@@ -71,16 +71,16 @@ class Events(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The user, as it is quick to sort by."""
+        """The user, with the collation that sorts fast."""
         return self.user + self.collation
 
     def plain(self, expression: str) -> str:
-        """Return a user as the derived tables have it, without the collation that it was sorted by."""
+        """Return a user as in the derived tables: with the column's type, and without the collation for sorting."""
         return f"{expression}::{self.user_type}" + (' COLLATE "default"' if self.collation else "")
 
     @property
     def usable(self) -> str:
-        """The condition for rows that belong to a user and a time; those at infinity do not."""
+        """The condition for rows with a user and a finite time."""
         return f"{self.user} IS NOT NULL AND isfinite({self.time})"
 
 
@@ -88,7 +88,7 @@ def events_of(cursor: Any, table: Table) -> Events:
     """Return the events table as it is now.
 
     Raises:
-        ConfigurationError: it has no column for the user or the time.
+        ConfigurationError: the table has no column for the user or the time, or the time is of another type.
         psycopg2.errors.UndefinedTable: there is no such table.
     """
     fields = table.fields
@@ -113,7 +113,7 @@ def events_of(cursor: Any, table: Table) -> Events:
         cursor.execute(_DISTRIBUTION, (table.sql,))
         distribution = cursor.fetchone()
     is_distributed = distribution is not None and distribution[0] == fields.user
-    # rows of a partition have places; those of Citus' shards and of TimescaleDB's columnstore do not
+    # rows of plain tables and partitions have a ctid; those in Citus' shards and TimescaleDB's columnstore do not
     place = "e.ctid" if relation_kind in "rp" and not (has_citus or has_timescale) else "NULL::int"
     time = f"e.{quoted(fields.timestamp)}"
     user = f"e.{quoted(fields.user)}"

@@ -1,1 +1,1 @@
-"""Conditions into SQL, and rows out of the table."""
+"""Turn conditions into SQL, and read rows from the table."""

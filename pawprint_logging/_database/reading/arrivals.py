@@ -1,14 +1,14 @@
-"""Which rows have arrived since the last look, late ones included, at a cost in proportion to them.
+"""Find the rows that have arrived since the last look, late ones included, at a cost in proportion to their number.
 
-A mark on the time would miss late events, and one on the serial number would miss rows whose transaction commits after
-that of a higher number, and everything below a number that is far ahead. So what is remembered is which numbers are
-missing: ranges of them, the one above the highest included, and a row arrives in one of those. That holds for numbers
-that several nodes draw as well (Citus: 2^48 apart). Small ranges that a rolled back transaction left are forgotten once
-every transaction that was under way when they were missing has ended: `pg_snapshot_xmin` of now is past
-`pg_snapshot_xmax` of then. The widest, and the one that the sequence is in, never are.
+A watermark on the time would miss late events. One on the serial number would miss a row whose transaction commits
+after that of a higher number, and every row below a number that is far ahead. So a look remembers the missing numbers,
+as ranges (gaps), the range above the highest number included. A new row always falls into a gap. This also holds where
+several nodes draw numbers (Citus: 2^48 apart). A small gap that a rolled back transaction left is forgotten once every
+transaction that was in progress when it was found has ended: `pg_snapshot_xmin` has then reached the
+`pg_snapshot_xmax` of that time. The widest gaps, and the one that the sequence is in, are never forgotten.
 
-A number that is drawn long before its INSERT, as by an application that asks for `nextval` and writes the row minutes
-later, in another transaction, may thus be missed.
+A row can be missed if its number is drawn long before its INSERT, for example by an application that calls `nextval`
+and writes the row minutes later, in another transaction.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any, NamedTuple
 
 from .query import Sql, quoted
 
-#: seconds for which missing numbers are looked for in any case: one may be drawn before its transaction has an ID to be
-#: known by, and Citus commits its shards one by one
+#: seconds for which every gap is kept: a number may be drawn before its transaction has an ID, and Citus commits its
+#: shards one by one
 GRACE = 60
-#: ranges of missing numbers that are never forgotten: the widest
+#: how many gaps are never forgotten: the widest
 KEPT = 1000
-#: ranges that are kept apart; beyond that the lowest are taken together, which reports rows twice
+#: most gaps; beyond that the lowest are merged, which reports rows twice, or the smallest are forgotten
 MAX_RANGES = 10_000
 
-#: numbers of PostgreSQL's BIGINT
+#: the range of PostgreSQL's BIGINT
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
-#: bits of a number below the part by which Citus keeps the nodes' numbers apart
+#: bits of a number below the bits that hold Citus' node
 _PREFIX = 48
 
-# A number drawn from a sequence downwards or in circles says nothing about when its row came.
+# A descending or cycling sequence says nothing about the order in which rows arrive.
 _NUMBER = """
 SELECT a.attname,
     CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END, EXISTS (
@@ -54,12 +54,12 @@ ORDER BY is_indexed DESC, a.attnum LIMIT 1
 
 
 class Number(NamedTuple):
-    """The column that numbers rows as they come.
+    """The column that numbers rows as they are written.
 
     Args:
         column: its name.
-        position: the last number that its sequence gave out; None where nobody may know.
-        is_indexed: whether an index begins with it.
+        position: the last number drawn from its sequence; None if there is none, or the role may not read it.
+        is_indexed: whether a B-tree index begins with it.
     """
 
     column: str
@@ -68,18 +68,18 @@ class Number(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The column of the table `e`, in text with placeholders."""
+        """The column, with the table's alias `e`; escaped for text with placeholders."""
         return f"e.{quoted(self.column)}"
 
 
 class Gap(NamedTuple):
-    """A range of numbers that no row had.
+    """A range of numbers for which no row was seen.
 
     Args:
         first: its first number.
         last: its last number.
-        until: the transaction ID from which on nobody can have drawn one of them.
-        at: the server's clock when they were missed, in seconds.
+        until: a transaction with this ID or a later one cannot have drawn one of the numbers.
+        at: when the gap was found, by the server's clock, in seconds since 1970.
     """
 
     first: int
@@ -89,7 +89,7 @@ class Gap(NamedTuple):
 
 
 class Arrivals(NamedTuple):
-    """What has arrived: ranges of numbers, in which other rows may be as well, and gaps for the next look."""
+    """What has arrived: ranges of numbers, which may hold rows reported before too, and gaps for the next look."""
 
     ranges: list[tuple[int, int]]
     gaps: list[Gap]
@@ -101,7 +101,8 @@ def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | N
     Args:
         cursor: an open cursor.
         table: the table's quoted name.
-        may_cache: whether sessions may draw numbers in blocks (CACHE), and use them much later.
+        may_cache: whether the sequence may have CACHE: sessions then draw numbers in blocks, and may use them much
+            later. Default False.
     """
     cursor.execute(_NUMBER, (HIGHEST if may_cache else 1, table))
     row = cursor.fetchone()
@@ -109,17 +110,18 @@ def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | N
 
 
 def look(cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True) -> Arrivals:
-    """Return what has arrived since the look that left these gaps, or since ever.
+    """Return what has arrived since the look that returned these gaps; without gaps, everything.
 
-    Under READ COMMITTED, statements that then ask for these ranges see at least what is meant, since their snapshots
-    are newer: a row may be reported twice, never not at all.
+    Under READ COMMITTED, later statements on the returned ranges have newer snapshots, and see at least the rows found
+    here: a row may be reported twice, but is never missed.
 
     Args:
         cursor: in a transaction.
-        table: its quoted name AS e, in text with placeholders.
-        number: the column.
-        gaps: what the last look returned, None at first.
-        may_repeat: whether rows may be reported again to bound the gaps; otherwise the smallest gaps are forgotten.
+        table: the quoted name ``AS e``, escaped for text with placeholders.
+        number: the column that numbers the rows.
+        gaps: what the last look returned; None for the first one.
+        may_repeat: whether rows may be reported again to limit the number of gaps (the default); otherwise the smallest
+            gaps are forgotten.
     """
     before = [Gap(LOWEST, HIGHEST, 0, 0.0)] if gaps is None else gaps
     key = number.key
@@ -155,9 +157,9 @@ def look(cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *,
 
 
 def among(table: str, number: Number, ranges: Iterable[tuple[int, int]]) -> Sql:
-    """Return the FROM and WHERE for rows whose number is in ranges, which do not overlap; `gap` is a row's range.
+    """Return FROM and WHERE for the rows whose number is in one of the ranges; `gap` is the range of a row.
 
-    Without an index the table is read once, whatever the number of ranges.
+    The ranges must not overlap. Without an index the table is read once, however many ranges there are.
     """
     both = list(ranges)
     arrays = [first for first, _ in both], [last for _, last in both]
@@ -170,9 +172,9 @@ def among(table: str, number: Number, ranges: Iterable[tuple[int, int]]) -> Sql:
 
 
 def gaps_at_the_end(cursor: Any, table: str, number: Number, lookback: int) -> list[Gap]:
-    """Return gaps to begin with for one who wants to know what comes from now on, without reading the whole table.
+    """Return the gaps to start with for a caller who wants only new rows, without reading the whole table.
 
-    Of each node's numbers, and below where the sequence is, the highest `lookback` rows are looked at.
+    It reads the highest `lookback` rows of each node's numbers, and as many below the sequence's position.
     """
     cursor.execute(
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, extract(epoch FROM clock_timestamp())::float8"
@@ -193,7 +195,7 @@ def gaps_at_the_end(cursor: Any, table: str, number: Number, lookback: int) -> l
         if len(keys) < lookback:
             missing.append((LOWEST, above - 1))
             break
-        above = (above >> _PREFIX) << _PREFIX  # what lies below in the same node's numbers is known
+        above = (above >> _PREFIX) << _PREFIX  # lower numbers of the same node count as seen
         limit = above - 1
     position = number.position
     if position is not None and not any(first <= position + 1 <= last for first, last in missing):
@@ -214,7 +216,7 @@ def _missing(cursor: Any, table: str, key: str, low: int, high: int) -> list[tup
 
 
 def _bounded(gaps: list[Gap], settled: list[bool], position: int | None, may_repeat: bool) -> list[Gap]:
-    """Return the gaps without those that can be forgotten, and not too many of them."""
+    """Return the gaps without those that can be forgotten, reduced to MAX_RANGES."""
 
     def is_open(gap: Gap) -> bool:
         is_outermost = gap.first == LOWEST or gap.last == HIGHEST
@@ -230,7 +232,7 @@ def _bounded(gaps: list[Gap], settled: list[bool], position: int | None, may_rep
     if not may_repeat:
         small = sorted((gap for gap in kept if not is_open(gap)), key=lambda gap: gap.last - gap.first)[:surplus]
         return sorted(set(kept) - set(small))
-    # the lowest but one: the very lowest has no lower end
+    # from the second lowest on: the lowest has no lower end
     lower = kept[1 : surplus + 2]
     together = Gap(lower[0].first, lower[-1].last, max(gap.until for gap in lower), max(gap.at for gap in lower))
     return [kept[0], together, *kept[surplus + 2 :]]

@@ -1,7 +1,7 @@
-"""What is in the table: which events there are, which fields they have, and of which types.
+"""The events of a table, their fields, and the fields' types.
 
-A small table is looked at as a whole. Of a large one a sample of blocks is taken, so that the time does not grow with
-the table, and the newest rows beside it, so that what has just begun is not missed.
+A small table is read as a whole. Of a large one a sample of blocks is read, so that the time does not grow with the
+table, and the newest rows besides, so that a new event is not missed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from .reader import BEGIN_READ, retried, source_of
 if TYPE_CHECKING:
     import pandas as pd
 
-#: rows up to which all are looked at
+#: most rows of a table that is read as a whole
 ALL_ROWS = 100_000
-#: rows of a sample: of an event that is one in a thousand there are fifty
+#: rows of a sample: it holds about fifty of an event that is one in a thousand
 SAMPLE_ROWS = 50_000
-#: newest rows that are looked at beside a sample
+#: newest rows that are read besides a sample
 NEWEST_ROWS = 10_000
-#: keys of an object beyond which they are taken for values, such as ids, and the object for one field
+#: most keys of an object whose keys count as fields; more are values, such as ids, and the object is one field
 MAX_KEYS = 50
-#: steps of a path that are followed
+#: most steps of a path that are followed
 DEPTH = 4
-#: fields, with their types, that are told apart at all: the most frequent ones
+#: most combinations of event, path and type that are returned: the most frequent ones
 MAX_FIELDS = 20_000
 
 _TEXT = Column("text", "S", 25)
@@ -60,10 +60,10 @@ class Entry(NamedTuple):
 
     Args:
         event: the event's name.
-        field: as it is asked for; None for an event without any.
-        path: its steps in the JSON column, none for a column.
-        types: JSON types that occur, the most frequent first, or the type of the column.
-        share: the part of the events that have it.
+        field: its name in a query; None for an event without fields.
+        path: its steps in the JSON column; empty for a column.
+        types: the JSON types that occur, the most frequent first, or the type of the column.
+        share: the share of these events that have it, from 0 to 1.
         first: when it was first seen, as text in UTC.
         last: when it was last seen.
     """
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 
 
 class Catalogue(NamedTuple):
-    """What was found, whether in a sample, in how many rows, and how many the server believes there are."""
+    """The fields, whether only a sample was read, how many rows were read, and an estimate of how many there are."""
 
     entries: list[Entry]
     is_sample: bool
@@ -117,16 +117,16 @@ def catalogue(session: Session, table: Table, *, start: Any, end: Any) -> pd.Dat
 
 
 def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
-    """Return what is in the table.
+    """Return the events and fields in the table.
 
     Args:
         cursor: in an open transaction.
-        source: the table as it is.
-        table: the table as it was described.
+        source: the table with its real columns.
+        table: the table as declared.
         where: what a row must meet, as `all_of` returns it.
 
     Raises:
-        psycopg2.Error: the server could not be reached, or refused it.
+        psycopg2.Error: the server could not be reached, or refused the query.
     """
     estimate = estimated_rows(cursor, source, where)
     names = _columns(cursor, source, table)
@@ -152,20 +152,20 @@ def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
 
 
 def estimated_rows(cursor: Any, source: Source, where: Sql) -> int:
-    """Return how many rows meet conditions, as the server's planner estimates it."""
+    """Return how many rows meet the conditions, as the server's planner estimates."""
     cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {source.sql}{where.text}", where.params)
     return int(cursor.fetchone()[0][0]["Plan"]["Plan Rows"])
 
 
 def _columns(cursor: Any, source: Source, table: Table) -> list[str]:
-    """Return the columns that count as fields: not those whose value every event has by itself."""
+    """Return the columns that count as fields: all but the event, the time, the JSON column and serial numbers."""
     cursor.execute(_NUMBERED, (source.table,))
     apart = {row[0] for row in cursor.fetchall()} | {table.fields.event, source.timestamp, source.json}
     return [name for name in source.columns if name not in apart]
 
 
 def _selection(source: Source, table: Table, names: list[str]) -> str:
-    """Return what is looked at of each row: event, time, document, and which of the columns are not NULL."""
+    """Return the SELECT clause: event, time, document, and which of the columns are not NULL."""
     column = source.columns.get(source.timestamp)
     moment = "NULL::timestamp"
     if column is not None and column.type in TIMES:
@@ -179,7 +179,7 @@ def _selection(source: Source, table: Table, names: list[str]) -> str:
 
 
 def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int) -> Sql:
-    """Return the query for the rows that are looked at."""
+    """Return the query for the rows to read."""
     if estimate <= ALL_ROWS:
         return Sql(f"{selected} FROM {source.sql}{where.text}", where.params)
     cursor.execute(_RELATION, (source.timestamp, source.table))
@@ -196,7 +196,7 @@ def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int)
 
 
 def _statement(names: list[str], rows: Sql) -> Sql:
-    """Return the query for what is in some rows: of events, columns and paths, how often and since when."""
+    """Return the query that counts events, columns and paths in these rows, with first and last times."""
     objects = "jsonb_each(CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END)"
     text = f"""
         WITH RECURSIVE looked AS MATERIALIZED ({rows.text}), inside AS (
@@ -229,7 +229,7 @@ def _column_entries(source: Source, found: Iterable[Any]) -> list[tuple[Entry, i
 
 
 def _path_entries(source: Source, found: Iterable[Any]) -> list[tuple[Entry, int]]:
-    """Return a field for each path; an object is none, but its keys are, unless they are too many or there are none."""
+    """Return a field for each path; an object is a field only if it has no keys or too many, otherwise its keys are."""
     kinds: dict[tuple[str | None, tuple[str, ...]], list[tuple[str, int, str | None, str | None]]] = {}
     keys: dict[tuple[str | None, tuple[str, ...]], int] = {}
     for what, event, steps, kind, number, first, last in found:

@@ -1,7 +1,7 @@
-"""One condition, such as ``metadata__plan__ne="pro"`` → SQL with bound parameters; pure, like `query`.
+"""Turn a condition such as ``metadata__plan__ne="pro"`` into SQL with bound parameters; pure, like `query`.
 
-Equality knows NULL: None is it, a key that is missing is it, and so is JSON's null. `ne` and `not_in` hold for exactly
-the rows for which equality and `in` do not, NULLs included, as in pandas.
+None is equal to NULL, to a missing key and to JSON's null. `ne` and `not_in` hold for exactly the rows for which
+equality and `in` do not, NULLs included, as in pandas.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .times import moment_of
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 #: https://www.rfc-editor.org/rfc/rfc8259#section-6
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-#: what PostgreSQL takes for an array index in a path
+#: what PostgreSQL reads as an array index in a path
 _INDEX = re.compile(r"\s*[+-]?\d+")
 #: words that PostgreSQL reads as a time, besides ISO 8601
 _TIME_WORDS = frozenset({"infinity", "-infinity", "epoch", "now", "today", "tomorrow", "yesterday"})
@@ -42,7 +42,7 @@ _BOOLEANS = {
     "off": False,
     "0": False,
 }
-#: decimal exponents that a NUMERIC holds on either side: https://www.postgresql.org/docs/current/datatype-numeric.html
+#: bounds of a NUMERIC's decimal exponent: https://www.postgresql.org/docs/current/datatype-numeric.html
 _MAX_EXPONENT, _MIN_EXPONENT = 131_000, -16_000
 _MAX_REAL = 3.4e38
 
@@ -50,14 +50,14 @@ _NEVER, _ALWAYS = Sql("FALSE"), Sql("TRUE")
 
 
 def conditions(source: Source, given: Mapping[str, Any]) -> list[Sql]:
-    """Return the conditions that a row must meet, all of them.
+    """Return the conditions as SQL; a row must meet all of them.
 
     Args:
         source: the table.
         given: column or path, with or without a modifier → value.
 
     Raises:
-        ConfigurationError: an unknown column or modifier, or a value that the column cannot be compared with.
+        ConfigurationError: a column or modifier is unknown, or a value cannot be compared with its column.
     """
     return [_condition(*source.condition(name), value) for name, value in given.items()]
 
@@ -69,10 +69,10 @@ def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[
         source: the table.
         start: the first moment, as `ends` takes it.
         end: the last moment, likewise.
-        zone: the zone whose midnight a date stands for.
+        zone: the time zone whose midnight a date means, default UTC.
 
     Raises:
-        ConfigurationError: one of them is no time, or the table has none.
+        ConfigurationError: `start` or `end` is not a time, or the table has no time column.
     """
     pieces = []
     for name, operator, value in zip(("start", "end"), (">=", "<="), ends(source, start, end, zone=zone), strict=True):
@@ -82,17 +82,17 @@ def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[
 
 
 def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[datetime | str | None]:
-    """Return the first and the last moment of a range of time as moments in UTC; None leaves that end open.
+    """Return the first and the last moment of a range of time, in UTC; None leaves that end open.
 
     Args:
         source: the table.
-        start: a time as `moment_of` knows them, or a word that PostgreSQL reads as one, such as ``now``, which stays
-            what it is.
+        start: a time as `moment_of` takes it, or a word that PostgreSQL reads as a time, such as ``now``, which is
+            returned unchanged.
         end: likewise.
-        zone: the zone whose midnight a date stands for.
+        zone: the time zone whose midnight a date means, default UTC.
 
     Raises:
-        ConfigurationError: one of them is no time, or the table has none.
+        ConfigurationError: `start` or `end` is not a time, or the table has no time column.
     """
     now = datetime.now(timezone.utc)
     found: list[datetime | str | None] = []
@@ -104,7 +104,7 @@ def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[dat
                     field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
                 )
             if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
-                zone_here = "UTC" if field.type.type == "date" else zone  # a DATE is of no zone
+                zone_here = "UTC" if field.type.type == "date" else zone  # a DATE has no zone
                 value = moment_of(_on_its_clock(field, value), now, name=name, zone=zone_here)
         found.append(value)
     return found
@@ -173,14 +173,14 @@ def _column_any_of(field: Field, items: list[Any]) -> Sql:
     literals = [_literal(field, item) for item in items]
     casts = {cast for cast, _ in literals}
     values: Any = [value for _, value in literals]
-    if len(casts) > 1:  # one real among numbers that no REAL can hold
+    if len(casts) > 1:  # a REAL column, and some of the numbers are too large for a REAL
         casts = {""}
     cast = casts.pop()
     if cast:
         return Sql(f"{name} = ANY(%s{cast}[])", (values,))
     if field.type.type in NUMBERS or field.type.type == "boolean":
         return Sql(f"{name} = ANY(%s)", (values,))
-    # as one literal of no type, which PostgreSQL reads as an array of the column's own
+    # as one untyped literal, which PostgreSQL reads as an array of the column's type
     return Sql(f"{name} = ANY(%s)", (column_text(values, "array"),))
 
 
@@ -213,9 +213,9 @@ def _equal(field: Field, value: Any) -> Sql:
 
 
 def _is_containment(field: Field) -> bool:
-    """Return whether a scalar at the path is the same as containment, which a GIN index serves.
+    """Return whether equality with a scalar is the same as containment, which a GIN index serves.
 
-    Not where a step may be an array index.
+    It is not if a step of the path may be an array index.
     """
     return bool(field.path) and not any(_INDEX.fullmatch(step) for step in field.path or ())
 
@@ -252,7 +252,7 @@ def _compare(field: Field, operator: str, value: Any) -> Sql:
 
 
 def _json_compare(field: Field, json_type: str, operator: str, text: str) -> Sql:
-    # two JSONB values of one type compare as that type, and none of this can fail on a value of another
+    # two JSONB values of one type compare as that type, and a value of another type cannot make this fail
     value = field.json
     return Sql(
         f"(jsonb_typeof({value.text}) = '{json_type}' AND {value.text} {operator} %s::jsonb)", (*value.params * 2, text)
@@ -297,7 +297,7 @@ def _text(field: Field, modifier: str, value: Any) -> str:
 
 
 def _literal(field: Field, value: Any) -> tuple[str, Any]:
-    """Return cast and parameter for a value to compare a plain column with."""
+    """Return the cast and the parameter for a value that is compared with a plain column."""
     name = field.type.type
     if name in NUMBERS:
         number = _number(field, value)
@@ -362,7 +362,7 @@ def _checked_size(field: Field, number: Decimal) -> None:
 def _time(field: Field, value: Any) -> str:
     when = None if isinstance(value, (int, float)) else moment.parse(_on_its_clock(field, value))
     if when is not None and (text := column_text(when)) is not None:
-        # the session is in UTC, and TIMESTAMP ignores the offset of a text
+        # in UTC, as the session is: TIMESTAMP ignores the offset in a text
         return text
     if isinstance(value, str) and value.strip().lower() in _TIME_WORDS:
         return value.strip()
@@ -375,13 +375,13 @@ def _time(field: Field, value: Any) -> str:
 
 
 def _on_its_clock(field: Field, value: Any) -> Any:
-    """Return a value for a column of times; of a datetime for a DATE, which has no zone, what its own clock shows."""
+    """Return a value for a column of times; a datetime for a DATE, which has no zone, loses its own zone."""
     is_aware = isinstance(value, datetime) and value.tzinfo is not None
     return value.replace(tzinfo=None) if is_aware and field.type.type == "date" else value
 
 
 def _as_json(value: Any) -> tuple[str, Any]:
-    """Return a value as JSON text and as what that text holds: as the encoder would have stored it."""
+    """Return a value as the encoder would store it: as JSON text, and parsed again."""
     text = json_text(value)
     if isinstance(value, str):
         return text, clean(value)
@@ -397,7 +397,7 @@ def _is_json(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python value behind an enum's member or a NumPy or pandas scalar; None for their NaT and NA."""
+    """Return the Python value of an enum member or of a NumPy or pandas scalar; None for NaT and NA."""
     if isinstance(value, Enum):
         return _plain(value.value)
     name = type(value).__name__

@@ -1,16 +1,16 @@
-"""Columns of values → a pandas DataFrame with a fixed dtype for each PostgreSQL type.
+"""Build a pandas DataFrame from columns of values, with a fixed dtype for each PostgreSQL type.
 
 | PostgreSQL | dtype |
 |---|---|
-| smallint, integer, bigint | int64, or Int64 where a NULL is among them |
+| smallint, integer, bigint | int64, or Int64 with a NULL |
 | real, double precision | float64 |
-| numeric | object of decimal.Decimal: exact, as psycopg2 has it |
-| boolean | bool, or boolean where a NULL is among them |
+| numeric | object: decimal.Decimal, exact, as in psycopg2 |
+| boolean | bool, or boolean with a NULL |
 | timestamp | datetime64[us]; with time zone: datetime64[us, UTC] |
-| json, jsonb | object: what json.loads makes of it, None for NULL |
-| a path into it | Int64 or Float64 where nothing but such numbers is there, else as above |
-| text and the like | what pandas makes of a list of str |
-| any other | object of what psycopg2 makes of it; uuid.UUID, bytes, lists for arrays |
+| json, jsonb | object: the value that json.loads returns, None for NULL |
+| a path into JSON | Int64 or Float64 if all values are such numbers, else as for json |
+| text and the like | the default of pandas for a list of str |
+| any other | object: uuid.UUID, bytes, lists for arrays, else as in psycopg2 |
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _INSTALL = 'reading into a DataFrame needs pandas: pip install "pawprint-logging
 
 
 def import_pandas() -> Any:
-    """Return the pandas module, whose frames have the accessor `pawprint` from then on.
+    """Return the pandas module, after registering the accessor `pawprint` for its frames.
 
     Raises:
-        ImportError: it is not installed; the message names the extra.
+        ImportError: pandas is not installed; the message names the extra.
     """
     try:
         import pandas as pd
@@ -49,7 +49,7 @@ def frame(outputs: Sequence[Output], columns: Sequence[Any]) -> pd.DataFrame:
 
     Args:
         outputs: the names and types of its columns; a name may occur twice.
-        columns: for each of them its values: a list with None for NULL, or what `moments` made.
+        columns: the values of each column: a list with None for NULL, or an array from `moments`.
     """
     pd = import_pandas()
     built = {
@@ -62,7 +62,7 @@ def frame(outputs: Sequence[Output], columns: Sequence[Any]) -> pd.DataFrame:
 
 
 def series(values: Any, column: Column) -> pd.Series[Any]:
-    """Return the values of one column as a Series of the dtype that belongs to its type."""
+    """Return the values of one column as a Series, with the dtype for the column's type."""
     pd = import_pandas()
     build = _BUILDERS.get("integer" if column.type in INTEGERS else column.type)
     if build is not None:
@@ -73,7 +73,7 @@ def series(values: Any, column: Column) -> pd.Series[Any]:
 
 
 def path_series(values: list[Any]) -> pd.Series[Any]:
-    """Return the values of a JSON path as a Series: of numbers where nothing else is there, with NA for what is not."""
+    """Return the values of a JSON path as a Series: numeric, with NA for None, if all other values are numbers."""
     pd = import_pandas()
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
@@ -86,7 +86,7 @@ def path_series(values: list[Any]) -> pd.Series[Any]:
 
 
 def described(frame: pd.DataFrame, kind: str, **facts: Any) -> pd.DataFrame:
-    """Return a frame that knows what it is: its `attrs`, JSON values only, have the kind and what else is known."""
+    """Return a frame with its kind and other facts in its `attrs`, as JSON values only."""
     frame.attrs.update(kind=kind, **facts)
     return frame
 
@@ -125,7 +125,7 @@ def moments(values: Sequence[datetime | str | None]) -> Any:
     """Return times as a NumPy array of datetime64[us] in UTC, NaT for None.
 
     Args:
-        values: datetimes, or texts as PostgreSQL prints them in UTC under ISO DateStyle, without an offset.
+        values: datetimes, or texts as PostgreSQL prints times in UTC with ISO DateStyle, without an offset.
     """
     import numpy as np
 
@@ -142,13 +142,13 @@ def moments(values: Sequence[datetime | str | None]) -> Any:
 
 
 def _iso(text: str) -> str:
-    """Return a time that NumPy cannot read in a form that it can.
+    """Return a time that NumPy cannot read, infinity or a year before 1, in a form that it can.
 
-    Infinity as psycopg2 has it, and the years before 1.
+    Infinity becomes the first or the last datetime, as in psycopg2.
     """
     if "infinity" in text:
         return "0001-01-01T00:00:00" if text.startswith("-") else "9999-12-31T23:59:59.999999"
     if text.endswith(" BC"):
         year, _, rest = text[:-3].partition("-")
-        return f"{1 - int(year):05d}-{rest}"  # the year before 1 is 1 BC
+        return f"{1 - int(year):05d}-{rest}"  # in ISO 8601, 1 BC is the year 0
     return text

@@ -1,4 +1,4 @@
-"""Why an answer may be empty: the likely mistakes in what was asked."""
+"""Why an answer may be empty: the likely mistakes in the question."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .catalogue import Catalogue, look
 from .query import Source, Sql, distinct_of
 from .reader import BEGIN_READ, source_of
 
-#: types that are no text
+#: JSON types of numbers and bools
 _NUMBERS = frozenset({"integer", "number", "boolean"})
-#: events that are named where none is like the one that was asked for
+#: most events to list when none is similar to the requested one
 _MOST_NAMES = 5
 
 
@@ -23,10 +23,10 @@ class Hint(NamedTuple):
     """A likely mistake.
 
     Args:
-        kind: no such event, no event that has the path, or a text compared with a path of numbers or bools.
-        asked: what the user asked for: an event, or a path.
-        nearest: what they may have meant, the likeliest first.
-        text: all of it in a sentence, without a full stop.
+        kind: no such event, no event with the path, or a path of numbers or bools compared with text.
+        asked: the event or the path that the user asked for.
+        nearest: what the user may have meant, the likeliest first.
+        text: the hint as a sentence, without a full stop.
     """
 
     kind: Literal["event", "path", "type"]
@@ -44,15 +44,15 @@ def hints(
     events: Iterable[str] = (),
     more: Iterable[Mapping[str, Any]] = (),
 ) -> list[Hint]:
-    """Return the likely mistakes in what was asked, for an answer that is empty; none where there is none.
+    """Return the likely mistakes in a question whose answer is empty; an empty list if there are none.
 
     Args:
-        session: one of its own.
-        table: the table that was asked.
-        conditions: those of the question.
-        fields: fields that were asked for, and what it was split by.
-        events: names of events that were asked for beside the conditions, such as the steps of a funnel.
-        more: conditions of other parts of the question, such as those of one step.
+        session: a session for this call alone.
+        table: the table of the question.
+        conditions: the question's conditions.
+        fields: the fields that were requested, and the one that the answer was split by.
+        events: names of events outside the conditions, such as the steps of a funnel.
+        more: conditions of parts of the question, such as one step.
 
     Raises:
         psycopg2.Error: the database could not be reached, or there is no such table.
@@ -72,7 +72,7 @@ def hints(
 
 
 def _names(source: Source, table: Table, conditions: Mapping[str, Any]) -> list[str]:
-    """Return the names of events that conditions ask for."""
+    """Return the names of events in the conditions."""
     names: list[str] = []
     for name, value in conditions.items():
         try:
@@ -85,7 +85,7 @@ def _names(source: Source, table: Table, conditions: Mapping[str, Any]) -> list[
 
 
 def _occurs(cursor: Any, source: Source, table: Table, found: Catalogue, name: str) -> bool:
-    """Return whether there is an event of this name; where only a sample was looked at, the table is asked."""
+    """Return whether an event has this name; if only a sample was read, query the table."""
     if any(each.event == name for each in found.entries):
         return True
     if not found.is_sample or table.fields.event not in source.columns:
@@ -109,7 +109,7 @@ def _event_hint(found: Catalogue, name: str) -> Hint:
 def _path_hints(
     source: Source, found: Catalogue, name: str, value: Any = None, *, is_condition: bool = False
 ) -> list[Hint]:
-    """Return the hint for a path that no event has, or whose values are all of another type than the text."""
+    """Return a hint for a path that no event has, or for text compared with a path of numbers or bools."""
     try:
         inner = distinct_of(source, name)
         field, modifier = source.condition(name) if is_condition else (source.field(inner or name), None)
@@ -119,7 +119,7 @@ def _path_hints(
         return []
     path = "__".join((field.column, *field.path))
     having = [each for each in found.entries if each.path[: len(field.path)] == field.path]
-    # arrays are not looked into, nor are objects with too many keys
+    # the catalogue does not look into arrays, nor into objects with too many keys
     prefixes = [field.path[:depth] for depth in range(1, len(field.path))]
     inside = [
         each
@@ -128,7 +128,7 @@ def _path_hints(
         and ("array" in each.types or ("object" in each.types and not _has_keys(found, each.path)))
     ]
     if not having and not inside and modifier != "isnull" and not (is_condition and value is None):
-        # by their steps alone: what all paths begin with makes them look alike
+        # compare the steps alone: the common prefix would make all paths similar
         known = dict.fromkeys("__".join(each.path) for each in found.entries if each.path)
         likely = tuple(f"{field.column}__{each}" for each in nearest("__".join(field.path), known, 3))
         what = "no event has" if not found.is_sample else "no event of a sample has"

@@ -1,4 +1,4 @@
-"""Warnings about an answer, at the line of the user's that asked."""
+"""Warnings about an answer, attributed to the user's line that asked for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from .query import Source
 
-#: where code is that is not the user's
+#: paths of code that is not the user's
 _OURS = (str(Path(__file__).parents[2]) + "/", str(sys.modules[contextmanager.__module__].__file__))
 
 
 def warn(message: str) -> None:
-    """Warn at the first line outside of this package, however deep the call is inside it."""
+    """Warn at the first line outside this package, however deep inside it the call is."""
     frame, level = sys._getframe(1), 2  # noqa: SLF001 - as warnings itself does it
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
@@ -24,11 +24,11 @@ def warn(message: str) -> None:
 
 
 def warn_of_columns(source: Source, arguments: Mapping[str, Any]) -> None:
-    """Warn where an argument was given, and the table has a column of its name that may have been meant.
+    """Warn if an argument was given and the table has a column of the same name, which may have been meant.
 
     Args:
         source: the table.
-        arguments: name → value, None or False for those that were not given.
+        arguments: name → value; None or False if it was not given.
     """
     for name, value in arguments.items():
         if value is not None and value is not False and name in source.columns:

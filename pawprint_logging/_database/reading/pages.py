@@ -1,6 +1,6 @@
-"""What the pages in the browser ask of a table: one statement a question, each with a bound on what comes back.
+"""The queries behind the web pages: one statement for each question, with a bound on the rows that it returns.
 
-Times are naive datetimes in UTC, and stretches of time are cut in the zone of the range.
+Times are naive datetimes in UTC. The range's time zone decides where stretches of time begin.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from . import query
 from .conditions import conditions
 from .query import TIMES, Source, Sql, all_of, quoted
 
-#: names of events that are told apart in one answer
+#: most event names that are listed separately in one answer
 MOST_NAMES = 200
-#: newest events that names are looked up in
+#: newest events that are searched for names
 SAMPLE = 20_000
-#: stretches of time in a range at most
+#: most stretches of time in a range
 _MOST_STRETCHES = 5000
 _TIMESTAMP = Column("timestamp without time zone", "D", 1114)
-#: characters of a value that are shown
+#: most characters of a value that are shown
 _LONGEST = 400
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of time, the one of the same length before it, and how both are cut into stretches.
+    """A range of time, the range of the same length before it, and how both are cut into stretches.
 
     Args:
-        start: included; the beginning of a stretch of the resolution.
+        start: included; a stretch begins here.
         end: excluded.
-        before: where the range before it begins.
+        before: where the range before begins.
         resolution: as for `Tracker.count`.
-        zone: the zone by whose midnights and Mondays time is cut; a name of the IANA database.
+        zone: the IANA name of the time zone whose midnights and Mondays separate stretches, default UTC.
     """
 
     start: datetime
@@ -52,7 +52,7 @@ class Range:
     zone: str = "UTC"
 
     def stretches(self) -> list[datetime]:
-        """Return the beginnings of the stretches of time in the range."""
+        """Return when each stretch in the range begins."""
         found: list[datetime] = []
         moment = self.start
         while moment < self.end and len(found) < _MOST_STRETCHES:
@@ -61,25 +61,25 @@ class Range:
         return found
 
     def place(self, moment: Any, stretches: Sequence[datetime]) -> int | None:
-        """Return the number of the stretch that PostgreSQL means by its beginning, None if it is in none."""
+        """Return the index of the stretch that contains a time from PostgreSQL; None before the range."""
         found = plain(moment)
         return None if found is None or found < self.start else bisect_right(stretches, found) - 1
 
     @property
     def is_over(self) -> bool:
-        """Whether its last stretch is."""
+        """Whether the last stretch is complete."""
         stretches = self.stretches()
         return bool(stretches) and following(stretches[-1], self.resolution, self.zone) <= self.end
 
     @property
     def name(self) -> str:
-        """The length, in words: without the part of a stretch by which it begins earlier; days may be an hour short."""
+        """The length in words, rounded down: the range was extended to a whole stretch, and a day may have 23 hours."""
         hours = (self.end - self.start).total_seconds() / 3600 + 1
         return f"{math.floor(hours - 1)} hours" if hours < 48 else f"{math.floor(hours / 24):,} days"
 
 
 def local(moment: datetime, zone: str) -> datetime:
-    """Return what a clock in the zone shows, as a naive datetime."""
+    """Return a moment in local time, as a naive datetime."""
     if zone == "UTC":
         return moment
     try:
@@ -89,18 +89,18 @@ def local(moment: datetime, zone: str) -> datetime:
 
 
 def _instant(shown: datetime, zone: str) -> datetime:
-    """Return the moment at which a clock in the zone shows this; the later one of two, as PostgreSQL has it."""
+    """Return the moment of a local time; of two, the later one, as in PostgreSQL."""
     if zone == "UTC":
         return shown
     aware = shown.replace(tzinfo=ZoneInfo(zone), fold=0)
     again = aware.replace(fold=1)
-    if (again.utcoffset() or timedelta()) < (aware.utcoffset() or timedelta()):  # the clock is put back
+    if (again.utcoffset() or timedelta()) < (aware.utcoffset() or timedelta()):  # the clocks go back
         aware = again
     return aware.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 def floor(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
-    """Return the beginning of the stretch of time that a moment is in."""
+    """Return when the stretch that contains a moment begins."""
     shown = local(moment, zone)
     if resolution == "hour":
         return moment - timedelta(minutes=shown.minute, seconds=shown.second, microseconds=shown.microsecond)
@@ -115,11 +115,11 @@ def floor(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
 
 
 def following(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
-    """Return the beginning of the next stretch of time; the calendar's last moment if it has no more."""
+    """Return when the next stretch begins; the calendar's last moment if there is none."""
     try:
         if resolution == "hour":
             return moment + timedelta(hours=1)
-        # by its date: where midnight does not exist, a day begins at another hour
+        # by date: a day begins at another hour where midnight does not exist
         day = datetime.combine(local(moment, zone).date(), time_of_day())
         if resolution == "year":
             day = day.replace(year=day.year + 1)
@@ -134,12 +134,12 @@ def following(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
 
 @dataclass(frozen=True)
 class View:
-    """The table, as a question sees it.
+    """The table and an open transaction to query it in.
 
     Args:
         cursor: in a read-only transaction.
-        source: the table with the columns that it has.
-        table: the table as it was declared.
+        source: the table with its real columns.
+        table: the table as declared.
     """
 
     cursor: Any
@@ -147,10 +147,10 @@ class View:
     table: Table
 
     def column(self, part: str) -> str:
-        """Return the quoted column that plays a part: timestamp, user, event or json.
+        """Return the quoted name of the column for a part of the event: timestamp, user, event or json.
 
         Raises:
-            ConfigurationError: the table has no such column.
+            ConfigurationError: the table has no such column, or its timestamp column is not a time.
         """
         name = str(getattr(self.table.fields, part))
         if name not in self.source.columns:
@@ -163,11 +163,11 @@ class View:
         return quoted(name)
 
     def has(self, part: str) -> bool:
-        """Return whether the table has the column that plays a part."""
+        """Return whether the table has the column for a part of the event."""
         return str(getattr(self.table.fields, part)) in self.source.columns
 
     def where(self, given: Mapping[str, Any], start: datetime | None = None, end: datetime | None = None) -> Sql:
-        """Return the WHERE clause for conditions and a range of time."""
+        """Return the WHERE clause for conditions and a range of time: `start` included, `end` excluded."""
         pieces = conditions(self.source, given)
         if start is not None:
             pieces.append(Sql(f"{self.column('timestamp')} >= %s", (start,)))
@@ -176,17 +176,17 @@ class View:
         return all_of(pieces)
 
     def asked(self, moment: datetime, zone: str) -> datetime:
-        """Return what the column of times is compared with: a DATE is a day of every zone's calendar."""
+        """Return a moment to compare with the time column: in local time for a DATE, which has no zone."""
         column = self.source.columns.get(self.source.timestamp)
         return local(moment, zone) if column is not None and column.type == "date" else moment
 
     def where_in(self, given: Mapping[str, Any], span: Range, *, and_before: bool = False) -> Sql:
-        """Return the WHERE clause for conditions and a range, with the one before it if that is asked for."""
+        """Return the WHERE clause for conditions and a range, optionally with the range before."""
         start = span.before if and_before else span.start
         return self.where(given, self.asked(start, span.zone), self.asked(span.end, span.zone))
 
     def rows(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query finds."""
+        """Run a query and return its rows."""
         self.cursor.execute(text, tuple(params))
         return list(self.cursor.fetchall())
 
@@ -199,17 +199,17 @@ def plain(moment: Any) -> datetime | None:
 
 
 def _moment(found: Any) -> date | None:
-    """Return a time to show: a naive datetime in UTC, or a day, which no zone moves."""
+    """Return a time to show: a naive datetime in UTC, or a date, which has no zone."""
     return plain(found) if isinstance(found, datetime) else found
 
 
 def probe(view: View) -> bool:
-    """Return whether there is any event; raises what stands in the way of reading."""
+    """Return whether there is any event; raise if the table cannot be read."""
     return bool(view.rows(f"SELECT EXISTS (SELECT FROM {view.source.sql})")[0][0])
 
 
 def names(view: View) -> list[str]:
-    """Return the names among the newest events, the most frequent first."""
+    """Return the event names among the newest events, the most frequent first."""
     order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
     event = view.column("event")
     found = view.rows(
@@ -221,14 +221,15 @@ def names(view: View) -> list[str]:
 
 @dataclass(frozen=True)
 class ByEvent:
-    """Counts by event and stretch of time, in a range and in the one before it.
+    """Counts by event name and stretch of time, in a range and in the range before.
 
     Args:
         total: events in the range.
-        total_before: events in the one before it.
-        events: name, count, count before, and a count for each stretch; the most frequent first. None: all others.
+        total_before: events in the range before.
+        events: name, count, count before, and a count for each stretch; the most frequent first. The name is None for
+            events without one, and for all names beyond MOST_NAMES, which come last.
         number: how many different names there are in the range.
-        is_cut: whether there are others.
+        is_cut: whether there are names beyond MOST_NAMES.
     """
 
     total: int
@@ -244,7 +245,7 @@ class ByEvent:
 
 
 def by_event(view: View, given: Mapping[str, Any], span: Range) -> ByEvent:
-    """Return how many events there were, by event."""
+    """Count the events by name and stretch."""
     where = view.where_in(given, span, and_before=True)
     cut = query.trunc(view.source, query.Span(span.resolution, zone=span.zone))
     event = f"left({view.column('event')}::text, 500)" if view.has("event") else "NULL::text"
@@ -277,13 +278,14 @@ def by_event(view: View, given: Mapping[str, Any], span: Range) -> ByEvent:
         if is_now and (stretch := span.place(moment, stretches)) is not None:
             values[stretch] += number
     listed = [(name, counts[0], counts[1], values) for name, counts, values in events.values() if counts[0]]
+    is_cut = any(place > MOST_NAMES and counts[0] for place, (_, counts, _) in events.items())
     number_of_names = found[0][5] if found else 0
-    return ByEvent(totals[0], totals[1], listed, number_of_names, any(place > MOST_NAMES for place in events))
+    return ByEvent(totals[0], totals[1], listed, number_of_names, is_cut)
 
 
 @dataclass(frozen=True)
 class Users:
-    """Users in a range of time, in the one before it, and in each stretch."""
+    """The number of users in a range of time, in the range before, and in each stretch."""
 
     now: int
     before: int
@@ -291,12 +293,12 @@ class Users:
 
 
 def users(view: View, given: Mapping[str, Any], span: Range) -> Users:
-    """Return how many users there were."""
+    """Count the users."""
     where = view.where_in(given, span, and_before=True)
     cut = query.trunc(view.source, query.Span(span.resolution, zone=span.zone))
     user = view.column("user")
-    # The range before has no stretches: a user of it is one group, not thirty. On ten million events a quarter of the
-    # time.
+    # The range before is not cut into stretches: each of its users is one group, not thirty. On ten million events
+    # that takes a quarter of the time.
     found = view.rows(
         f"""
         WITH active AS MATERIALIZED (
@@ -315,7 +317,7 @@ def users(view: View, given: Mapping[str, Any], span: Range) -> Users:
 
 
 def _values(span: Range, found: Sequence[tuple[Any, int]]) -> list[int]:
-    """Return a number for each stretch of the range, from the beginnings of those that have one."""
+    """Return a number for each stretch of the range, 0 for those that were not found."""
     stretches = span.stretches()
     values = [0] * len(stretches)
     for moment, number in found:
@@ -329,9 +331,9 @@ class Row:
     """One event.
 
     Args:
-        key: what no other event has.
-        moment: its time, a date where that is all the column keeps.
-        user: who.
+        key: unique among the events.
+        moment: its time; a date if the column is a DATE.
+        user: its user.
         event: its name.
         properties: the entries of the JSON column, and the other columns, as text.
     """
@@ -344,13 +346,13 @@ class Row:
 
 
 def _others(view: View) -> list[str]:
-    """Return the columns that play no part."""
+    """Return the columns other than time, user, event and JSON."""
     part = view.table.fields
     return [name for name in view.source.columns if name not in (part.timestamp, part.user, part.event, part.json)]
 
 
 def _texts(view: View) -> str:
-    """Return the selected values of a row, all of them short, so that no row is too large."""
+    """Return the select list for a row, with every value cut to a limit, so that no row is too large."""
     document = f"left({view.column('json')}::text, 20000)" if view.has("json") else "NULL"
     key = "(tableoid, ctid)::text"
     values = [
@@ -403,14 +405,14 @@ def newest(
 
 @dataclass(frozen=True)
 class Property:
-    """What an event carries under one name.
+    """A property of an event.
 
     Args:
-        path: the field, as it is asked for in a condition.
+        path: the field's name in a condition.
         types: the JSON types of its values.
-        share: the part of the events that have it.
+        share: the share of the events that have it.
         distinct: how many different values there are.
-        values: the most frequent ones, with their part of the events that have it.
+        values: the most frequent values, each with its share of the events that have the property.
     """
 
     path: str
@@ -421,7 +423,7 @@ class Property:
 
 
 def properties(view: View, given: Mapping[str, Any], span: Range, number: int = 2000) -> tuple[int, list[Property]]:
-    """Return how many events were looked at, and the properties of these: the newest in the range."""
+    """Return how many events were read, the newest in the range, and their properties."""
     if not view.has("json"):
         return 0, []
     where = view.where_in(given, span)
@@ -470,7 +472,7 @@ def properties(view: View, given: Mapping[str, Any], span: Range, number: int = 
     ]
 
 
-#: upper ends of the classes of a session's length, in seconds
+#: upper bounds of the classes of session lengths, in seconds
 LENGTHS = (10, 60, 300, 900, 1800, 3600)
 
 
@@ -479,12 +481,12 @@ class Sessions:
     """Sessions of a range of time.
 
     Args:
-        number: how many.
-        users: of how many users.
-        median: the length that half of them exceed, in seconds.
-        events: events in a session, on average.
-        values: how many began in each stretch of time.
-        lengths: how many there are in each class of LENGTHS, and beyond.
+        number: the number of sessions.
+        users: the number of users who had them.
+        median: the median length, in seconds.
+        events: the average number of events in a session.
+        values: the number of sessions that began in each stretch.
+        lengths: the number of sessions in each class of LENGTHS, and beyond the last.
     """
 
     number: int
@@ -496,7 +498,7 @@ class Sessions:
 
 
 def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) -> Sessions:
-    """Return the sessions, which end after so many seconds of silence, computed from the events of the range."""
+    """Compute the sessions from the events of the range; so many seconds of silence end a session."""
     where = view.where_in(given, span)
     user, moment = view.column("user"), view.column("timestamp")
     kept = view.source.columns[view.source.timestamp]
@@ -539,7 +541,7 @@ def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) 
 
 
 def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, date | None, int]]:
-    """Return the users of the newest events: who, when last, and how many of these events were theirs."""
+    """Return the users of the newest events, each with the last time and the number of these events."""
     where = view.where(given)
     user, moment = view.column("user"), view.column("timestamp")
     found = view.rows(
@@ -554,7 +556,7 @@ def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, date |
 
 @dataclass(frozen=True)
 class Person:
-    """One user: first and last time seen, number of events, and what they do most."""
+    """One user: first and last time seen, number of events, and the most frequent events."""
 
     first: date | None
     last: date | None
@@ -563,7 +565,7 @@ class Person:
 
 
 def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
-    """Return what there is of a user, None if that is nothing."""
+    """Return the summary of a user's events, or None if there are none."""
     where = view.where({**given, view.table.fields.user: user})
     event = f"left({view.column('event')}::text, {_LONGEST})" if view.has("event") else "NULL::text"
     found = view.rows(
@@ -582,9 +584,9 @@ def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
 
 
 def history(view: View, given: Mapping[str, Any], user: str, before: datetime | None, number: int) -> list[Row]:
-    """Return a user's newest events, the newest first; more than the number where several have the last one's time.
+    """Return a user's newest events, the newest first, and all that have the same time as the last one.
 
-    So whoever goes on before that time misses none.
+    There may thus be more than `number`. A next page that ends before that time misses none.
     """
     view.column("user")
     where = view.where({**given, view.table.fields.user: user}, None, before)

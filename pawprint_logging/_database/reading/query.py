@@ -1,7 +1,7 @@
-"""Fields and conditions → SQL with bound parameters; pure, it connects to nothing.
+"""Turn fields and conditions into SQL with bound parameters; pure, without a connection.
 
-Every name is a quoted identifier, every value a parameter. Text is in psycopg2's form: ``%s`` is a parameter, ``%%`` a
-percent sign.
+Every name is a quoted identifier, every value a parameter. In text with placeholders, which psycopg2 takes,
+``%s`` is a parameter and ``%%`` a percent sign.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ...errors import ConfigurationError
 from ..table.columns import JSONB, Column
 from ..table.schema import identifier
 
-#: what date_trunc takes: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
+#: the fields of date_trunc: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
 RESOLUTIONS = ("second", "minute", "hour", "day", "week", "month", "quarter", "year")
-#: what it takes besides, for those who ask for it
+#: its other fields: accepted, but not suggested
 _RARE_RESOLUTIONS = ("microsecond", "millisecond", "decade", "century", "millennium")
 _PLURALS = {"centuries": "century", "millennia": "millennium"}
 MODIFIERS = ("gt", "gte", "lt", "lte", "contains", "in", "ne", "not_in", "startswith", "isnull", "eq")
@@ -28,7 +28,7 @@ NUMBERS = (*INTEGERS, "numeric", "real", "double precision")
 TIMES = ("timestamp without time zone", "timestamp with time zone", "date")
 
 _DISTINCT = re.compile(r"\s*DISTINCT\s*\((.*)\)\s*", re.IGNORECASE | re.DOTALL)
-#: as QCaudron/pawprint handed it on to PostgreSQL, which called the column by the field's name alone
+#: the form that QCaudron/pawprint passed on to PostgreSQL, which named the column after the field alone
 _BARE_DISTINCT = re.compile(r"\s*DISTINCT\s+(.*)", re.IGNORECASE | re.DOTALL)
 _MODIFIER = re.compile(rf"(?:(.*)__)?({'|'.join(MODIFIERS)})", re.DOTALL)
 _AGGREGATES = {"sum": "SUM", "avg": "AVG", "min": "MIN", "max": "MAX"}
@@ -42,22 +42,23 @@ class Sql(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What each stretch of time is split by: a field, and how many of its values are told apart."""
+    """The field that each stretch of time is split by, and how many of its values are kept apart."""
 
     by: str
     limit: int
 
 
 class Span(NamedTuple):
-    """A range of time, and how it is looked at.
+    """A range of time, and how it is cut into stretches.
 
     Args:
-        resolution: what `resolution_of` takes.
-        start: the first moment, None where it is open.
-        end: the last moment, None where it is open.
-        zone: the zone by whose midnights and Mondays time is cut; its name, once `zone_of` has looked at it.
-        fill: whether stretches without events are there too.
-        split: what to split each stretch by, if by anything.
+        resolution: the length of a stretch, as `resolution_of` takes it.
+        start: the first moment; None if it is open.
+        end: the last moment; None if it is open.
+        zone: the time zone whose midnights and Mondays separate stretches, default UTC; a name, once `zone_of` has
+            checked it.
+        fill: whether to return stretches without events too, default False.
+        split: what to split each stretch by; None for nothing.
     """
 
     resolution: str
@@ -69,7 +70,7 @@ class Span(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A column of a result: its name and type, and whether it is a path, which may hold numbers alone."""
+    """A column of a result: its name and type, and whether it is a JSON path, whose values may all be numbers."""
 
     name: str
     column: Column
@@ -77,13 +78,13 @@ class Output(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What a name stands for.
+    """The column or JSON path that a name stands for.
 
     Args:
         name: as the user wrote it.
-        column: the column that it is, or looks into.
+        column: the column.
         type: the type of that column.
-        path: the steps into a JSON column, none for the column itself; None for any other column.
+        path: the steps into a JSON column, empty for the column itself; None if the column is not JSON.
     """
 
     name: str
@@ -106,7 +107,7 @@ class Field(NamedTuple):
 
     @property
     def text(self) -> Sql:
-        """The text of a JSON value: NULL for JSON's null and for what is not there."""
+        """The text of a JSON value; NULL for JSON's null and for a missing key."""
         return Sql(f"({self._document} #>> %s)", (list(self.path or ()),))
 
     @property
@@ -115,7 +116,7 @@ class Field(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The table to read from: its quoted name, the columns that it has, and the two that play a part in reading."""
+    """The table to read from: its quoted name, its columns, and the names of the JSON and the time column."""
 
     table: str
     columns: Mapping[str, Column]
@@ -124,7 +125,7 @@ class Source(NamedTuple):
 
     @property
     def sql(self) -> str:
-        """The table's name for text that carries placeholders."""
+        """The table's name, escaped for text with placeholders."""
         return self.table.replace("%", "%%")
 
     def field(self, name: str) -> Field:
@@ -138,7 +139,7 @@ class Source(NamedTuple):
     def condition(self, name: str) -> tuple[Field, str | None]:
         """Return what a condition's name stands for, and its modifier.
 
-        A last step that is a modifier's name is the modifier: a JSON key called ``in`` is asked for as
+        A last step that is a modifier's name is the modifier: to query a JSON key called ``in``, write
         ``metadata__in__in=["…"]``.
 
         Raises:
@@ -147,7 +148,7 @@ class Source(NamedTuple):
         return self._resolve(name, modifiers=True)
 
     def _as_key(self, name: str) -> str:
-        """Return how a key of the JSON column is asked for, to be added to what is wrong with a name."""
+        """Return a hint on how to name a key of the JSON column, for the end of an error message."""
         key = re.sub(rf"^{re.escape(self.json)}[._]*", "", name)
         is_key = self.json in self.columns and re.fullmatch(r"\w+", key) is not None
         return f"; a key of {self.json} is asked for as {self.json}__{key}" if is_key else ""
@@ -184,12 +185,12 @@ class Source(NamedTuple):
 
 
 def quoted(name: str) -> str:
-    """Return a quoted identifier for text that carries placeholders."""
+    """Return a quoted identifier, escaped for text with placeholders."""
     return identifier(name).replace("%", "%%")
 
 
 def all_of(conditions: Iterable[Sql]) -> Sql:
-    """Return the WHERE clause, with a space before it; empty without conditions."""
+    """Return the WHERE clause with a leading space; empty without conditions."""
     conditions = list(conditions)
     if not conditions:
         return Sql("")
@@ -201,7 +202,7 @@ def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list
 
     Args:
         source: the table.
-        fields: columns and paths; none of them means every column. One ``DISTINCT(…)`` may stand alone.
+        fields: columns and paths, empty for all columns; or a single ``DISTINCT(…)``.
         where: what `all_of` returned.
 
     Raises:
@@ -228,12 +229,12 @@ def select(source: Source, fields: Iterable[str], where: Sql) -> tuple[Sql, list
 def count(source: Source, name: str, span: Span, where: Sql) -> Sql:
     """Return the query for the number of rows in each stretch of time.
 
-    Of a span that is split, the second and the third column are the value and how frequent it is, from 1.
+    If the span is split, the second and the third column are the value and its rank by frequency, from 1.
 
     Args:
         source: the table.
-        name: ``"*"`` for rows, a field for rows in which it is not NULL, ``DISTINCT(field)`` for its different values.
-        span: resolution, zone and split; its ends are in `where`.
+        name: ``"*"`` counts rows, a field the rows in which it is not NULL, ``DISTINCT(field)`` its different values.
+        span: resolution, zone and split; `where` contains its ends.
         where: what `all_of` returned.
 
     Raises:
@@ -252,13 +253,13 @@ def count(source: Source, name: str, span: Span, where: Sql) -> Sql:
 
 
 def aggregate(source: Source, function: str, name: str, span: Span, where: Sql) -> tuple[Sql, Field]:
-    """Return the query for a sum, avg, min or max in each stretch of time, and the field that it is of.
+    """Return the query for a sum, avg, min or max in each stretch of time, and its field.
 
-    Of a JSON path only JSON numbers count; a last column says how many other values there were, null aside.
+    For a JSON path only JSON numbers count; a last column holds the number of other values, JSON's null aside.
 
     Raises:
-        ConfigurationError: the field or the resolution is unknown, the field has no such value, or the table has no
-            time.
+        ConfigurationError: the field or the resolution is unknown, the function does not take the field's type, or the
+            table has no time.
     """
     if distinct_of(source, name) is not None:
         raise ConfigurationError(f"{name!r}: DISTINCT(…) is for read and count; pass the field itself")
@@ -282,7 +283,7 @@ def aggregate(source: Source, function: str, name: str, span: Span, where: Sql) 
 
 
 def json_types(source: Source, field: Field, where: Sql) -> Sql:
-    """Return the query for how often which type of JSON value occurs."""
+    """Return the query that counts the values of a field by JSON type."""
     value = field.json
     return Sql(
         f"SELECT jsonb_typeof({value.text}), COUNT(*) FROM {source.sql}{where.text} GROUP BY 1 ORDER BY 2 DESC, 1",
@@ -291,10 +292,10 @@ def json_types(source: Source, field: Field, where: Sql) -> Sql:
 
 
 def resolution_of(given: Any) -> str:
-    """Return the name of a stretch of time, whatever its case and number: ``"Weeks"`` is week.
+    """Return the name of a resolution, in the singular and in lower case: ``"Weeks"`` is week.
 
     Raises:
-        ConfigurationError: there is no such one.
+        ConfigurationError: there is no such resolution.
     """
     name = given.strip().lower() if isinstance(given, str) else ""
     name = _PLURALS.get(name, name.removesuffix("s"))
@@ -306,7 +307,9 @@ def resolution_of(given: Any) -> str:
 
 
 def trunc(source: Source, span: Span) -> Sql:
-    """Return the expression for the stretch of time that a row is in: a TIMESTAMPTZ unless the zone is UTC.
+    """Return the expression for the beginning of the stretch of time that a row is in.
+
+    It is a TIMESTAMPTZ for a zone other than UTC. For UTC it is of the column's type, or a TIMESTAMP for a DATE.
 
     Raises:
         ConfigurationError: the resolution is unknown, or the table has no time.
@@ -319,18 +322,18 @@ def trunc(source: Source, span: Span) -> Sql:
             f"the timestamp_field {source.timestamp!r} of {source.table} is no time: {what}; name one that is"
         )
     name = quoted(source.timestamp)
-    if column.type == "date":  # date_trunc would take it for a TIMESTAMPTZ
+    if column.type == "date":  # date_trunc would treat it as a TIMESTAMPTZ
         name += "::timestamp"
     if span.zone == "UTC":
         return Sql(f"date_trunc(%s, {name})", (field,))
     if column.type == "timestamp with time zone":
         return Sql(f"date_trunc(%s, {name}, %s)", (field, span.zone))
-    # a date is a day of the calendar, whatever the zone; a TIMESTAMP is UTC
+    # a DATE is a calendar day in every zone; a TIMESTAMP is in UTC
     zone = span.zone if column.type == "date" else "UTC"
     return Sql(f"date_trunc(%s, {name} AT TIME ZONE %s, %s)", (field, zone, span.zone))
 
 
-#: resolution → how far it is to the next stretch, in the calendar
+#: resolution → interval to the next stretch, where it is not "1" and the resolution's name
 _STEPS = {
     "microsecond": "1 microsecond",
     "millisecond": "1 millisecond",
@@ -342,9 +345,9 @@ _IN_THE_CALENDAR = ("day", "week", "month", "quarter", "year", "decade", "centur
 
 
 def stretches(span: Span, first: datetime, last: datetime) -> Sql:
-    """Return the query for every stretch of time from the one of a moment to the one of another.
+    """Return the query for every stretch of time from the one with `first` in it to the one with `last`.
 
-    It yields what `trunc` does: summer time's long and short days, and hours that come twice, are what they are there.
+    Its values are those of `trunc`, also for the long and short days and the repeated hours of daylight saving time.
 
     Args:
         span: resolution and zone.
@@ -360,10 +363,10 @@ def stretches(span: Span, first: datetime, last: datetime) -> Sql:
     if resolution in _IN_THE_CALENDAR:
         local = "%s::timestamptz AT TIME ZONE %s"
         series = f"generate_series(date_trunc(%s, {local}), {local}, %s::interval)"
-        # a day that a zone has skipped is the next one
+        # DISTINCT: a day that the zone skipped becomes the next one
         query = f"SELECT DISTINCT stretch AT TIME ZONE %s FROM {series} AS stretch ORDER BY 1"
         return Sql(query, (span.zone, field, first, span.zone, last, span.zone, step))
-    # the clocks of Lord Howe are set by half an hour: quarters of hours are whole everywhere
+    # Lord Howe changes its clocks by half an hour; a step of a quarter of an hour fits every zone
     step = "15 minutes" if resolution == "hour" else step
     series = "generate_series(date_trunc(%s, %s::timestamptz, %s), %s::timestamptz, %s::interval)"
     query = f"SELECT DISTINCT date_trunc(%s, moment, %s) FROM {series} AS moment ORDER BY 1"
@@ -376,7 +379,7 @@ def _date_trunc_field(resolution: Any) -> str:
 
 
 def frequent(source: Source, field: Field, where: Sql, limit: int) -> Sql:
-    """Return the query for a field's most frequent values but NULL, and the place of each; for use as a subquery."""
+    """Return the subquery for a field's most frequent values other than NULL, and the rank of each."""
     value = comparable(field)
     return Sql(
         f'SELECT value AS "pawprint value", row_number() OVER (ORDER BY rows DESC, value) AS "pawprint place" FROM ('
@@ -405,10 +408,10 @@ def _grouped(source: Source, span: Span, values: list[Sql], where: Sql) -> Sql:
 
 
 def split_field(source: Source, name: Any) -> Field:
-    """Return the field that something is split by.
+    """Return the field that a result is split by.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is no such field, or the name is a ``DISTINCT(…)``.
     """
     if distinct_of(source, name) is not None:
         raise ConfigurationError(f"{name!r}: DISTINCT(…) is for read and count; pass the field itself")
@@ -416,18 +419,18 @@ def split_field(source: Source, name: Any) -> Field:
 
 
 def distinct_of(source: Source, name: Any) -> str | None:
-    """Return the field of a ``DISTINCT(field)``, None for anything else."""
+    """Return the field of a ``DISTINCT(field)``; None for anything else."""
     if not isinstance(name, str) or name in source.columns:
         return None
     match = _DISTINCT.fullmatch(name) or _BARE_DISTINCT.fullmatch(name)
     if match is None:
         return None
-    # around a column's name spaces mean nothing; at the end of a path they are a part of the key
+    # spaces around a column's name mean nothing; at the end of a path they belong to the key
     return next((inner for inner in (match[1], match[1].strip()) if inner in source.columns), match[1].lstrip())
 
 
 def comparable(field: Field) -> Sql:
-    """Return the value in a form that has an equality; JSON's null and a missing key are the same nothing."""
+    """Return the value in a type that has equality; JSON's null becomes NULL, as a missing key is."""
     if field.path is None:
         return field.sql
     value = field.json
@@ -435,7 +438,7 @@ def comparable(field: Field) -> Sql:
 
 
 def output_of(field: Field) -> Output:
-    """Return the column of a result that a field is."""
+    """Return the column of a result for a field."""
     return Output(field.name, JSONB, is_path=True) if field.path else Output(field.name, field.type)
 
 

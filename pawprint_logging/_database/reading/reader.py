@@ -1,4 +1,4 @@
-"""Runs the queries of `query` and `conditions`, and hands back DataFrames and rows."""
+"""Run the queries of `query` and `conditions`, and return DataFrames and rows."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _BEGIN = (
     f"{BEGIN}; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL bytea_output = 'hex'"
 )
 BEGIN_READ = _BEGIN.replace("BEGIN", "BEGIN READ ONLY", 1)
-#: for a question that takes several statements: all of them see the same
+#: for a question that takes several statements: all of them see one snapshot
 BEGIN_SNAPSHOT = _BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 1)
 
-#: refusals that a condition's value or type is to blame for: class 22, and 42883, no such operator
+#: SQLSTATEs that a condition's value or type causes: class 22, data exceptions, and 42883, no such operator
 _REFUSED = ("22", "42883")
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def retried(call: Call) -> Call:
-    """Have a call that only reads begin again, once, if the connection that it found open is lost."""
+    """Let a call that only reads start again, once, if it loses a connection that was open before."""
 
     @functools.wraps(call)
     def retrying(session: Session, *args: Any, **keywords: Any) -> Any:
@@ -71,10 +71,10 @@ def read(session: Session, table: Table, fields: Sequence[str], given: Mapping[s
 
 
 def rows(session: Session, table: Table, fields: Sequence[str], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows that meet the conditions, through a cursor in the server.
+    """Yield the rows that meet the conditions, through a server-side cursor.
 
-    The session is one of its own, and closed at the end: a generator may be resumed and closed by different threads,
-    which a session's lock forbids.
+    The generator needs a session of its own, and closes it at the end: different threads may resume and close a
+    generator, which a session's lock forbids.
     """
     try:
         with session.connection().cursor() as cursor:
@@ -93,7 +93,7 @@ def rows(session: Session, table: Table, fields: Sequence[str], given: Mapping[s
                 for place in json_places if columns else ():
                     columns[place] = tuple(documents(columns[place]))
                 for row in zip(*columns, strict=True):
-                    # as many by construction, and to make sure takes a tenth of the time
+                    # the lengths are equal by construction; checking them takes a tenth of the time
                     yield dict(zip(names, row))  # noqa: B905
                 if cursor.rowcount < FETCH:
                     return
@@ -102,7 +102,7 @@ def rows(session: Session, table: Table, fields: Sequence[str], given: Mapping[s
 
 
 def run(session: Session, table: Table, sql: str, params: Any) -> pd.DataFrame:
-    """Return what a statement of the user's returns; it is committed."""
+    """Run and commit a statement of the user's, and return its rows."""
     import_pandas()
     table.sql  # noqa: B018 - raises if no table is named: a tracker without one is not to be used
     with session.transaction(_BEGIN) as cursor:
@@ -117,13 +117,13 @@ def run(session: Session, table: Table, sql: str, params: Any) -> pd.DataFrame:
 
 
 def kind_of(table: Table) -> str:
-    """Return what rows of a table are: those of a table of `Statistics` are what it is called after."""
+    """Return the kind of a table's rows: sessions or engagement, by the suffix of its name, else rows."""
     suffix = (table.name or "").rpartition("__")[2]
     return suffix if suffix in ("sessions", "engagement") else "rows"
 
 
 def source_of(cursor: Any, table: Table) -> Source:
-    """Return the table with the columns that it has now, whatever the tracker's schema says."""
+    """Return the table with its present columns, whatever the tracker's schema says."""
     return Source(table.sql, columns_of(cursor, table.sql), table.fields.json, table.fields.timestamp)
 
 
@@ -135,13 +135,13 @@ def _types(cursor: Any, oids: set[int]) -> dict[int, Column]:
 
 @contextmanager
 def blaming(given: Mapping[str, Any]) -> Iterator[None]:
-    """Say which conditions a refusal may be about; the server's own message would quote their values."""
+    """Name the conditions when the server refuses their values; its own message would quote the values."""
     try:
         yield
     except (psycopg2.DataError, psycopg2.errors.UndefinedFunction) as error:
         if not given or not (error.pgcode or "").startswith(_REFUSED):
             raise
-        # the server's words up to the value: `invalid input syntax for type inet: "…"`
+        # the server's message up to the value: `invalid input syntax for type inet: "…"`
         said = (error.diag.message_primary or "").partition(":")[0].partition('"')[0].strip()
         names = ", ".join(repr(name) for name in given)
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Series of time: counts, sums, averages, minima and maxima of each stretch, split by a field, and without gaps."""
+"""Time series: counts, sums, averages, minima and maxima of each stretch, optionally split by a field and filled."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .values import register
 if TYPE_CHECKING:
     import pandas as pd
 
-#: values that are told apart, unless the user says otherwise
+#: values that are kept apart by default
 LIMIT = 10
-#: rows up to which a series is filled: beyond, a second's resolution over years was a mistake
+#: most rows of a filled series: more are a mistake, such as a resolution of seconds over years
 MAX_ROWS = 1_000_000
 
 _COUNT = Column("bigint", "N", 20)
 _FLOAT = Column("double precision", "N", 701)
 
-#: how long a stretch is at least, in seconds: enough to know beforehand that there are too many
+#: minimum length of a stretch, in seconds: enough to refuse too many stretches before making them
 _SECONDS = {
     "microsecond": 1e-6,
     "millisecond": 1e-3,
@@ -91,10 +91,10 @@ def aggregate(
 
 
 def _checked(span: Span, name: str) -> Span:
-    """Return the span as it is used: resolution and zone by their names.
+    """Return the checked span, with resolution and zone by their names.
 
     Raises:
-        ConfigurationError: one of the arguments cannot be used.
+        ConfigurationError: an argument cannot be used.
     """
     if not isinstance(span.fill, bool):
         raise ConfigurationError(f"fill must be True or False, not {span.fill!r}")
@@ -109,13 +109,13 @@ def _checked(span: Span, name: str) -> Span:
 
 
 def check_limit(limit: Any) -> None:
-    """Raise ConfigurationError unless it is a number of values."""
+    """Raise ConfigurationError unless the limit is a whole number from 1."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < 2**31:
         raise ConfigurationError(f"limit must be a whole number from 1, not {limit!r}")
 
 
 def _looked_at(source: Source, span: Span) -> Span:
-    """Return the span with the moments that its ends are now; warn where a column may have been meant."""
+    """Return the span with its ends as moments; warn if a column may have been meant."""
     split = span.split
     limit = None if split is None or split.limit == LIMIT else split.limit
     zone = None if span.zone == "UTC" else span.zone
@@ -133,14 +133,14 @@ def _fetched(cursor: Any, statement: Sql) -> Rows:
 
 
 def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int | None) -> Rows:
-    """Return the rows with those of the stretches in which there was nothing, which hold a 0 or a NULL.
+    """Return the rows and, for stretches without any, rows that hold `nothing`: 0 or None.
 
     Raises:
-        ConfigurationError: they would be too many.
+        ConfigurationError: there would be too many rows.
     """
     if not span.fill:
         return found
-    # infinity, as psycopg2 has it, bounds nothing
+    # infinity, which psycopg2 puts into the first and the last year, is no bound
     known = [row[0] for row in found if row[0] is not None and MINYEAR < row[0].year < MAXYEAR]
     first, last = (
         _bound(source, span, given, known[place] if known else None)
@@ -148,7 +148,7 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     )
     if first is None or last is None:
         return found
-    # the most frequent value first, NULL for the rest last
+    # the most frequent value first; NULL, for the rest, last
     values = {row[2]: row[1] for row in found} if span.split is not None else {}
     places: list[Any] = sorted(values, key=lambda place: (place is None, place)) if span.split is not None else [None]
     if (last - first).total_seconds() / _SECONDS.get(span.resolution, _LONG) * len(places) > MAX_ROWS:
@@ -171,7 +171,7 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
 
 
 def _bound(source: Source, span: Span, given: Any, otherwise: datetime | None) -> datetime | None:
-    """Return where filling begins or ends, aware or naive as the series is; words for times bound nothing."""
+    """Return where filling begins or ends, aware or naive like the series; a word such as ``now`` is no bound."""
     if not isinstance(given, datetime):
         return otherwise
     is_aware = span.zone != "UTC" or source.columns[source.timestamp].type == "timestamp with time zone"
@@ -203,7 +203,7 @@ def _result(source: Source, span: Span, output: Output, found: Rows, *, field: s
 
 
 def _type_of_aggregate(function: str, field: Field, values: list[Any]) -> Column:
-    """Return int64 for whole numbers of an integer column, float64 for all other numbers."""
+    """Return bigint for integers of an integer column, double precision for other numbers, else the column's type."""
     if field.path is None and field.type.type in INTEGERS and function != "avg":
         return _COUNT if all(value is None or abs(value) < 2**63 for value in values) else _FLOAT
     if field.path is None and field.type.category != "N":
@@ -212,10 +212,10 @@ def _type_of_aggregate(function: str, field: Field, values: list[Any]) -> Column
 
 
 def _report_left_out(cursor: Any, source: Source, field: Field, where: Sql, *, function: str, left_out: int) -> None:
-    """Warn of values that are no numbers, and how many of which type there are.
+    """Warn of values that are not numbers, with their count by type.
 
     Raises:
-        ConfigurationError: there is nothing else.
+        ConfigurationError: none of the values is a number.
     """
     statement = query.json_types(source, field, where)
     cursor.execute(statement.text, statement.params)

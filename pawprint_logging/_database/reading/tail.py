@@ -1,7 +1,7 @@
 """The newest rows, and those that arrive after them: each once, however late its transaction commits.
 
-What arrives has a number that was missing, as `arrivals` knows them. A table without such a column is watched by its
-time instead, over a short window: what is written with an older time than that is not seen.
+New rows are found by their numbers, as in `arrivals`. A table without a column that numbers its rows is watched by its
+time instead, over a short window: a row that is written with an older time is not seen.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from .query import TIMES, Source, Sql, all_of, quoted
 from .reader import source_of
 from .values import register
 
-#: rows below the highest number that are looked at first: batches of a handler under way have up to 50,000
+#: rows below the highest number that are read at first: a batch that is still being written has up to 50,000
 LOOKBACK = 100_000
-#: seconds behind the newest row that a table without a number is watched
+#: how far back a table without such a column is watched: seconds before its newest row
 WINDOW = 60
 
 _BEGIN = (
     BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 1) + "; SET LOCAL datestyle = 'ISO, YMD'"
 )
 
-# text, so that Python need not know row types; a partition's rows have places of their own
+# as text, so that Python need not know row types; with the partition, since a ctid is unique only within one
 _PLACE = "(e.tableoid, e.ctid)::text"
 
 
 class Tail:
-    """The end of a table, as it grows.
+    """The end of a growing table.
 
     Args:
-        session: one of its own; it is not closed.
-        table: which table.
-        fields: columns and paths to return; none of them means every column.
-        given: what a row must meet, as for `Tracker.read`.
+        session: a session of its own, which is not closed.
+        table: the table.
+        fields: columns and paths to return; empty for all columns.
+        given: conditions that a row must meet, as for `Tracker.read`.
     """
 
     def __init__(self, session: Session, table: Table, fields: Sequence[str], given: Mapping[str, Any]) -> None:
@@ -52,10 +52,10 @@ class Tail:
         self._seen: frozenset[Any] = frozenset()
 
     def newest(self, number: int) -> list[dict[str, Any]]:
-        """Return the last rows, oldest first, and begin to watch from there.
+        """Return the last rows, oldest first, and watch the table from there on.
 
         Raises:
-            ConfigurationError: an unknown field or condition, or the table has neither a serial number nor a time.
+            ConfigurationError: a field or condition is unknown, or the table has neither a serial number nor a time.
             psycopg2.Error: the database could not be reached, or there is no such table.
         """
         with self._session.transaction(_BEGIN) as cursor:
@@ -77,7 +77,7 @@ class Tail:
         Nothing is lost if it raises: the next call returns those rows.
 
         Raises:
-            psycopg2.Error: the database could not be reached, or there is no such table any more.
+            psycopg2.Error: the database could not be reached, or the table is gone.
         """
         with self._session.transaction(_BEGIN) as cursor:
             source = source_of(cursor, self._table)
@@ -94,7 +94,7 @@ class Tail:
         return rows
 
     def _arrived_lately(self, cursor: Any, source: Source) -> list[dict[str, Any]]:
-        low = self._low  # None where there was nothing yet: all that is there has arrived since, however much it is
+        low = self._low
         visible = self._visible(cursor, source, low)
         new = [each for each in visible if each not in self._seen]
         rows: list[dict[str, Any]] = []
@@ -128,7 +128,7 @@ class Tail:
         return [] if low is None else [Sql(f"{self._position(source)} > %s", (low,))]
 
     def _bottom(self, cursor: Any, source: Source) -> Any:
-        """Return the time above which to look; None for everything, where there is nothing yet."""
+        """Return the time after which to look: WINDOW seconds before the newest row or now, whichever is earlier."""
         moment = quoted(source.timestamp)
         cursor.execute(
             f"SELECT (least(max({moment})::timestamp, localtimestamp) - INTERVAL '{WINDOW} seconds')::text"
@@ -145,7 +145,7 @@ class Tail:
     def _select(
         self, cursor: Any, source: Source, wanted: Sql, pieces: Sequence[Sql], order: str
     ) -> list[dict[str, Any]]:
-        """Return the rows of `wanted`, which has a WHERE, that meet the conditions."""
+        """Return the rows of `wanted`, a FROM and WHERE, that meet the conditions."""
         chosen = [source.field(name) for name in self._fields or source.columns]
         register(cursor, [field.type for field in chosen])
         values = ", ".join(field.sql.text for field in chosen)

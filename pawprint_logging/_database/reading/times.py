@@ -1,4 +1,4 @@
-"""Times as people give them, ``"7d"`` ago included, and the zones by whose midnights time is cut."""
+"""Times as users give them, such as ``"7d"`` for seven days ago, and time zones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", z
 
     Args:
         value: a datetime (naive: UTC), a date or the text of one (its midnight in `zone`), ISO 8601 text (without an
-            offset: UTC), a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``, ``"90min"``, ``"30s"``: so long
-            before now.
-        now: the present, aware; default: the clock.
-        name: the argument, for the message of an error.
-        zone: the zone whose midnight a date stands for.
+            offset: UTC), or a duration before now: a timedelta or text such as ``"7d"``, ``"12h"``, ``"4w"``,
+            ``"90min"``, ``"30s"``.
+        now: the current time, aware; by default the clock's.
+        name: the argument's name, for error messages.
+        zone: the time zone whose midnight a date means, default UTC.
 
     Raises:
-        ConfigurationError: it names none.
+        ConfigurationError: the value is not a time.
     """
     if (ago := duration_of(value)) is not None:
         if ago < timedelta():
@@ -59,7 +59,7 @@ def is_day(value: Any) -> bool:
 
 
 def duration_of(value: Any) -> timedelta | None:
-    """Return the length of time that a timedelta or text such as ``"7d"`` is, None for anything else."""
+    """Return the duration of a timedelta or of text such as ``"7d"``; None for anything else."""
     if isinstance(value, timedelta):
         return None if value != value else value
     match = _AGO.fullmatch(value) if isinstance(value, str) else None
@@ -67,14 +67,14 @@ def duration_of(value: Any) -> timedelta | None:
 
 
 def zone_of(value: Any, *, name: str = "tz") -> str:
-    """Return the name of a zone, as PostgreSQL and zoneinfo know it.
+    """Return the name of a time zone, as PostgreSQL and zoneinfo know it.
 
     Args:
         value: a name of the IANA database, such as ``"Europe/Berlin"``, a ZoneInfo, or ``timezone.utc``.
-        name: the argument, for the message of an error.
+        name: the argument's name, for error messages.
 
     Raises:
-        ConfigurationError: there is no such zone; names that are like it are in the message.
+        ConfigurationError: there is no such zone; the message suggests similar names.
     """
     if isinstance(value, tzinfo):
         value = getattr(value, "key", None) or ("UTC" if value is timezone.utc else value)
@@ -85,10 +85,10 @@ def zone_of(value: Any, *, name: str = "tz") -> str:
         )
     try:
         return str(zoneinfo.ZoneInfo(value).key)
-    except Exception:  # besides its own KeyError it raises ValueError and OSError for names that are no file's
+    except Exception:  # besides its own KeyError, ZoneInfo raises ValueError and OSError for names that cannot be files
         known = zoneinfo.available_timezones()
     if not known and value.isascii() and value.isprintable():
-        return value  # a system without the database: the server has one of its own, and the last word
+        return value  # no database on this system: the server has its own, and decides
     raise ConfigurationError(
         f"{name} {value!r} is no time zone that is known; take a name of the IANA database, such as"
         f' "Europe/Berlin" or "UTC"{did_you_mean(value, known, 3)}'
@@ -96,10 +96,10 @@ def zone_of(value: Any, *, name: str = "tz") -> str:
 
 
 def rules_of(zone: str) -> tzinfo:
-    """Return a zone by its name.
+    """Return a time zone by its name.
 
     Raises:
-        ConfigurationError: this system does not know its rules.
+        ConfigurationError: this system does not know the zone's rules.
     """
     try:
         return timezone.utc if zone == "UTC" else zoneinfo.ZoneInfo(zone)

@@ -27,13 +27,13 @@ _NUMBER = Column("bigint", "N", 20)
 def top(
     session: Session, table: Table, name: str, given: Mapping[str, Any], *, limit: int, start: Any, end: Any
 ) -> pd.DataFrame:
-    """Return a field's most frequent values, how often each is there, and of how many users."""
+    """Return a field's most frequent values, with the number of rows and of users for each."""
     import_pandas()
     check_limit(limit)
     with session.transaction(BEGIN_READ) as cursor, blaming(given):
         source = source_of(cursor, table)
         warn_of_columns(source, {"limit": None if limit == LIMIT else limit, "start": start, "end": end})
-        if name == "event" and name not in source.columns:  # the default, of a table that calls it otherwise
+        if name == "event" and name not in source.columns:  # the default; the table's column has another name
             name = table.fields.event
         field = split_field(source, name)
         if name in ("count", "users"):
@@ -51,10 +51,10 @@ def top(
 
 
 def query_of(source: Source, field: Field, user: str | None, where: Sql, limit: int) -> Sql:
-    """Return the query for a field's most frequent values but NULL; a table without users has NULL for their number.
+    """Return the query for a field's most frequent values other than NULL, with counts of rows and users.
 
-    Values and users are grouped together first, which hashes them; counting different users of each value would sort
-    every row.
+    Without a user column the count of users is NULL. The inner query groups by value and user, which PostgreSQL does by
+    hashing; to count the distinct users of each value it would sort every row.
     """
     value = comparable(field)
     who = "NULL::text" if user is None else quoted(user)

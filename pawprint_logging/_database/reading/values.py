@@ -1,7 +1,4 @@
-"""How PostgreSQL's values become Python's, where psycopg2 needs telling.
-
-UUID objects, bytes, lists for arrays of any type, JSON.
-"""
+"""Convert PostgreSQL's values to Python's where psycopg2 does not: UUID, bytea, JSON, and arrays of any type."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def documents(texts: Sequence[str | None]) -> list[Any]:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Keep the cyclic collector from looking over and over at new dicts, none of which is garbage: 2 times as fast."""
+    """Stop the cyclic garbage collector, which would scan new dicts over and over for nothing: twice as fast."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -39,7 +36,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def loads(text: str) -> Any:
-    """Return JSON as Python objects; integers of more digits than CPython reads (CVE-2020-10735) are Decimals."""
+    """Return JSON as Python objects; an integer with more digits than CPython reads (CVE-2020-10735) is a Decimal."""
     try:
         return json.loads(text)
     except ValueError:
@@ -81,19 +78,19 @@ _CASTERS = {**string_types, **{oid: cast for cast in _OWN for oid in cast.values
 
 
 def caster(column: Column) -> Any:
-    """Return psycopg2's parser for a column's text, or None if text is what it is."""
+    """Return psycopg2's parser for a column's text, or None if the value stays text."""
     if column.oid not in _CASTERS and column.category == "A":
         return new_array_type((column.oid,), "ARRAY", string_types[25])
     return _CASTERS.get(column.oid)
 
 
 def register(cursor: Any, columns: Iterable[Column] = (), *, documents_as_text: bool = False) -> None:
-    """Have a cursor return such values.
+    """Make a cursor return values as this module converts them.
 
     Args:
         cursor: the cursor.
-        columns: those that it will return, where that is known.
-        documents_as_text: whether JSON stays text, for those who can parse many at once.
+        columns: the columns that it will return, if known.
+        documents_as_text: whether JSON stays text, for a caller that parses many documents at once.
     """
     for cast in _OWN:
         register_type(_JSON_TEXT if documents_as_text and cast is _JSON else cast, cursor)

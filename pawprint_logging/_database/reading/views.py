@@ -1,7 +1,7 @@
 """One view for each event, with a typed column for each of its fields: for dashboards and for people who write SQL.
 
-A view must never fail because of a row: what is not of its column's type is NULL there. Only views that were made here
-are replaced or dropped; see `eventviews`.
+A view must never fail because of a row: a value that does not fit its column's type is NULL. Only views that were made
+here are replaced or dropped; see `eventviews`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .notice import warn
 from .query import Source, Sql, quoted
 from .reader import source_of
 
-#: views that are made at most: more names of events than that are no names, but messages
+#: most views: if there are more event names than this, they are messages rather than names
 MAX_VIEWS = 1_000
-#: columns of a view at most; PostgreSQL takes 1,600
+#: most columns of a view; PostgreSQL allows 1,600
 MAX_COLUMNS = 1_000
 
 _FIELDS = """
@@ -45,14 +45,14 @@ _KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f"
 
 _NUMBER = "CASE WHEN jsonb_typeof({0}) = 'number' THEN {0}::numeric END"
 _LARGEST = "9223372036854775807"
-# days that there are, leap years included: a text that is no time must not fail
+# matches only dates that exist, leap years included: no text may make a cast fail
 _DAY = (
     r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|\d{4}-(0[13-9]|1[0-2])-(29|30)|\d{4}-(0[13578]|1[02])-31"
     r"|(\d\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
 )
 _TIME = r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?(Z|[+-](0\d|1[0-3]):?[0-5]\d)?)?"
 
-#: type of a column → its value, of the JSON value {0} and of its text {1}; there is no year 0000
+#: type of a column → its value, made of the JSON value {0} or its text {1}; PostgreSQL has no year 0000
 _VALUES = {
     "text": "{1}",
     "jsonb": "{0}",
@@ -81,7 +81,7 @@ _DECLARED: dict[Any, str] = {
 
 
 class Field(NamedTuple):
-    """A column of a view: its type, and the steps of its path; `field` is how it is asked for."""
+    """A column of a view: its type, the steps of its path, and its name in a query."""
 
     type: str
     path: tuple[str, ...]
@@ -91,22 +91,22 @@ class Field(NamedTuple):
 def create(
     session: Session, table: Table, *, prefix: str | None, declared: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Create or replace the views, drop those of ours whose events are gone, and return the names of what is there.
+    """Create or replace the views, drop those whose events are gone, and return the names of all that exist.
 
     Args:
-        session: a session of the tracker's.
+        session: a session of the tracker.
         table: the events table.
-        prefix: what a view's name begins with, before the event's; None for the table's name and an underscore.
-        declared: event → field → its type in Python, for events that are declared.
+        prefix: the beginning of a view's name, before the event's; None for the table's name and an underscore.
+        declared: event → field → Python type, for declared events.
 
     Raises:
-        ConfigurationError: something that is not ours has the name of a view.
+        ConfigurationError: a relation that was not made here has the name of a view.
         psycopg2.errors.DependentObjectsStillExist: something depends on a view whose columns change.
     """
     if prefix is not None and (not isinstance(prefix, str) or "\x00" in prefix):
         raise ConfigurationError('prefix must be text, such as "v_"')
     with session.transaction(BEGIN) as cursor:
-        # one after the other: two that replace the same view at once fail
+        # one call after another: two that replace the same view at the same time fail
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"views of {table.sql}",))
         return _Views(cursor, source_of(cursor, table), table, declared).create(
             f"{table.path[-1]}_" if prefix is None else prefix
@@ -126,7 +126,7 @@ class _Views:
         place = eventviews.place_of(cursor, source.table)
         assert place is not None  # its columns have been read in this transaction
         self._oid, self._namespace, self._schema = place
-        #: view → event, of those that were made here
+        #: view → event, for the views that were made here
         self._ours = eventviews.ours(cursor, self._oid, self._namespace)
 
     def create(self, prefix: str) -> list[str]:
@@ -148,7 +148,7 @@ class _Views:
         for name, event in self._ours.items():
             if name not in made and (event in entries or self._occurs(event)):
                 if name.startswith(prefix) and view_name(prefix, event) == name:
-                    made[name] = event  # rarer than the sample: it stays what it is
+                    made[name] = event  # too rare for the sample: the view stays as it is
             elif name not in made:
                 self._run(f"DROP VIEW {self._quoted(name)}")
         return [".".join([*self._table.path[:-1], name]) for name in made]
@@ -162,7 +162,7 @@ class _Views:
         return bool(self._cursor.fetchone()[0])
 
     def _make(self, name: str, event: str, entries: list[Entry], *, keep: bool) -> None:
-        """Create or replace one view; with `keep`, columns that are there stay although no row with them was seen."""
+        """Create or replace one view; with `keep`, its present columns stay even if no row with them was seen."""
         self._cursor.execute(
             "SELECT relkind FROM pg_class WHERE relname = %s AND relnamespace = %s", (name, self._namespace)
         )
@@ -199,7 +199,7 @@ class _Views:
         return f"{identifier(self._schema)}.{identifier(name)}"
 
     def _columns(self, event: str, entries: list[Entry]) -> dict[str, str | Field]:
-        """Return the columns of a view: the table's own by their types, and the fields of the event."""
+        """Return the columns of a view: the table's own, with their types, and the fields of the event."""
         apart = (self._table.fields.event, self._source.json)
         cursor, table = self._cursor, self._source.table
         columns: dict[str, str | Field] = {
@@ -215,7 +215,7 @@ class _Views:
         }
         seen = {each.path: type_of_found(each.types) for each in entries if each.path}
         for path, column_type in seen.items():
-            # an object that is declared as one field is one
+            # an object that is declared as one field stays one
             if not any(path[:depth] in fields for depth in range(1, len(path) + 1)):
                 fields[path] = column_type
         for path, column_type in list(fields.items())[: MAX_COLUMNS - len(columns)]:
@@ -260,7 +260,7 @@ def view_name(prefix: str, event: str) -> str:
 
 
 def shortened(name: str) -> str:
-    """Return a name; one that PostgreSQL would cut is cut here, with a checksum so that it stays unique."""
+    """Return a name, shortened if PostgreSQL would cut it, with a checksum that keeps it unique."""
     encoded = name.encode()
     if len(encoded) <= MAX_NAME_BYTES:
         return name
@@ -269,7 +269,7 @@ def shortened(name: str) -> str:
 
 
 def type_of_found(kinds: Iterable[str]) -> str:
-    """Return the type of a column for the JSON types that occur."""
+    """Return a column's type for the JSON types that occur in its field."""
     found = frozenset(kinds)
     if found == {"integer"}:
         return "bigint"
@@ -281,7 +281,7 @@ def type_of_found(kinds: Iterable[str]) -> str:
 
 
 def type_of_declared(python_type: Any) -> str:
-    """Return the type of a column for the type that a class declares."""
+    """Return a column's type for the Python type that a class declares."""
     python_type = _without_none(python_type)
     if isinstance(python_type, type):
         for base in python_type.__mro__:

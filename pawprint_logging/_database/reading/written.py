@@ -1,4 +1,4 @@
-"""Conditions as people write them, on a command line and in a URL: ``metadata__plan=pro``."""
+"""Conditions as users write them on a command line or in a URL: ``metadata__plan=pro``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 def read_conditions(texts: Iterable[str], *, arguments: AbstractSet[str] = frozenset()) -> dict[str, Any]:
     """Return conditions as `Tracker.read` takes them: column or path, with or without a modifier → value.
 
-    What is read is text, which compares with columns and paths of other types; ``in`` and ``not_in`` take values with
-    commas between them, as in CSV, and ``isnull`` takes ``true`` or ``false``.
+    A value is text, which can be compared with columns and paths of other types. ``in`` and ``not_in`` take values
+    separated by commas, as in CSV; ``isnull`` takes ``true`` or ``false``.
 
     Args:
-        texts: ``FIELD=VALUE`` each.
-        arguments: names of a method's arguments; a column that is called like one gets the modifier ``eq``.
+        texts: conditions, each written ``FIELD=VALUE``.
+        arguments: names of a method's arguments; a column with such a name gets the modifier ``eq``.
 
     Raises:
-        ConfigurationError: one of them cannot be read, or its field occurs twice.
+        ConfigurationError: a condition cannot be read, or is given twice.
     """
     given: dict[str, Any] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""A Django app: the handler of the setting ``PAWPRINT``, a middleware, transactions, checks, ``manage.py pawprint``.
+"""A Django app: a handler from the setting ``PAWPRINT``, a middleware, transactions, checks, ``manage.py pawprint``.
 
 ::
 

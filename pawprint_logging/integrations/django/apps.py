@@ -31,7 +31,7 @@ class PawprintConfig(AppConfig):
     name = "pawprint_logging.integrations.django"
     label = "pawprint"
     verbose_name = "Pawprint"
-    #: what is wrong with the setting; a check says it, and the middleware raises it
+    #: what is wrong with the setting; a check reports it, and the middleware raises it
     problem: ClassVar[str | None] = None
 
     def ready(self) -> None:
@@ -47,7 +47,7 @@ class PawprintConfig(AppConfig):
                 _configure_again_with(handler)
         except (ConfigurationError, TypeError, ValueError) as error:
             type(self).problem = str(error)
-            # `manage.py check` says so too; a server that makes no checks would start without a word
+            # `manage.py check` reports it too, but a server that runs no checks would start without a word
             logger.error("the setting PAWPRINT cannot be used, and no event is stored: %s", error)
         else:
             type(self).problem = None
@@ -68,7 +68,7 @@ def _is_for_events(described: Any) -> bool:
 
 
 def _configure_again_with(handler: PawprintHandler) -> None:
-    """Have the handler stay where Django configures logging once more, as it does to make a WSGI application."""
+    """Keep the handler when Django configures logging once more, as it does to make a WSGI application."""
     described = settings.LOGGING or {}
     if "root" in described:
         root = described["root"]
@@ -80,7 +80,7 @@ def _configure_again_with(handler: PawprintHandler) -> None:
 
 
 def _let_go_of_test_databases() -> None:
-    """Have our connections closed before a test runner drops a database: PostgreSQL drops none that is in use."""
+    """Close our connections before a test runner drops a database: PostgreSQL does not drop one that is in use."""
     destroy: Callable[..., Any] = BaseDatabaseCreation.destroy_test_db
     if hasattr(destroy, "__wrapped__"):
         return

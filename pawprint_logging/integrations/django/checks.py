@@ -13,7 +13,7 @@ _LEVEL = 'LOGGING = {"version": 1, "disable_existing_loggers": False, "root": {"
 
 
 def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:  # noqa: ARG001 - Django passes it
-    """Say whether the setting can be used, and whether events reach the handler."""
+    """Check whether the setting can be used, and whether events reach the handler."""
     if (found := problem()) is not None:
         return [Error(f"PAWPRINT: {found}", hint=f"write for instance PAWPRINT = {EXAMPLE}", id="pawprint.E001")]
     messages: list[CheckMessage] = []

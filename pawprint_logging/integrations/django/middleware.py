@@ -1,4 +1,4 @@
-"""Says once per request who it is from, so that every event in it knows."""
+"""Bind the user of a request once, for every event that is logged in it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from .._binding import as_user, asked
 from .options import problem
 
-#: what a proxy may pass as X-Request-ID; anything else is a stranger's text, and not taken
+#: what a proxy may pass as X-Request-ID; anything else may be a stranger's text, and is ignored
 _REQUEST_ID = re.compile(r"[\w.:=+/-]{1,128}")
 
 
 class EventsMiddleware:
     """Binds the user's primary key and the request's id (``request_id``) while a request is served.
 
-    It goes after ``AuthenticationMiddleware``. Requests without a session cookie are not asked for their user, so
-    that pages which anybody sees stay cacheable. The id is the header ``X-Request-ID``, or a new one; one that is
-    bound already is kept.
+    Put it after ``AuthenticationMiddleware``. The user is not looked up for requests without a session cookie, so that
+    public pages stay cacheable. The request's id is the header ``X-Request-ID``, or a new id; one that is already bound
+    is kept.
 
     Raises:
         ImproperlyConfigured: the setting ``PAWPRINT`` cannot be used.
@@ -43,7 +43,7 @@ class EventsMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
-        """Serve a request; in async Django, return what serves it."""
+        """Serve a request; in async Django, return a coroutine that serves it."""
         if self._is_async:
             return self._respond(request)
         with bound_contextvars(**_known_of(request), **as_user(asked(_user_of, request))):
@@ -64,7 +64,7 @@ def _known_of(request: Any) -> dict[str, Any]:
 
 
 def _may_have_user(request: Any) -> bool:
-    """Return whether to ask who the user is: whoever asks has the answer vary by cookie."""
+    """Return whether to look up the user; looking it up makes the response vary by cookie."""
     user = getattr(request, "user", None)
     is_asked_of_session = isinstance(user, SimpleLazyObject)
     return user is not None and (not is_asked_of_session or settings.SESSION_COOKIE_NAME in request.COOKIES)

@@ -1,4 +1,4 @@
-"""The setting ``PAWPRINT``: a handler's options in capitals, and the database of Django's that has the table."""
+"""The setting ``PAWPRINT``: a handler's options in capitals, and which of Django's databases has the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def options() -> dict[str, Any]:
     """Return the options of the handler that the setting describes.
 
     Raises:
-        ConfigurationError: one is unknown, or there is no table or no such database.
+        ConfigurationError: an option is unknown, no table is named, or there is no such database.
     """
     asked = given()
     if not isinstance(asked, Mapping):
@@ -65,10 +65,10 @@ def _function(name: str, value: Any) -> Any:
 
 
 class _Address:
-    """Asks Django for a database's data each time: a test runner changes them.
+    """Asks Django for a database's connection parameters on each call, because a test runner changes them.
 
     Raises:
-        ConfigurationError: there is no such database, or it is no PostgreSQL.
+        ConfigurationError: there is no such database, or it is not PostgreSQL.
     """
 
     def __init__(self, alias: str) -> None:

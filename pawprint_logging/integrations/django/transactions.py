@@ -1,4 +1,4 @@
-"""Events that wait until the transactions of Django in which they are logged have committed."""
+"""Hold events back until the Django transactions in which they are logged have committed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from django.db import connections
 def after_commit(accept: Callable[[], None]) -> None:
     """Call a function once every database that is in ``atomic()`` in this thread has committed.
 
-    If one of them rolls back, or the savepoint of an inner ``atomic()`` does, it is never called. It is called at once
-    where none is in ``atomic()``, in async code, and in transactions that are managed by hand (``set_autocommit``), of
-    whose end Django tells nobody.
+    If one of them, or the savepoint of an inner ``atomic()``, rolls back, the function is never called. It is called at
+    once outside of ``atomic()``, in async code, and in transactions that are managed by hand (``set_autocommit``),
+    because Django does not report their end.
 
     Args:
-        accept: the function, such as the handler's option `after_commit` gets.
+        accept: the function, as the handler passes it to its option `after_commit`.
     """
     waiting = _in_atomic()
     if not waiting:
@@ -32,7 +32,7 @@ def after_commit(accept: Callable[[], None]) -> None:
 
 
 class _Last:
-    """Calls a function when it is itself called for the last of so many times."""
+    """Calls a function when it has itself been called a given number of times."""
 
     def __init__(self, accept: Callable[[], None], times: int) -> None:
         self._accept = accept
@@ -47,16 +47,16 @@ class _Last:
 def _in_atomic() -> list[Any]:
     with suppress(RuntimeError):
         asyncio.get_running_loop()
-        return []  # the transactions that this thread may have are not those of the code that logs
-    # in a transaction managed by hand, atomic() makes savepoints, and does not commit
+        return []  # this thread may have transactions, but they are not those of the code that logs
+    # in a transaction managed by hand, atomic() only makes savepoints, and does not commit
     return [each for each in connections.all(initialized_only=True) if each.in_atomic_block and each.commit_on_exit]
 
 
 def _put_first(connection: Any) -> None:
-    """Move the newest of a connection's callbacks before those that are not ours.
+    """Move a connection's newest callback in front of those that are not ours.
 
-    If one of those raises, Django forgets all that come after it. Not in a TestCase, which looks for the callbacks of
-    a block from where it began (``captureOnCommitCallbacks``).
+    If one of those raises, Django drops all that come after it. Nothing is moved in a TestCase, where
+    ``captureOnCommitCallbacks`` finds the callbacks of a block by their place in the list.
     """
     if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
         return

@@ -1,4 +1,4 @@
-"""``manage.py pawprint …``: the command line, with the connection of the settings."""
+"""``manage.py pawprint …``: the command line, with the connection that the settings name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Command(BaseCommand):
     help = "Reads and looks after the events: everything that pawprint-logging does, on the table of the settings."
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Hand on what stands after the command, which is not for Django's own parser."""
+        """Pass on everything after the command, which Django's own parser must not see."""
         parser = CommandParser(add_help=False, allow_abbrev=False)
-        for name in ("--settings", "--pythonpath"):  # Django has followed them
+        for name in ("--settings", "--pythonpath"):  # Django has applied them already
             parser.add_argument(name)
         sys.exit(self._run(parser.parse_known_args(argv[2:])[1]))
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take any, for `call_command`."""
+        """Accept any arguments, for `call_command`."""
         parser.add_argument("arguments", nargs=REMAINDER)
 
     def handle(self, *_: Any, **given: Any) -> None:
