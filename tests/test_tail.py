@@ -170,6 +170,14 @@ def test_every_row_of_many_interleaved_transactions_comes_once(
     assert end._gaps[-1].first > 100
 
 
+def test_the_first_rows_of_a_table_without_a_number_arrive_however_old(connection: Any, watch: Watch) -> None:
+    connection.cursor().execute("CREATE TABLE events (timestamp TIMESTAMP, user_id TEXT, event TEXT, metadata JSONB)")
+    end = watch("event")
+    log(connection, "long ago")
+    assert names(end.arrived()) == ["long ago"]
+    assert end.arrived() == []
+
+
 def test_a_table_without_a_number_is_watched_by_its_time(db: str, connection: Any, watch: Watch) -> None:
     connection.cursor().execute(
         "CREATE TABLE events (id UUID DEFAULT gen_random_uuid(), timestamp TIMESTAMP DEFAULT now(), event TEXT)"

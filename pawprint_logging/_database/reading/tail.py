@@ -128,10 +128,14 @@ class Tail:
         return [] if low is None else [Sql(f"{self._position(source)} > %s", (low,))]
 
     def _bottom(self, cursor: Any, source: Source) -> Any:
-        """Return the time after which to look: WINDOW seconds before the newest row or now, whichever is earlier."""
+        """Return the time after which to look; None for an empty table, in which every row is new.
+
+        That is WINDOW seconds before the newest row or now, whichever is earlier.
+        """
         moment = quoted(source.timestamp)
         cursor.execute(
-            f"SELECT (least(max({moment})::timestamp, localtimestamp) - INTERVAL '{WINDOW} seconds')::text"
+            f"SELECT CASE WHEN max({moment}) IS NOT NULL"
+            f" THEN (least(max({moment})::timestamp, localtimestamp) - INTERVAL '{WINDOW} seconds')::text END"
             f" FROM {source.sql}",
             (),
         )
