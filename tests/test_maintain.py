@@ -252,6 +252,15 @@ def test_statistics_outlive_the_events(split: Tracker, connection: Any) -> None:
     assert value(connection, "SELECT min(timestamp) FROM events__engagement").date() == ago(97).date()
 
 
+def test_statistics_are_brought_up_to_date_though_nothing_is_dropped(plain: Tracker, connection: Any) -> None:
+    assert plain.maintain() == []
+    Statistics(plain).sessions()
+    before = value(connection, "SELECT count(*) FROM events__sessions")
+    plain.write(event="x", user_id="late", timestamp=ago(0))
+    assert plain.maintain() == ["brought the statistics up to date"]
+    assert value(connection, "SELECT count(*) FROM events__sessions") == before + 1
+
+
 # ---- plain tables
 
 

@@ -112,8 +112,7 @@ def maintain(
         with _alone(guard, engine) as is_alone:
             if not is_alone:
                 return [f"another run looks after {table.name} just now; nothing was done"]
-            if wish.keep is not None:
-                run.tell_statistics(bring_up_to_date)
+            run.tell_statistics(bring_up_to_date)
             run.note_plan()
             if split is not None:
                 run.partitioned()
