@@ -25,7 +25,7 @@ def explains_former_calls(former: str) -> Callable[[Method], Method]:
                 raise TypeError(f"{name}() has no argument {former}=; it is called field: {name}(field=…)")
             if len(fields) > 1:
                 spelled = ", ".join(f"{each}=…" for each in ("resolution", "start", "end")[: len(fields) - 1])
-                raise TypeError(f"{name}() takes all but the field by name: {name}({fields[0]!r}, {spelled})")
+                raise TypeError(f"{name}() takes only the field by position: {name}({fields[0]!r}, {spelled})")
             return method(self, *fields, **options)
 
         return cast("Method", explaining)

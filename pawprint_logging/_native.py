@@ -62,7 +62,7 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     if sys.is_finalizing():  # up to Python 3.11, `Thread.start` would wait for ever
         raise RuntimeError("can't create new thread at interpreter shutdown")
     if is_before_uwsgi_forks():
-        raise RuntimeError("uWSGI forks its workers without Python's hooks: no thread before that")
+        raise RuntimeError("cannot start a thread before uWSGI has forked its workers")
     target = _shielded(run) if is_uwsgi() else run
     if is_green():  # threading.Thread would make a green thread
         _start_new_thread(target, ())

@@ -129,7 +129,7 @@ def _silent_loggers() -> list[str]:
             found.append(f"the logger {each.name!r} is disabled (see disable_existing_loggers of dictConfig)")
         elif each.getEffectiveLevel() > logging.INFO and (each.level or each is logging.root or _has(each, ours)):
             level = logging.getLevelName(each.getEffectiveLevel())
-            found.append(f"the logger {each.name!r} is at {level}: its records at INFO are not made")
+            found.append(f"the logger {each.name!r} is at {level}: it drops records at INFO")
     if logging.root.manager.disable >= logging.INFO:
         found.append("logging.disable() is in force for INFO")
     return found

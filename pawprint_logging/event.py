@@ -68,7 +68,11 @@ class Event:
 
         def __init_subclass__(cls, **keywords: Any) -> None:
             if keywords.keys() != {"name"}:
-                problem = f"does not know {', '.join(sorted(keywords.keys() - {'name'}))}" if "name" in keywords else ""
+                problem = (
+                    f"takes only name=, not {', '.join(sorted(keywords.keys() - {'name'}))}"
+                    if "name" in keywords
+                    else ""
+                )
                 raise TypeError(
                     f"{cls.__name__}: the class statement of an event {problem or 'needs a name'}, as in "
                     f'`class {cls.__name__}(Event, name="…")`; name=None makes a base without instances'
@@ -84,7 +88,9 @@ class Event:
     def __new__(cls, /, *_: Any, **__: Any) -> Event:
         """Refuse to make an instance of a base."""
         if cls is not Event and getattr(cls, _NAME) is None:
-            raise TypeError(f"{cls.__name__} is a base of events (name=None), and has no instances; log one of its own")
+            raise TypeError(
+                f"{cls.__name__} is a base class (name=None) without instances; log an instance of a subclass"
+            )
         return super().__new__(cls)
 
     def __init__(self, name: str, /, **fields: Any) -> None:

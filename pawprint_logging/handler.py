@@ -54,14 +54,14 @@ class PawprintHandler(logging.Handler):
         flush_interval: Seconds after which a write starts with fewer events. Default: 1.0.
         max_queue_size: Events that may wait. Default: 100,000.
         max_queue_bytes: Bytes that may wait. Default: 64 MiB.
-        overflow: Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop"
-            counts it. Default: ``"fallback"``.
+        overflow: Where an event goes when there is no room: to the "fallback", "block" waits for room, "drop" counts
+            it. Default: ``"fallback"``.
         write_timeout: Seconds without an answer after which a connection counts as lost, and a batch is given up.
             Default: 30.0.
         close_timeout: Seconds that `close`, or a caller who waits for room, may take. Default: 5.0.
         spool: Directory in which accepted events survive the process. Default: None.
-        max_spool_bytes: Bytes that this process' part of the spool may have. Default: 1 GiB.
-        spool_fsync: Whether each event is to survive the machine too. Default: False.
+        max_spool_bytes: Bytes that this process may use in the spool. Default: 1 GiB.
+        spool_fsync: Whether each accepted event must also survive a crash of the machine. Default: False.
         deliver: Whether this process delivers; false only writes to the spool, for `pawprint-logging ship`. Default:
             True.
         create_table: Whether to make the table, if it is missing, on first use. Default: False.
@@ -69,8 +69,8 @@ class PawprintHandler(logging.Handler):
             Default: None.
         distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
         after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
-        dedupe_key: Name of the extra that tells repeats: of the events with the same value of it, one becomes a row.
-            Default: None.
+        dedupe_key: Name of the extra that identifies repeats: only one of the events with the same value becomes a
+            row. Default: None.
         fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
         fallback_file: File for events that cannot be written, instead of the logger. Default: None.
         on_error: Called with the exception and the events of each failure. Default: None.
@@ -161,14 +161,14 @@ class PawprintHandler(logging.Handler):
             flush_interval: Seconds after which a write starts with fewer events. Default: 1.0.
             max_queue_size: Events that may wait. Default: 100,000.
             max_queue_bytes: Bytes that may wait. Default: 64 MiB.
-            overflow: Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop"
+            overflow: Where an event goes when there is no room: to the "fallback", "block" waits for room, "drop"
                 counts it. Default: ``"fallback"``.
             write_timeout: Seconds without an answer after which a connection counts as lost, and a batch is given up.
                 Default: 30.0.
             close_timeout: Seconds that `close`, or a caller who waits for room, may take. Default: 5.0.
             spool: Directory in which accepted events survive the process. Default: None.
-            max_spool_bytes: Bytes that this process' part of the spool may have. Default: 1 GiB.
-            spool_fsync: Whether each event is to survive the machine too. Default: False.
+            max_spool_bytes: Bytes that this process may use in the spool. Default: 1 GiB.
+            spool_fsync: Whether each accepted event must also survive a crash of the machine. Default: False.
             deliver: Whether this process delivers; false only writes to the spool, for `pawprint-logging ship`.
                 Default: True.
             create_table: Whether to make the table, if it is missing, on first use. Default: False.
@@ -176,7 +176,7 @@ class PawprintHandler(logging.Handler):
                 Default: None.
             distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
             after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
-            dedupe_key: Name of the extra that tells repeats: of the events with the same value of it, one becomes a
+            dedupe_key: Name of the extra that identifies repeats: only one of the events with the same value becomes a
                 row. Default: None.
             fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
             fallback_file: File for events that cannot be written, instead of the logger. Default: None.

@@ -42,7 +42,9 @@ def _choice(handlers: Collection[PawprintHandler]) -> str:
     names = [repr(each.get_name()) if each.get_name() else "one without a name" for each in handlers]
     if not names:
         return "there is no PawprintHandler; make one, or keep a reference to the one that you made"
-    return f"there are {len(names)} to choose from: {', '.join(names)}" if len(names) > 1 else f"there is {names[0]}"
+    return (
+        f"there are {len(names)} to choose from: {', '.join(names)}" if len(names) > 1 else f"there is only {names[0]}"
+    )
 
 
 def flush(timeout: float | None = None) -> bool:

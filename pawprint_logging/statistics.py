@@ -124,7 +124,7 @@ class Statistics:
             "days": {"day": "DATE", self.tracker.user_field: "TEXT", **_DAY_COLUMNS},
         }
         if name not in columns:
-            raise KeyError(f"there is no statistic {name!r}; there are {', '.join(columns)}")
+            raise KeyError(f"unknown statistic {name!r}; choose one of {', '.join(columns)}")
         if name not in self._trackers:
             self.tracker.layout.require_name()
             *namespace, table = self.tracker.layout.path

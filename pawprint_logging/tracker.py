@@ -23,7 +23,13 @@ from ._capture.tap import show, taps
 from ._database.analysis import days, derived
 from ._database.session.connection import Session
 from ._database.session.dsn import Dsn
-from ._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
+from ._database.session.sqlstate import (
+    DatabaseError,
+    connect_failure,
+    failure,
+    is_connect_error,
+    is_missing_partition,
+)
 from ._database.table import ddl, maintain, partitions
 from ._database.table.schema import Table
 from ._database.writing.blame import with_column
@@ -408,7 +414,7 @@ class Tracker(Reading):
                 # CommandComplete) then arrives as the answer, and says that the statement was not executed. On a Unix
                 # socket the reset may cut that message off, but nothing else ends such a connection while the server
                 # goes on. Over TCP, a lost connection leaves the outcome open: no second try.
-                is_due = partitions.is_missing_partition(error) and partitions.make_missing(
+                is_due = is_missing_partition(error) and partitions.make_missing(
                     session, self.layout, [(columns, copyline.join(texts))]
                 )
                 is_ended = error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)
@@ -445,5 +451,7 @@ def _read_dotfile(path: str | Path) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigurationError(f"dotfile {str(path)!r} holds a JSON {type(options).__name__}; write one JSON object")
     if unknown := sorted(set(options) - set(_OPTIONS)):
-        raise ConfigurationError(f"dotfile {str(path)!r}: unknown key {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
+        raise ConfigurationError(
+            f"dotfile {str(path)!r}: unknown key {unknown[0]!r}; the keys are {', '.join(_OPTIONS)}"
+        )
     return dict(options)

@@ -203,7 +203,7 @@ def test_an_event_that_there_is_not_has_the_nearest_one_as_a_hint(shop: Tracker)
     assert asked(shop, event="singup") == ["no event 'singup'; did you mean 'signup'?"]
     assert asked(shop, event__in=["signup", "Purchases"]) == ["no event 'Purchases'; did you mean 'purchase'?"]
     assert asked(shop, events=("singup", "signup")) == ["no event 'singup'; did you mean 'signup'?"]
-    assert asked(shop, event="zzz") == ["no event 'zzz'; there are 'signup', 'bare', 'purchase'"]
+    assert asked(shop, event="zzz") == ["no event 'zzz'; known events: 'signup', 'bare', 'purchase'"]
     assert asked(shop, event="signup", user_id="nobody") == []
     assert asked(shop, event__ne="nope", event__startswith="x") == []
 

@@ -70,7 +70,7 @@ def test_a_table_that_is_too_wide_is_cut_to_what_fits_and_says_so(
 
     assert screen.finish() == 0
     assert screen.lines[2].endswith("xxx…")
-    assert "texts are cut to what fits" in "".join(screen.lines)
+    assert "long texts are cut" in "".join(screen.lines)
 
 
 def test_count_is_a_table_and_check_has_colours(terminal: Open, shop: list[str]) -> None:

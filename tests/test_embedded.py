@@ -378,7 +378,7 @@ def test_without_the_package_the_error_names_the_extra(tmp_path: Path, monkeypat
 
 def test_a_directory_of_an_unknown_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ConfigurationError, match=r"belongs to PostgreSQL 9, .* has 16 and 18; install the version"):
+    with pytest.raises(ConfigurationError, match=r"belongs to PostgreSQL 9, but .* has 16 and 18; install the version"):
         embedded.start(str(tmp_path))
 
 

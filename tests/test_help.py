@@ -54,7 +54,7 @@ def test_pawprint_debug_says_at_exit_what_became_of_the_records(tmp_path: Path) 
     assert first.startswith("PAWPRINT_DEBUG: PawprintHandler 'events': saw 5 records, of which 2 were events; ")
     assert first.endswith("not events: 1 no mark, 1 level, 1 filter")
     assert others == [
-        "PAWPRINT_DEBUG: the logger 'shop.quiet' is at ERROR: its records at INFO are not made",
+        "PAWPRINT_DEBUG: the logger 'shop.quiet' is at ERROR: it drops records at INFO",
         "PAWPRINT_DEBUG: the logger 'shop.gone' is disabled (see disable_existing_loggers of dictConfig)",
     ]
 

@@ -26,7 +26,7 @@ ROWS = [
     {"when": "2026-01-01T10:00:00+02:00", "user_id": "alice", "event": "signup", "plan": "pro", "n": 1},
     {"when": "2026-01-02T10:00:00Z", "user_id": "bob", "event": "view", "plan": None, "n": 2},
 ]
-NO_KEY = "pawprint-logging: without --dedupe-key, what is written is written once more if this is run again\n"
+NO_KEY = "pawprint-logging: without --dedupe-key, running this again writes every row again\n"
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     first, again = cli("import", str(path)), cli("import", str(path))
 
     assert first.status == again.status == 1
-    assert first.out.startswith("50 written, 0 already there, 7 rejected (2: no JSON object, ")
+    assert first.out.startswith("50 written, 0 already there, 7 rejected (2: not a JSON object, ")
     assert "s3cret" not in first.out + first.err
     assert f"the rejected rows are in {path}.rejected" in first.err
     rejected = Path(f"{path}.rejected").read_bytes().splitlines()
@@ -214,7 +214,7 @@ def test_with_a_key_nothing_doubles(cli: CommandLine, tmp_path: Path, connection
     again = cli("import", str(path), "--dedupe-key", "id_there")
 
     assert first.out.startswith("41 written, 10 already there, 2 rejected")
-    assert "1 row has no id_there, and would be written once more" in first.err
+    assert "1 row has no id_there: running this again writes such rows again" in first.err
     assert again.out.startswith("1 written, 50 already there, 2 rejected")
     assert len(Path(f"{path}.rejected").read_bytes().splitlines()) == 2
     assert value(connection, "SELECT count(*) FROM events WHERE event = 'e'") == 40
@@ -388,7 +388,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(cli: CommandLine, tmp_
     one_line(cli("import", str(good), str(packed)), "compressed")
     one_line(cli("import", str(good), str(tmp_path / "d.csv")), "two columns named 'a'")
     one_line(cli("import", str(good), str(tmp_path / "e.csv")), "no header")
-    one_line(cli("import", str(good), str(tmp_path / "f.txt")), "no known format", ".csv")
+    one_line(cli("import", str(good), str(tmp_path / "f.txt")), "unknown format", ".csv")
     one_line(cli("import", str(good), str(tmp_path / "none.csv")), "No such file")
     one_line(cli("import", str(good), "--rename", "when"), "--rename takes two sides", status=2)
     one_line(cli("import", str(good), "--set", "=x"), "--set takes two sides", status=2)

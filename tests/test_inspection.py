@@ -297,7 +297,7 @@ def test_a_table_by_day_is_said_to_be_one(check: CommandLine, connection: Any, d
     out = check("check").out
     assert "partitioned table events" in out
     assert "split by day: 4 partitions" in out
-    assert "there is a partition for now" in out
+    assert "there is a partition for the current time" in out
     assert "there is a partition for the next day" in out
     assert "the ledger is there, a plain table" in out
 
@@ -315,7 +315,7 @@ def test_partitions_that_are_missing_or_pending(check: CommandLine, connection: 
 
     result = check("check")
     assert result.status == 0
-    assert "the first event has it made" in result.out
+    assert "the first event creates it" in result.out
     assert "there is no partition for the next day" in result.out
     assert "-> pawprint-logging maintain --table events" in result.out
 

@@ -122,8 +122,8 @@ def test_each_damaged_record_is_counted(path: Path) -> None:
     for _ in range(6):
         left.next(1)
     assert [report.split(";")[0] for report in left.reports] == [
-        "1 record of it cannot be read",
-        "2 records of it cannot be read",
+        "1 record cannot be read",
+        "2 records cannot be read",
     ]
     assert path.with_suffix(".rejected").read_bytes().count(b"\n") == 2
 

@@ -16,6 +16,7 @@ from support.server import PASSWORD, Server
 from support.shop import fallback, handler_on, logger_with, value
 
 from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging._database.session.sqlstate import is_missing_partition
 from pawprint_logging._database.table import ddl, partitions
 from pawprint_logging._database.table.engine import engine_of
 from pawprint_logging._database.table.partitions import Period, later, make_missing, name_of, start_of
@@ -377,7 +378,7 @@ def test_what_a_check_constraint_refuses_is_no_missing_partition(tracker: Tracke
     connection.cursor().execute("ALTER TABLE events ADD CONSTRAINT named CHECK (event <> 'bad')")
     with pytest.raises(psycopg2.errors.CheckViolation) as caught:
         tracker.write(event="bad")
-    assert not partitions.is_missing_partition(caught.value)
+    assert not is_missing_partition(caught.value)
 
 
 def test_nothing_is_made_for_a_plain_table_or_none(db: str) -> None:

@@ -190,13 +190,16 @@ def test_a_nan_in_a_condition_on_numbers_stays_nan() -> None:
         (
             "event__foo",
             "x",
-            "'event__foo': 'foo' is no modifier, and column 'event' is not the JSON column; the modifiers are gt, gte,",
+            (
+                "'event__foo': 'foo' is not a modifier, and column 'event' is not the JSON column; the modifiers are "
+                "gt, gte,"
+            ),
         ),
         ("event__a__gt", "x", "paths work on 'metadata' only"),
         ("other__a", "x", "column 'other' is not the JSON column"),
         ("id", "abc", "'id': column 'id' is of type integer; compare it with a number, not with a text"),
         ("id", True, "not with a value of type bool"),
-        pytest.param("id__gt", 10**5000, "an integer of so many digits", id="id__gt-huge"),
+        pytest.param("id__gt", 10**5000, "the integer has too many digits", id="id__gt-huge"),
         ("price", "1e200000", "beyond what PostgreSQL's NUMERIC holds"),
         ("metadata__a__gt", "1e200000", "beyond what PostgreSQL's NUMERIC holds"),
         ("ok", 2, "compare it with True or False"),
@@ -206,7 +209,7 @@ def test_a_nan_in_a_condition_on_numbers_stays_nan() -> None:
             "'timestamp': column 'timestamp' is of type timestamp without time zone; it compares with a datetime",
         ),
         ("timestamp__gt", 5, "not with a value of type int"),
-        ("key", "abc", "a text that is no UUID"),
+        ("key", "abc", "it cannot be compared with a text that is not a UUID"),
         ("id__contains", "5", "contains is for text, JSON and array columns; column 'id' is of type integer"),
         ("event__contains", 5, "contains needs a text, not a value of type int"),
         ("metadata__a__startswith", 5, "startswith needs a text"),
@@ -372,7 +375,7 @@ def test_an_unknown_resolution_is_refused_with_the_known_ones(resolution: Any) -
 def test_a_table_without_time_has_no_series() -> None:
     for column in ({}, {"timestamp": TEXT}):
         source = Source('"t"', {"id": INTEGER, **column}, "metadata", "timestamp")
-        with pytest.raises(ConfigurationError, match="the timestamp_field 'timestamp' of \"t\" is no time"):
+        with pytest.raises(ConfigurationError, match="the timestamp_field 'timestamp' of \"t\" is not a time column"):
             query.count(source, "*", Span("day"), Sql(""))
         with pytest.raises(ConfigurationError, match="timestamp"):
             between(source, "2026-01-01", None)

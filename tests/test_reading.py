@@ -731,7 +731,7 @@ def test_times_and_texts_have_a_minimum_and_a_maximum(logins: Tracker) -> None:
 
 def test_a_value_that_is_no_number_is_left_out_with_a_word(logins: Tracker) -> None:
     with pytest.warns(
-        UserWarning, match="sum of 'metadata__mixed' left out 1 of 5 values, which are no JSON numbers: 1 of type str"
+        UserWarning, match="sum of 'metadata__mixed' left out 1 of 5 values, which are not JSON numbers: 1 of type str"
     ) as caught:
         frame = logins.sum("metadata__mixed")
 
@@ -748,7 +748,7 @@ def test_a_path_that_holds_no_number_has_no_sum(tracker: Tracker) -> None:
         tracker.sum("metadata__v")
 
     assert str(caught.value) == (
-        "'metadata__v': sum needs JSON numbers, and there is none among its values: 2 of type string, "
+        "'metadata__v': sum needs JSON numbers, but none of its values is one: 2 of type string, "
         "1 of type object; name a path that holds numbers"
     )
 

@@ -163,7 +163,7 @@ def test_any_other_text_is_no_field_no_condition_and_no_resolution(
         lambda: tracker.read(f"DISTINCT({text})"),
         lambda: tracker.read(**{f"event__{text}": 1}),
     ):
-        with pytest.raises(ConfigurationError, match=r"no such column|is no column|is no modifier|DISTINCT"):
+        with pytest.raises(ConfigurationError, match=r"no such column|is not a column|is not a modifier|DISTINCT"):
             call()
     if text not in RESOLUTIONS:
         with pytest.raises(ConfigurationError, match="take one of second, minute"):

@@ -365,7 +365,7 @@ def test_a_line_of_a_transaction_that_was_not_committed_is_rejected_unless_wante
     lines(1)
     result = replay(tracker, path)
     assert (result.written, result.rejected) == (1, 2)
-    assert list(result.reasons) == ["of a transaction that was not committed, or is not known to be"]
+    assert list(result.reasons) == ["its transaction was not committed, or is not known to have been"]
     assert replay(tracker, path, uncommitted=True).written == 2
 
 

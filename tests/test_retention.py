@@ -333,7 +333,7 @@ def test_any_type_of_time_will_do(db: str, kind: str) -> None:
 def test_hours_of_centuries_are_refused(tracker: Tracker) -> None:
     write(tracker, [row("a", "1870-01-01"), row("a", "2026-01-01")])
 
-    with pytest.raises(ConfigurationError, match="from 1870-01-01 to 2026-01-01 there are more hours than"):
+    with pytest.raises(ConfigurationError, match="from 1870-01-01 to 2026-01-01 span more than 100,000 hours"):
         Statistics(tracker).retention("hour")
     assert Statistics(tracker).retention("hour", start="2000-01-01").to_numpy().tolist() == [[1]]
     assert Statistics(tracker).retention("year").shape == (1, 157)
@@ -342,8 +342,8 @@ def test_hours_of_centuries_are_refused(tracker: Tracker) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tz": "Europe/Berln"}, "tz 'Europe/Berln' is no time zone .*; did you mean 'Europe/Berlin'"),
-        ({"tz": "'; DROP TABLE events; --"}, "is no time zone"),
+        ({"tz": "Europe/Berln"}, "tz 'Europe/Berln' is not a known time zone; .*; did you mean 'Europe/Berlin'"),
+        ({"tz": "'; DROP TABLE events; --"}, "is not a known time zone"),
         ({"week_start": "someday"}, "week_start must be one of monday, .*, sunday, not 'someday'"),
         ({"week_start": 1}, "week_start must be one of"),
         ({"users": "accounts"}, "users names a column that holds user ids"),
@@ -359,7 +359,7 @@ def test_an_option_that_cannot_be_used_is_refused_at_once(options: dict[str, Any
     [
         ({"rolling": "yes"}, "rolling must be True or False"),
         ({"first": 5}, "first is the name of an event"),
-        ({"back": []}, "back names no event"),
+        ({"back": []}, "back is empty"),
         ({"end": "7x"}, "end must be a datetime"),
     ],
 )

@@ -60,7 +60,7 @@ def events(connection: Any, table: str = "events") -> list[str]:
 
 def test_a_connection_in_autocommit_and_in_no_transaction_is_refused_at_entry(mine: Any) -> None:
     mine.autocommit = True
-    with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"), within(mine):
+    with pytest.raises(ConfigurationError, match="autocommit mode and has none open; begin one"), within(mine):
         pytest.fail("the block must not begin")
     with mine.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -92,7 +92,7 @@ def test_psycopg_in_autocommit_is_refused_at_entry(db: str) -> None:
 
 def test_asynchronous_connections_in_autocommit_are_refused_at_entry(db: str) -> None:
     async def refused(connection: Any) -> None:
-        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+        with pytest.raises(ConfigurationError, match="autocommit mode and has none open; begin one"):
             async with within(connection):
                 pytest.fail("the block must not begin")
 
@@ -125,7 +125,7 @@ def test_django_outside_of_atomic_is_refused_at_entry(db: str) -> None:
     async def main() -> None:
         driver = Outside(db)
         await driver.open()
-        with pytest.raises(ConfigurationError, match="autocommit and in none: begin one"):
+        with pytest.raises(ConfigurationError, match="autocommit mode and has none open; begin one"):
             async with driver.block():
                 pytest.fail("the block must not begin")
         await driver.close()

@@ -328,7 +328,7 @@ def test_distinct_without_parentheses_names_its_column_as_postgresql_did(tracker
 
 def test_a_call_of_pawprint_s_fails_with_its_spelling_here(tracker: Tracker) -> None:
     for call, message in (
-        (lambda: tracker.count("*", "week"), r"all but the field by name: count\('\*', resolution=…\)"),
+        (lambda: tracker.count("*", "week"), r"only the field by position: count\('\*', resolution=…\)"),
         (lambda: tracker.sum("id", "day", "2026-01-01"), r"sum\('id', resolution=…, start=…\)"),
         (lambda: tracker.count(count_field="user_id"), r"no argument count_field=; .* count\(field=…\)"),
         (lambda: tracker.sum(sum_field="id"), r"no argument sum_field=; .* sum\(field=…\)"),

@@ -127,7 +127,7 @@ def test_a_name_that_is_none_is_refused_at_once(tracker: Tracker, name: Any) -> 
     ("name", "message"),
     [
         ("acounts.id", r"users: there is no table 'acounts'; did you mean 'accounts'\?"),
-        ("zzz.id", "users: there is no table 'zzz'; there are accounts, events"),
+        ("zzz.id", "users: there is no table 'zzz'; the tables are accounts, events"),
         ("accounts.user", "users: there is no column 'user' in .*; it has id, plan, is_staff"),
         ("accounts.x; drop table events", "there is no column 'x; drop table events'"),
     ],

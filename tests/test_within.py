@@ -506,7 +506,7 @@ def test_a_role_that_may_not_create_is_told(empty_shop: Shop, connection: Any) -
 
     shop.run(DRIVERS["psycopg2"], scenario)
     assert shop.counts() == {"diverted": 1}
-    assert [warning for warning in shop.warnings.warnings if "table events could not be made: " in warning]
+    assert [warning for warning in shop.warnings.warnings if "table events could not be created: " in warning]
 
 
 def test_a_table_that_was_dropped_since_is_made_for_the_next_block(empty_shop: Shop, connection: Any) -> None:

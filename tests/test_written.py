@@ -40,7 +40,7 @@ def test_a_condition_is_read_alike_everywhere(text: str, name: str, value: Any) 
         (["event__in=a\nb"], "event__in takes values with commas between them"),
         (['event__in="a'], "event__in takes values with commas between them"),
         (["user_id__isnull=perhaps"], "user_id__isnull takes true or false"),
-        (["n=1", "n=2"], "n is there twice, and all conditions must hold; for one of several values write n__in=A,B"),
+        (["n=1", "n=2"], "n is given twice, but all conditions must hold; for one of several values write n__in=A,B"),
     ],
 )
 def test_what_cannot_be_read_is_refused_alike_everywhere(texts: list[str], why: str) -> None:
@@ -54,5 +54,5 @@ def test_what_cannot_be_read_is_refused_alike_everywhere(texts: list[str], why: 
 
 def test_a_column_that_has_an_argument_s_name_is_asked_for_by_a_modifier() -> None:
     assert parse(["tz=a", "limit=3"]) == {"tz__eq": "a", "limit__eq": "3"}
-    with pytest.raises(click.UsageError, match="tz__eq is there twice"):
+    with pytest.raises(click.UsageError, match="tz__eq is given twice"):
         parse(["tz=a", "tz__eq=b"])

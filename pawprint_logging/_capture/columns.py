@@ -81,7 +81,7 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
         if own:
             columns.update(own)
         if not columns:  # a COPY without columns is a syntax error, which would fail the whole batch
-            reason = "the table has no column for anything in it"
+            reason = "the table has no column for any value of the event"
             raise CaptureError(reason, encode({event_field: name}, kinds))
         return columns
 

@@ -99,7 +99,7 @@ def hint(
         if not any(text.startswith(f"no event {each.asked!r}") for text in said):
             note(printable(each.text))
     if is_empty and not found and not said:
-        note("no event meets this")
+        note("no event matches")
 
 
 def give(

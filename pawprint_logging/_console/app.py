@@ -54,7 +54,7 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
     except click.Abort as error:
         if isinstance(error.__cause__, KeyboardInterrupt):
             return 130
-        return _fail(name, "stopped, since nobody answered")
+        return _fail(name, "stopped: there was no answer")
     except BrokenPipeError:
         # the reader, such as `head`, has closed the pipe; without this, Python would complain again at exit:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe

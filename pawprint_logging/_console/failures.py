@@ -38,10 +38,7 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
-    return (
-        f"{type(error).__name__}, which is a mistake of this program; run it again with --traceback, "
-        "and report what it shows"
-    )
+    return f"{type(error).__name__}: a bug in this program; run it again with --traceback, and report the output"
 
 
 def has_long_tmpdir() -> bool:
@@ -80,7 +77,7 @@ def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose) -> str | Non
         "42P07": f"the table {table} is there already: pass --if-not-exists, or another --table",
         "3F000": f"there is no such schema: CREATE SCHEMA, or correct --table {table}",
         "2BP01": f"something depends on {table}, such as a view: drop that first",
-        "42809": f"{table} is no table: correct --table",
+        "42809": f"{table} is not a table: correct --table",
         "25006": "this server is a standby or read-only: name the primary in --db",
         "57014": "it was cancelled: raise the role's statement_timeout, or ask for less",
     }.get(sqlstate or "")

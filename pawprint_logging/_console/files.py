@@ -138,7 +138,7 @@ class Source:
                 return "not UTF-8"
             except (ValueError, RecursionError):
                 return None if line.isspace() else "not JSON"
-            return values if type(values) is dict else "no JSON object"
+            return values if type(values) is dict else "not a JSON object"
 
         return read
 
@@ -248,7 +248,7 @@ class _Parquet(Source):
             with pyarrow.parquet.ParquetFile(path) as file:
                 self.names = list(file.schema_arrow.names)
         except pyarrow.lib.ArrowException:
-            raise ConfigurationError(f"{path} is no Parquet file, or is cut off") from None
+            raise ConfigurationError(f"{path} is not a Parquet file, or is truncated") from None
 
     def pieces(self) -> Iterator[Piece]:
         import pyarrow as pa
@@ -296,7 +296,7 @@ def source_of(path: Path) -> Source:
         named = named.with_suffix("")
     kind = _KINDS.get(named.suffix.lower())
     if kind is None:
-        raise ConfigurationError(f"{path} is of no known format: name it {', '.join(_KINDS)}")
+        raise ConfigurationError(f"{path} has an unknown format: use one of the suffixes {', '.join(_KINDS)}")
     if kind == "parquet":
         return Source(path) if named != path else _Parquet(path)
     return Source(path) if kind == "json" else _Csv(path, "," if kind == "csv" else "\t")
@@ -371,7 +371,7 @@ class Plan:
             given = _document(take(self.json_field)) if shape.has_document and self.json_field is not None else None
             others = {name: _typed(value) for name, value in values.items()} if self.is_text else values
             if self.json_field is None:
-                return f"the table has neither a column {min(others)!r} nor one for what is no column"
+                return f"the table has no column {min(others)!r}, and no JSON column for other fields"
             if type(given) is dict:
                 document = {**others, **given} if others else given
             elif others:
@@ -432,7 +432,7 @@ class Plan:
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
-    return did_you_mean(name, names) or (f"; there are {', '.join(names[:20])}" if names else "")
+    return did_you_mean(name, names) or (f"; the fields are {', '.join(names[:20])}" if names else "")
 
 
 def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:

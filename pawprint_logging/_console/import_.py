@@ -61,7 +61,7 @@ def import_(
 ) -> int:
     """Write files of events into the table: CSV with a header, JSON lines, Parquet.
 
-    Fields that are no column go into the JSON column. Rows that are refused are added to FILE.rejected; then the exit
+    Fields that are not columns go into the JSON column. Rows that are refused are added to FILE.rejected; then the exit
     status is 1.
     """
     pairs = _pairs("--rename", renames)
@@ -79,20 +79,20 @@ def import_(
             if each.names is not None:
                 plan.check_names(each.names)
         if dedupe_key is None:
-            note("without --dedupe-key, what is written is written once more if this is run again")
+            note("without --dedupe-key, running this again writes every row again")
         job = _Job(session, tracker, target, result)
         try:
             with _no_collection():
                 _with_progress(job, sources, plans)
         except BaseException:
-            again = "again every row" if dedupe_key is None else "only the others"
-            note(f"stopped: {summary(result)}; run again, it writes {again}")
+            again = "every row again" if dedupe_key is None else "only the remaining rows"
+            note(f"stopped: {summary(result)}; running it again writes {again}")
             raise
     if job.without_time:
         field = tracker.timestamp_field
-        note(f"{_rows(job.without_time)} no {field}: name the field that is it, as in --rename when={field}")
+        note(f"{_rows(job.without_time)} no {field}: name the field that holds it, as in --rename when={field}")
     if job.without_key:
-        note(f"{_rows(job.without_key)} no {dedupe_key}, and would be written once more if this is run again")
+        note(f"{_rows(job.without_key)} no {dedupe_key}: running this again writes such rows again")
     click.echo(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
@@ -195,7 +195,9 @@ class _Job:
             plan.check_names(None)
         are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
-            raise ConfigurationError(f"--dedupe-key: no row has a field {plan.key!r}; nothing was written of it")
+            raise ConfigurationError(
+                f"--dedupe-key: no row has a field {plan.key!r}; nothing was written from this file"
+            )
         for (records, size), made in itertools.chain(first, pieces):
             self.without_time += made.without_time
             self.without_key += 0 if plan.key is None else len(made.rows)

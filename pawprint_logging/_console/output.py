@@ -302,7 +302,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
         left = len(names) - len(kept)
         note(f"{left} more column{'' if left == 1 else 's'} on the right did not fit; --format csv has all")
     elif any(widths[name] < max(map(cell_len, texts[name])) for name in kept):
-        note("texts are cut to what fits; --format csv has them whole")
+        note("long texts are cut; --format csv shows them in full")
 
 
 def _least(heads: Mapping[str, str], widths: Mapping[str, int], whole: AbstractSet[str]) -> int:

@@ -93,7 +93,7 @@ class State:
             described.pop("table", None)
         self.tracker = Tracker(**{**described, **options})
         if self.tracker.is_debug:
-            raise ConfigurationError("the settings name no database, on purpose; name one there, or pass --db")
+            raise ConfigurationError("no database is named: name one in the settings, or pass --db")
         return self.tracker
 
 

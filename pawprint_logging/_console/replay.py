@@ -22,7 +22,7 @@ from .program import State, command
 @click.option(
     "--even-old",
     is_flag=True,
-    help="Also write lines older than the ledger remembers; an event that had arrived after all is then doubled.",
+    help="Also write lines older than the ledger remembers; an event that had arrived after all is then written twice.",
 )
 @click.option(
     "--uncommitted",
@@ -48,8 +48,8 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
             )
         if not has_ledger(session, tracker.layout):
             raise ConfigurationError(
-                f"the ledger of {tracker.table} is missing, without which lines could be written twice: "
-                "make it with pawprint-logging create-table --if-not-exists"
+                f"the ledger of {tracker.table} is missing, so lines could be written twice: "
+                "create it with pawprint-logging create-table --if-not-exists"
             )
     result = _with_progress(tracker, files, even_old=even_old, uncommitted=uncommitted)
     click.echo(summary(result))

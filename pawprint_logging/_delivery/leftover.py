@@ -159,7 +159,7 @@ class Leftover:
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
             self._put_aside(
                 lines,
-                f"{len(rows)} rows of it may be in the table already: their delivery is older than the {KEEP_DAYS} "
+                f"{len(rows)} rows may be in the table already: their delivery is older than the {KEEP_DAYS} "
                 "days that the ledger remembers",
             )
             rows = []
@@ -203,10 +203,10 @@ class Leftover:
             self._damaged.update(damaged)
             lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
             try:
-                self._put_aside(lines, f"{_records(len(self._damaged))} of it cannot be read")
+                self._put_aside(lines, f"{_records(len(self._damaged))} cannot be read")
             except OSError:  # the other rows are delivered all the same
                 self.must_stay = True
-                self._report(self.segment.path, f"{_records(len(self._damaged))} of it cannot be read")
+                self._report(self.segment.path, f"{_records(len(self._damaged))} cannot be read")
 
     def _put_aside(self, texts: list[bytes], why: str) -> None:
         aside = self.segment.path.with_suffix(".rejected")
@@ -215,7 +215,7 @@ class Leftover:
             file.seek(0)
             known = set(file)  # put there by a process that took the segment over before, but could not deliver it
             file.writelines(line for line in lines if line not in known)
-        self._report(self.segment.path, f"{why}; they are in {aside.name} beside it")
+        self._report(self.segment.path, f"{why}; kept in {aside.name} beside it")
 
 
 def _records(number: int) -> str:

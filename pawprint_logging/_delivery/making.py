@@ -50,7 +50,7 @@ class Maker:
                 self._layout = self._make(self._creation)
             except Exception as error:
                 self._not_before = time.monotonic() + WARNING_INTERVAL  # the next block must not wait for this too
-                self._warn(f"table {self._tracker.layout.name} could not be made: {_why(error).reason}")
+                self._warn(f"table {self._tracker.layout.name} could not be created: {_why(error).reason}")
         return self._layout
 
     def forget(self) -> None:

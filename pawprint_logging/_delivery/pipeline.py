@@ -6,6 +6,7 @@ import logging
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,8 @@ class Pipeline:
         key = settings.dedupe_key
         if key is not None and key in (layout.fields.timestamp, layout.fields.json):
             raise ConfigurationError(
-                f"dedupe_key {key!r}: the column of the time or of JSON cannot be the key; name an extra with text or a"
-                " whole number that repeats of an event share"
+                f"dedupe_key {key!r}: neither the time column nor the JSON column can be the key; name an extra with "
+                "text or a whole number that repeats of an event share"
             )
         self.tracker = tracker
         self.settings = settings
@@ -86,8 +87,11 @@ class Pipeline:
         stores = [
             _spool(settings, tracker, fallback.notice, keyed=keyed) if is_spooled else Nowhere() for keyed in is_keyed
         ]
+        fields = layout.fields
+        if settings.distribute_by == fields.user:  # the table that is made then has a default, see `split_ddl`
+            fields = replace(fields, user_has_default=True)
         self.capture = Capture(
-            layout.fields,
+            fields,
             marker=settings.marker,
             event_key=settings.event_key,
             record_fields=settings.record_fields,

@@ -16,10 +16,10 @@ from typing import Any
 from .._capture.columns import encode
 from .._capture.row import Row
 from .._database.session.connection import Session
-from .._database.session.sqlstate import DatabaseError, connect_failure, failure
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_missing_partition
 from .._database.table import ledger, usable
 from .._database.table.mend import mend_row
-from .._database.table.partitions import is_missing_partition, make_missing
+from .._database.table.partitions import make_missing
 from .._database.writing.claim import arrived, claim, claim_keys
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
@@ -43,7 +43,7 @@ _BEGINNING = b'{"timestamp": '
 _EVERYTHING = ("42501", "42P01", "3F000", "3D000")
 
 _UNREADABLE = "incomplete or unrecognised"
-_UNCOMMITTED = "of a transaction that was not committed, or is not known to be"
+_UNCOMMITTED = "its transaction was not committed, or is not known to have been"
 
 
 @dataclass

@@ -285,7 +285,7 @@ class Segment:
     ) -> Segment | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError("it is no file")
+            raise UnreadableError("it is not a regular file")
         is_dead = try_lock(descriptor)
         if not (is_dead or and_living):
             return None
@@ -297,7 +297,7 @@ class Segment:
         if head is None:
             if not is_dead:
                 return None  # it is just being created
-            raise UnreadableError("its head is damaged, or another version's")
+            raise UnreadableError("its head is damaged or from another version")
         if not is_wanted(head) or not (is_dead or not head.deliver):
             return None
         segment = cls(path, descriptor, head, with_fsync=with_fsync)
@@ -505,7 +505,7 @@ def _newest(descriptor: int) -> Progress:
         if whole:
             found += [_progress(state) for state in whole]
         else:
-            raise UnreadableError("both copies of its state are damaged, and what is delivered is not known")
+            raise UnreadableError("both copies of its state are damaged, so it is unknown which rows were delivered")
     found.sort(key=lambda progress: progress.turn)
     if any(later.settled < earlier.settled for earlier, later in itertools.pairwise(found)):
         raise UnreadableError("its states contradict each other")

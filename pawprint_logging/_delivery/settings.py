@@ -118,9 +118,9 @@ def _record_fields(name: str, value: Any) -> Any:
     for whole in ("args", "__dict__"):
         if whole in names:
             raise ConfigurationError(
-                f"{name}: {whole!r} is all that whoever logs hands over, in gunicorn's access log every header of the "
-                'request; name what you want of it by a path: {"referer": "args.f"} by a key, '
-                '{"status": "args.4"} by a number'
+                f"{name}: {whole!r} would copy every argument of the logging call (in gunicorn's access log, every "
+                'request header); select single values by path: {"referer": "args.f"} by key, '
+                '{"status": "args.4"} by number'
             )
     return value
 
@@ -163,7 +163,7 @@ class Settings:
     overflow: Overflow = option(
         "fallback",
         _one_of(*get_args(Overflow)),
-        'Where an event goes for which there is no room: to the "fallback", "block" waits for room, "drop" counts it.',
+        'Where an event goes when there is no room: to the "fallback", "block" waits for room, "drop" counts it.',
     )
     write_timeout: float = option(
         30.0,
@@ -174,8 +174,8 @@ class Settings:
     spool: str | os.PathLike[str] | None = option(
         None, _path, "Directory in which accepted events survive the process."
     )
-    max_spool_bytes: int = option(2**30, _count, "Bytes that this process' part of the spool may have.")
-    spool_fsync: bool = option(False, _flag, "Whether each event is to survive the machine too.")
+    max_spool_bytes: int = option(2**30, _count, "Bytes that this process may use in the spool.")
+    spool_fsync: bool = option(False, _flag, "Whether each accepted event must also survive a crash of the machine.")
     deliver: bool = option(
         True, _flag, "Whether this process delivers; false only writes to the spool, for `pawprint-logging ship`."
     )
@@ -194,7 +194,7 @@ class Settings:
     dedupe_key: str | None = option(
         None,
         _optional_text,
-        "Name of the extra that tells repeats: of the events with the same value of it, one becomes a row.",
+        "Name of the extra that identifies repeats: only one of the events with the same value becomes a row.",
     )
     # failures
     fallback_logger: str | logging.Logger = option(

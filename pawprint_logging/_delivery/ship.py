@@ -137,7 +137,7 @@ class _Notes(Nowhere):
             self._warn(error)
 
     def _warn(self, error: OSError) -> None:
-        self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
+        self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events")
 
 
 @dataclass
@@ -184,7 +184,9 @@ class Shipper:
             raise ConfigurationError(f"ship: the directory must be a path, not {directory!r}")
         self._directory = Path(directory).expanduser().absolute()
         if not self._directory.is_dir():
-            raise ConfigurationError(f"ship: there is no directory {str(directory)!r}; it is the handlers' spool=")
+            raise ConfigurationError(
+                f"ship: no such directory: {str(directory)!r}; pass the directory that the handlers use as spool="
+            )
         if not os.access(self._directory, os.R_OK | os.W_OK | os.X_OK):
             raise ConfigurationError(
                 f"ship: the directory {str(directory)!r} is not writable: run it as the user who spools there"
@@ -309,7 +311,7 @@ class Shipper:
             batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
         except OSError as error:
             leftover.must_stay = True
-            self._report(segment.path, f"it cannot be read to its end ({error.strerror})")
+            self._report(segment.path, f"it cannot be read completely ({error.strerror})")
         if batch is None:
             return has_died and self._finish(leftover)
         self._account.adopt(batch)

@@ -251,7 +251,8 @@ class Spool:
         except OSError as error:
             if error.errno != errno.EBADF:  # else the segment was delivered and deleted meanwhile
                 self._say(
-                    "sync", f"the spool could not be synced ({error.strerror}): events may not survive the machine"
+                    "sync",
+                    f"the spool could not be synced ({error.strerror}): events may not survive a crash of the machine",
                 )
 
     def _less_usual(self, row: Entry, line: bytes | None) -> tuple[Entry, bytes, bytes, int, int]:
@@ -356,7 +357,7 @@ class Spool:
 
     def _require(self, size: int) -> None:
         if self._bytes + size > self._max_bytes:
-            raise OSError(errno.ENOSPC, "the spool has max_spool_bytes")
+            raise OSError(errno.ENOSPC, "the spool has reached max_spool_bytes")
 
     def _seal(self, segment: Segment, final: int) -> None:
         """Finish a segment that gets no more rows."""
@@ -538,7 +539,7 @@ class Spool:
             return leftover.next(max_rows, max_bytes)
         except OSError as error:
             leftover.must_stay = True
-            self._report(leftover.segment.path, f"it cannot be read to its end ({error.strerror})")
+            self._report(leftover.segment.path, f"it cannot be read completely ({error.strerror})")
             return None
 
     def _remove_inherited(self, leftover: Leftover) -> None:
@@ -577,7 +578,9 @@ class Spool:
         try:
             yield
         except OSError as error:
-            self._say("note", f"the spool cannot be written ({error.strerror}): a crash now may lose or double events")
+            self._say(
+                "note", f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events"
+            )
 
     def _seal_if_settled(self, segment: Segment, size: int) -> None:
         """Seal a segment if all of it is settled and it has more than `size` bytes; the next row begins another."""

@@ -117,7 +117,7 @@ class Within:
 
     def _begin(self) -> Block:
         if self._block is not None:
-            raise ConfigurationError("a block of within() is entered once: call within() for each")
+            raise ConfigurationError("a within() block can be entered only once; call within() again for another")
         require_usable(self._caller)
         block = self._block = Block(self._pipelines)
         # one setting for each depth, so that a nested block leaves the mark of the outer one alone

@@ -66,8 +66,8 @@ _NEVER = sys.maxsize
 QUEUE_FULL = Failure("table", "the queue is full", error=QueueFullError("the queue is full"))
 NO_ANSWER = Failure(
     "table",
-    "the database gave no answer until the handler was closed",
-    error=ClosedError("no answer until the handler was closed"),
+    "the database did not answer before the handler was closed",
+    error=ClosedError("the database did not answer before the handler was closed"),
 )
 
 
@@ -428,7 +428,7 @@ class Worker:
                 batch = next(lane.leftovers, None)
             except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
                 name = type(error).__name__
-                self._fallback.warn(f"the spool could not be read to its end ({name}); what is left stays in it")
+                self._fallback.warn(f"the spool could not be read completely ({name}); what is left stays in it")
             if batch is None:
                 self._end_recovery(lane)
                 return None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.diagnosis import waits_for_standby
-from .._database.session.sqlstate import STANDBY_AWAY, DatabaseError, connect_failure, failure
+from .._database.session.sqlstate import STANDBY_AWAY, DatabaseError, connect_failure, failure, is_missing_partition
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
@@ -113,7 +113,7 @@ class Writer:
         self._taken: list[uuid.UUID] = []
         self._may_delete = False
         self._deadline: float | None = None
-        self._then = "stay in the spool until then" if keeps_rows else f"are diverted after {write_timeout:g} s"
+        self._then = "stay in the spool meanwhile" if keeps_rows else f"are diverted after {write_timeout:g} s"
         self._session = session
         if session is None and not tracker.is_debug:
             self._session = tracker.session()
@@ -217,7 +217,7 @@ class Writer:
             except BaseException:  # a signal handler that raises, or a bug: the connection must not be used again
                 session.discard()
                 raise
-            if not has_made and partitions.is_missing_partition(why.error):
+            if not has_made and is_missing_partition(why.error):
                 has_made = True
                 if partitions.make_missing(session, self._table, batch.rows):
                     continue

@@ -90,7 +90,7 @@ class Filter:
             try:
                 start = end - ago
             except OverflowError:
-                raise BadAddressError(f"since={self.since}: that is longer ago than the calendar goes") from None
+                raise BadAddressError(f"since={self.since}: that goes back before the year 1") from None
         else:
             start = _moment("since", self.since, self.tz)
         if start >= end:
@@ -115,7 +115,7 @@ class Filter:
             raise BadAddressError(str(error)) from None
         if self.event is not None:
             if f"{event_field}__eq" in given:
-                raise BadAddressError(f"{event_field}__eq is there twice: choose the event in one place")
+                raise BadAddressError(f"{event_field}__eq is given twice: choose the event in one place")
             given[f"{event_field}__eq"] = self.event
         return given
 
@@ -137,7 +137,7 @@ def read_filter(parameters: Mapping[str, str], where: Iterable[str]) -> Filter:
     """
     conditions = tuple(dict.fromkeys(each for each in where if each.strip()))
     if len(conditions) > _MOST or any(len(each) > _LONGEST for each in (*conditions, *parameters.values())):
-        raise BadAddressError("there is more in this address than can be looked up: leave out some of it")
+        raise BadAddressError("this address has too many conditions, or a value that is too long: leave out some of it")
     return Filter(
         event=parameters.get("event") or None,
         where=conditions,

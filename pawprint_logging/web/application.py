@@ -455,9 +455,7 @@ class Pages:
         if isinstance(person, Problem) and person.status != 504:
             return self._problem(page, person)
         if person is None:
-            problem = Problem(
-                404, "Nobody of that name", "There is no event of this user. Names are told apart by case."
-            )
+            problem = Problem(404, "No such user", "There is no event of this user. User ids are case-sensitive.")
             return self._problem(page, problem)
         history = page.asking(questions.history, page.filter, name, moment, _HISTORY)
         return self._stream(page, "user.html", name=name, person=person, history=history, most=_HISTORY, before=before)
@@ -526,9 +524,9 @@ class Pages:
     async def http_error(self, request: Request, error: Exception) -> Response:
         """Return the page for an address that does not exist, or a request that cannot be served."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        problem = Problem(404, "There is no such page", "The menu has all there are.")
+        problem = Problem(404, "There is no such page", "The menu lists all pages.")
         if status != 404:
-            problem = Problem(status, "This cannot be done here", "The menu has all there is.")
+            problem = Problem(status, "This cannot be done here", "The menu lists all pages.")
         return self._problem(Page(self, request, "none"), problem)
 
     async def crash(self, request: Request, error: Exception) -> Response:

@@ -106,14 +106,14 @@ class Guard:
                 request,
                 421,
                 "Not the address of this page",
-                "It answers to the address it listens on only. Open that one, or name this host where the page is "
+                "It answers only to the address that it listens on. Open that one, or name this host where the page is "
                 "started: hosts=[…] for app(), --allow-host for serve.",
             )
         origin = headers.get("origin")
         if origin is not None and _netloc_of(origin) != headers.get("host", "").lower():
-            return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
+            return self._refuse(request, 403, "Requested by another site", "Open the page itself.")
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
-            return self._refuse(request, 403, "Asked for by another site", "Open the page itself.")
+            return self._refuse(request, 403, "Requested by another site", "Open the page itself.")
         if request.method not in ("GET", "HEAD") and not self._is_sign_in(request):
             answer = self._refuse(request, 405, "This page only reads", "It answers to GET and HEAD.")
             answer.headers["Allow"] = "GET, HEAD"

@@ -42,7 +42,7 @@ def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
     if isinstance(error, UserWarning):  # where warnings are errors
         return Problem(404, "Nothing of that name", _sentence(str(error)))
     if isinstance(error, BusyError):
-        return Problem(503, "Many questions at once", "Wait a moment, then reload.")
+        return Problem(503, "Too many questions at once", "Wait a moment, then reload.")
     if is_cancelled(error):
         return Problem(
             504,
@@ -63,7 +63,7 @@ def _of_database(error: DatabaseError, tracker: Tracker) -> Problem:
     sqlstate = error.pgcode
     if is_connect_error(error) or sqlstate is None:
         why = connect_failure(error) if is_connect_error(error) else failure(error)
-        return Problem(503, "The database is out of reach", _sentence(why.reason) + " Then reload.")
+        return Problem(503, "The database cannot be reached", _sentence(why.reason) + " Then reload.")
     if sqlstate in ("42P01", "3F000"):
         table = tracker.table or ""
         return Problem(

@@ -82,7 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"--port {port}: this port needs more rights; take one above 1023") from None
     except OSError as error:
         opened.close()
-        reason = "it is in use" if error.errno in _IN_USE else str(error.strerror or "it cannot be had").lower()
+        reason = "it is in use" if error.errno in _IN_USE else str(error.strerror or "it is not available").lower()
         raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}; pass another --port") from None
     return opened
 

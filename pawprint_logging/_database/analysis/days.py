@@ -132,7 +132,7 @@ def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
 
 def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
     """Return the number and a checksum that no other row with this number would have."""
-    if events.birth is None or events.number is None:
+    if events.number is None:
         return None
     row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
     return None if row is None else [number, row[0]]
@@ -160,7 +160,7 @@ def _warn_of_cost(work: Work, events: Events) -> None:
     table = work.table.sql
     if events.number is not None and events.number.is_indexed:
         return
-    if work.one(f"SELECT count(*) FROM (SELECT FROM {events.table} LIMIT {_MANY}) AS first_ones")[0] < _MANY:
+    if work.one(f"SELECT count(*) FROM (SELECT 1 FROM {events.table} LIMIT {_MANY}) AS first_ones")[0] < _MANY:
         return
     if events.number is None:
         work.notes.append(
@@ -237,31 +237,36 @@ def _extend(work: Work, events: Events) -> None:
         " SELECT DISTINCT member, moment::date AS day FROM pawprint_new"
     )
     work.run("ANALYZE pawprint_active")  # the planner would guess far too many
+    # an inner join, since Citus would fetch the whole table for an outer one
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
-        SELECT active.member, active.day FROM pawprint_active AS active
-        LEFT JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
-        WHERE kept.{DAY} IS NULL
+        SELECT member, day FROM pawprint_active
+        EXCEPT SELECT active.member, active.day FROM pawprint_active AS active
+        JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
         """
     )
     if work.cursor.rowcount == 0:
         return
     work.run("ANALYZE pawprint_fresh")
-    # fresh days are compared with each other by window functions, with the kept ones through their index
     work.run(
         f"""
+        CREATE TEMPORARY TABLE pawprint_near ON COMMIT DROP AS
+        SELECT fresh.member, fresh.day, min(kept.{FIRST}) AS first_one,
+            min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day) AS next_one,
+            max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day) AS last_one
+        FROM pawprint_fresh AS fresh JOIN {days} AS kept ON kept.{events.member} = fresh.member
+        GROUP BY fresh.member, fresh.day
+        """
+    )
+    # fresh days are compared with each other by window functions, with the kept ones through their index
+    work.run(
+        """
         CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS
-        SELECT fresh.member, fresh.day, least(fresh.earliest, min(kept.{FIRST})) AS first_one,
-            least(fresh.later, min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day)) AS next_one,
-            greatest(fresh.earlier, max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day)) AS last_one
-        FROM (
-            SELECT member, day, first_value(day) OVER one AS earliest, lag(day) OVER one AS earlier, lead(day)
-                OVER one AS later
-            FROM pawprint_fresh WINDOW one AS (PARTITION BY member ORDER BY day)
-        ) AS fresh
-        LEFT JOIN {days} AS kept ON kept.{events.member} = fresh.member
-        GROUP BY fresh.member, fresh.day, fresh.earliest, fresh.earlier, fresh.later
+        SELECT member, day, least(first_value(day) OVER one, first_one) AS first_one,
+            least(lead(day) OVER one, next_one) AS next_one, greatest(lag(day) OVER one, last_one) AS last_one
+        FROM pawprint_fresh LEFT JOIN pawprint_near AS near USING (member, day)
+        WINDOW one AS (PARTITION BY member ORDER BY day)
         """
     )
     work.run("ANALYZE pawprint_day")

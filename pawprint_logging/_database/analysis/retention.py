@@ -151,8 +151,9 @@ def _beginnings(
     seconds = (last - first).total_seconds()
     if seconds / PERIODS[question.period] > MAX_PERIODS or not MINYEAR < first.year <= last.year < MAXYEAR:
         raise ConfigurationError(
-            f"from {first.date()} to {last.date()} there are more {question.period}s than anybody looks at; "
-            "leave out the events of wrong times with start and end, or take a longer period"
+            f"the events from {first.date()} to {last.date()} span more than {MAX_PERIODS:,} {question.period}s, or "
+            f"reach the year {MINYEAR} or {MAXYEAR}; leave out events with wrong times by start and end, or take a "
+            "longer period"
         )
     if selection.is_aware:
         first, last = first.replace(tzinfo=timezone.utc), last.replace(tzinfo=timezone.utc)

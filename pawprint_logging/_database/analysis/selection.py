@@ -196,7 +196,7 @@ def steps_of(value: Any, what: str) -> list[Step]:
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[1], Mapping)
     if isinstance(value, (tuple, list, set, frozenset)) and not is_pair:
         if not value:
-            raise ConfigurationError(f"{what} names no event; leave it out for any")
+            raise ConfigurationError(f"{what} is empty; leave it out to accept any event")
         return [step_of(each, what) for each in value]
     return [step_of(value, what)]
 
@@ -213,7 +213,7 @@ def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) ->
     known: list[str] | None = None
     for missing in dict.fromkeys(step.name for step in steps):
         match = selection.named(Step(missing))
-        cursor.execute(f"SELECT EXISTS (SELECT FROM {events.table} WHERE {match.text})", match.params)
+        cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {events.table} WHERE {match.text})", match.params)
         if cursor.fetchone()[0]:
             continue
         if known is None:

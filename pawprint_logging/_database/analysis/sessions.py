@@ -47,6 +47,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_all_t
 JOIN pg_stats member ON member.schemaname = n.nspname AND member.tablename = c.relname AND member.attname = %s
 JOIN pg_stats name ON name.schemaname = n.nspname AND name.tablename = c.relname AND name.attname = %s
 WHERE c.oid = %s::regclass AND c.relkind = 'r' AND t.n_mod_since_analyze <= c.reltuples
+    AND NOT c.relhassubclass
 """
 
 

@@ -32,7 +32,9 @@ _WORK_MEM = 32 * 1024
 #: the server's estimate of the rows of a table and all its partitions
 _ROWS = """
 SELECT coalesce(sum(greatest(c.reltuples, 0)), 0) FROM pg_class c
-WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree(%s::regclass)))
+WHERE c.relkind <> 'p' AND (c.oid = %s::regclass OR c.oid IN (
+    SELECT relid FROM pg_partition_tree(%s::regclass)
+    UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = %s::regclass))
 """
 
 
@@ -58,7 +60,7 @@ def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
     if number_of == _NO_HASH or number < 2 or events.is_distributed:
         return ["true"]
     if least > 0:
-        cursor.execute(_ROWS, (events.name, events.name))
+        cursor.execute(_ROWS, (events.name, events.name, events.name))
         if cursor.fetchone()[0] < least:
             return ["true"]
     return [f"({number_of} & {2**31 - 1}) %% {number} = {share}" for share in range(number)]

@@ -79,7 +79,7 @@ def accounts_of(cursor: Any, accounts: Accounts, user: str) -> tuple[str, dict[s
         known = sorted(row[0] for row in cursor.fetchall())
         name = ".".join(accounts.path)
         raise ConfigurationError(
-            f"users: there is no table {name!r}{did_you_mean(name, known) or f'; there are {_listed(known)}'}"
+            f"users: there is no table {name!r}{did_you_mean(name, known) or f'; the tables are {_listed(known)}'}"
         )
     columns = columns_of(cursor, accounts.sql)
     if accounts.column not in columns:
@@ -100,7 +100,7 @@ def _check_once(cursor: Any, accounts: Accounts) -> None:
         return
     key = f"{identifier(accounts.column)}::text"
     where = f"WHERE {identifier(accounts.column)} IS NOT NULL"
-    cursor.execute(f"SELECT FROM {accounts.sql} {where} GROUP BY {key} HAVING count(*) > 1 LIMIT 1")
+    cursor.execute(f"SELECT 1 FROM {accounts.sql} {where} GROUP BY {key} HAVING count(*) > 1 LIMIT 1")
     if cursor.fetchone() is not None:
         raise ConfigurationError(
             f"users: column {accounts.column!r} of {accounts.sql} holds some user more than once, so that events would "

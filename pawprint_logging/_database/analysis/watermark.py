@@ -6,27 +6,21 @@ from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
 from ..reading.arrivals import Number, number_of
-from ..reading.query import TIMES, quoted
+from ..reading.query import TIMES, in_utc, quoted
 from ..table.columns import columns_of
+from ..table.engine import engine_of
 from ..table.schema import Table
 
 _FACTS = """
-SELECT c.oid, pg_relation_filenode(c.oid), c.relkind, EXISTS (
+SELECT pg_relation_filenode(c.oid), EXISTS (
     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
         AND m.amname = 'btree'
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = %s
     WHERE i.indrelid = c.oid AND i.indpred IS NULL AND i.indisvalid),
     (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s),
     (SELECT typcollation <> 0 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid
-        AND a.attname = %s),
-    to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL, to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL
-FROM pg_class c WHERE c.oid = %s::regclass
-"""
-
-#: the column by which Citus distributes a table over its nodes; no row if the table is not distributed
-_DISTRIBUTION = """
-SELECT column_to_column_name(logicalrelid, partkey) FROM pg_dist_partition
-WHERE logicalrelid = %s::regclass AND partmethod = 'h'
+        AND a.attname = %s)
+FROM pg_class c WHERE c.oid = %s
 """
 
 
@@ -67,7 +61,7 @@ class Events(NamedTuple):
     is_time_indexed: bool
     is_distributed: bool
     identity: list[int | None]
-    birth: str | None
+    birth: str
 
     @property
     def group(self) -> str:
@@ -104,17 +98,12 @@ def events_of(cursor: Any, table: Table) -> Events:
             f"timestamp_field {fields.timestamp!r}: the column is of type {kind}; it must be a timestamp or a date"
         )
     number = number_of(cursor, table.sql)
-    cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, table.sql))
-    oid, filenode, relation_kind, is_time_indexed, user_type, is_collatable, has_citus, has_timescale = (
-        cursor.fetchone()
-    )
-    distribution = None
-    if has_citus:
-        cursor.execute(_DISTRIBUTION, (table.sql,))
-        distribution = cursor.fetchone()
-    is_distributed = distribution is not None and distribution[0] == fields.user
-    # rows of plain tables and partitions have a ctid; those in Citus' shards and TimescaleDB's columnstore do not
-    place = "e.ctid" if relation_kind in "rp" and not (has_citus or has_timescale) else "NULL::int"
+    engine = engine_of(cursor, table)
+    assert engine is not None
+    cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, engine.oid))
+    filenode, is_time_indexed, user_type, is_collatable = cursor.fetchone()
+    is_distributed = engine.distribution is not None and engine.distribution.column == fields.user
+    place, xmin = ("e.ctid", "e.xmin, ' ', ") if engine.has_ctids else ("NULL::int", "")
     time = f"e.{quoted(fields.timestamp)}"
     user = f"e.{quoted(fields.user)}"
     return Events(
@@ -122,7 +111,7 @@ def events_of(cursor: Any, table: Table) -> Events:
         table=f"{table.sql} AS e".replace("%", "%%"),
         member=quoted(fields.user),
         user=user,
-        moment=time if kind == "timestamp without time zone" else f"{time}::timestamp",
+        moment=in_utc(time, columns[fields.timestamp]),
         time=time,
         event=f"e.{quoted(fields.event)}::text" if fields.event in columns else "NULL::text",
         number=number,
@@ -131,6 +120,6 @@ def events_of(cursor: Any, table: Table) -> Events:
         collation=' COLLATE "C"' if is_collatable and not is_distributed else "",
         is_time_indexed=is_time_indexed,
         is_distributed=is_distributed,
-        identity=[oid, filenode],
-        birth=f"concat(e.xmin, ' ', {time}, ' ', {user})" if place == "e.ctid" else None,
+        identity=[engine.oid, filenode],
+        birth=f"concat({xmin}{time}, ' ', {user})",
     )

@@ -17,7 +17,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .query import Sql, quoted
+from ..table.engine import engine_named
+from .query import Source, Sql, quoted
 
 #: seconds for which every gap is kept: a number may be drawn before its transaction has an ID, and Citus commits its
 #: shards one by one
@@ -70,6 +71,25 @@ class Number(NamedTuple):
     def key(self) -> str:
         """The column, with the table's alias `e`; escaped for text with placeholders."""
         return f"e.{quoted(self.column)}"
+
+
+def key_of(cursor: Any, source: Source, alias: str = "") -> str:
+    """Return an expression, a text, that identifies a row while it stays as it is.
+
+    That is the row's place. Where rows have none, it is their number, or a checksum of their values.
+
+    Args:
+        cursor: an open cursor.
+        source: the table.
+        alias: the alias that the table has in the query, with a dot; default: none.
+    """
+    engine = engine_named(cursor, source.table)
+    if engine is not None and engine.has_ctids:
+        return f"({alias}tableoid, {alias}ctid)::text"  # a ctid is unique only within a partition
+    number = number_of(cursor, source.table, may_cache=True)
+    if number is not None:
+        return f"{alias}{quoted(number.column)}::text"
+    return f"md5(ROW({', '.join(alias + quoted(name) for name in source.columns)})::text)"
 
 
 class Gap(NamedTuple):

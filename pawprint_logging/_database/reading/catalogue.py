@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..session.connection import Session
 from ..table.columns import Column
+from ..table.engine import engine_named
 from ..table.schema import Table
 from .conditions import between
 from .frame import described, frame, import_pandas
 from .notice import warn_of_columns
-from .query import TIMES, Output, Source, Sql, all_of, quoted
+from .query import TIMES, Output, Source, Sql, all_of, in_utc, quoted
 from .reader import BEGIN_READ, retried, source_of
 
 if TYPE_CHECKING:
@@ -128,9 +129,17 @@ def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
     Raises:
         psycopg2.Error: the server could not be reached, or refused the query.
     """
-    estimate = estimated_rows(cursor, source, where)
+    engine = engine_named(cursor, source.table)
+    is_distributed = engine is not None and engine.is_distributed
+    if is_distributed:  # the plan of several shards has no estimate
+        cursor.execute(f"SELECT count(*) FROM {source.sql}{where.text}", where.params)
+        estimate = int(cursor.fetchone()[0])
+    else:
+        estimate = estimated_rows(cursor, source, where)
     names = _columns(cursor, source, table)
-    statement = _statement(names, _rows(cursor, source, _selection(source, table, names), where, estimate))
+    selected = _selection(source, table, names)
+    rows = _rows(cursor, source, selected, where, estimate, may_sample=not is_distributed)
+    statement = _statement(names, rows)
     cursor.execute(statement.text, statement.params)
     found = cursor.fetchall()
     totals = {row[1]: row[4] for row in found if row[0] == "event"}
@@ -146,14 +155,14 @@ def look(cursor: Any, source: Source, table: Table, where: Sql) -> Catalogue:
     complete.sort(
         key=lambda each: (-totals[each.event], each.event or "", bool(each.path), -(each.share or 0), each.field or "")
     )
-    rows = sum(totals.values())
+    number = sum(totals.values())
     is_sample = estimate > ALL_ROWS
-    return Catalogue(complete, is_sample, rows, estimate if is_sample else rows)
+    return Catalogue(complete, is_sample, number, estimate if is_sample else number)
 
 
 def estimated_rows(cursor: Any, source: Source, where: Sql) -> int:
     """Return how many rows meet the conditions, as the server's planner estimates."""
-    cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {source.sql}{where.text}", where.params)
+    cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {source.sql}{where.text}", where.params)
     return int(cursor.fetchone()[0][0]["Plan"]["Plan Rows"])
 
 
@@ -169,8 +178,7 @@ def _selection(source: Source, table: Table, names: list[str]) -> str:
     column = source.columns.get(source.timestamp)
     moment = "NULL::timestamp"
     if column is not None and column.type in TIMES:
-        moment = quoted(source.timestamp)
-        moment += " AT TIME ZONE 'UTC'" if column.type == "timestamp with time zone" else "::timestamp"
+        moment = in_utc(quoted(source.timestamp), column)
     event = f"{quoted(table.fields.event)}::text" if table.fields.event in source.columns else "NULL::text"
     json = source.columns.get(source.json)
     document = f"{quoted(source.json)}::jsonb" if json is not None and json.is_json else "NULL::jsonb"
@@ -178,16 +186,16 @@ def _selection(source: Source, table: Table, names: list[str]) -> str:
     return f"SELECT {event} AS event, {moment} AS moment, {document} AS document, ARRAY[{there}]::bool[] AS there"
 
 
-def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int) -> Sql:
+def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int, *, may_sample: bool) -> Sql:
     """Return the query for the rows to read."""
     if estimate <= ALL_ROWS:
         return Sql(f"{selected} FROM {source.sql}{where.text}", where.params)
     cursor.execute(_RELATION, (source.timestamp, source.table))
     kind, is_time_indexed = cursor.fetchone()
-    if kind in "rpm":
+    if kind in "rpm" and may_sample:
         percent = 100 * SAMPLE_ROWS / estimate
         sample = Sql(f"{selected} FROM {source.sql} TABLESAMPLE SYSTEM (%s){where.text}", (percent, *where.params))
-    else:  # a view or a foreign table cannot be sampled
+    else:  # views, foreign tables and Citus' distributed tables cannot be sampled
         sample = Sql(f"{selected} FROM {source.sql}{where.text} LIMIT %s", (*where.params, SAMPLE_ROWS))
     if not is_time_indexed:
         return sample
@@ -198,13 +206,17 @@ def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int)
 def _statement(names: list[str], rows: Sql) -> Sql:
     """Return the query that counts events, columns and paths in these rows, with first and last times."""
     objects = "jsonb_each(CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END)"
+    # not a recursive query, which Citus refuses
+    deeper = ", ".join(
+        f"level_{depth} AS (SELECT event, moment, path || deeper.key AS path, deeper.value"
+        f" FROM level_{depth - 1} AS level CROSS JOIN LATERAL {objects.format('level.value')} AS deeper)"
+        for depth in range(2, DEPTH + 1)
+    )
+    levels = " UNION ALL ".join(f"SELECT * FROM level_{depth}" for depth in range(1, DEPTH + 1))
     text = f"""
-        WITH RECURSIVE looked AS MATERIALIZED ({rows.text}), inside AS (
+        WITH looked AS MATERIALIZED ({rows.text}), level_1 AS (
             SELECT event, moment, ARRAY[key] AS path, value FROM looked CROSS JOIN LATERAL {objects.format("document")}
-            UNION ALL
-            SELECT event, moment, path || deeper.key, deeper.value FROM inside
-            CROSS JOIN LATERAL {objects.format("inside.value")} AS deeper WHERE cardinality(path) < {DEPTH}
-        )
+        ), {deeper}, inside AS ({levels})
         SELECT 'event' AS what, event, NULL::text[] AS path, NULL AS kind, count(*) AS rows,
             min(moment)::text, max(moment)::text
         FROM looked GROUP BY event

@@ -101,7 +101,9 @@ def ends(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[dat
             field = source.field(source.timestamp)._replace(name=name)
             if field.type.type not in TIMES:
                 raise _refuse(
-                    field, f"the timestamp_field {source.timestamp!r} is of type {field.type.type}, which is no time"
+                    field,
+                    f"the timestamp_field {source.timestamp!r} is not a time column: it is of type {field.type.type}; "
+                    "name one that is",
                 )
             if not (isinstance(value, str) and value.strip().lower() in _TIME_WORDS):
                 zone_here = "UTC" if field.type.type == "date" else zone  # a DATE has no zone
@@ -325,7 +327,8 @@ def _literal(field: Field, value: Any) -> tuple[str, Any]:
         except (ValueError, AttributeError, TypeError):
             raise _refuse(
                 field,
-                f"column {field.column!r} is of type uuid; {_kind(value)} that is no UUID cannot be compared with it",
+                f"column {field.column!r} is of type uuid; it cannot be compared with {_kind(value)} that is not a "
+                "UUID",
             ) from None
     return "", column_text(value, "array" if field.type.category == "A" else "plain")
 
@@ -348,7 +351,7 @@ def _number(field: Field, value: Any) -> int | float | Decimal:
         _checked_size(field, number)
         return int(number) if number.adjusted() < 300 and number == number.to_integral_value() else number
     if isinstance(number, int) and not is_writable(number):
-        raise _refuse(field, "an integer of so many digits cannot be compared")
+        raise _refuse(field, "the integer has too many digits to compare")
     if isinstance(number, float) and number.is_integer() and field.type.type in INTEGERS and abs(number) < 2**63:
         return int(number)
     return number

@@ -91,7 +91,7 @@ def _occurs(cursor: Any, source: Source, table: Table, found: Catalogue, name: s
     if not found.is_sample or table.fields.event not in source.columns:
         return False
     field = source.field(table.fields.event)
-    cursor.execute(f"SELECT EXISTS (SELECT FROM {source.sql} WHERE {field.sql.text}::text = %s)", (name,))
+    cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {source.sql} WHERE {field.sql.text}::text = %s)", (name,))
     return bool(cursor.fetchone()[0])
 
 
@@ -103,7 +103,9 @@ def _event_hint(found: Catalogue, name: str) -> Hint:
     if not known:
         return Hint("event", name, (), f"no event {name!r}; the table is empty")
     most = ", ".join(repr(each) for each in known[:_MOST_NAMES])
-    return Hint("event", name, (), f"no event {name!r}; there are {most}{', …' if len(known) > _MOST_NAMES else ''}")
+    return Hint(
+        "event", name, (), f"no event {name!r}; known events: {most}{', …' if len(known) > _MOST_NAMES else ''}"
+    )
 
 
 def _path_hints(

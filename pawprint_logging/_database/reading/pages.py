@@ -19,6 +19,7 @@ from ...errors import ConfigurationError
 from ..table.columns import Column
 from ..table.schema import Table
 from . import query
+from .arrivals import key_of
 from .conditions import conditions
 from .query import TIMES, Source, Sql, all_of, quoted
 
@@ -159,7 +160,9 @@ class View:
                 f"{', '.join(self.source.columns)}"
             )
         if part == "timestamp" and self.source.columns[name].type not in TIMES:
-            raise ConfigurationError(f"timestamp_field {name!r} is no time, so that nothing can be said by time")
+            raise ConfigurationError(
+                f"timestamp_field {name!r} is not a time column, so events cannot be selected or grouped by time"
+            )
         return quoted(name)
 
     def has(self, part: str) -> bool:
@@ -205,7 +208,7 @@ def _moment(found: Any) -> date | None:
 
 def probe(view: View) -> bool:
     """Return whether there is any event; raise if the table cannot be read."""
-    return bool(view.rows(f"SELECT EXISTS (SELECT FROM {view.source.sql})")[0][0])
+    return bool(view.rows(f"SELECT EXISTS (SELECT 1 FROM {view.source.sql})")[0][0])
 
 
 def names(view: View) -> list[str]:
@@ -354,9 +357,8 @@ def _others(view: View) -> list[str]:
 def _texts(view: View) -> str:
     """Return the select list for a row, with every value cut to a limit, so that no row is too large."""
     document = f"left({view.column('json')}::text, 20000)" if view.has("json") else "NULL"
-    key = "(tableoid, ctid)::text"
     values = [
-        key,
+        key_of(view.cursor, view.source),
         view.column("timestamp") if view.has("timestamp") else "NULL",
         f"left({view.column('user')}::text, {_LONGEST})" if view.has("user") else "NULL",
         f"left({view.column('event')}::text, {_LONGEST})" if view.has("event") else "NULL",
@@ -502,14 +504,15 @@ def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) 
     where = view.where_in(given, span)
     user, moment = view.column("user"), view.column("timestamp")
     kept = view.source.columns[view.source.timestamp]
+    at = query.in_utc(moment, kept)
     begun = Source("session", {"moment": kept if kept.type == "date" else _TIMESTAMP}, "", "moment")
     cut = query.trunc(begun, query.Span(span.resolution, zone=span.zone))
     bounds = ", ".join(str(each) for each in LENGTHS)
     found = view.rows(
         f"""
         WITH seen AS (
-            SELECT {user} AS member, {moment}::timestamp AS moment,
-                lag({moment}::timestamp) OVER (PARTITION BY {user} ORDER BY {moment}) AS last
+            SELECT {user} AS member, {at} AS moment,
+                lag({at}) OVER (PARTITION BY {user} ORDER BY {moment}) AS last
             FROM {view.source.sql}{where.text or " WHERE TRUE"} AND {user} IS NOT NULL AND isfinite({moment})
         ), numbered AS (
             SELECT member, moment, count(*) FILTER (WHERE last IS NULL OR moment - last >= %s::interval)

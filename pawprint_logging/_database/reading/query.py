@@ -151,7 +151,7 @@ class Source(NamedTuple):
         """Return a hint on how to name a key of the JSON column, for the end of an error message."""
         key = re.sub(rf"^{re.escape(self.json)}[._]*", "", name)
         is_key = self.json in self.columns and re.fullmatch(r"\w+", key) is not None
-        return f"; a key of {self.json} is asked for as {self.json}__{key}" if is_key else ""
+        return f"; to use a key of {self.json}, write {self.json}__{key}" if is_key else ""
 
     def _resolve(self, name: Any, *, modifiers: bool = False) -> tuple[Field, str | None]:
         if not isinstance(name, str):
@@ -174,7 +174,7 @@ class Source(NamedTuple):
         if path and column != self.json:
             known = f"the modifiers are {', '.join(MODIFIERS)}; " if modifiers else ""
             raise ConfigurationError(
-                f"{name!r}: {'__'.join(path)!r} is no {'modifier' if modifiers else 'column'}, "
+                f"{name!r}: {'__'.join(path)!r} is not a {'modifier' if modifiers else 'column'}, "
                 f"and column {column!r} is not the JSON column; {known}paths work on {self.json!r} only"
             )
         if path and not column_type.is_json:
@@ -306,6 +306,13 @@ def resolution_of(given: Any) -> str:
     return name
 
 
+def in_utc(expression: str, column: Column) -> str:
+    """Return a time as a TIMESTAMP in UTC, whatever the time zone of the session, or of a worker of Citus, is."""
+    if column.type == "timestamp with time zone":
+        return f"({expression} AT TIME ZONE 'UTC')"
+    return expression if column.type == "timestamp without time zone" else f"{expression}::timestamp"
+
+
 def trunc(source: Source, span: Span) -> Sql:
     """Return the expression for the beginning of the stretch of time that a row is in.
 
@@ -319,15 +326,15 @@ def trunc(source: Source, span: Span) -> Sql:
     if column is None or column.type not in TIMES:
         what = "there is no such column" if column is None else f"it is of type {column.type}"
         raise ConfigurationError(
-            f"the timestamp_field {source.timestamp!r} of {source.table} is no time: {what}; name one that is"
+            f"the timestamp_field {source.timestamp!r} of {source.table} is not a time column: {what}; name one that is"
         )
     name = quoted(source.timestamp)
     if column.type == "date":  # date_trunc would treat it as a TIMESTAMPTZ
         name += "::timestamp"
-    if span.zone == "UTC":
-        return Sql(f"date_trunc(%s, {name})", (field,))
     if column.type == "timestamp with time zone":
         return Sql(f"date_trunc(%s, {name}, %s)", (field, span.zone))
+    if span.zone == "UTC":
+        return Sql(f"date_trunc(%s, {name})", (field,))
     # a DATE is a calendar day in every zone; a TIMESTAMP is in UTC
     zone = span.zone if column.type == "date" else "UTC"
     return Sql(f"date_trunc(%s, {name} AT TIME ZONE %s, %s)", (field, zone, span.zone))

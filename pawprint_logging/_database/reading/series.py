@@ -223,10 +223,10 @@ def _report_left_out(cursor: Any, source: Source, field: Field, where: Sql, *, f
     held = ", ".join(f"{number} of type {name}" for name, number in types.items() if name != "number")
     if not types.get("number"):
         raise ConfigurationError(
-            f"{field.name!r}: {function} needs JSON numbers, and there is none among its values: {held}; "
+            f"{field.name!r}: {function} needs JSON numbers, but none of its values is one: {held}; "
             "name a path that holds numbers"
         )
     warn(
         f"{function} of {field.name!r} left out {left_out} of {left_out + types['number']} values, "
-        f"which are no JSON numbers: {held}"
+        f"which are not JSON numbers: {held}"
     )

@@ -12,9 +12,9 @@ from typing import Any
 from ...errors import ConfigurationError
 from ..session.connection import BEGIN, Session
 from ..table.schema import Table
-from .arrivals import Gap, Number, among, gaps_at_the_end, look, number_of
+from .arrivals import Gap, Number, among, gaps_at_the_end, key_of, look, number_of
 from .conditions import conditions
-from .query import TIMES, Source, Sql, all_of, quoted
+from .query import TIMES, Source, Sql, all_of, in_utc, quoted
 from .reader import source_of
 from .values import register
 
@@ -26,9 +26,6 @@ WINDOW = 60
 _BEGIN = (
     BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 1) + "; SET LOCAL datestyle = 'ISO, YMD'"
 )
-
-# as text, so that Python need not know row types; with the partition, since a ctid is unique only within one
-_PLACE = "(e.tableoid, e.ctid)::text"
 
 
 class Tail:
@@ -50,6 +47,8 @@ class Tail:
         self._gaps: list[Gap] = []
         self._low: Any = None
         self._seen: frozenset[Any] = frozenset()
+        #: what identifies a row of a table without a number
+        self._key = ""
 
     def newest(self, number: int) -> list[dict[str, Any]]:
         """Return the last rows, oldest first, and watch the table from there on.
@@ -63,12 +62,14 @@ class Tail:
             self._number = self._find_number(cursor, source)
             order = f" ORDER BY {self._position(source)} DESC NULLS LAST LIMIT {number:d}"
             every = Sql(f"FROM {self._from(source)} WHERE true")
-            rows = self._select(cursor, source, every, conditions(source, self._given), order) if number else []
+            # before the rows: where the shards of Citus have no common snapshot, a row comes twice rather than never
             if self._number is not None:
                 self._gaps = gaps_at_the_end(cursor, self._from(source), self._number, LOOKBACK)
             else:
+                self._key = key_of(cursor, source, "e.")
                 self._low = self._bottom(cursor, source)
                 self._seen = frozenset(self._visible(cursor, source, self._low))
+            rows = self._select(cursor, source, every, conditions(source, self._given), order) if number else []
         return rows[::-1]
 
     def arrived(self) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ class Tail:
         new = [each for each in visible if each not in self._seen]
         rows: list[dict[str, Any]] = []
         if new:
-            above = all_of([*self._above(source, low), Sql(f"{_PLACE} = ANY(%s)", (new,))])
+            above = all_of([*self._above(source, low), Sql(f"{self._key} = ANY(%s)", (new,))])
             wanted = Sql(f"FROM {self._from(source)}{above.text}", above.params)
             order = f" ORDER BY {self._position(source)}"
             rows = self._select(cursor, source, wanted, conditions(source, self._given), order)
@@ -132,10 +133,11 @@ class Tail:
 
         That is WINDOW seconds before the newest row or now, whichever is earlier.
         """
-        moment = quoted(source.timestamp)
+        newest = f"max({quoted(source.timestamp)})"
+        moment = in_utc(newest, source.columns[source.timestamp])
         cursor.execute(
-            f"SELECT CASE WHEN max({moment}) IS NOT NULL"
-            f" THEN (least(max({moment})::timestamp, localtimestamp) - INTERVAL '{WINDOW} seconds')::text END"
+            f"SELECT CASE WHEN {newest} IS NOT NULL"
+            f" THEN (least({moment}, localtimestamp) - INTERVAL '{WINDOW} seconds')::text END"
             f" FROM {source.sql}",
             (),
         )
@@ -143,7 +145,7 @@ class Tail:
 
     def _visible(self, cursor: Any, source: Source, low: Any) -> list[Any]:
         where = all_of(self._above(source, low))
-        cursor.execute(f"SELECT {_PLACE} FROM {self._from(source)}{where.text}", where.params)
+        cursor.execute(f"SELECT {self._key} FROM {self._from(source)}{where.text}", where.params)
         return [row[0] for row in cursor.fetchall()]
 
     def _select(

@@ -33,11 +33,11 @@ def moment_of(value: Any, now: datetime | None = None, *, name: str = "start", z
     """
     if (ago := duration_of(value)) is not None:
         if ago < timedelta():
-            raise ConfigurationError(f"{name} is how long ago, and must not be negative, not {value!r}")
+            raise ConfigurationError(f"{name} is a duration before now and must not be negative, not {value!r}")
         try:
             return (now or datetime.now(timezone.utc)) - ago
         except OverflowError:
-            raise ConfigurationError(f"{name} {value!r} is longer ago than there are years") from None
+            raise ConfigurationError(f"{name} {value!r} goes back before the year 1") from None
     found = None if isinstance(value, (int, float)) else moment.parse(value)
     if found is None:
         given = "another text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
@@ -90,7 +90,7 @@ def zone_of(value: Any, *, name: str = "tz") -> str:
     if not known and value.isascii() and value.isprintable():
         return value  # no database on this system: the server has its own, and decides
     raise ConfigurationError(
-        f"{name} {value!r} is no time zone that is known; take a name of the IANA database, such as"
+        f"{name} {value!r} is not a known time zone; take a name of the IANA database, such as"
         f' "Europe/Berlin" or "UTC"{did_you_mean(value, known, 3)}'
     )
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ...errors import ConfigurationError
 from ..session.connection import BEGIN, Session
 from ..table import eventviews
+from ..table.engine import engine_of
 from ..table.schema import MAX_NAME_BYTES, Table, identifier
 from .catalogue import Entry, look
 from .notice import warn
@@ -106,6 +107,9 @@ def create(
     if prefix is not None and (not isinstance(prefix, str) or "\x00" in prefix):
         raise ConfigurationError('prefix must be text, such as "v_"')
     with session.transaction(BEGIN) as cursor:
+        engine = engine_of(cursor, table)
+        if engine is not None and engine.distribution is not None:  # Citus drops no view after a parallel query
+            cursor.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
         # one call after another: two that replace the same view at the same time fail
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"views of {table.sql}",))
         return _Views(cursor, source_of(cursor, table), table, declared).create(
@@ -158,7 +162,7 @@ class _Views:
 
     def _occurs(self, event: str) -> bool:
         column = quoted(self._table.fields.event)
-        self._cursor.execute(f"SELECT EXISTS (SELECT FROM {self._source.sql} WHERE {column}::text = %s)", (event,))
+        self._cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {self._source.sql} WHERE {column}::text = %s)", (event,))
         return bool(self._cursor.fetchone()[0])
 
     def _make(self, name: str, event: str, entries: list[Entry], *, keep: bool) -> None:
@@ -169,8 +173,8 @@ class _Views:
         row = self._cursor.fetchone()
         if row is not None and name not in self._ours:
             raise ConfigurationError(
-                f"the view {name!r} for event {event!r} cannot be made: there is a {_KINDS.get(row[0], 'relation')} of "
-                'that name which was not made here; pass prefix="…"'
+                f"the view {name!r} for event {event!r} cannot be created: {_KINDS.get(row[0], 'relation')} {name!r} "
+                'exists already, and create_views did not create it; pass prefix="…"'
             )
         columns = self._columns(event, entries)
         present: list[tuple[str, str]] = []

@@ -31,7 +31,7 @@ def read_conditions(texts: Iterable[str], *, arguments: AbstractSet[str] = froze
         name = f"{name}__eq" if name in arguments else name
         if name in given:
             raise ConfigurationError(
-                f"{name} is there twice, and all conditions must hold; for one of several values write {name}__in=A,B"
+                f"{name} is given twice, but all conditions must hold; for one of several values write {name}__in=A,B"
             )
         given[name] = value
     return given

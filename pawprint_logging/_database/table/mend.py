@@ -36,13 +36,14 @@ def mend(sqlstate: str | None, table: Table) -> str:
     hints = {
         "25006": "; the server is read-only: name the primary, or all hosts and target_session_attrs=read-write",
         "42501": f"; GRANT INSERT ON {table.sql}, {table.ledger} and USAGE on the table's sequences to the role",
-        "42703": f"; the table's columns are others than the schema of the tracker: {', '.join(table.columns)}",
+        "42703": f"; the table's columns differ from the tracker's schema, which has {', '.join(table.columns)}",
         "3F000": "; there is no such schema: CREATE SCHEMA, or correct the table's name",
         "42P01": f"; create table {table.name} with Tracker.create_table(), or pass create_table=True",
         "53100": "; the server's disk is full: make room there",
-        "55P03": f"; somebody holds a lock on {table.name}, or an earlier attempt waits for a synchronous standby: "
-        "pg_locks and pg_stat_activity (wait_event SyncRep) say who",
-        "57014": "; somebody cancels our statements on the server: pg_cancel_backend, or a monitor that uses it",
+        "55P03": f"; another session holds a lock on {table.name}, or an earlier attempt waits for a synchronous "
+        "standby: pg_locks and pg_stat_activity (wait_event SyncRep) show which",
+        "57014": "; the statement was cancelled on the server: by pg_cancel_backend, by a monitor that uses it, or, in "
+        "within(), because it took too long",
     }
     return hints.get(sqlstate or "", "")
 

@@ -289,14 +289,6 @@ def ahead_of(split: Split) -> list[datetime]:
     return [start for start in wanted if not split.covers(start)]
 
 
-def is_missing_partition(error: BaseException | None) -> bool:
-    """Return whether an error says that there is no partition for a row.
-
-    Its SQLSTATE is that of a CHECK constraint, but it names no constraint.
-    """
-    return isinstance(error, psycopg2.Error) and error.pgcode == "23514" and error.diag.constraint_name is None
-
-
 def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
     """Make the partitions that rows lack, in a separate transaction; return whether to try the rows once more.
 

@@ -107,12 +107,12 @@ def delete_sql(table: Table, deliveries: Iterable[uuid.UUID]) -> str:
 def blocks_of(cursor: Any, table: Table) -> int | None:
     """Return how many blocks the ledger has, or None where it must be pruned as a whole.
 
-    That is where a ctid does not identify a row, since the ledger is distributed or partitioned.
+    That is where a ctid does not identify a row, since the ledger is partitioned or kept by Citus.
     """
     engine = engine_named(cursor, table.ledger)
     if engine is None:
         return 0
-    if engine.is_distributed or engine.relkind != "r":
+    if engine.distribution is not None or engine.relkind != "r":
         return None
     cursor.execute("SELECT pg_relation_size(%s) / current_setting('block_size')::bigint", (engine.oid,))
     return int(cursor.fetchone()[0])

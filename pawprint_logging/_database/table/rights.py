@@ -26,8 +26,8 @@ Purpose = Literal["write", "read", "both"]
 
 #: seconds by which the clocks of this machine and the server may differ without a note
 CLOCK_TOLERANCE = 5.0
-#: the oldest major version that the PostgreSQL project maintained when this was written
-OLDEST_VERSION = 14
+#: the oldest major version that the PostgreSQL project maintains: https://www.postgresql.org/support/versioning/
+OLDEST_VERSION = 15
 
 _SERVER = """
 SELECT current_user, current_database(), current_setting('server_version'),
@@ -193,7 +193,7 @@ def _server(cursor: Any, found: _Found, purpose: Purpose) -> Iterator[Finding]:
         )
     if abs(skew) > CLOCK_TOLERANCE:
         ahead = "ahead of" if skew > 0 else "behind"
-        mend = "keep both in step, for instance with NTP: events bear this machine's time"
+        mend = "keep both in step, for instance with NTP: events carry this machine's time"
         yield Finding("note", f"the server's clock is {abs(skew):.0f} s {ahead} this machine's", mend)
     else:
         yield Finding("ok", "the clocks of server and machine agree")
@@ -236,7 +236,7 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
     if schema is None:
         yield Finding(
             "fail",
-            "no schema of the search path is there for this role",
+            "the role can use no schema of its search path",
             f"GRANT USAGE ON SCHEMA public TO {found.role}",
         )
         return
@@ -316,12 +316,12 @@ def _partitions(table: Table, split: partitions.Split) -> Iterator[Finding]:
     )
     may_make = split.engine.is_owner and split.engine.may_create and period is not None
     if not split.covers(split.now):
-        text = "there is no partition for now" + (
-            ", the first event has it made" if may_make else ": events are refused"
+        text = "there is no partition for the current time" + (
+            "; the first event creates it" if may_make else ": events are refused"
         )
         yield Finding("note" if may_make else "fail", text, run)
     else:
-        yield Finding("ok", "there is a partition for now")
+        yield Finding("ok", "there is a partition for the current time")
     if period is not None:
         after = partitions.later(partitions.start_of(split.now, period), period)
         if split.covers(after):
@@ -432,7 +432,7 @@ def _ledger(cursor: Any, table: Table, found: _Found) -> Iterator[Finding]:
         return
     cursor.execute(_LEDGER_KEY, (table.ledger,))
     if not cursor.fetchone()[0]:
-        text = "the ledger has no primary key: a delivery that is in it would be entered, and its events written, again"
+        text = "the ledger has no primary key: a retried batch could be written twice"
         yield Finding("fail", text, f"ALTER TABLE {table.ledger} ADD PRIMARY KEY (delivery)")
         return
     if found.is_writable and (failing := _trial(cursor, table)) is not None:
@@ -475,7 +475,7 @@ def _trial(cursor: Any, table: Table) -> Finding | None:
         return None
     cursor.execute(_INTERFERERS, (table.ledger, table.ledger))
     mends = [f"DROP {kind} {identifier(name)} ON {table.ledger}" for kind, name in cursor.fetchall()]
-    text = "something swallows the rows of the ledger, so that nothing guards against writing a batch twice"
+    text = "something discards the rows of the ledger, so a batch could be written twice"
     return Finding("fail", text, "; ".join(mends) or None)
 
 

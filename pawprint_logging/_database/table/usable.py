@@ -49,7 +49,7 @@ def ask(cursor: Any, table: Table) -> Usable:
     elif not has_key:
         problem = f"the ledger has no unique key: ALTER TABLE {ledger} ADD PRIMARY KEY (delivery)"
     elif not keeps:
-        problem = f"a trigger or rule on the ledger {ledger} may swallow what is entered: drop it"
+        problem = f"a trigger or rule on the ledger {ledger} may discard its rows: drop it"
     elif is_hidden:
         problem = f"row level security hides the ledger: ALTER TABLE {ledger} DISABLE ROW LEVEL SECURITY"
     return Usable(problem, needs_insert)

@@ -22,7 +22,8 @@ State = Literal["idle", "open", "failed", "closed", "lost"]
 T = TypeVar("T")
 
 _AUTOCOMMIT = (
-    "within() needs a transaction, and this connection is in autocommit and in none: begin one, or turn autocommit off"
+    "within() needs a transaction: this connection is in autocommit mode and has none open; begin one, or turn "
+    "autocommit off"
 )
 _CLOSED = "within() got a connection that is closed"
 

@@ -80,7 +80,7 @@ class _Address:
             raise ConfigurationError(f"DATABASES has no {alias!r}, which DATABASE names{hint}") from None
         if vendor != "postgresql":
             raise ConfigurationError(
-                f"DATABASE is {alias!r}, which is no PostgreSQL ({vendor});"
+                f"DATABASE is {alias!r}, which is not PostgreSQL ({vendor});"
                 ' name another, or write "DB": "postgresql://…"'
             )
         try:

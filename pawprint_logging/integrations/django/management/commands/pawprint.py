@@ -17,7 +17,7 @@ from ...options import options
 class Command(BaseCommand):
     """Runs a command of pawprint-logging."""
 
-    help = "Reads and looks after the events: everything that pawprint-logging does, on the table of the settings."
+    help = "Reads and maintains the events: everything that pawprint-logging does, on the table of the settings."
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Pass on everything after the command, which Django's own parser must not see."""
