@@ -387,3 +387,17 @@ def test_nothing_is_made_for_a_plain_table_or_none(db: str) -> None:
     assert make_missing(plain.session(), plain.layout, rows) is False
     plain.create_table()
     assert make_missing(plain.session(), plain.layout, rows) is False
+
+
+def test_a_check_that_a_trigger_raises_is_no_missing_partition(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE split (at DATE NOT NULL) PARTITION BY RANGE (at);"
+            "CREATE FUNCTION raise() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE check_violation; END $$"
+        )
+        with pytest.raises(psycopg2.errors.CheckViolation) as raised:
+            cursor.execute("SELECT raise()")
+        with pytest.raises(psycopg2.errors.CheckViolation) as missing:
+            cursor.execute("INSERT INTO split VALUES ('2026-01-01')")
+    assert not is_missing_partition(raised.value)
+    assert is_missing_partition(missing.value)

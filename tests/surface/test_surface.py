@@ -197,6 +197,44 @@ def test_statistics(place: Place, start: Callable[[], Tracker]) -> None:
         assert stats.retention("day").iloc[0, 0] == 20
 
 
+def test_what_reads_the_events_by_name(place: Place, start: Callable[[], Tracker]) -> None:
+    with start() as tracker:
+        tracker.write_many(
+            {"event": event, "user_id": f"u{n}", "metadata": {"n": n, "deep": {"plan": "pro"}}}
+            for n in range(30)
+            for event in ("view", "buy")[: 1 + n % 2]
+        )
+        catalogue = tracker.catalogue()
+        assert {"metadata__n", "metadata__deep__plan"} <= set(catalogue["field"])
+        assert sorted(tracker.create_views(prefix="surface_")) == ["surface_buy", "surface_view"]
+        assert place.rows("SELECT count(*), min(n) FROM surface_buy") == [(15, 1)]
+        tracker.write(event="buy", user_id="u1", metadata={"n": "text", "new": 1})
+        assert sorted(tracker.create_views(prefix="surface_")) == ["surface_buy", "surface_view"]
+        assert place.rows("SELECT count(*), count(new) FROM surface_buy") == [(16, 1)]
+        assert list(tracker.top("event")["count"]) == [30, 16]
+        stats = Statistics(tracker)
+        with pytest.warns(UserWarning, match="'never'"):
+            assert list(stats.funnel("view", "buy", "never")["users"]) == [30, 15, 0]
+        followed = stats.paths(after="view")
+        assert followed[followed["step"] == 1]["users"].sum() == 30
+        assert tracker.erase_user("u1") == 3
+        assert tracker.erase_user("nobody") == 0
+    place.rows("DROP VIEW surface_buy, surface_view; SELECT 1")
+
+
+def test_an_event_without_a_user(place: Place, start: Callable[[], Tracker]) -> None:
+    start().close()
+    distributed = {name: value for name, value in place.options.items() if name == "distribute_by"}
+    handler = handler_on(place.db, table=place.table, create_table=False, **distributed)
+    logger_with(handler).info("x", extra={"event": "by the handler"})
+    assert handler.flush(60)
+    handler.close()
+    with place.tracker() as tracker:
+        tracker.write(event="by the tracker")
+    assert handler.stats.written == 1
+    assert place.rows("SELECT count(*) FROM events WHERE coalesce(user_id, '') = ''") == [(2,)]
+
+
 def test_replay_writes_once(place: Place, start: Callable[[], Tracker], tmp_path: Path) -> None:
     with start() as tracker:
         line = {
