@@ -175,6 +175,6 @@ def test_the_server_sees_no_text_as_sql(cli: CommandLine, connection: Any, comma
         result = cli(*[each.replace("{}", text.lstrip("-") if each == "{}" else text) for each in command])
 
         assert "syntax" not in result.err, text
-        assert "mistake of this program" not in result.err, text
+        assert "a bug in this program" not in result.err, text
         assert "Traceback" not in result.err, text
     assert value(connection, "SELECT count(*) FROM events") == len(TEXTS)

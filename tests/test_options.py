@@ -92,7 +92,7 @@ def test_an_option_that_cannot_be_used_is_named(make: Any, option: str, value: A
 @pytest.mark.parametrize("make", MAKERS)
 def test_arguments_as_a_whole_are_refused_with_the_way_to_name_some(make: Any) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"every header of the request; name what .* \{\"referer\": \"args.f\"\}"
+        ConfigurationError, match=r"every request header\); select single values .* \{\"referer\": \"args.f\"\}"
     ):
         make(db=DB, table="events", record_fields={"atoms": "args"})
 
