@@ -8,13 +8,16 @@ import os
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ._capture.columns import DROPPED
+from ._capture.record import LEVELS
 from ._delivery import process
 
 if TYPE_CHECKING:
+    from ._capture.exits import Exits
+    from ._capture.row import Entry
     from ._delivery.pipeline import Pipeline
 
 VARIABLE = "PAWPRINT_DEBUG"
@@ -73,12 +76,29 @@ def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
     handler.handle = handling  # type: ignore[method-assign]
 
 
-def watch_processor(processor: Any, take: Callable[..., Any], is_marked: Callable[[Any], bool]) -> Callable[..., Any]:
-    """Return a function that does what `take` does, and counts the event dict as an event or not."""
+def watch_processor(processor: Any, pipeline: Pipeline, level: int) -> Callable[..., MutableMapping[str, Any]]:
+    """Return a function that takes event dicts as the pipeline does, and counts what becomes of them."""
     watch = _watching(processor)
+    is_marked = pipeline.capture.is_marked
 
-    def counting(logger: Any, method: str, event_dict: Any) -> Any:
-        watch.seen["events" if is_marked(event_dict) else "no mark"] += 1
+    def watched(exits: Exits) -> Exits:
+        def set_aside(entry: Entry) -> None:
+            if entry is DROPPED:
+                watch.seen["events"] -= 1  # `counting` took it for one
+                watch.seen["before_send"] += 1
+            exits.set_aside(entry)
+
+        return exits._replace(set_aside=set_aside)
+
+    take = pipeline.taker_of_event_dicts(level, watched)
+
+    def counting(logger: Any, method: str, event_dict: Any) -> MutableMapping[str, Any]:
+        if not is_marked(event_dict):
+            watch.seen["no mark"] += 1
+        elif LEVELS.get(method, logging.INFO) < level:
+            watch.seen["level"] += 1
+        else:
+            watch.seen["events"] += 1
         return take(logger, method, event_dict)
 
     return counting

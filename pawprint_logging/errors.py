@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._capture.row import Keyed, Row
+
 
 class PawprintError(Exception):
     """Base class of every exception that this package defines."""
@@ -31,9 +36,9 @@ class CaptureError(DeliveryError):
 
     Args:
         reason: why, without any of the event's values.
-        event: as much of it as could be made, encoded.
+        event: as much of it as could be made, encoded, with its dedupe key if it has one.
     """
 
-    def __init__(self, reason: str, event: tuple[tuple[str, ...], bytes]) -> None:
+    def __init__(self, reason: str, event: Row | Keyed) -> None:
         super().__init__(reason)
         self.event = event

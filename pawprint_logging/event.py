@@ -12,6 +12,7 @@ from ._capture.declared import (
     declared,
     fields_of_dataclass,
     fields_of_instance,
+    plain_name,
     read_without_name,
     reader_of,
 )
@@ -79,7 +80,7 @@ class Event:
                 )
             if _NAME in vars(cls).get("__annotations__", {}):
                 raise TypeError(f"{cls.__name__}: a field cannot be called {_NAME}")
-            name = keywords["name"]
+            name = plain_name(keywords["name"])
             setattr(cls, _NAME, name)
             dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
             if name is not None:  # after all that may raise: only a complete class is declared
@@ -97,7 +98,7 @@ class Event:
         if not isinstance(name, str) or not name:
             raise TypeError(f'the name of an event must be text, as in Event("signup"); not {name!r}')
         vars(self).update(fields)
-        vars(self)[_NAME] = name
+        vars(self)[_NAME] = str.__str__(name)  # as `plain_name`
 
     def __setattr__(self, field: str, _: Any) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {field!r}")
@@ -168,7 +169,7 @@ def register_event(cls: Class, *, name: str) -> Class:
         ...     user_id: str
         >>> Login = register_event(Login, name="login")
     """
-    way = reader_of(cls, name) if isinstance(cls, type) else None
+    way = reader_of(cls, plain_name(name)) if isinstance(cls, type) else None
     if way is None:
         kind = cls.__name__ if isinstance(cls, type) else f"a {type(cls).__name__}"
         raise TypeError(f"register_event() takes a pydantic, msgspec or attrs class or a dataclass, not {kind}")

@@ -140,12 +140,13 @@ class PawprintProcessor:
                     "PawprintProcessor() got a handler and other options as well; give those to the handler"
                 )
             self._pipeline = handler.pipeline
-        self._take = self._pipeline.taker_of_event_dicts(level)
         #: without this key, an event dict whose message is text is no event
         self._mark = self._pipeline.capture.only_mark or "event"
         if _watch.is_on():
             self._mark = "event"  # so that every event dict is counted
-            self._take = _watch.watch_processor(self, self._take, self._pipeline.capture.is_marked)
+            self._take = _watch.watch_processor(self, self._pipeline, level)
+        else:
+            self._take = self._pipeline.taker_of_event_dicts(level)
 
     def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Take the event dict if it is marked; return it without the marker.

@@ -24,6 +24,7 @@ from pawprint_logging._capture import copyline, moment, recipe
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.columns import DROPPED, Fields
 from pawprint_logging._capture.exits import Exits
+from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._capture.recipe import made_for
 from pawprint_logging._capture.row import ROW_BYTES, whole, wholes
 from pawprint_logging._capture.take import Steps, made_take
@@ -49,6 +50,10 @@ def changed(event: dict[str, Any]) -> dict[str, Any] | None:
 def shortened(event: dict[str, Any]) -> dict[str, Any]:
     """Leave a column out, so that the row is none of the usual ones."""
     return {name: value for name, value in event.items() if name != "timestamp" or len(event) == 1}
+
+
+def raising(_: object) -> Any:
+    raise OSError("could not get source code")
 
 
 SCHEMAS: list[dict[str, str] | None] = [
@@ -409,6 +414,81 @@ def test_the_key_is_of_what_before_send_returns() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("message", "extras", "options"),
+    [
+        ("m", {"event": "x"}, {"before_send": raising}),
+        ("m", {"event": "x"}, {"before_send": lambda event: event["metadata"].clear() or raising(event)}),
+        ("m", {"event": "x"}, {"before_send": lambda event: {}}),
+        ("%s %s", {"track": True}, {}),
+        ("%s %s", {"track": True}, {"leaves_lines": True}),
+        ("%s %s", {"track": True}, {"before_send": shortened}),
+    ],
+    ids=["raises", "changes and raises", "no column", "arguments", "arguments later", "arguments and before_send"],
+)
+def test_an_event_that_is_refused_keeps_its_key(message: str, extras: Any, options: Any) -> None:
+    with pytest.raises(CaptureError) as caught:
+        key_of(record(message, "one", event_id="5", **extras), **options)
+    _, line, *key = caught.value.event
+    assert b'{"event_id":"5"}' in line
+    assert key == [dedupe_key_of("events", "5")]
+
+
+def test_an_event_that_before_send_refuses_may_have_a_key_that_cannot_be_used() -> None:
+    with pytest.raises(CaptureError, match="before_send raised OSError") as caught:
+        key_of(record(event="x", event_id=1.5), before_send=raising)
+    assert len(caught.value.event) == 2
+
+
+# ---- before_send and the application's own objects
+
+
+class Scrubbing:
+    """A before_send that changes nested values where they are."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+        for values in (event["metadata"], event):
+            values.get("order", {}).pop("card", None)
+            for line in values.get("lines", []):
+                line["tags"].clear()
+        event["metadata"].setdefault("app", {})["n"] = event["metadata"].get("app", {}).get("n", 0) + 1
+        self.seen.append(event)
+        return event
+
+
+@pytest.mark.parametrize("own", [{}, {"order": "JSONB", "lines": "JSONB"}], ids=["json", "columns"])
+def test_what_before_send_changes_is_its_own(own: dict[str, str]) -> None:
+    columns = {"timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "metadata": "JSONB", **own}
+    order, lines, app = {"id": 1, "card": "4111"}, [{"tags": {"a"}}], {"v": 1}
+    capture = Capture(Table("events", columns).fields, before_send=Scrubbing(), common={"app": app})
+    for _ in range(2):
+        made = texts(capture.entry_of(record(event="x", order=order, lines=lines)))[0]
+        found = {**json.loads(made.pop("metadata")), **{name: json.loads(made[name]) for name in own}}
+        assert found == {"app": {"v": 1, "n": 1}, "order": {"id": 1}, "lines": [{"tags": []}]}
+    assert (order, lines, app) == ({"id": 1, "card": "4111"}, [{"tags": {"a"}}], {"v": 1})
+
+
+def test_values_that_contain_themselves_or_are_deep_are_stored_as_without_before_send() -> None:
+    circle: dict[str, Any] = {"list": []}
+    circle["list"].append(circle)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (circle, deep):
+        made = record(event="x", value=value, flat=1)
+        assert taken(made, before_send=lambda event: event) == taken(made)
+
+
+def test_flat_values_stay_what_they_are() -> None:
+    given = {"text": "a", "when": moment.datetime(2024, 2, 29), "of": Purchase(user_id="a", amount=1), "pair": ([],)}
+    scrubbing = Scrubbing()
+    taken(record(event="x", **given), before_send=scrubbing)
+    assert all(scrubbing.seen[0]["metadata"][key] is value for key, value in given.items())
+
+
 # ---- the quick way, so that it is not lost without a word
 
 
@@ -469,7 +549,3 @@ def test_without_the_source_that_was_imported_the_whole_function_does_the_same(m
 def forget_functions() -> None:
     recipe._compiled.cache_clear()
     recipe._source.cache_clear()
-
-
-def raising(_: object) -> str:
-    raise OSError("could not get source code")

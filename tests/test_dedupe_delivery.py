@@ -274,6 +274,30 @@ def test_a_fallback_line_carries_the_key_and_replay_honours_it(db: str, connecti
     assert sorted(stored(connection, "event")) == [("a",), ("plain",), ("there",)]
 
 
+def test_an_event_that_capture_diverts_and_its_repeat_become_one_row(db: str, connection: Any, tmp_path: Path) -> None:
+    fails = [True]
+
+    def before_send(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "paid" and fails.pop() if fails else False:
+            raise RuntimeError
+        return event
+
+    tracker, lines = tracker_on(db), tmp_path / "fallback.jsonl"
+    handler = keyed_on(db, before_send=before_send, fallback_file=lines)
+    logger = logger_with(handler)
+    for _ in range(2):
+        log(logger, "paid", "E1")
+    logger.info("sent %s %s", 1, extra={"track": True, "event_id": "E2"})
+    logger.info("sent %s %s", 1, 2, extra={"track": True, "event_id": "E2"})
+    assert handler.flush(60)
+    assert sums(handler) == (2, 0, 2)
+
+    result = replay(tracker, lines)
+
+    assert (result.written, result.present, result.rejected) == (0, 2, 0)
+    assert stored(connection, "event") == [("paid",), ("sent 1 2",)]
+
+
 KILLED = """
 import logging, os, signal, sys
 from pawprint_logging import PawprintHandler

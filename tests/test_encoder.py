@@ -27,6 +27,7 @@ from pawprint_logging._capture import encoder
 from pawprint_logging._capture.encoder import column_text, document_text, field_text, json_text, timestamp_text
 from pawprint_logging._capture.quickjson import Way, by_json, by_orjson
 
+WEST = dt.timezone(dt.timedelta(hours=-5))
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 #: the ways to JSON that this installation has; the suite runs with and without orjson
 WAYS: list[Way] = [by_json] if (orjson := by_orjson()) is None else [by_json, orjson.way]
@@ -129,6 +130,9 @@ def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) 
         (1.5, "1.5"),
         (np.float64(1.5), "1.5"),
         (np.int64(3), "3"),
+        (np.array(3), "3"),
+        (np.array([1.5, 2]), "[1.5,2.0]"),
+        (pd.Series(["a"]), '["a"]'),
         (decimal.Decimal("1.10"), "1.10"),
         (10**5000, hex(10**5000)),
         (hostile.Colour.RED, "red"),
@@ -141,6 +145,8 @@ def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) 
         (dt.time(12, 30), "12:30:00"),
         (dt.datetime(2024, 2, 29, 12), "2024-02-29 12:00:00+00:00"),  # noqa: DTZ001 - naive is taken as UTC
         (dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST), "2024-02-29 12:00:00+00:00"),
+        (dt.datetime.max.replace(tzinfo=WEST), "9999-12-31 23:59:59.999999-05:00"),
+        (dt.datetime.min.replace(tzinfo=EAST), "0001-01-01 00:00:00+05:30"),
         (pd.NaT, None),
         ({"a": 1}, '{"a":1}'),
         ([1, "a"], '[1,"a"]'),
@@ -168,6 +174,20 @@ def test_a_list_for_an_array_column_comes_back_as_it_was(shared_connection: Any,
 
 def test_lists_in_a_list_are_an_array_of_two_dimensions(shared_connection: Any) -> None:
     assert first(shared_connection, "SELECT %s::int[]", column_text([[1, 2], (3, 4)], "array")) == [[1, 2], [3, 4]]
+
+
+def test_arrays_of_numpy_are_arrays(shared_connection: Any) -> None:
+    for values in (np.array([1, 2]), np.array([[1, 2], [3, 4]])):
+        assert first(shared_connection, "SELECT %s::int[]", column_text(values, "array")) == values.tolist()
+
+
+@pytest.mark.parametrize(
+    "moment", [dt.datetime.max.replace(tzinfo=WEST), dt.datetime.min.replace(tzinfo=EAST)], ids=["last", "first"]
+)
+def test_a_moment_that_python_cannot_express_in_utc_is_what_it_was(shared_connection: Any, moment: dt.datetime) -> None:
+    days = "SELECT (%s::timestamptz - timestamptz '2000-01-01 00:00:00+00') = %s"
+    since = moment - dt.datetime(2000, 1, 1, tzinfo=dt.timezone.utc)
+    assert first(shared_connection, days, column_text(moment, "timestamp"), since)
 
 
 def test_an_interval_comes_back_as_it_was(shared_connection: Any) -> None:

@@ -352,6 +352,25 @@ def test_a_user_column_with_a_default_gets_it() -> None:
     assert "user_id" not in taken(record(event="x"), fields)
 
 
+@pytest.mark.parametrize(
+    ("extra", "bound", "expected"),
+    [
+        ({}, {"user_id": None}, {}),
+        ({"user_id": None}, {"user_id": None}, {"user_id": None}),
+        ({"user_id": None}, {"user_id": "bob"}, {"user_id": None}),
+        ({"user_id": "alice"}, {"user_id": None}, {"user_id": "alice"}),
+    ],
+)
+def test_a_request_without_a_user_gets_the_default_and_an_explicit_none_is_null(
+    extra: Any, bound: Any, expected: Any
+) -> None:
+    fields = with_schema(user_id="TEXT DEFAULT 'nobody'", event="TEXT", timestamp="TIMESTAMP", metadata="JSONB")
+    with structlog.contextvars.bound_contextvars(**bound):
+        made = taken(record(event="x", **extra), fields)
+        assert taken(record(event="x", **extra))["user_id"] == expected.get("user_id")
+    assert {name: value for name, value in made.items() if name == "user_id"} == expected
+
+
 def test_a_json_document_that_python_cannot_read_back_is_shown_as_text() -> None:
     digits = "9" * 5000
     assert decode((("metadata",), f'{{"a":{digits}}}\n'.encode()), DEFAULT.kinds) == {"metadata": f'{{"a":{digits}}}'}

@@ -99,6 +99,20 @@ def test_pawprint_debug_counts_a_processors_event_dicts(monkeypatch: pytest.Monk
     assert watch.line() == "PawprintProcessor: saw 2 records, of which 1 were events; not events: 1 no mark"
 
 
+def test_pawprint_debug_says_why_a_processors_event_dicts_were_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    monkeypatch.setattr(_watch, "_watches", [])
+    processor = PawprintProcessor(
+        level="WARNING", before_send=lambda event: None if event["event"] == "dropped" else event
+    )
+    for method, name in (("info", "below"), ("warning", "dropped"), ("warning", "kept")):
+        assert processor(None, method, {"event": name, "track": True}) == {"event": name}
+    (watch,) = _watch._watches
+    said = "PawprintProcessor: saw 3 records, of which 1 were events; not events: 1 level, 1 before_send"
+    assert watch.line() == said
+    assert (processor.stats.accepted, processor.stats.dropped) == (2, 1)
+
+
 def test_pawprint_debug_follows_a_level_that_is_set_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAWPRINT_DEBUG", "1")
     monkeypatch.setattr(_watch, "_watches", [])

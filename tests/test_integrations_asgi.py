@@ -105,6 +105,18 @@ def test_a_user_function_that_raises_costs_the_request_its_user_alone(
     assert "raised LookupError: its events have none" in caplog.text
 
 
+def test_a_request_without_a_user_gets_the_default_of_the_column() -> None:
+    schema = {"timestamp": "TIMESTAMP", "user_id": "TEXT DEFAULT 'nobody'", "event": "TEXT", "metadata": "JSONB"}
+    logger = logger_with(PawprintHandler(schema=schema))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        logger.info("x", extra={"event": "viewed"})
+
+    with capture_events() as seen:
+        asyncio.run(ask(EventsMiddleware(app, user=user_of)))
+    assert ["user_id" in event for event in seen] == [False]
+
+
 def test_the_end_of_the_lifespan_writes_what_waits_before_it_is_answered(db: str, connection: Any) -> None:
     handler = handler_on(db, flush_interval=60)
     logger = logger_with(handler)
@@ -125,6 +137,23 @@ def test_an_application_without_lifespan_gets_one(db: str, connection: Any) -> N
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("only http")
+
+    assert asyncio.run(live(EventsMiddleware(app))) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert stored(connection, "event") == [("last",)]
+
+
+@pytest.mark.parametrize("answers", [[], [False], [True], [True, False]], ids=repr)
+def test_an_application_that_leaves_its_lifespan_gets_the_rest_of_it(
+    db: str, connection: Any, answers: list[bool]
+) -> None:
+    """It receives as many messages as there are answers, and answers those that are true."""
+    logger_with(handler_on(db, flush_interval=60)).info("x", extra={"event": "last"})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for answer in answers:
+            kind = (await receive())["type"]
+            if answer:
+                await send({"type": f"{kind}.complete"})
 
     assert asyncio.run(live(EventsMiddleware(app))) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert stored(connection, "event") == [("last",)]

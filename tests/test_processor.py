@@ -20,6 +20,7 @@ from support.shop import Collector, fallback, handler_on, logger_with, stored
 
 from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
 from pawprint_logging._delivery.settings import OPTIONS
+from pawprint_logging.testing import capture_events
 
 
 def processor_on(db: str, **options: Any) -> PawprintProcessor:
@@ -122,6 +123,21 @@ def test_context_variables_are_merged_before_or_after_merge_contextvars(db: str,
     assert stored(connection) == [("bob", "signup", {"request": "r1", "plan": "pro"})]
 
 
+@pytest.mark.parametrize("merges", [True, False])
+def test_a_bound_user_that_is_none_gets_the_default_of_the_column(db: str, connection: Any, merges: bool) -> None:
+    schema = {
+        "id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "TEXT NOT NULL DEFAULT 'nobody'",
+        "event": "TEXT", "metadata": "JSONB",
+    }  # fmt: skip
+    processor = processor_on(db, schema=schema)
+    configure(*([structlog.contextvars.merge_contextvars] if merges else []), processor)
+    with structlog.contextvars.bound_contextvars(user_id=None):
+        structlog.get_logger().info("seen", track=True)
+        structlog.get_logger().info("seen", track=True, user_id="alice")
+    processor.close()
+    assert stored(connection) == [("nobody", "seen", {}), ("alice", "seen", {})]
+
+
 def test_context_variables_stay_out_if_that_is_wanted(db: str, connection: Any) -> None:
     processor = processor_on(db, contextvars=False)
     configure(processor)
@@ -153,6 +169,26 @@ def test_an_exception_is_type_message_and_traceback(db: str, connection: Any) ->
         assert metadata["exception"]["message"] == "no cart"
         assert metadata["exception"]["traceback"].startswith("Traceback")
         assert metadata.keys() == {"exception"}
+
+
+@pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "logging"])
+def test_positional_arguments_are_formatted_as_logging_does_it(way: str) -> None:
+    handler = PawprintHandler(record_fields={"text": "message"})
+    log: Any = logger_with(handler)
+    marked: dict[str, Any] = {"track": True} if way != "logging" else {"extra": {"track": True}}
+    if way == "processor":
+        configure(PawprintProcessor(handler=handler), wrapper_class=structlog.stdlib.BoundLogger)
+        log = structlog.get_logger()
+    elif way == "wrap_for_formatter":
+        stdlib(STDLIB[way])
+        log = structlog.get_logger("shop")
+    names = ["user alice", "users {}", "alice bought 3", "plain"]
+    with capture_events() as events:
+        log.info("user %(name)s", {"name": "alice"}, **marked)
+        log.info("users %s", {}, **marked)
+        log.info("%s bought %d", "alice", 3, **marked)
+        log.info("plain", **marked)
+    assert [(event["event"], event["metadata"]["text"]) for event in events] == [(name, name) for name in names]
 
 
 @pytest.mark.parametrize("fmt", ["iso", None])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import copy
 import dataclasses
+import enum
 import io
 import json
 import logging
 import logging.handlers
 import pickle
 import queue
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -24,7 +27,7 @@ from pythonjsonlogger.json import JsonFormatter
 from pythonjsonlogger.msgspec import MsgspecFormatter
 from rich.console import Console
 from rich.logging import RichHandler
-from support.shop import Collector, logger_with
+from support.shop import Collector, fallback, logger_with
 
 from pawprint_logging import Event, PawprintHandler, PawprintProcessor, declared_events, register_event
 from pawprint_logging._capture.declared import FieldType, declared_fields
@@ -268,6 +271,57 @@ def test_a_registered_name_is_taken_once() -> None:
         register_event(Model, name="bought")
 
 
+class Unreadable(pydantic.BaseModel):
+    user_id: str
+
+    @pydantic.field_serializer("user_id")
+    def _raise(self, _: str) -> str:
+        raise ValueError("no")
+
+
+register_event(Unreadable, name="unreadable")
+
+
+@pytest.mark.parametrize("call", [lambda log, event: log.info(event), lambda log, event: log.info("m", track=event)])
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_an_event_that_cannot_be_read_goes_to_the_fallback_once_and_raises_nothing(call: Any, level: str) -> None:
+    handler, diverted, beside = PawprintHandler(), fallback(), Collector()
+    processor = PawprintProcessor(level=level)
+    log = structlog.wrap_logger(
+        logger_with(handler, beside),
+        processors=[processor, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    call(log, Unreadable(user_id="alice"))
+    assert len(beside.records) == 1
+    assert processor.stats.diverted == processor.stats.accepted == len(diverted.events) == (level == "INFO")
+    assert handler.stats.accepted == 0
+
+
+class Names(str, enum.Enum):
+    PAID = "paid by name"
+    LEFT = "left by name"
+
+
+class Paid(Event, name=Names.PAID):
+    user_id: str
+
+
+@attrs.frozen
+class Left:
+    user_id: str
+
+
+def test_a_name_may_be_a_member_of_an_enumeration(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    register_event(Left, name=Names.LEFT)
+    for event in (Paid(user_id="alice"), Event(Names.PAID, user_id="alice"), Left(user_id="alice")):
+        log.info(event)
+        structlog_with(PawprintProcessor(), structlog.processors.JSONRenderer()).info(event)
+    assert [event["event"] for event in events] == ["paid by name"] * 4 + ["left by name"] * 2
+    assert str(Paid(user_id="alice")) == str(Event(Names.PAID, user_id="alice")) == "paid by name user_id='alice'"
+    assert {type(name) for name in declared_events()} == {str}
+
+
 # ---- through queues
 
 
@@ -341,6 +395,57 @@ def test_a_flattened_record_keeps_name_and_exception(
     assert metadata["exception"]["message"] == "no cart"
     assert metadata["exception"]["traceback"].startswith("Traceback")
     assert "Stack" not in metadata["exception"]["traceback"]
+
+
+class DriverError(Exception):
+    """One with a message of several lines, as SQLAlchemy's are."""
+
+
+MARKED = {"track": True}
+LINES = "(psycopg2.errors.UniqueViolation) duplicate key\nDETAIL: it exists: twice\n\n[SQL: INSERT]\n(Background on: x)"
+TALKS = "a\nTraceback (most recent call last):\n  File x\nKeyError: 'k'\nb: c"
+
+
+def chained(error: BaseException, cause: BaseException | None) -> Any:
+    """Return an exception that was raised while another one was handled."""
+    try:
+        try:
+            if cause is not None:
+                raise cause
+        finally:
+            raise error
+    except BaseException as caught:
+        return caught
+
+
+@pytest.mark.parametrize("cause", [None, KeyError("a\nb: c")], ids=["alone", "chained"])
+@pytest.mark.parametrize(
+    "error",
+    [DriverError(LINES), DriverError(TALKS), ValueError(), ValueError("a: b"), KeyError("a"), OSError(2, "gone")],
+    ids=lambda error: f"{type(error).__name__}{len(str(error))}",
+)
+def test_a_flattened_record_keeps_type_and_message_whatever_the_message_holds(
+    log: logging.Logger, events: list[dict[str, Any]], error: Exception, cause: Any
+) -> None:
+    log.handle(through(logging.handlers.QueueHandler(queue.Queue()), "m", exc_info=chained(error, cause), extra=MARKED))
+    found = only(events)[2]["exception"]
+    assert (found["type"], found["message"]) == (type(error).__name__, str(error))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups and no notes")
+def test_a_flattened_group_keeps_type_and_message_and_notes_count_as_message(
+    log: logging.Logger, events: list[dict[str, Any]]
+) -> None:
+    group: Any = vars(builtins)["ExceptionGroup"]("two\nlines: x", [ValueError("a"), TypeError("b")])
+    noted: Any = ValueError("bad")
+    noted.add_note("row 5")
+    for error in (group, noted):
+        made = through(
+            logging.handlers.QueueHandler(queue.Queue()), "m", exc_info=chained(error, KeyError()), extra=MARKED
+        )
+        log.handle(made)
+    found = [(event["metadata"]["exception"]["type"], event["metadata"]["exception"]["message"]) for event in events]
+    assert found == [("ExceptionGroup", str(group)), ("ValueError", "bad\nrow 5")]
 
 
 def test_a_message_that_talks_of_a_traceback_is_left_alone(log: logging.Logger, events: list[dict[str, Any]]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptureError
 from . import copyline
@@ -15,7 +16,10 @@ from .encoder import Kind, field_text
 from .guard import guard, guarded
 from .moment import of_clock
 from .record import MISSING
-from .row import Keyed, Row
+from .row import Entry, Keyed, Row
+
+if TYPE_CHECKING:
+    from .withkey import WithKey
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
@@ -92,8 +96,57 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
 Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
 
 
+#: the types of values that `before_send` may change in place
+_NESTED = frozenset({dict, list, set})
+
+
+def _apart(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a dict in which nested dicts, lists and sets are copies too; other values stay themselves."""
+    for value in values.values():
+        if type(value) in _NESTED:
+            break
+    else:
+        return values.copy()
+    try:
+        copied: dict[str, Any] = _copy(values, {})
+    except Exception:  # nested too deeply
+        return values.copy()
+    return copied
+
+
+def _copy(value: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of a dict, list or set.
+
+    Args:
+        value: the dict, list or set.
+        copies: the copies made so far, by the ids of the originals, for values that contain themselves.
+    """
+    made = copies.get(id(value))
+    if made is None:
+        made = copies[id(value)] = value.copy()
+        if type(value) is not set:
+            for key, item in made.items() if type(value) is dict else enumerate(made):
+                if type(item) in _NESTED:
+                    made[key] = _copy(item, copies)
+    return made
+
+
+def _encode_with_key(columns: dict[str, Any], kinds: Mapping[str, Kind], keyed: WithKey | None) -> Row | Keyed:
+    """Return the columns as a line, with the event's dedupe key if it has one that can be used; never raises."""
+    entry: Entry = encode(columns, kinds)
+    if keyed is not None:
+        with suppress(CaptureError):
+            entry = keyed.entry(entry, keyed.value(columns))
+    return entry
+
+
 def made_send(
-    fields: Fields, before_send: BeforeSend, columns_of: Callable[..., dict[str, Any]], *, parts: bool
+    fields: Fields,
+    before_send: BeforeSend,
+    columns_of: Callable[..., dict[str, Any]],
+    keyed: WithKey | None,
+    *,
+    parts: bool,
 ) -> Callable[..., Parts | dict[str, Any] | None]:
     """Return a function that passes an event's columns through `before_send`; it takes the arguments of `columns_of`.
 
@@ -103,6 +156,7 @@ def made_send(
         fields: the columns of the table.
         before_send: the user's function.
         columns_of: puts the columns together.
+        keyed: how events get their dedupe keys, if they do.
         parts: whether to return columns of the usual types as `Parts`, and only others as a dict.
     """
     kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
@@ -114,7 +168,8 @@ def made_send(
     def send(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> Parts | dict[str, Any] | None:
-        columns = columns_of(document, at, user, name, own)
+        # `before_send` may change what it gets, and the nested values are the application's
+        columns = columns_of(_apart(document), at, user, name, own and _apart(own))
         here = id(sys._getframe())  # noqa: SLF001 - as `silenced`, in less time; no variable holds its own frame
         try:
             guarded.add(here)
@@ -125,8 +180,9 @@ def made_send(
             if type(returned) is not dict:
                 returned = dict(returned)
         except Exception as error:
-            columns = columns_of(document, at, user, name, own)  # before_send may have changed them
-            raise CaptureError(f"before_send raised {type(error).__name__}", encode(columns, kinds)) from error
+            columns = columns_of(document, at, user, name, own)  # as they were
+            reason = f"before_send raised {type(error).__name__}"
+            raise CaptureError(reason, _encode_with_key(columns, kinds, keyed)) from error
         finally:
             guard.frame = None
             guarded.discard(here)
@@ -150,9 +206,8 @@ def made_send(
                 data = returned.get(json_field)
                 returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
         if not returned:
-            raise CaptureError(
-                "before_send returned no column", encode(columns_of(document, at, user, name, own), kinds)
-            )
+            columns = columns_of(document, at, user, name, own)
+            raise CaptureError("before_send returned no column", _encode_with_key(columns, kinds, keyed))
         return returned
 
     return send

@@ -96,7 +96,12 @@ def declare(cls: type, name: str, read: Reader, fields: Callable[[type], dict[st
             "each class of events needs a name of its own"
         )
     read_without_name(cls, read, fields)
-    _names[name] = cls
+    _names[plain_name(name)] = cls
+
+
+def plain_name(name: Any) -> Any:
+    """Return a name as plain text: `str()` of a member of a ``class Names(str, Enum)`` would be ``Names.MEMBER``."""
+    return str.__str__(name) if isinstance(name, str) else name
 
 
 def read_without_name(cls: type, read: Reader, fields: Callable[[type], dict[str, bool]] = lambda _: {}) -> None:
@@ -134,6 +139,12 @@ def event_of(value: Any) -> tuple[str, dict[str, Any]] | None:
         if (declaration := _declarations.get(base)) is not None:
             return declaration.read(value)
     return None
+
+
+def is_event(value: Any) -> bool:
+    """Return whether a value's class is declared; unlike `event_of`, this runs no code of the class."""
+    cls = type(value)
+    return cls not in _PLAIN and cls is not type and not _declarations.keys().isdisjoint(type.mro(cls))
 
 
 def reader_of(cls: type, name: str) -> tuple[Reader, Callable[[type], dict[str, bool]]] | None:

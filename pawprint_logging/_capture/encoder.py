@@ -151,6 +151,10 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         return json_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "\\x" + bytes(value).hex()
+    if hasattr(type(value), "tolist") and hasattr(type(value), "__len__"):  # an array of numpy's, but no scalar
+        return column_text(value.tolist(), kind)
     if hasattr(type(value), "__index__"):  # numpy's integers too
         return _of_int(value.__index__())
     if isinstance(value, (float, Decimal)):
@@ -161,20 +165,24 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         return value.isoformat()
     if isinstance(value, timedelta):
         return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return "\\x" + bytes(value).hex()
     if isinstance(value, (Sequence, AbstractSet)):
         return _array(list(value)) if kind == "array" else json_text(value)
     return text_of(value)
 
 
 def utc_text(moment: datetime) -> str:
-    """Return the moment in UTC as ISO 8601 with offset; a naive one is taken as UTC."""
+    """Return the moment in UTC as ISO 8601 with offset; a naive one is taken as UTC.
+
+    One that Python cannot express in UTC keeps its own offset.
+    """
     if type(moment) is not datetime:
         moment = plain(moment)
     zone = moment.tzinfo
     if zone is not None and zone is not timezone.utc and moment.utcoffset() is not None:
-        moment = moment.astimezone(timezone.utc)
+        try:
+            moment = moment.astimezone(timezone.utc)
+        except OverflowError:  # it is past the year 9999 there, or before the year 1
+            return moment.isoformat(" ")
     return text_in_utc(moment)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -20,11 +21,11 @@ _VERSION_5 = 0x5 << 76 | 0x2 << 62
 class RunKeys(Protocol):
     """Makes dedupe key values for the events of one run of a task; a retry makes the same ones."""
 
-    def __call__(self, asker: object, name: str, *, as_uuid: bool) -> str:
-        """Return the value for an event.
+    def __call__(self, record: logging.LogRecord | None, name: str, *, as_uuid: bool) -> str:
+        """Return the value for an event, another one at each call for the same name.
 
         Args:
-            asker: the object that asks; its values do not depend on other askers.
+            record: the event's record, if it has one; each handler that asks for the same record gets the same value.
             name: the event's name.
             as_uuid: whether to return the text of a UUID, for a key that is a column of its own.
         """

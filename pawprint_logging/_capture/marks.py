@@ -7,8 +7,9 @@ from collections.abc import Mapping, MutableMapping
 from sys import modules
 from typing import Any
 
-from .declared import EventText, event_of
+from .declared import EventText, event_of, is_event
 from .record import NOT_EXTRAS, STRUCTLOG_KEYS, is_true
+from .storable import text_of
 
 #: limit of remembered names: of loggers that are not this package's, and of events
 MAX_NAMES = 1000
@@ -57,23 +58,32 @@ class Marks:
             return True
         if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
             return False
-        return self.typed_in(event_dict) is not None
+        # only the classes count here: reading an Event may raise
+        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # "event" is the message
+        return is_event(named) or is_event(marked) or is_event(event_dict.get(message_key(event_dict)))
 
     def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Return a marked event dict without its marks, for handlers and renderers further down the chain.
 
         An Event that is the message is replaced by its name. An Event's fields become keys, unless a key has a meaning
-        of its own; keys that are there already win.
+        of its own; keys that are there already win. An Event that cannot be read leaves only its text.
         """
         marker, event_key = self.marker, self.event_key
         is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
-        typed = None if is_plain else self.typed_in(event_dict)
+        typed = None
+        try:
+            if not is_plain:
+                typed = self.typed_in(event_dict)
+        except Exception:
+            # no handler further down may take the message for an event again
+            if is_event(message := event_dict.get(key := message_key(event_dict))):
+                event_dict[key] = text_of(message)
         event_dict.pop(marker, None)
         if event_key != "event":  # "event" is the message, which no handler takes for an extra
             event_dict.pop(event_key, None)
         if typed is not None:
             name, values = typed
-            if event_of(event_dict.get(key := message_key(event_dict))) is not None:
+            if is_event(event_dict.get(key := message_key(event_dict))):
                 event_dict[key] = name
             refused = NOT_EXTRAS if _become_extras() else frozenset()
             for key, value in values.items():

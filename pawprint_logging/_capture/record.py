@@ -52,6 +52,17 @@ _MAX_KEYS = 1000
 #: where the text of an exception or a stack begins in a message that QueueHandler.prepare has joined it to
 _APPENDED = re.compile(r"\n(?:  \+ Exception Group )?(?:Traceback|Stack) \(most recent call last\):\n")
 
+#: what the text of a chain of exceptions has before each but the first
+_CHAINED = re.compile(
+    r"^(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):\n\n",
+    re.MULTILINE,
+)
+#: the text of a group up to the exceptions in it; its lines begin with a bar
+_GROUP = re.compile(r"  \+ Exception Group Traceback \(most recent call last\):\n((?:  \|.*\n?)*)")
+#: type and message of an exception: the first line that is neither indented nor prose, and all lines after it
+_TYPE_AND_MESSAGE = re.compile(r"^([\w.<>]+)(?:: |:?(?:\n|\Z))(.*)", re.MULTILINE | re.DOTALL)
+
 
 def context_variables(context: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what structlog.contextvars has bound in a context."""
@@ -97,9 +108,25 @@ def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] |
                 lines = "".join(traceback.format_tb(trace))
         return {"type": kind.__name__, "message": text_of(error), "traceback": clean(lines)}
     if exc_text:  # a QueueHandler or another formatter has kept only the text
-        kind_name, _, message = exc_text.rstrip().rpartition("\n")[2].partition(": ")
+        kind_name, message = _type_and_message(exc_text)
         return {"type": kind_name.rpartition(".")[2], "message": clean(message), "traceback": clean(exc_text)}
     return None
+
+
+def _type_and_message(text: str) -> tuple[str, str]:
+    """Return the name of an exception's type, with its module, and its message, from the text of its traceback.
+
+    The message may have several lines; notes cannot be told from it.
+    """
+    last = _CHAINED.split(text.rstrip())[-1]
+    if (group := _GROUP.match(last)) is not None:
+        last = "\n".join([line[4:] for line in group[1].splitlines()])
+    elif (start := last.find("Traceback (most recent call last):\n")) >= 0:
+        last = last[start:].partition("\n")[2]
+    if (found := _TYPE_AND_MESSAGE.search(last)) is not None:
+        return found[1], found[2]
+    kind_name, _, message = last.rpartition("\n")[2].partition(": ")  # the text of another formatter
+    return kind_name, message
 
 
 def exception_of_record(record: logging.LogRecord) -> dict[str, Any] | None:
@@ -148,9 +175,18 @@ def interpolated(message: Any, arguments: Any) -> tuple[str, Exception | None]:
     """Return structlog's message with its positional arguments, as `message_of` does."""
     try:
         with silenced():
+            # as in logging and structlog
+            if len(arguments) == 1 and isinstance(arguments[0], Mapping) and arguments[0]:
+                arguments = arguments[0]
             return clean(str(message) % arguments), None
     except Exception as error:
         return text_of(message), error
+
+
+def message_in(event_dict: Mapping[str, Any]) -> Any:
+    """Return the message of an event dict: text if it has positional arguments, else as it is."""
+    message, arguments = event_dict.get("event"), event_dict.get("positional_args")
+    return interpolated(message, arguments)[0] if arguments else message
 
 
 class RecordFields:
@@ -195,7 +231,6 @@ class RecordFields:
             "name": event_dict.get("logger") or getattr(logger, "name", None),
             "levelname": logging.getLevelName(level),
             "levelno": level,
-            "message": event_dict.get("event"),
             "args": event_dict.get("positional_args", ()),
         }
         for key, path in self._plain:
@@ -205,7 +240,7 @@ class RecordFields:
             if key in found:
                 continue
             if path == "message":
-                found[key] = attributes[path]
+                found[key] = message_in(event_dict)
             elif steps[0] in attributes and (value := _followed(attributes, steps)) is not MISSING:
                 found[key] = value
 

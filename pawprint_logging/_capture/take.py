@@ -39,6 +39,7 @@ from .record import (
     foreign,
     interpolated,
     is_true,
+    message_in,
     message_of,
 )
 from .row import ROW_BYTES, Columns, Entry, line_of, usual_line, whole
@@ -134,7 +135,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     plain_names: set[str] = set()
     columns_of = made_columns_of(fields)
     if steps.has_send:
-        send = made_send(fields, before_send, columns_of, parts=steps.is_usual)  # type: ignore[arg-type]
+        send = made_send(fields, before_send, columns_of, keyed, parts=steps.is_usual)  # type: ignore[arg-type]
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
@@ -241,7 +242,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
 
             # ---- common to both
             if steps.gives_run_key:
-                give_run_key(extras, name)
+                give_run_key(extras, name, source)
             # without this module nothing can be bound, so that the copy is not needed
             if steps.contextvars and "structlog.contextvars" in modules and (context := copy_context()):
                 bound = None
@@ -254,7 +255,11 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     bound.pop(event_key, None)
                     if steps.has_user and user_field in bound:
                         given = bound.pop(user_field)
-                        if user is MISSING:
+                        if given is None:  # a request or task without a user
+                            # merge_contextvars may have put that into an event dict
+                            if steps.user_has_default and user is None and event_dict is not None:
+                                user = MISSING
+                        elif user is MISSING:
                             user = given
                     bound.update(extras)
                     extras = bound
@@ -289,7 +294,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 elif record is None:
                     add_of_event_dict(extras, source, method, event_dict)
                 else:
-                    add_of_record(extras, record, _text(event_dict.get("event", "")))
+                    add_of_record(extras, record, _text(message_in(event_dict)))
             if steps.has_common:
                 extras = common | extras
             if explicit is not None:
@@ -447,7 +452,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     def fail(entry: Entry, failure: Exception) -> None:
         """Raise the error of an event whose message and arguments do not fit together."""
         reason = f"the message and its arguments do not fit together ({type(failure).__name__})"
-        raise CaptureError(reason, whole(entry)[:2]) from failure
+        raise CaptureError(reason, whole(entry)) from failure
 
     def is_plain_name(name: Any) -> bool:
         """Return whether an event's name may be part of an entry of values; remember those that may."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,18 +51,22 @@ class WithKey:
             raise CaptureError(reason, line) from error
 
 
-def made_give_run_key(keyed: WithKey, *, contextvars: bool) -> Callable[[dict[str, Any], str], None]:
-    """Return a function that gives an event without a dedupe key one from the running task, if there is one."""
+def made_give_run_key(keyed: WithKey, *, contextvars: bool) -> Callable[[dict[str, Any], str, object], None]:
+    """Return a function that gives an event without a dedupe key one from the running task, if there is one.
+
+    It takes the event's extras, its name, and its log record; anything else in place of the record is no record.
+    """
     key, json_field = keyed.name, keyed.fields.json
     is_column = key in keyed.fields.kinds
 
-    def give(extras: dict[str, Any], name: str) -> None:
+    def give(extras: dict[str, Any], name: str, source: object) -> None:
         keys = run_key.get()
         if keys is None or extras.get(key) is not None:
             return
         document = extras.get(json_field)
         has_key = isinstance(document, Mapping) and document.get(key) is not None
         if not has_key and not (contextvars and bound_variables().get(key) is not None):
-            extras[key] = keys(keyed, name, as_uuid=is_column)
+            record = source if isinstance(source, logging.LogRecord) else None
+            extras[key] = keys(record, name, as_uuid=is_column)
 
     return give

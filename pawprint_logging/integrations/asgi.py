@@ -26,7 +26,8 @@ class EventsMiddleware:
     uvicorn makes this necessary: it ends itself with the signal that stopped it, so Python runs no exit handlers.
 
     Args:
-        app: the application. If it has no lifespan, as Django's does not, this middleware answers for it.
+        app: the application. If it has no lifespan, as Django's does not, or leaves it before its end, this middleware
+            answers for it.
         user: takes the ASGI scope of a request or websocket and returns the user, or None if there is none; it may be
             a coroutine function. If it raises, the request is served without a user. Default: nothing is bound.
 
@@ -60,15 +61,21 @@ class EventsMiddleware:
             return None
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_known = False
+        is_known = is_over = False
+        unanswered: str | None = None
 
         async def received() -> Message:
-            nonlocal is_known
+            nonlocal is_known, unanswered
             is_known = True
-            return await receive()
+            message = await receive()
+            unanswered = message["type"]
+            return message
 
         async def sent(message: Message) -> None:
+            nonlocal is_over, unanswered
+            unanswered = None
             if message["type"] in _ENDS:
+                is_over = True
                 await asyncio.to_thread(write_what_waits)
             await send(message)
 
@@ -77,16 +84,22 @@ class EventsMiddleware:
         except Exception:
             if is_known:
                 raise
-            await self._live_alone(receive, sent)
+        if not is_over:
+            await self._live_alone(receive, sent, unanswered)
 
     @staticmethod
-    async def _live_alone(receive: Receive, send: Send) -> None:
-        """Answer the server for an application that has no lifespan.
+    async def _live_alone(receive: Receive, send: Send, kind: str | None) -> None:
+        """Answer the server for an application that has no lifespan, or has left it before its end.
 
         Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+
+        Args:
+            receive: returns the server's next message.
+            send: answers it.
+            kind: the type of the message that the application has left unanswered, if there is one.
         """
-        while True:
-            kind = (await receive())["type"]
+        is_over = False
+        while not is_over:
+            kind = kind or (await receive())["type"]
             await send({"type": f"{kind}.complete"})
-            if kind == "lifespan.shutdown":
-                return
+            kind, is_over = None, kind == "lifespan.shutdown"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from celery import Celery, signals
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars, reset_contextvars
@@ -88,11 +89,16 @@ class _Keys:
 
     def __init__(self, task_id: str) -> None:
         self._task_id = task_id
-        self._seen: Counter[tuple[int, str]] = Counter()
+        #: the next numbers of events, by name
+        self._next: dict[str, Iterator[int]] = {}
+        #: the numbers of records that were seen, by name: another handler may get the same record
+        self._numbers: WeakKeyDictionary[logging.LogRecord, dict[str, int]] = WeakKeyDictionary()
 
-    def __call__(self, asker: object, name: str, *, as_uuid: bool) -> str:
-        self._seen[id(asker), name] += 1
-        key = f"{self._task_id}:{name}:{self._seen[id(asker), name]}"
+    def __call__(self, record: logging.LogRecord | None, name: str, *, as_uuid: bool) -> str:
+        numbers = {} if record is None else self._numbers.setdefault(record, {})
+        if name not in numbers:
+            numbers[name] = next(self._next.setdefault(name, count(1)))
+        key = f"{self._task_id}:{name}:{numbers[name]}"
         return str(uuid.uuid5(uuid.NAMESPACE_OID, key)) if as_uuid else key
 
 

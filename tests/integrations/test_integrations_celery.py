@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from structlog.contextvars import bound_contextvars, get_contextvars
 from support.shop import handler_on, logger_with, stored
 
-from pawprint_logging import ConfigurationError, PawprintHandler
+from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
 from pawprint_logging._capture.key import run_key
 from pawprint_logging.integrations import celery as integration
 from pawprint_logging.testing import capture_events
@@ -89,6 +91,49 @@ def test_events_of_one_name_in_one_run_and_of_two_runs_stay_apart(app: Celery, w
     assert keys[::2] == keys[1::2]
     assert [key.rpartition(":")[2] for key in keys[:10:2]] == ["1", "2", "my own", "explicit", "bound"]
     assert len(set(keys)) == 2 * 2 + 3
+
+
+def test_events_that_come_by_a_handler_and_by_a_processor_of_its_own_stay_apart(
+    app: Celery, db: str, connection: Any
+) -> None:
+    handler = handler_on(db, dedupe_key="event_id")
+    processor = PawprintProcessor(handler.tracker, dedupe_key="event_id")
+    logger = logger_with(handler)
+    log = structlog.wrap_logger(structlog.PrintLogger(io.StringIO()), [processor, structlog.processors.JSONRenderer()])
+
+    @app.task(shared=False)
+    def ship() -> None:
+        logger.info("x", extra={"event": "mailed", "to": "customer"})
+        log.info("mailed", track=True, to="warehouse")
+        log.info("mailed", track=True, to="carrier")
+
+    for _ in range(2):
+        ship.apply(task_id="4711")
+        assert handler.flush(20)
+        assert processor.flush(20)
+    assert {to for (to,) in stored(connection, "metadata->>'to'")} == {"customer", "warehouse", "carrier"}
+    assert (handler.stats.duplicates, processor.stats.duplicates) == (1, 2)
+
+
+def test_a_record_has_one_key_in_all_handlers_even_if_one_of_them_logs_in_between(app: Celery) -> None:
+    class Talking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.__dict__["event"] == "shipped":
+                logger.info("x", extra={"event": "seen"})
+                logger.info("x", extra={"event": "shipped again"})
+
+    handlers = [PawprintHandler(dedupe_key="event_id"), Talking(), PawprintHandler(dedupe_key="event_id")]
+    logger = logger_with(*handlers)
+
+    @app.task(shared=False)
+    def ship() -> None:
+        logger.info("x", extra={"event": "shipped"})
+        logger.info("x", extra={"event": "shipped"})
+
+    with capture_events() as seen:
+        ship.apply(task_id="4711")
+    keys = [event["metadata"]["event_id"] for event in seen if event["event"] == "shipped"]
+    assert keys == ["4711:shipped:1", "4711:shipped:1", "4711:shipped:2", "4711:shipped:2"]
 
 
 def test_a_key_for_a_column_is_a_uuid_and_the_same_in_a_retry(app: Celery, db: str, connection: Any) -> None:

@@ -12,6 +12,7 @@ import threading
 import unittest
 from collections.abc import Callable
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -447,14 +448,25 @@ _ROOT = {
 }
 
 
-def started(then: str, **options: Any) -> str:
-    """Return what a process says that starts Django and runs some more."""
+def started(then: str, folder: Path | None = None, **options: Any) -> str:
+    """Return what a process says that starts Django and runs some more, in a folder that it imports from."""
     script = _START.replace("OPTIONS", repr(options)) + textwrap.dedent(then)
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60, cwd=folder
+    )
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("described", [{}, {"LOGGING": _ROOT}, {"LOGGING_CONFIG": None}])
+#: the root logger by its other names
+_EMPTY = {**{key: value for key, value in _ROOT.items() if key != "root"}, "loggers": {"": _ROOT["root"]}}
+_NAMED = {**_EMPTY, "loggers": {"root": {"level": "INFO"}, "shop": {"level": "INFO"}}}
+
+
+@pytest.mark.parametrize(
+    "described",
+    [{}, {"LOGGING": _ROOT}, {"LOGGING": _EMPTY}, {"LOGGING": _NAMED}, {"LOGGING_CONFIG": None}],
+    ids=["nothing", "root", "empty name", "named root", "no configuration"],
+)
 def test_the_handler_is_on_the_root_logger_also_after_logging_was_configured_again(described: Any) -> None:
     said = started(
         """
@@ -475,18 +487,45 @@ def test_the_handler_is_on_the_root_logger_also_after_logging_was_configured_aga
     [
         {"mine": {"class": "pawprint_logging.PawprintHandler"}},
         {"mine": {"()": "pawprint_logging.handler.PawprintHandler"}},
+        {"mine": {"()": "ext://pawprint_logging.PawprintHandler"}},
+        {"mine": {"()": "shop_handlers.made"}},
         {"pawprint": {"class": "pawprint_logging.PawprintHandler"}},
     ],
 )
-def test_a_handler_in_logging_is_the_only_one(handlers: dict[str, Any]) -> None:
+def test_a_handler_in_logging_is_the_only_one(handlers: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "shop_handlers.py").write_text(
+        "from pawprint_logging import PawprintHandler as P\ndef made(): return P()"
+    )
     (name,) = handlers
     logging_dict = {**_ROOT, "handlers": handlers, "root": {"level": "INFO", "handlers": [name]}}
     said = started(
         "from pawprint_logging import get_handler; print(get_handler().get_name(), logging.getLogger().handlers)",
+        tmp_path,
         PAWPRINT={"TABLE": "events"},
         LOGGING=logging_dict,
     )
     assert said == f"{name} [<PawprintHandler (NOTSET)>]\n"
+
+
+def test_a_handler_in_logging_needs_no_setting() -> None:
+    handlers = {"mine": {"class": "pawprint_logging.PawprintHandler", "db": "postgresql:///shop", "table": "events"}}
+    said = started(
+        """
+        from django.core.management import call_command
+        from pawprint_logging.integrations.django import EventsMiddleware
+        call_command("check")
+        EventsMiddleware(lambda request: None)
+        print(logging.getLogger().handlers)
+        """,
+        LOGGING={**_ROOT, "handlers": handlers, "root": {"level": "INFO", "handlers": ["mine"]}},
+    )
+    assert said == "System check identified no issues (0 silenced).\n[<PawprintHandler (NOTSET)>]\n"
+
+
+def test_a_mistake_in_a_setting_beside_a_handler_in_logging_is_still_said() -> None:
+    handlers = {**_ROOT["handlers"], "mine": {"class": "pawprint_logging.PawprintHandler"}}
+    said = started("", PAWPRINT={"TABEL": "events"}, LOGGING={**_ROOT, "handlers": handlers})
+    assert "there is no option 'TABEL'" in said
 
 
 def test_a_mistake_is_said_at_the_start_where_no_checks_are_made() -> None:

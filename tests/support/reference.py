@@ -103,6 +103,10 @@ class Reference:
             name = column_text(text if named is None else named) or ""
         exception = exception_of(event_dict.get("exc_info"))
         found = {key: {"levelname": "INFO"}[name] for key, name in self.record_fields.items() if name == "levelname"}
+        user = self.fields.user
+        bound = structlog.contextvars.get_contextvars() if self.contextvars and user in self.fields.kinds else {}
+        if bound.get(user, MISSING) is None and extras.get(user, MISSING) is None:
+            del extras[user]  # merge_contextvars may have put it there
 
         def stamp(value: Any, _: float) -> dt.datetime | None:
             return moment.of_structlog(value)
@@ -122,6 +126,8 @@ class Reference:
         fields, kinds = self.fields, self.fields.kinds
         if self.contextvars:
             bound = structlog.contextvars.get_contextvars()
+            if bound.get(fields.user, MISSING) is None and fields.user in kinds:
+                del bound[fields.user]
             extras = {k: v for k, v in bound.items() if k not in (self.marker, self.event_key)} | extras
         columns: dict[str, Any] = {}
         if fields.timestamp in kinds:

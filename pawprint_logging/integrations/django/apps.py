@@ -19,7 +19,7 @@ from ...errors import ConfigurationError
 from ...handler import PawprintHandler
 from .._binding import logger, write_what_waits
 from .checks import check_settings
-from .options import options
+from .options import given, options
 
 #: the handler's name, for `get_handler`
 NAME = "pawprint"
@@ -39,8 +39,10 @@ class PawprintConfig(AppConfig):
         checks.register(check_settings)
         _let_go_of_test_databases()
         try:
-            found = options()
-            if not _has_handler_of_its_own():
+            is_described = _has_handler_of_its_own()
+            # a project whose LOGGING describes the handler needs no setting; one that it has must be right
+            found = {} if is_described and not given() else options()
+            if not is_described:
                 handler = PawprintHandler(**found)
                 handler.set_name(NAME)
                 logging.getLogger().addHandler(handler)
@@ -56,27 +58,31 @@ class PawprintConfig(AppConfig):
 def _has_handler_of_its_own() -> bool:
     """Return whether ``LOGGING`` has a handler for events."""
     described = (settings.LOGGING or {}).get("handlers", {})
-    return NAME in described or any(_is_for_events(each) for each in described.values())
+    if NAME in described or any(_is_for_events(each) for each in described.values()):
+        return True
+    # one that a function makes: Django has configured logging by now
+    return any(isinstance(made, PawprintHandler) and made.get_name() in described for made in living())
 
 
 def _is_for_events(described: Any) -> bool:
     made_by = described.get("()", described.get("class")) if isinstance(described, Mapping) else None
     if isinstance(made_by, str):
         with suppress(ImportError):
-            made_by = import_string(made_by)
+            made_by = import_string(made_by.removeprefix("ext://"))
     return isinstance(made_by, type) and issubclass(made_by, PawprintHandler)
 
 
 def _configure_again_with(handler: PawprintHandler) -> None:
     """Keep the handler when Django configures logging once more, as it does to make a WSGI application."""
-    described = settings.LOGGING or {}
-    if "root" in described:
-        root = described["root"]
-        settings.LOGGING = {
-            **described,
-            "handlers": {**described.get("handlers", {}), NAME: {"()": lambda: handler}},
-            "root": {**root, "handlers": [*root.get("handlers", []), NAME]},
-        }
+    described = dict(settings.LOGGING or {})
+    loggers = dict(described.get("loggers", {}))
+    # the root logger has three names in a dictConfig; each description takes away the handlers that the logger has
+    roots = [(part, name) for part, name in ((described, "root"), (loggers, "root"), (loggers, "")) if name in part]
+    for part, name in roots:
+        part[name] = {**part[name], "handlers": [*(part[name].get("handlers") or ()), NAME]}
+    if roots:
+        handlers = {**described.get("handlers", {}), NAME: {"()": lambda: handler}}
+        settings.LOGGING = {**described, "handlers": handlers, "loggers": loggers}
 
 
 def _let_go_of_test_databases() -> None:
