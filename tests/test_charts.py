@@ -242,6 +242,23 @@ def test_paths_name_events_and_where_they_end() -> None:
     assert {"signup  100", "view  80", "purchase  30", "(nothing more)  50"} <= set(said)
 
 
+def test_events_that_begin_alike_are_paths_of_their_own() -> None:
+    values = [*ALIKE, "(none)", None, "$5"]
+    frame = pd.DataFrame({"step": 1, "event": "start", "next": values, "users": range(1, len(values) + 1)})
+    said = texts(plot(frame, "paths"))
+    assert sorted(text.rpartition("  ")[2] for text in said) == ["1", "2", "21", "3", "4", "5", "6"]
+    assert {"(none)  4", "(nothing more)  5", r"\$5  6"} <= set(said)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/New_York", None])
+def test_the_days_of_a_series_are_marked_at_the_midnights_of_its_zone(zone: str | None) -> None:
+    days = pd.date_range("2026-06-01", periods=5, tz=zone, unit="us")
+    axes = plot(pd.DataFrame({"datetime": days, "count": range(5)}), "series")
+    ticks = {label.get_position()[0]: label.get_text() for label in axes.get_xticklabels()}
+    places = dict(zip(axes.lines[0].get_xdata(orig=False), ["Jun", "02", "03", "04", "05"], strict=True))
+    assert {place: text for place, text in ticks.items() if text in places.values()} == pytest.approx(places)
+
+
 def test_the_title_is_the_question_or_what_is_passed() -> None:
     assert plot(series(1, 2)).get_title(loc="left") == "Events per day"
     assert plot(series(1, 2), title="How it grew").get_title(loc="left") == "How it grew"
@@ -255,6 +272,12 @@ def test_hostile_names_are_drawn_as_text(name: str, recwarn: pytest.WarningsReco
         warnings.simplefilter("ignore", UserWarning)  # a font may lack a character
         plot(FUNNEL.assign(step=[name, "purchase"]))
         plot(series(1, 2).assign(event=[name, name])[["datetime", "event", "count"]], "series")
+
+
+def test_a_missing_number_of_users_is_left_out() -> None:
+    frame = pd.DataFrame({"event": ["a", pd.NA], "count": [3, 2], "users": pd.Series([pd.NA, pd.NA], dtype="Int64")})
+    assert texts(plot(frame, "top")) == ["3", "2"]
+    assert plot(frame, "top").get_yticklabels()[1].get_text() == "(none)"
 
 
 def test_it_is_drawn_on_axes_that_are_passed() -> None:

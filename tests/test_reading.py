@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import psycopg2
 import pytest
+from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Tracker
 from pawprint_logging._database.reading import copyout, reader
@@ -195,6 +196,36 @@ def test_times_beyond_the_calendar_of_python_are_read(tracker: Tracker, connecti
     ]
 
 
+def test_a_year_that_python_does_not_have_spoils_nothing(db: str, connection: Any) -> None:
+    schema = {
+        "id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "day": "DATE",
+        "at": "TIMESTAMPTZ", "days": "DATE[]", "times": "TIMESTAMP[]", "ats": "TIMESTAMPTZ[]",
+    }  # fmt: skip
+    last, first = datetime.max, datetime.min  # noqa: DTZ901 - what PostgreSQL stores has no zone
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        with connection.cursor() as cursor:
+            for moment in ("55840-11-01 12:00", "0044-03-15 12:00 BC"):
+                cursor.execute(
+                    "INSERT INTO events (timestamp, user_id, event, day, at, days, times, ats)"
+                    " SELECT t, 'u', 'e', t, t, ARRAY[t::date, NULL], ARRAY[t], ARRAY[t]"
+                    " FROM (SELECT %s::timestamp) AS x (t)",
+                    (moment,),
+                )
+
+        for end in (last, first):
+            aware = end.replace(tzinfo=timezone.utc)
+            condition = {"timestamp__gt" if end == last else "timestamp__lt": "2026-01-01"}
+            (row,) = tracker.iter_rows("timestamp", "day", "at", "days", "times", "ats", **condition)
+            assert list(row.values()) == [end, end.date(), aware, [end.date(), None], [end], [aware]]
+            assert tracker.read("day", "days", **condition).to_numpy().tolist() == [[end.date(), [end.date(), None]]]
+            assert list(tracker.query("SELECT max(day) AS day FROM events")["day"]) == [last.date()]
+        assert list(tracker.count()["count"]) == [1, 1]
+        assert list(tracker.sum("id", by="event")["sum"]) == [2, 1]
+        assert list(tracker.maximum("timestamp")["max"]) == [first, last]
+        assert len(tracker.top("timestamp")) == len(list(tracker.export_user("u"))) == 2
+
+
 def test_an_integer_of_more_digits_than_python_reads_spoils_nothing(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
@@ -330,6 +361,9 @@ def test_a_real_finds_the_number_that_was_written(db: str) -> None:
         tracker.write(id=1, x=0.1)
 
         assert ids(tracker, x=0.1) == ids(tracker, x__in=[0.1]) == ids(tracker, x__lt=1e300) == [1]
+        for other in (float("nan"), float("inf"), 1e300, None):
+            assert ids(tracker, x__in=[0.1, other]) == [1]
+            assert ids(tracker, x__not_in=[0.1, other]) == []
 
 
 def test_a_value_that_only_postgresql_can_refuse_is_refused_by_name(typed: Tracker) -> None:
@@ -827,6 +861,23 @@ def test_reading_mends_a_connection_that_broke_while_idle(tracker: Tracker, conn
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         assert len(call()) == 1
+
+
+def test_an_iterator_in_a_condition_outlives_a_lost_connection(tracker: Tracker, proxy: Proxy) -> None:
+    tracker.write_many([{"user_id": name} for name in ("alice", "bob", "carol")])
+    with Tracker(db=proxy.through(tracker.db or ""), table="events") as distant:
+        for call, expected in (
+            (lambda names: list(distant.read(user_id__in=names)["user_id"]), ["alice", "bob"]),
+            (lambda names: list(distant.read(user_id__not_in=names)["user_id"]), ["carol"]),
+            (lambda names: list(distant.count(user_id__in=names)["count"]), [2]),
+            (lambda names: list(distant.sum("id", user_id__in=names)["sum"]), [3]),
+            (lambda names: list(distant.top("user_id", user_id__in=names)["user_id"]), ["alice", "bob"]),
+        ):
+            distant.read()
+            fired = proxy.fired
+            proxy.cut_before("alice")
+            assert call(iter(["alice", "bob"])) == expected
+            assert proxy.fired == fired + 1
 
 
 def test_a_long_read_does_not_hold_up_writing(tracker: Tracker, connection: Any) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging._database.reading import query
 
 BERLIN = "Europe/Berlin"
 
@@ -171,6 +172,12 @@ def test_a_series_of_too_many_stretches_is_refused(tracker: Tracker) -> None:
             tracker.count(resolution=resolution, fill=True)
     with pytest.raises(ConfigurationError, match="fill must be True or False, not 0"):
         tracker.count(fill=0)  # type: ignore[arg-type]
+
+
+def test_a_split_series_of_nothing_makes_no_stretches(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "stretches", lambda *_: pytest.fail("it would make 31 million"))
+
+    assert tracker.count(resolution="second", start="2025-01-01", end="2026-01-01", fill=True, by="event").empty
 
 
 @pytest.mark.parametrize("resolution", ["decade", "century", "millennium", "quarter", "millisecond"])

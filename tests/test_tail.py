@@ -205,6 +205,14 @@ def test_a_time_far_in_the_future_does_not_blind_it(connection: Any, watch: Watc
     assert names(end.arrived()) == ["a"]
 
 
+def test_a_year_that_python_does_not_have_spoils_nothing(connection: Any, db: str, watch: Watch) -> None:
+    tracker_on(db)
+    tail = watch()
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO events (timestamp, event) VALUES ('55840-11-01', 'late')")
+    assert names(tail.arrived()) == ["late"]
+
+
 def test_a_table_with_neither_is_refused(connection: Any, watch: Watch) -> None:
     connection.cursor().execute("CREATE TABLE events (event TEXT)")
 

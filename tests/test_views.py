@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psycopg2
 import pytest
+from support.server import USER, Server
 
 from pawprint_logging import ConfigurationError, Tracker
 from pawprint_logging._database.reading import catalogue, views
@@ -110,6 +111,31 @@ def test_views_follow_new_fields_and_keep_their_grants_and_what_depends_on_them(
     tracker.create_views()
     assert types_of(connection, "events_e")["a"] == "numeric"
     assert run(connection, "SELECT has_table_privilege('public', 'events_e', 'SELECT')") == [(True,)]
+
+
+def test_views_keep_their_options_and_the_grants_on_their_columns(tracker: Tracker, connection: Any) -> None:
+    tracker.write(event="e", metadata={"a": 1, "b": 1})
+    tracker.create_views()
+    run(connection, "ALTER VIEW events_e SET (security_invoker = true, check_option = local)")
+    run(connection, "GRANT SELECT (a, b) ON events_e TO PUBLIC; GRANT UPDATE (a) ON events_e TO PUBLIC")
+
+    def kept() -> list[Any]:
+        return run(
+            connection,
+            "SELECT reloptions, has_column_privilege('public', oid, 'a', 'SELECT'),"
+            " has_column_privilege('public', oid, 'a', 'UPDATE') FROM pg_class WHERE relname = 'events_e'",
+        )
+
+    before = kept()
+    assert before == [(["security_invoker=true", "check_option=local"], True, True)]
+    tracker.create_views()
+    assert kept() == before
+
+    tracker.query("DELETE FROM events")
+    tracker.write(event="e", metadata={"a": "text"})
+    tracker.create_views()
+    assert list(types_of(connection, "events_e").items())[-1] == ("a", "text")
+    assert kept() == before
 
 
 def test_views_of_events_that_are_gone_go_and_those_of_others_stay(tracker: Tracker, connection: Any) -> None:
@@ -228,6 +254,24 @@ def test_a_declared_event_has_columns_of_its_types_whatever_is_stored(tracker: T
     assert {name: first[name] for name in DECLARED} == {name: each[3] for name, each in DECLARED.items()}
     assert first["more"] == 1
     assert len(rows) == 1 + len(hostile)
+
+
+def test_digits_of_other_scripts_are_no_time(server: Server) -> None:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    locale = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST'"  # \\d matches every digit of Unicode there
+    server.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE template0 {locale}")
+    try:
+        with Tracker(db=server.dsn(name), table="events") as tracker:
+            tracker.create_table()
+            days = ("\N{ARABIC-INDIC DIGIT TWO}024-02-29", "2024-02-29")
+            tracker.write_many({"event": "typed", "metadata": {"day": day, "at": f"{day}T10:00+01:00"}} for day in days)
+            declared = {"typed": {"day": date, "at": datetime}}
+            views.create(tracker.session(), tracker.layout, prefix=None, declared=declared)
+            found = tracker.query("SELECT day, at FROM events_typed ORDER BY id")
+    finally:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert found["day"].tolist() == [None, date(2024, 2, 29)]
+    assert found["at"].isna().tolist() == [True, False]
 
 
 def test_a_rare_event_of_a_large_table_keeps_its_view_and_its_columns(

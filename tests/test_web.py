@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 import socket
@@ -22,6 +23,7 @@ from starlette.testclient import TestClient
 from support.server import PASSWORD, Server
 
 from pawprint_logging import ConfigurationError, Tracker, __version__
+from pawprint_logging._database.reading import pages
 from pawprint_logging.web import app, server
 from pawprint_logging.web.address import Filter
 from pawprint_logging.web.guard import COOKIE
@@ -84,8 +86,8 @@ def client(tracker: Tracker, **options: Any) -> TestClient:
     return TestClient(app(tracker, **options), base_url="http://127.0.0.1:8765", follow_redirects=False)
 
 
-def text_of(html: str) -> str:
-    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+def text_of(markup: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", markup).split())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -117,6 +119,12 @@ def test_the_range_is_in_the_url(visit: TestClient) -> None:
     assert "Events 5 " in text_of(visit.get("/?since=365d").text)
     day = f"{ago(days=9):%Y-%m-%d}"
     assert "Events 2 " in text_of(visit.get(f"/?from={day}&until={day}").text) or ago(days=9).hour == 23
+
+
+def test_the_menu_of_times_ends_a_range_that_began_with_a_date(visit: TestClient) -> None:
+    page = visit.get("/?from=2020-01-01").text
+    assert '<option value="2020-01-01" selected>Since 2020-01-01</option>' in page
+    assert '<input type="date" name="from">' in page
 
 
 def test_event_and_property_are_in_the_url(visit: TestClient) -> None:
@@ -285,6 +293,30 @@ def test_the_ends_of_the_calendar_are_no_trap(visit: TestClient, address: str) -
 
 def test_sessions_end_after_silence(visit: TestClient) -> None:
     assert "Sessions 3 of 2 users" in text_of(visit.get("/sessions").text)
+
+
+def test_a_value_is_a_link_to_the_events_that_have_it(tracker: Tracker) -> None:
+    odd = {
+        "in": "eu", "url": "https://example.org/" + "a" * 100, "tags": ["x", "y"], "empty": "", "ends ": " x ",
+        "n": 1.50, "deep": {"contains": "x", "_a": True}, "": "no name",
+    }  # fmt: skip
+    no_links = {"a=b": "c", "a__b": "d", "a_": {"b": "e"}, "k" * 300: "f"}
+    tracker.write(timestamp=ago(hours=1), event="signup", metadata=odd | no_links)
+    tracker.write(timestamp=ago(hours=1), event="signup", metadata=dict.fromkeys(odd, "other"))
+    with client(tracker) as visit:
+        links = re.findall(r'<a class="value" href="([^"]*)">(.*?) <span', visit.get("/event?name=signup").text)
+        assert len(links) == 2 * len(odd) + 1
+        for link, shown in links:
+            assert "Events 1 " in text_of(visit.get(html.unescape(link)).text), shown
+
+
+def test_a_user_with_spaces_around_the_id_has_a_page(tracker: Tracker) -> None:
+    tracker.write_many({"timestamp": NOW, "user_id": name, "event": "signup"} for name in (" alice ", "bob"))
+    with client(tracker) as visit:
+        for address in re.findall(r'href="(/user\?id=[^"]*)"', visit.get("/users").text):
+            assert visit.get(html.unescape(address)).status_code == 200
+        assert "<code>bob</code>" in visit.get("/user?id=bob%20").text
+        assert visit.get("/user?id=%20").status_code == 404
 
 
 def test_an_event_shows_its_properties_with_their_values(visit: TestClient) -> None:
@@ -646,6 +678,13 @@ def test_a_forged_or_expired_session_signs_nobody_in(guarded: TestClient, cookie
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "a b=1", 'x="un', "flag", "path=/x", "expires=never"])
+def test_cookies_of_other_applications_are_no_obstacle(guarded: TestClient, other: str) -> None:
+    cookie = guarded.post("/sign-in", data={"token": TOKEN}, follow_redirects=False).headers["set-cookie"]
+    guarded.cookies.clear()
+    assert guarded.get("/", headers={"Cookie": f"{other}; {cookie.partition(';')[0]}"}).status_code == 200
+
+
 def test_an_expired_session_says_so(guarded: TestClient) -> None:
     from pawprint_logging.web.guard import _session
 
@@ -713,6 +752,47 @@ def test_new_events_come_by_themselves_each_once(tracker: Tracker) -> None:
             with suppress(TimeoutError):
                 received += connection.recv(65536)
         assert received.count(b"arrived") == seen
+
+
+def streamed(port: int, until: bytes, address: str = "/live/events", **headers: str) -> str:
+    """Read a stream up to a text, and leave it."""
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET {address} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{head}\r\n".encode())
+        received = b""
+        while until not in received:
+            received += connection.recv(65536)
+    return received.decode()
+
+
+def test_events_from_before_the_stream_opens_or_reopens_come_with_it(tracker: Tracker) -> None:
+    tracker.write_many(EVENTS)
+    with serving(app(tracker)) as port:
+        page = streamed(port, b"</html>", "/live")
+        address = html.unescape(page.partition('data-stream="')[2].partition('"')[0])
+        tracker.write(timestamp=NOW + timedelta(seconds=5), user_id="dave", event="in_the_gap")
+        time.sleep(1.5)  # the page's answer is shared for a second
+        first = streamed(port, b"in_the_gap", address)
+        assert "signup" not in first
+
+        last = first.rpartition("id: ")[2].partition("\n")[0]
+        tracker.write(timestamp=ago(days=1), user_id="dave", event="late_and_between")
+        time.sleep(1.5)
+        again = streamed(port, b"late_and_between", address, last_event_id=last)
+        assert "in_the_gap" not in again
+
+
+def test_events_without_a_time_hide_no_others(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "SAMPLE", 50)
+    tracker.write_many([{"timestamp": None, "user_id": "bob", "event": "imported"}] * 5000)
+    tracker.write(timestamp=NOW, user_id="carol", event="fresh")
+    with client(tracker) as visit:
+        menu, _, live = visit.get("/live").text.partition("<main")
+        active = text_of(visit.get("/users").text.partition("<main")[2])
+    assert '<option value="fresh">' in menu
+    assert "fresh" in live
+    assert "imported" not in live
+    assert "carol" in active
 
 
 def test_slow_connections_are_cut_and_the_page_answers_the_others(

@@ -207,7 +207,7 @@ def _shortened(value: Any) -> str:
 
 
 def _is_none(value: Any) -> bool:
-    return value is None or value != value or type(value).__name__ == "NAType"
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def names_of(values: Iterable[Any]) -> list[str]:
@@ -368,9 +368,11 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
         axes.set_ylim(0, max(high, 1.0) if is_count else high)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=is_count))
     axes.yaxis.set_major_formatter(FuncFormatter(whole))
-    locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
+    zone = next((points.index.tz for points in lines.values()), None)
+    # with the default of 5 for minticks, matplotlib warns of some spans, such as five days, that no interval fits
+    locator = AutoDateLocator(tz=zone, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]
     axes.grid(visible=True, axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -440,9 +442,9 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], labels: Seq
 def _top(frame: pd.DataFrame, axes: Axes) -> None:
     shown = frame.head(_MOST_BARS)
     counts = [float(value) for value in shown["count"]]
-    users = list(shown["users"]) if "users" in shown else [None] * len(shown)
+    users: list[Any] = list(shown["users"]) if "users" in shown else [None] * len(shown)
     labels = [
-        f"{whole(count)}" + ("" if user is None else f"  ({whole(float(user))} users)")
+        f"{whole(count)}" + ("" if _is_none(user) else f"  ({whole(float(user))} users)")
         for count, user in zip(counts, users, strict=True)
     ]
     _bars(axes, [short(value) for value in shown.iloc[:, 0]], counts, labels, "events")
@@ -464,9 +466,7 @@ def _funnel(frame: pd.DataFrame, axes: Axes) -> None:
         name = short(step[0] if isinstance(step, (tuple, list)) else step)
         names.append(" · ".join([name, *(short(row[other]) for other in others)]))
         conversion = row["conversion"]
-        share = (
-            "" if conversion is None or conversion != conversion else f"  ·  {float(conversion):.0%} of the first step"
-        )
+        share = "" if _is_none(conversion) else f"  ·  {float(conversion):.0%} of the first step"
         labels.append(f"{whole(float(row['users']))}{share}")
     values = [float(value) for value in shown["users"]]
     _bars(axes, names, values, labels, str(frame.attrs.get("unit") or "users"))
@@ -534,19 +534,23 @@ def _paths(frame: pd.DataFrame, axes: Axes) -> None:
     from matplotlib.patches import Rectangle
 
     steps = sorted(int(step) for step in frame["step"].unique())
-    nodes: dict[tuple[int, str], float] = {}
-    flows: list[tuple[int, str, str, float]] = []
-    for step, event, following, users in zip(frame["step"], frame["event"], frame["next"], frame["users"], strict=True):
-        flows.append((int(step), short(event), _next_name(following), float(users)))
+    names = iter(names_of([*frame["event"], *(value for value in frame["next"] if not _is_none(value))]))
+    events = [next(names) for _ in frame["event"]]
+    followings = [None if _is_none(value) else next(names) for value in frame["next"]]  # None: nothing more
+    nodes: dict[tuple[int, str | None], float] = {}
+    flows: list[tuple[int, str | None, str | None, float]] = [
+        (int(step), event, following, float(users))
+        for step, event, following, users in zip(frame["step"], events, followings, frame["users"], strict=True)
+    ]
     for column in [*steps, steps[-1] + 1]:
-        leaving: dict[str, float] = {}
-        coming: dict[str, float] = {}
+        leaving: dict[str | None, float] = {}
+        coming: dict[str | None, float] = {}
         for step, event, following, users in flows:
             if step == column:
                 leaving[event] = leaving.get(event, 0) + users
             if step == column - 1:
                 coming[following] = coming.get(following, 0) + users
-        for name in sorted({*leaving, *coming}, key=lambda name: -max(leaving.get(name, 0), coming.get(name, 0))):
+        for name in sorted({**leaving, **coming}, key=lambda name: -max(leaving.get(name, 0), coming.get(name, 0))):
             nodes[column, name] = max(leaving.get(name, 0), coming.get(name, 0))
     total = max(sum(size for (column, _), size in nodes.items() if column == each) for each in {c for c, _ in nodes})
     gap, bottom = total * 0.06, {}
@@ -554,25 +558,25 @@ def _paths(frame: pd.DataFrame, axes: Axes) -> None:
     for (column, name), size in nodes.items():
         bottom[column, name] = tops.get(column, 0.0)
         tops[column] = bottom[column, name] + size + gap
-        quiet = name == _NOTHING
+        quiet = name is None
         axes.add_patch(
             Rectangle((column - 0.04, bottom[column, name]), 0.08, size, color=_GRID if quiet else _BLUE, linewidth=0)
         )
         axes.text(
             column + 0.06,
             bottom[column, name] + size / 2,
-            f"{name}  {whole(size)}",
+            f"{_NOTHING if name is None else _escaped(name)}  {whole(size)}",
             va="center",
             fontsize=8.5,
             color=_QUIET if quiet else _INK,
         )
-    out: dict[tuple[int, str], float] = {}
-    into: dict[tuple[int, str], float] = {}
+    out: dict[tuple[int, str | None], float] = {}
+    into: dict[tuple[int, str | None], float] = {}
     for step, event, following, users in sorted(flows, key=lambda flow: -flow[3]):
         start, end = (step, event), (step + 1, following)
         low, high = bottom[start] + out.get(start, 0.0), bottom[end] + into.get(end, 0.0)
         out[start], into[end] = out.get(start, 0.0) + users, into.get(end, 0.0) + users
-        _band(axes, (step + 0.04, low), (step + 0.96, high), users, _GRID if following == _NOTHING else _BLUE)
+        _band(axes, (step + 0.04, low), (step + 0.96, high), users, _GRID if following is None else _BLUE)
     axes.set_xlim(steps[0] - 0.1, steps[-1] + 1.75)
     axes.set_ylim(max(tops.values()), -gap)
     axes.set_xticks([*steps, steps[-1] + 1], [f"step {step}" for step in [*steps, steps[-1] + 1]])
@@ -581,11 +585,6 @@ def _paths(frame: pd.DataFrame, axes: Axes) -> None:
 
 
 _NOTHING = "(nothing more)"
-
-
-def _next_name(value: Any) -> str:
-    name = short(value)
-    return _NOTHING if name == "(none)" else name
 
 
 def _band(axes: Axes, start: tuple[float, float], end: tuple[float, float], size: float, hue: str) -> None:

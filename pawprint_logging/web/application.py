@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -443,7 +444,7 @@ class Pages:
 
     async def user(self, page: Page) -> Response:
         """Show one user's history."""
-        name = page.request.query_params.get("id", "").strip()
+        name = page.request.query_params.get("id", "")
         before = page.request.query_params.get("before")
         if not name:
             return RedirectResponse(page.link("users"), 303)
@@ -452,6 +453,9 @@ class Pages:
         except ValueError:
             raise BadAddressError("before: write a time such as 2026-11-01T12:00:00") from None
         person = await page.ask(questions.person, Filter(), name)
+        if person is None and name.strip() not in ("", name):  # pasted with a space
+            name = name.strip()
+            person = await page.ask(questions.person, Filter(), name)
         if isinstance(person, Problem) and person.status != 504:
             return self._problem(page, person)
         if person is None:
@@ -463,7 +467,8 @@ class Pages:
     async def live(self, page: Page) -> Response:
         """Show the newest events, and new ones as they arrive."""
         newest = await page.ask(questions.newest, page.filter, _NEWEST, None, keep=_LOOK)
-        return self._stream(page, "live.html", newest=newest)
+        shown = None if isinstance(newest, Problem) else _marks(newest)
+        return self._stream(page, "live.html", newest=newest, shown=shown)
 
     async def stream(self, page: Page) -> Response:
         """Send events as they arrive, each as a row of the page's table."""
@@ -475,7 +480,9 @@ class Pages:
 
     async def _arriving(self, page: Page) -> AsyncIterator[str]:
         row_of = self.templates.get_template("row.html")
-        seen: set[str] | None = None
+        # A browser that reconnects sends the last id, which covers more than what the page began with.
+        seen = page.request.headers.get("last-event-id") or page.request.query_params.get("shown")
+        told = None
         end = time.monotonic() + _LIVE
         self._live += 1
         try:
@@ -485,10 +492,13 @@ class Pages:
                 if isinstance(found, Problem):
                     yield f"event: problem\ndata: {json.dumps(found.headline + '. ' + found.text)}\n\n"
                 else:
-                    new = [] if seen is None else [row for row in found if row.key not in seen]
-                    seen = {row.key for row in found}
+                    known = None if seen is None else set(seen.split("-"))
+                    new = [] if known is None else [row for row in found if _mark(row) not in known]
+                    seen = _marks(found)
                     rows = [await row_of.render_async(row=row, page=page, is_new=True) for row in new]
-                    yield f"data: {json.dumps(rows)}\n\n" if rows else ": nothing\n\n"
+                    head = "" if seen == told else f"id: {seen}\n"
+                    told = seen
+                    yield head + (f"data: {json.dumps(rows)}\n\n" if rows else ": nothing\n\n")
                 # a table without an index that finds its newest rows is queried less often
                 await asyncio.sleep(max(_LOOK, 5 * (time.monotonic() - begin)))
         finally:
@@ -589,6 +599,15 @@ class _Counted:
 async def _wait(answer: asyncio.Future[Answer]) -> Answer:
     """Await an answer for a template, which cannot say `await` itself."""
     return await answer
+
+
+def _mark(row: questions.Row) -> str:
+    return f"{zlib.crc32(row.key.encode()):08x}"
+
+
+def _marks(rows: Iterable[questions.Row]) -> str:
+    """Return which events a live page shows, for an address or a header; never empty."""
+    return "-".join(map(_mark, rows)) or "-"
 
 
 def _iso(moment: date | None) -> str:

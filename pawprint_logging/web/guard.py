@@ -7,13 +7,12 @@ import hmac
 import time
 from collections.abc import Iterable
 from hashlib import sha256
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 
 from .address import url
@@ -154,7 +153,8 @@ class Guard:
         if queried is not None and _same(queried, self._token):
             pairs = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
             return self._remembering(request, RedirectResponse(url(root, path.lstrip("/"), pairs), 303))
-        cookie = _cookie(request.headers)
+        # not http.cookies, which reads none of them if a cookie of another application is malformed
+        cookie = cookie_parser(request.headers.get("cookie", "")).get(COOKIE)
         if cookie is not None and _is_fresh(cookie, self._token):
             return None
         text = "This page is for those who have its token. It was printed where the page was started."
@@ -229,14 +229,6 @@ def _is_fresh(cookie: str, token: str) -> bool:
     if not (until.isascii() and until.isdecimal() and len(until) < 12) or int(until) < time.time():
         return False
     return _same(cookie, _session(token, int(until)))
-
-
-def _cookie(headers: Headers) -> str | None:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return None if morsel is None else morsel.value
 
 
 async def _posted_token(request: Request) -> str | None:

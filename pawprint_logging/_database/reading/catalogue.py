@@ -199,7 +199,9 @@ def _rows(cursor: Any, source: Source, selected: str, where: Sql, estimate: int,
         sample = Sql(f"{selected} FROM {source.sql}{where.text} LIMIT %s", (*where.params, SAMPLE_ROWS))
     if not is_time_indexed:
         return sample
-    newest = f"{selected} FROM {source.sql}{where.text} ORDER BY {quoted(source.timestamp)} DESC LIMIT %s"
+    # rows without a time would come first
+    moment, joined = quoted(source.timestamp), f"{where.text} AND" if where.text else " WHERE"
+    newest = f"{selected} FROM {source.sql}{joined} {moment} IS NOT NULL ORDER BY {moment} DESC LIMIT %s"
     return Sql(f"({sample.text}) UNION ALL ({newest})", (*sample.params, *where.params, NEWEST_ROWS))
 
 

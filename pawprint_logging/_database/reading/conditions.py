@@ -10,7 +10,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -60,6 +60,11 @@ def conditions(source: Source, given: Mapping[str, Any]) -> list[Sql]:
         ConfigurationError: a column or modifier is unknown, or a value cannot be compared with its column.
     """
     return [_condition(*source.condition(name), value) for name, value in given.items()]
+
+
+def repeatable(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return conditions that can be read more than once: an iterator would be empty the second time."""
+    return {name: list(value) if isinstance(value, Iterator) else value for name, value in given.items()}
 
 
 def between(source: Source, start: Any, end: Any, *, zone: str = "UTC") -> list[Sql]:
@@ -148,8 +153,8 @@ def _any_of(field: Field, items: list[Any]) -> Sql:
         pieces += _json_any_of(field, known)
     elif field.type.category == "A":
         pieces += [_equal(field, item) for item in known]
-    elif known:
-        pieces.append(_column_any_of(field, known))
+    else:
+        pieces += _column_any_of(field, known)
     if len(pieces) < 2:
         return pieces[0] if pieces else _NEVER
     return Sql(
@@ -170,20 +175,21 @@ def _json_any_of(field: Field, items: list[Any]) -> list[Sql]:
     return pieces
 
 
-def _column_any_of(field: Field, items: list[Any]) -> Sql:
+def _column_any_of(field: Field, items: list[Any]) -> list[Sql]:
     name = field.sql.text
-    literals = [_literal(field, item) for item in items]
-    casts = {cast for cast, _ in literals}
-    values: Any = [value for _, value in literals]
-    if len(casts) > 1:  # a REAL column, and some of the numbers are too large for a REAL
-        casts = {""}
-    cast = casts.pop()
-    if cast:
-        return Sql(f"{name} = ANY(%s{cast}[])", (values,))
-    if field.type.type in NUMBERS or field.type.type == "boolean":
-        return Sql(f"{name} = ANY(%s)", (values,))
-    # as one untyped literal, which PostgreSQL reads as an array of the column's type
-    return Sql(f"{name} = ANY(%s)", (column_text(values, "array"),))
+    by_cast: dict[str, list[Any]] = {}  # two for a REAL column if some of the numbers are not a REAL
+    for cast, value in (_literal(field, item) for item in items):
+        by_cast.setdefault(cast, []).append(value)
+    pieces = []
+    for cast, values in by_cast.items():
+        if cast:
+            pieces.append(Sql(f"{name} = ANY(%s{cast}[])", (values,)))
+        elif field.type.type in NUMBERS or field.type.type == "boolean":
+            pieces.append(Sql(f"{name} = ANY(%s)", (values,)))
+        else:
+            # as one untyped literal, which PostgreSQL reads as an array of the column's type
+            pieces.append(Sql(f"{name} = ANY(%s)", (column_text(values, "array"),)))
+    return pieces
 
 
 def _is_null(field: Field) -> Sql:
@@ -238,7 +244,7 @@ def _compare(field: Field, operator: str, value: Any) -> Sql:
         raise _refuse(field, f"{_kind(value)} has no order; compare with a number, a text or a bool")
     if isinstance(parsed, float) or (isinstance(parsed, str) and _JSON_NUMBER.fullmatch(parsed)):
         text = parsed if isinstance(parsed, str) else text
-        _checked_size(field, Decimal(text))
+        _checked_size(field, text)
         return _json_compare(field, "number", operator, text)
     if isinstance(parsed, str):
         if isinstance(value, (float, Decimal)):
@@ -357,8 +363,13 @@ def _number(field: Field, value: Any) -> int | float | Decimal:
     return number
 
 
-def _checked_size(field: Field, number: Decimal) -> None:
-    if number and not _MIN_EXPONENT < number.adjusted() < _MAX_EXPONENT:
+def _checked_size(field: Field, given: Decimal | str) -> None:
+    number: Decimal | None
+    try:
+        number = Decimal(given)
+    except InvalidOperation:  # an exponent that not even a Decimal holds
+        number = None
+    if number is None or (number and not _MIN_EXPONENT < number.adjusted() < _MAX_EXPONENT):
         raise _refuse(field, "the number is beyond what PostgreSQL's NUMERIC holds")
 
 

@@ -32,6 +32,8 @@ _MOST_STRETCHES = 5000
 _TIMESTAMP = Column("timestamp without time zone", "D", 1114)
 #: most characters of a value that are shown
 _LONGEST = 400
+#: most characters of a property's value and of a key that are shown among the properties of an event
+_SHOWN, _LONGEST_KEY = 80, 200
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,27 @@ class View:
 
     def where(self, given: Mapping[str, Any], start: datetime | None = None, end: datetime | None = None) -> Sql:
         """Return the WHERE clause for conditions and a range of time: `start` included, `end` excluded."""
+        return all_of(self._pieces(given, start, end))
+
+    def last(self, given: Mapping[str, Any], end: datetime | None = None) -> Sql:
+        """Return WHERE and ORDER BY for the newest rows first, before `end` if it is not None.
+
+        Rows without a time are left out: they would come first, and NULLS LAST cannot use an index of the time.
+        """
+        pieces = self._pieces(given, None, end)
+        if not self.has("timestamp"):
+            return all_of(pieces)
+        moment = self.column("timestamp")
+        where = all_of([*pieces, Sql(f"{moment} IS NOT NULL")])
+        return Sql(f"{where.text} ORDER BY {moment} DESC", where.params)
+
+    def _pieces(self, given: Mapping[str, Any], start: datetime | None, end: datetime | None) -> list[Sql]:
         pieces = conditions(self.source, given)
         if start is not None:
             pieces.append(Sql(f"{self.column('timestamp')} >= %s", (start,)))
         if end is not None:
             pieces.append(Sql(f"{self.column('timestamp')} < %s", (end,)))
-        return all_of(pieces)
+        return pieces
 
     def asked(self, moment: datetime, zone: str) -> datetime:
         """Return a moment to compare with the time column: in local time for a DATE, which has no zone."""
@@ -213,10 +230,10 @@ def probe(view: View) -> bool:
 
 def names(view: View) -> list[str]:
     """Return the event names among the newest events, the most frequent first."""
-    order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
+    last = view.last({}).text
     event = view.column("event")
     found = view.rows(
-        f"SELECT event FROM (SELECT left({event}::text, 500) AS event FROM {view.source.sql}{order} LIMIT {SAMPLE})"
+        f"SELECT event FROM (SELECT left({event}::text, 500) AS event FROM {view.source.sql}{last} LIMIT {SAMPLE})"
         f" AS newest WHERE event IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_NAMES}"
     )
     return [row[0] for row in found]
@@ -399,9 +416,8 @@ def newest(
     view: View, given: Mapping[str, Any], number: int, before: datetime | None = None, zone: str = "UTC"
 ) -> list[Row]:
     """Return the newest events, the newest first."""
-    where = view.where(given, None, None if before is None else view.asked(before, zone))
-    order = f" ORDER BY {view.column('timestamp')} DESC" if view.has("timestamp") else ""
-    found = view.rows(f"SELECT {_texts(view)} FROM {view.source.sql}{where.text}{order} LIMIT {number:d}", where.params)
+    last = view.last(given, None if before is None else view.asked(before, zone))
+    found = view.rows(f"SELECT {_texts(view)} FROM {view.source.sql}{last.text} LIMIT {number:d}", last.params)
     return [_row(view, row) for row in found]
 
 
@@ -415,6 +431,7 @@ class Property:
         share: the share of the events that have it.
         distinct: how many different values there are.
         values: the most frequent values, each with its share of the events that have the property.
+        is_field: whether a condition in a URL can name it: not if a key holds ``__`` or ``=``, or is too long.
     """
 
     path: str
@@ -422,6 +439,16 @@ class Property:
     share: float
     distinct: int
     values: list[tuple[str, float]]
+    is_field: bool
+
+    def condition(self, value: str) -> str | None:
+        """Return the condition, as in a URL, for the events with one of the values; None if there is none."""
+        if not self.is_field:
+            return None
+        if len(value) >= _SHOWN:  # it may be cut
+            return f"{self.path}__startswith={value}"
+        last = self.path.rpartition("__")[2]
+        return f"{self.path}{'__eq' if last in query.MODIFIERS or last != last.strip() else ''}={value}"
 
 
 def properties(view: View, given: Mapping[str, Any], span: Range, number: int = 2000) -> tuple[int, list[Property]]:
@@ -430,45 +457,47 @@ def properties(view: View, given: Mapping[str, Any], span: Range, number: int = 
         return 0, []
     where = view.where_in(given, span)
     column = view.column("json")
-    name = view.table.fields.json.replace("%", "%%").replace("'", "''")
     found = view.rows(
         f"""
         WITH sample AS MATERIALIZED (
             SELECT {column}::jsonb AS document FROM {view.source.sql}{where.text}
             ORDER BY {view.column("timestamp")} DESC LIMIT {number:d}
         ), entry AS (
-            SELECT '{name}__' || e.key AS path, e.value
+            SELECT e.key, e.value
             FROM sample, jsonb_each(CASE jsonb_typeof(document) WHEN 'object' THEN document ELSE '{{}}' END) AS e
         ), leaf AS (
-            SELECT path, value FROM entry WHERE jsonb_typeof(value) NOT IN ('object', 'null')
+            SELECT ARRAY[key] AS path, value FROM entry WHERE jsonb_typeof(value) NOT IN ('object', 'null')
             UNION ALL
-            SELECT path || '__' || e.key, e.value FROM entry,
+            SELECT ARRAY[entry.key, e.key], e.value FROM entry,
                 jsonb_each(CASE jsonb_typeof(value) WHEN 'object' THEN value ELSE '{{}}' END) AS e
             WHERE jsonb_typeof(e.value) <> 'null'
         ), counted AS (
-            SELECT path, jsonb_typeof(value) AS kind, left(value #>> '{{}}', 80) AS shown, count(*) AS number
+            SELECT path, jsonb_typeof(value) AS kind, left(value #>> '{{}}', {_SHOWN}) AS shown, count(*) AS number
             FROM leaf GROUP BY 1, 2, 3
         ), ranked AS (
             SELECT *, row_number() OVER (PARTITION BY path ORDER BY number DESC, shown) AS place,
                 sum(number) OVER (PARTITION BY path) AS all_of_it, count(*) OVER (PARTITION BY path) AS different
             FROM counted
         )
-        SELECT left(path, 200), kind, shown, number, place, all_of_it::bigint, different, (SELECT count(*) FROM sample)
+        SELECT ARRAY(SELECT left(step, {_LONGEST_KEY}) FROM unnest(path) AS step), kind, shown, number, place,
+            all_of_it::bigint, different, (SELECT count(*) FROM sample)
         FROM ranked WHERE place <= 5 ORDER BY all_of_it DESC, path, place LIMIT 500
         """,
         where.params,
     )
-    by_path: dict[str, list[tuple[Any, ...]]] = {}
+    by_path: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for row in found:
-        by_path.setdefault(row[0], []).append(row)
+        by_path.setdefault(tuple(row[0]), []).append(row)
     sample = found[0][7] if found else 0
     return sample, [
         Property(
-            path,
+            "__".join((view.table.fields.json, *path)),
             list(dict.fromkeys(row[1] for row in rows)),
             rows[0][5] / sample,
             rows[0][6],
             [(row[2], row[3] / row[5]) for row in rows],
+            tuple("__".join(path).split("__")) == path
+            and not any("=" in step or len(step) == _LONGEST_KEY for step in path),
         )
         for path, rows in by_path.items()
     ]
@@ -545,16 +574,15 @@ def sessions(view: View, given: Mapping[str, Any], span: Range, silence: float) 
 
 def active_users(view: View, given: Mapping[str, Any]) -> list[tuple[str, date | None, int]]:
     """Return the users of the newest events, each with the last time and the number of these events."""
-    where = view.where(given)
-    user, moment = view.column("user"), view.column("timestamp")
+    user, moment, last = view.column("user"), view.column("timestamp"), view.last(given)
     found = view.rows(
         f"SELECT member, max(moment), count(*) FROM (SELECT left({user}::text, {_LONGEST}) AS member,"
-        f" {moment} AS moment FROM {view.source.sql}{where.text} ORDER BY {moment} DESC LIMIT 5000)"
+        f" {moment} AS moment FROM {view.source.sql}{last.text} LIMIT 5000)"
         " AS newest WHERE member IS NOT NULL"
         " GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
-        where.params,
+        last.params,
     )
-    return [(member, _moment(last), number) for member, last, number in found]
+    return [(member, _moment(moment), number) for member, moment, number in found]
 
 
 @dataclass(frozen=True)

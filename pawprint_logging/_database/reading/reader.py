@@ -14,7 +14,7 @@ from ..session.connection import BEGIN, Session
 from ..table.columns import Column, columns_of
 from ..table.schema import Table
 from . import query
-from .conditions import conditions
+from .conditions import conditions, repeatable
 from .copyout import ColumnReader
 from .frame import described, frame, import_pandas
 from .query import Output, Source, all_of
@@ -44,7 +44,8 @@ def retried(call: Call) -> Call:
     """Let a call that only reads start again, once, if it loses a connection that was open before."""
 
     @functools.wraps(call)
-    def retrying(session: Session, *args: Any, **keywords: Any) -> Any:
+    def retrying(session: Session, *given: Any, **keywords: Any) -> Any:
+        args = [repeatable(each) if isinstance(each, Mapping) else each for each in given]
         was_open = not session.is_lost
         try:
             return call(session, *args, **keywords)

@@ -151,6 +151,8 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     # the most frequent value first; NULL, for the rest, last
     values = {row[2]: row[1] for row in found} if span.split is not None else {}
     places: list[Any] = sorted(values, key=lambda place: (place is None, place)) if span.split is not None else [None]
+    if not places:
+        return found
     if (last - first).total_seconds() / _SECONDS.get(span.resolution, _LONG) * len(places) > MAX_ROWS:
         raise ConfigurationError(
             f"fill would make more than {MAX_ROWS:,} rows with resolution {span.resolution!r}; "

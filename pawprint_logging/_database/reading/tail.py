@@ -13,7 +13,7 @@ from ...errors import ConfigurationError
 from ..session.connection import BEGIN, Session
 from ..table.schema import Table
 from .arrivals import Gap, Number, among, gaps_at_the_end, key_of, look, number_of
-from .conditions import conditions
+from .conditions import conditions, repeatable
 from .query import TIMES, Source, Sql, all_of, in_utc, quoted
 from .reader import source_of
 from .values import register
@@ -42,7 +42,7 @@ class Tail:
         self._session = session
         self._table = table
         self._fields = tuple(fields)
-        self._given = given
+        self._given = repeatable(given)
         self._number: Number | None = None
         self._gaps: list[Gap] = []
         self._low: Any = None

@@ -1,11 +1,11 @@
-"""Convert PostgreSQL's values to Python's where psycopg2 does not: UUID, bytea, JSON, and arrays of any type."""
+"""Convert PostgreSQL's values to Python's where psycopg2 does not: UUID, bytea, JSON, arrays of any type, any time."""
 
 from __future__ import annotations
 
 import gc
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -62,14 +62,35 @@ def _json(text: Any, _cursor: Any) -> Any:
     return None if text is None else loads(text)
 
 
+def _in_the_calendar(cast: Any) -> Callable[[Any, Any], Any]:
+    """Return a parser of times that also takes years that Python does not have: as infinity, the calendar's end."""
+
+    def parse(text: Any, cursor: Any) -> Any:
+        try:
+            return cast(text, cursor)
+        except ValueError:
+            return cast("-infinity" if text.endswith("BC") else "infinity", cursor)
+
+    return parse
+
+
+_DATE = new_type((1082,), "DATE", _in_the_calendar(string_types[1082]))
+_TIMESTAMP = new_type((1114,), "TIMESTAMP", _in_the_calendar(string_types[1114]))
+_TIMESTAMPTZ = new_type((1184,), "TIMESTAMPTZ", _in_the_calendar(string_types[1184]))
 _UUID = new_type((2950,), "UUID", _uuid)
 _BYTES = new_type((17,), "BYTES", _bytes)
 _JSON = new_type((114, 3802), "JSON", _json)
 _JSON_TEXT = new_type((114, 3802), "JSONTEXT", UNICODE)
 _OWN = (
+    _DATE,
+    _TIMESTAMP,
+    _TIMESTAMPTZ,
     _UUID,
     _BYTES,
     _JSON,
+    new_array_type((1182,), "DATEARRAY", _DATE),
+    new_array_type((1115,), "TIMESTAMPARRAY", _TIMESTAMP),
+    new_array_type((1185,), "TIMESTAMPTZARRAY", _TIMESTAMPTZ),
     new_array_type((2951,), "UUIDARRAY", _UUID),
     new_array_type((1001,), "BYTESARRAY", _BYTES),
     new_array_type((199, 3807), "JSONARRAY", _JSON),

@@ -37,21 +37,33 @@ WHERE a.attrelid = %s::regclass AND a.attnum > 0 ORDER BY a.attnum
 
 _GRANTS = """
 SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, a.privilege_type,
-    a.is_grantable
-FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+    a.is_grantable, granted.name
+FROM pg_class c
+CROSS JOIN LATERAL (
+    SELECT NULL::name, c.relacl
+    UNION ALL SELECT attname, attacl FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+) AS granted (name, rights)
+CROSS JOIN LATERAL aclexplode(granted.rights) a
 WHERE c.oid = %s::regclass AND a.grantee <> c.relowner
+"""
+
+_OPTIONS = """
+SELECT quote_ident(option_name), option_value
+FROM pg_class c CROSS JOIN LATERAL pg_options_to_table(c.reloptions) WHERE c.oid = %s::regclass
 """
 
 _KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "i": "index"}
 
 _NUMBER = "CASE WHEN jsonb_typeof({0}) = 'number' THEN {0}::numeric END"
 _LARGEST = "9223372036854775807"
-# matches only dates that exist, leap years included: no text may make a cast fail
+# matches only dates that exist, leap years included: no text may make a cast fail. Under some collations, \d also
+# matches digits of other scripts.
 _DAY = (
-    r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|\d{4}-(0[13-9]|1[0-2])-(29|30)|\d{4}-(0[13578]|1[02])-31"
-    r"|(\d\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
+    r"([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|[0-9]{4}-(0[13-9]|1[0-2])-(29|30)"
+    r"|[0-9]{4}-(0[13578]|1[02])-31"
+    r"|([0-9][0-9](0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
 )
-_TIME = r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?(Z|[+-](0\d|1[0-3]):?[0-5]\d)?)?"
+_TIME = r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?(Z|[+-](0[0-9]|1[0-3]):?[0-5][0-9])?)?"
 
 #: type of a column → its value, made of the JSON value {0} or its text {1}; PostgreSQL has no year 0000
 _VALUES = {
@@ -64,7 +76,7 @@ _VALUES = {
     "double precision": "(SELECT CASE WHEN n = 0 OR abs(n) BETWEEN 1e-300 AND 1e300 THEN n::double precision END"
     f" FROM (SELECT {_NUMBER} AS n) AS number)",
     "timestamp with time zone": "CASE WHEN {1} ~ '^" + _DAY + _TIME + "$' AND {1} !~ '^0000' THEN"
-    r" (CASE WHEN {1} ~ '[T ].*(Z|[+-]\d\d:?\d\d)$' THEN {1} ELSE {1} || 'Z' END)::timestamptz END",
+    r" (CASE WHEN {1} ~ '[T ].*(Z|[+-][0-9][0-9]:?[0-9][0-9])$' THEN {1} ELSE {1} || 'Z' END)::timestamptz END",
     "date": "CASE WHEN {1} ~ '^" + _DAY + "$' AND {1} !~ '^0000' THEN ({1})::date END",
     "uuid": "CASE WHEN {1} ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN ({1})::uuid END",
 }
@@ -178,7 +190,10 @@ class _Views:
             )
         columns = self._columns(event, entries)
         present: list[tuple[str, str]] = []
+        options: list[tuple[str, str]] = []
         if row is not None:
+            self._cursor.execute(_OPTIONS, (self._regclass(name),))
+            options = self._cursor.fetchall()
             self._cursor.execute(_FIELDS, (self._regclass(name),))
             fields = self._cursor.fetchall()
             present = [(column, column_type) for column, column_type, _ in fields]
@@ -194,10 +209,13 @@ class _Views:
             self._run(f"DROP VIEW {self._quoted(name)}")
             present = []
         order = [column for column, _ in present] + [column for column, _ in wanted if (column, _) not in present]
-        self._define(name, event, {column: columns[column] for column in order})
-        for grantee, privilege, is_grantable in grants:
+        self._define(name, event, {column: columns[column] for column in order}, options)
+        for grantee, privilege, is_grantable, column in grants:
+            if column is not None and column not in columns:
+                continue
+            right = privilege if column is None else f"{privilege} ({quoted(column)})"
             option = " WITH GRANT OPTION" if is_grantable else ""
-            self._run(f"GRANT {privilege} ON {self._quoted(name)} TO {grantee.replace('%', '%%')}{option}")
+            self._run(f"GRANT {right} ON {self._quoted(name)} TO {grantee.replace('%', '%%')}{option}")
 
     def _regclass(self, name: str) -> str:
         return f"{identifier(self._schema)}.{identifier(name)}"
@@ -231,7 +249,9 @@ class _Views:
                 columns[name] = Field(column_type, path, field)
         return columns
 
-    def _define(self, name: str, event: str, columns: Mapping[str, str | Field]) -> None:
+    def _define(
+        self, name: str, event: str, columns: Mapping[str, str | Field], options: Iterable[tuple[str, str]]
+    ) -> None:
         source, selected, params = self._source, [], []
         document = quoted(source.json)
         if source.json in source.columns and source.columns[source.json].type == "json":
@@ -248,7 +268,11 @@ class _Views:
         if source.columns[self._table.fields.event].category != "S":
             name_of_event += "::text"
         query = f"SELECT {', '.join(selected)} FROM {source.sql} WHERE {name_of_event} = %s"
-        self._run(f"CREATE OR REPLACE VIEW {view} AS {query}", (*params, event))
+        # CREATE OR REPLACE VIEW resets the options that it does not name, such as security_invoker
+        given = [(option.replace("%", "%%"), value) for option, value in options]
+        kept = f" WITH ({', '.join(f'{option} = %s' for option, _ in given)})" if given else ""
+        values = [value for _, value in given]
+        self._run(f"CREATE OR REPLACE VIEW {view}{kept} AS {query}", (*values, *params, event))
         self._run(f"COMMENT ON VIEW {view} IS %s", (eventviews.comment(event),))
         for column, each in columns.items():
             if isinstance(each, Field):
