@@ -130,6 +130,7 @@ class Statistics:
             *namespace, table = self.tracker.layout.path
             # these tables have no JSON column for paths; its name must only not be the beginning of a column's name
             others = (self.tracker.json_field, "metadata", "json")
+            fields = (*columns[name], self.tracker.user_field, "events")
             self._trackers[name] = Tracker(
                 db=self.tracker.db,
                 table=".".join([*namespace, derived_name(table, f"__{name}")]),
@@ -137,9 +138,7 @@ class Statistics:
                 user_field=self.tracker.user_field,
                 timestamp_field="day" if name == "days" else "timestamp",
                 event_field="events",
-                json_field=next(
-                    other for other in others if not any(column.startswith(other) for column in columns[name])
-                ),
+                json_field=next(other for other in others if not any(field.startswith(other) for field in fields)),
             )
         return self._trackers[name]
 
@@ -148,8 +147,8 @@ class Statistics:
 
         Two events of a user belong to one session if the silence between them is shorter than `duration`. Late events
         are put where they belong. The table is built anew for another `duration`, and on every call if the events table
-        has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions that ended before the oldest
-        event stay even then. Changes to events, and deletions, are seen only with `clean`.
+        has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions whose events are gone stay even
+        then. Changes to events, and deletions, are seen only with `clean`.
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
@@ -157,8 +156,8 @@ class Statistics:
 
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
-            clean: whether to compute everything anew, default False. Sessions and days older than the oldest event are
-                lost then, and a UserWarning says how many.
+            clean: whether to compute everything anew, default False. Sessions and days whose events are gone are lost
+                then, and a UserWarning says how many.
 
         Raises:
             ConfigurationError: `duration` is not a positive number, the table has no column for user or time, or debug
@@ -188,8 +187,8 @@ class Statistics:
         `sessions` keeps it up to date as well.
 
         Args:
-            clean: whether to compute everything anew from the present events, default False. Days older than the
-                oldest event are lost then, and a UserWarning says how many.
+            clean: whether to compute everything anew from the present events, default False. Days whose events are
+                gone are lost then, and a UserWarning says how many.
             start: the first day of the table, also as how long ago: a timedelta, or text such as ``"90d"``; default:
                 the first day with an event. Later calls keep it, or extend the table to an earlier day; `clean`
                 forgets it.
@@ -205,7 +204,7 @@ class Statistics:
             raise ConfigurationError(f"min_sessions must be a whole number from 0, or None, not {min_sessions!r}")
         first = None if start is None else moment_of(start)
         with self._work() as job:
-            events = days.bring_up_to_date(job, clean_days=clean)
+            events = days.bring_up_to_date(job, clean_days=clean, renews=False)
             engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)
         self._tell(job)
 

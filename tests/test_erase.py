@@ -250,3 +250,18 @@ def test_what_is_wrong_is_one_line_and_nothing_is_erased(cli: CommandLine, tmp_p
     cli.options[-1] = "nowhere"
     one_line(cli("erase", ALICE, "--yes"), "there is no table nowhere")
     one_line(cli("export", ALICE), "there is no table nowhere")
+
+
+UUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+
+
+@pytest.mark.parametrize("text", [UUID, UUID.upper(), UUID.replace("-", ""), f"{{{UUID}}}"])
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_a_uuid_is_the_same_user_however_it_is_written(cli: CommandLine, lost: Path, text: str, is_torn: bool) -> None:
+    line = json.loads(lost.read_text().splitlines()[0])
+    line["event"]["user_id"] = text
+    raw = json.dumps(line)
+    lost.write_text(raw[:-2] if is_torn else f"{raw}\n")
+    assert cli("erase", UUID[:-1] + "2", "--yes", "--fallback", str(lost)).out.endswith(f"0 lines blanked in {lost}\n")
+    assert cli("erase", UUID, "--yes", "--fallback", str(lost)).out.endswith(f"1 line blanked in {lost}\n")
+    assert lost.read_text().strip() == ""

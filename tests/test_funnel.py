@@ -253,6 +253,30 @@ def test_a_column_may_split_and_be_the_unit(tracker: Tracker, stats: Statistics)
     assert frame["users"].tolist() == [2, 1, 1]
 
 
+def test_columns_may_be_arrays_and_have_any_name(db: str) -> None:
+    schema = {
+        "id": "SERIAL PRIMARY KEY",
+        "timestamp": "TIMESTAMP",
+        "user_id": "TEXT",
+        "event": "TEXT",
+        "step": "INTEGER",
+    }
+    with Tracker(db=db, table="events", schema={**schema, "tags": "TEXT[]", "metadata": "JSONB"}) as tracker:
+        tracker.create_table()
+        for number, (user, step, tags) in enumerate(
+            [("a", 1, ["x"]), ("a", 2, None), ("b", 1, ["x", "y"]), ("c", 1, [])]
+        ):
+            tracker.write(timestamp=START + timedelta(minutes=number), user_id=user, event="w", step=step, tags=tags)
+        stats = Statistics(tracker)
+
+        assert stats.funnel(("w", {"step": 1}), ("w", {"step": 2}))["users"].tolist() == [3, 1]
+        assert stats.funnel("w", "w", unit="step")["users"].tolist() == [2, 1]
+        for options in ({}, {"within": 5}):
+            by = stats.funnel("w", "w", by="tags", **options)
+            counts = {str(tags): users.tolist() for tags, users in by.groupby(by["tags"].astype(str))["users"]}
+            assert counts == {"['x']": [1, 1], "['x', 'y']": [1, 0], "[]": [1, 0]}
+
+
 def test_start_and_end_bound_what_is_looked_at(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, [row("a", 0, "x"), row("a", 10, "y"), row("b", 0, "x"), row("b", 20, "y")])
 

@@ -66,6 +66,8 @@ def tables(connection: Any) -> set[str]:
         ({"keep": "a while"}, ["keep", "400d"]),
         ({"keep": 400}, ["keep", "400d"]),
         ({"keep": "-400d"}, ["keep"]),
+        ({"keep": "999999d"}, ["keep", "the year 2"]),
+        ({"keep": timedelta.max}, ["keep", "the year 2"]),
         ({"ahead": -1}, ["ahead"]),
         ({"ahead": True}, ["ahead"]),
         ({"ahead": "3"}, ["ahead"]),
@@ -93,7 +95,7 @@ def test_a_table_that_is_missing_is_said_so(db: str) -> None:
 
 def test_a_view_is_no_table_to_look_after(db: str, connection: Any) -> None:
     connection.cursor().execute("CREATE VIEW events AS SELECT 1 AS event")
-    with pytest.raises(ConfigurationError, match="no table"):
+    with pytest.raises(ConfigurationError, match="does not hold events itself"):
         Tracker(db=db, table="events").maintain()
 
 
@@ -204,6 +206,44 @@ def test_a_run_that_is_killed_between_detach_and_drop_is_finished_by_the_next(sp
 
 def test_with_a_default_partition_old_ones_go_all_the_same(split: Tracker, connection: Any) -> None:
     connection.cursor().execute("CREATE TABLE events__rest PARTITION OF events DEFAULT")
+    assert split.maintain(keep="50d")[0].startswith("dropped 9 partitions")
+
+
+@pytest.mark.parametrize("blocker", ["LOCK TABLE ONLY events IN SHARE UPDATE EXCLUSIVE MODE", "ANALYZE {oldest}"])
+def test_a_partition_that_could_not_be_detached_is_the_users_to_detach_and_keep(
+    split: Tracker, db: str, connection: Any, blocker: str
+) -> None:
+    oldest = name(95)
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute(blocker.format(oldest=oldest))
+        assert any(f"{oldest} stays for now" in each for each in split.maintain(keep="50d"))
+    connection.cursor().execute(f"ALTER TABLE events DETACH PARTITION {oldest}")
+    split.maintain()
+    assert oldest in tables(connection)
+
+
+def test_a_mark_of_a_run_that_was_killed_is_taken_off_what_is_still_attached(split: Tracker, connection: Any) -> None:
+    def killed(*_: Any, **__: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintain._Run, "_detach_marked", killed)
+        with pytest.raises(KeyboardInterrupt):
+            split.maintain(keep="50d")
+    split.maintain()
+    connection.cursor().execute(f"ALTER TABLE events DETACH PARTITION {name(95)}")
+    split.maintain()
+    assert name(95) in tables(connection)
+
+
+def test_a_lock_on_the_ledger_keeps_the_events_too(split: Tracker, db: str, connection: Any) -> None:
+    before = tables(connection)
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute("ANALYZE events__deliveries")
+        done = split.maintain(keep="50d", ahead=4)
+    assert "nothing was removed" in done[0]
+    assert tables(connection) - before == {name(-4)}
+    assert before <= tables(connection)
     assert split.maintain(keep="50d")[0].startswith("dropped 9 partitions")
 
 
@@ -455,3 +495,16 @@ def test_the_command_makes_tables_that_are_split(capsys: pytest.CaptureFixture[s
     assert value(connection, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == 4
     assert run("create-table", "--partition-by", "year").status == 2
     assert "no Citus" in run("create-table", "--distribute-by", "user_id").err
+
+
+def test_a_name_with_percent_signs_is_looked_after(db: str, connection: Any) -> None:
+    with Tracker(db=db, table="50%s off%") as tracker:
+        tracker.create_table()
+        with connection.cursor() as cursor:
+            ledger_name = tracker.layout.ledger.replace("%", "%%")
+            cursor.execute(f"INSERT INTO {ledger_name} VALUES (gen_random_uuid(), %s)", (ago(50),))
+        told = tracker.maintain(dry_run=True)
+        assert len(told) == 1
+        assert "1 " in told[0]
+        assert len(tracker.maintain()) == 1
+        assert tracker.maintain(dry_run=True) == []

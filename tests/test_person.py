@@ -174,6 +174,30 @@ def test_users_of_other_types_are_compared_as_what_they_are(db: str) -> None:
         assert "s3cret" not in str(caught.value)
 
 
+def test_an_id_longer_than_the_column_erases_nobody(tracker: Tracker, connection: Any) -> None:
+    tracker.write_many([{"event": "e", "user_id": user} for user in ("a" * 32, "b")])
+    Statistics(tracker).engagement()
+
+    assert tracker.erase_user("a" * 32 + "-and-more") == 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events__sessions JOIN events__days USING (user_id)")
+        assert cursor.fetchone() == (2,)
+
+
+def test_a_number_erases_the_user_that_it_equals(db: str, connection: Any) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP DEFAULT now()", "user_id": "INTEGER"}
+    with Tracker(db=db, table="events", schema={**schema, "event": "TEXT", "metadata": "JSONB"}) as tracker:
+        tracker.create_table()
+        tracker.write_many({"user_id": number, "event": "e"} for number in (5, 6, 7))
+        Statistics(tracker).engagement()
+        tracker.query("DELETE FROM events WHERE user_id = 6")  # what is derived from them outlives the events
+
+        assert [tracker.erase_user(user) for user in (5.0, 6)] == [1, 0]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT array_agg(s.user_id), array_agg(d.user_id) FROM events__sessions s, events__days d")
+            assert cursor.fetchone() == ([7], [7])
+
+
 def test_nobody_cannot_be_erased(tracker: Tracker, db: str) -> None:
     tracker.write(event="e")
     for call in (tracker.export_user, tracker.erase_user):

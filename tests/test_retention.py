@@ -330,6 +330,28 @@ def test_any_type_of_time_will_do(db: str, kind: str) -> None:
     assert frame.to_numpy().tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize("moment", ["20000-01-01", "0044-03-15 BC"])
+@pytest.mark.parametrize("has_days", [True, False])
+def test_times_that_python_cannot_hold_are_refused(tracker: Tracker, moment: str, has_days: bool) -> None:
+    write(tracker, [row("a", "2026-01-05")])
+    tracker.query(f"INSERT INTO events (user_id, timestamp) VALUES ('b', '{moment}')")
+    stats = Statistics(tracker)
+    if has_days:
+        stats.sessions()
+    with pytest.raises(ConfigurationError, match="wrong times"):
+        stats.retention("year")
+
+
+def test_a_table_without_a_name_of_events_has_cohorts_too(db: str) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        assert stats.retention().empty
+        tracker.write(user_id="a", timestamp="2026-01-05")
+        assert stats.retention("year").to_numpy().tolist()[0][0] == 1
+
+
 def test_hours_of_centuries_are_refused(tracker: Tracker) -> None:
     write(tracker, [row("a", "1870-01-01"), row("a", "2026-01-01")])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -20,6 +20,7 @@ from pawprint_logging import ConfigurationError, Statistics, Tracker
 from pawprint_logging._database.analysis import days as derived_days
 from pawprint_logging._database.analysis.derived import distribution, work
 from pawprint_logging._database.reading import arrivals
+from pawprint_logging._database.reading.query import Sql
 
 START = datetime(2026, 1, 1, 9)  # noqa: DTZ001 - what PostgreSQL stores has no zone
 
@@ -197,7 +198,8 @@ def test_clean_sees_what_was_deleted_and_keeps_grants(tracker: Tracker, stats: S
 
     stats.sessions()
     assert known(stats) == KNOWN
-    stats.sessions(clean=True)
+    with pytest.warns(UserWarning, match="1 sessions and 1 days whose events are gone"):
+        stats.sessions(clean=True)
 
     assert found(stats) == expected(stats)
     with connection.cursor() as cursor:
@@ -240,17 +242,17 @@ def test_a_role_that_does_not_own_the_table_may_build_it_anew(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "lost"),
     [
-        "TRUNCATE events RESTART IDENTITY",
-        "DROP TABLE events__sessions",
-        "DROP TABLE events__statistics",
-        "VACUUM FULL events",
-        "recreate",
+        ("TRUNCATE events RESTART IDENTITY", "3 sessions and 2 days whose events are gone are lost for good"),
+        ("DROP TABLE events__sessions", None),
+        ("DROP TABLE events__statistics", None),
+        ("VACUUM FULL events", None),
+        ("recreate", "3 sessions and 2 days whose events are gone are lost for good"),
     ],
 )
 def test_a_table_that_is_another_one_now_is_begun_anew(
-    tracker: Tracker, stats: Statistics, connection: Any, change: str
+    tracker: Tracker, stats: Statistics, connection: Any, change: str, lost: str | None
 ) -> None:
     write(tracker, *FRODO)
     stats.sessions()
@@ -262,7 +264,8 @@ def test_a_table_that_is_another_one_now_is_begun_anew(
             cursor.execute(change)
 
     write(tracker, *GANDALF)
-    stats.sessions()
+    with nullcontext() if lost is None else pytest.warns(UserWarning, match=lost):
+        stats.sessions()
 
     assert found(stats) == expected(stats)
 
@@ -447,6 +450,25 @@ def test_the_tracker_of_a_statistic_reads_its_table(tracker: Tracker, stats: Sta
     assert stats["sessions"].read("DISTINCT(user_id)", duration__gt=4).iloc[:, 0].tolist() == ["Frodo", "Gandalf"]
     with pytest.raises(KeyError, match="unknown statistic 'sesions'; choose one of sessions, engagement"):
         stats["sesions"]
+
+
+@pytest.mark.parametrize(("json_field", "user_field"), [("event", "user_id"), ("events", "metadata_id")])
+def test_the_json_column_may_have_any_name(db: str, json_field: str, user_field: str) -> None:
+    schema = {
+        "id": "SERIAL PRIMARY KEY",
+        "timestamp": "TIMESTAMP",
+        user_field: "TEXT",
+        "name": "TEXT",
+        json_field: "JSONB",
+    }
+    fields = {"json_field": json_field, "user_field": user_field, "event_field": "name"}
+    with Tracker(db=db, table="t", schema=schema, **fields) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        tracker.write(**{user_field: "a", "timestamp": START, "name": "x", json_field: {"a": 1}})
+        stats.engagement()
+
+        assert [len(stats[name].read()) for name in ("sessions", "days", "engagement")] == [1, 1, 1]
 
 
 def test_any_name_of_table_and_columns_will_do(db: str, connection: Any) -> None:
@@ -823,7 +845,7 @@ def test_clean_says_how_much_of_the_history_goes(tracker: Tracker, stats: Statis
     stats.engagement()
     tracker.query("DELETE FROM events WHERE timestamp < '2026-01-20'")
 
-    with pytest.warns(UserWarning, match="4 sessions and 2 days older than the oldest event are gone for good"):
+    with pytest.warns(UserWarning, match="4 sessions and 2 days whose events are gone are lost for good"):
         stats.sessions(clean=True)
     stats.engagement()
 
@@ -836,7 +858,7 @@ def test_clean_engagement_says_how_many_days_go(tracker: Tracker, stats: Statist
     stats.engagement(min_sessions=0)
     tracker.query("DELETE FROM events WHERE timestamp < '2026-01-20'")
 
-    with pytest.warns(UserWarning, match="1 days older than the oldest event are gone for good"):
+    with pytest.warns(UserWarning, match="1 days whose events are gone are lost for good"):
         stats.engagement(clean=True, min_sessions=0)
 
     assert days(stats) == models.engagement(happenings(tracker))
@@ -854,12 +876,182 @@ def test_the_history_outlives_vacuum_full(tracker: Tracker, stats: Statistics, c
     assert len(found(stats)) == 2
 
 
+REWRITES = [
+    "VACUUM FULL events",
+    "ALTER TABLE events ALTER id TYPE BIGINT",
+    "ALTER TABLE events ADD COLUMN key UUID DEFAULT gen_random_uuid()",
+    "ALTER TABLE events ALTER timestamp TYPE TIMESTAMPTZ USING timestamp AT TIME ZONE 'UTC'",
+    (
+        "CREATE TABLE other (LIKE events INCLUDING ALL); INSERT INTO other SELECT * FROM events;"
+        " ALTER TABLE events RENAME TO former; ALTER TABLE other RENAME TO events"
+    ),
+]
+
+
+@pytest.mark.parametrize("gone", ["id = 1", "id < 3", "true"])
+@pytest.mark.parametrize("change", REWRITES)
+def test_the_history_outlives_whatever_writes_the_same_rows_again(
+    tracker: Tracker, stats: Statistics, connection: Any, change: str, gone: str
+) -> None:
+    write(tracker, *on(0, "a"), *on(9, "a"), *on(9, "b"))
+    stats.engagement()
+    history, activity_before = found(stats), activity(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM events WHERE {gone}")
+        for statement in change.split(";"):  # VACUUM cannot run in a transaction
+            cursor.execute(statement)
+
+    stats.sessions()
+    assert (found(stats), activity(connection)) == (history, activity_before)
+    write(tracker, *on(12, "c"))
+    stats.engagement()
+
+    assert len(found(stats)) == len(history) + 1
+    assert days(stats)[-1][1] == 1
+
+
+def test_a_partitioned_table_that_was_emptied_is_begun_anew(db: str, connection: Any) -> None:
+    """Its own relation has no file that TRUNCATE would replace."""
+    with Tracker(db=db, table="events") as tracker:
+        tracker.create_table(partition_by="month")
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        rows = [{"user_id": f"old{number}", "timestamp": now, "event": "x"} for number in range(5)]
+        tracker.write_many(rows)
+        stats = Statistics(tracker)
+        stats.engagement()
+        tracker.query("TRUNCATE events RESTART IDENTITY")
+        tracker.write_many({**row, "user_id": row["user_id"].replace("old", "new")} for row in rows[:3])
+
+        assert stats.retention("day").to_numpy().tolist() == [[3]]
+        with pytest.warns(UserWarning, match="5 sessions and 5 days whose events are gone are lost for good"):
+            stats.engagement()
+        assert [each[1] for each in found(stats)] == ["new0", "new1", "new2"]
+        assert days(stats)[-1][1] == 3
+
+
+def test_the_history_outlives_the_partition_of_the_newest_event(db: str, connection: Any) -> None:
+    with Tracker(db=db, table="events") as tracker:
+        tracker.create_table(partition_by="month")
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        for moment in (now, now - timedelta(days=300)):
+            tracker.write(user_id="a", timestamp=moment, event="x")
+        stats = Statistics(tracker)
+        stats.sessions()
+        tracker.maintain(keep="40d", ahead=8)
+        stats.sessions()
+
+        assert len(found(stats)) == 2
+
+
+@pytest.mark.parametrize("has_number", [True, False])
+def test_one_old_event_does_not_take_the_history_with_it(db: str, has_number: bool) -> None:
+    number = {"id": "SERIAL PRIMARY KEY"} if has_number else {}
+    schema = {**number, "timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker)
+        write(tracker, *on(0, "a", 2), *on(20, "a"), *on(20, "b"))
+        stats.engagement()
+        history = found(stats)
+        tracker.query("DELETE FROM events WHERE timestamp < '2026-01-20'")
+        write(tracker, ("z", -1_000_000))
+        stats.sessions(duration=45)
+
+        assert found(stats)[1:] == history
+        write(tracker, ("a", 24 * 60 * 20 + 5))  # in the last session, whose events are there
+        stats.sessions()
+        assert [each[3] for each in found(stats)] == [1, 1, 1, 2, 1]
+        with pytest.warns(UserWarning, match="2 sessions and 1 days whose events are gone are lost for good"):
+            stats.sessions(clean=True)
+
+
+def test_the_engagement_is_brought_up_to_date_after_a_rebuild_too(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3))
+    stats.engagement()
+    stats.sessions(duration=60)
+    write(tracker, *on(2, "b"))
+    stats.sessions(duration=20)
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+    write(tracker, *on(3, "b"))
+    tracker.maintain()
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+def test_an_engagement_that_was_restored_is_brought_up_to_date(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, *on(0, "a", 3))
+    stats.engagement()
+    tracker.query(
+        "CREATE TABLE restored AS TABLE events__engagement; DROP TABLE events__engagement;"
+        " ALTER TABLE restored RENAME TO events__engagement"
+    )
+    write(tracker, *on(2, "b"))
+    tracker.maintain()
+
+    assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+# -- the type of the user column
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "user", "new"),
+    [("VARCHAR(32)", "TEXT", "a", "u" * 36), ("INTEGER", "BIGINT", 1, 2**40), ("INTEGER", "TEXT", 1, "u")],
+)
+@pytest.mark.parametrize("partition_by", [None, "month"])
+def test_what_is_derived_follows_the_type_of_the_user_column(
+    db: str, connection: Any, before: str, after: str, user: Any, new: Any, partition_by: str | None
+) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP DEFAULT now()", "user_id": before, "event": "TEXT"}
+    with Tracker(db=db, table="events", schema={**schema, "metadata": "JSONB"}) as tracker:
+        tracker.create_table(partition_by=partition_by)
+        stats = Statistics(tracker)
+        tracker.write(user_id=user, event="gone")
+        stats.engagement()
+        tracker.query("DELETE FROM events")
+        tracker.query(f"ALTER TABLE events ALTER COLUMN user_id TYPE {after}")
+        tracker.write(user_id=new, event="x")
+
+        assert stats.retention("day").to_numpy().tolist() == [[1]]
+        for bring in (stats.sessions, stats.engagement, tracker.maintain):
+            bring()
+            assert {row[0] for row in activity(connection)} == {type(new)(user), new}
+        assert tracker.erase_user(new) == 1
+        assert [each[1] for each in found(stats)] == [type(new)(user)]
+        assert days(stats)[-1][1] == 1
+
+
+def test_users_that_no_longer_fit_the_type_are_an_error_until_all_is_built_anew(
+    tracker: Tracker, stats: Statistics
+) -> None:
+    write(tracker, ("a long name", 0), ("b", 1))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE user_id = 'a long name'")
+    tracker.query("ALTER TABLE events ALTER COLUMN user_id TYPE VARCHAR(4)")
+    with pytest.raises(ConfigurationError, match=r"clean=True"):
+        stats.sessions()
+    stats.sessions(clean=True)
+
+    assert found(stats) == expected(stats)
+
+
+def test_a_view_that_uses_the_user_column_is_named(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0))
+    stats.sessions()
+    tracker.query("CREATE VIEW people AS SELECT user_id FROM events__sessions")
+    tracker.query("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT")
+    with pytest.raises(ConfigurationError, match="drop the view"):
+        stats.sessions()
+    tracker.query("DROP VIEW people")
+    stats.sessions()
+
+
 def test_a_user_who_is_erased_is_in_nothing_that_is_derived(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, *on(0, "a", 3), *on(2, "b", 3), *on(20, "b"), *on(20, "a"))
     stats.engagement()
     tracker.query("DELETE FROM events WHERE user_id = 'b'")
     with closing(tracker.session()) as session, work(session, tracker.layout) as job:
-        derived_days.erase(job, "b")
+        derived_days.erase(job, Sql(" WHERE user_id = %s", ("b",)))
 
     stats.engagement()
 

@@ -16,6 +16,8 @@ from pawprint_logging import Statistics, Tracker
 
 START = datetime(2026, 1, 30, 22)  # noqa: DTZ001 - what PostgreSQL stores has no zone
 
+pytestmark = pytest.mark.filterwarnings("ignore:statistics of .* are built anew")  # each example truncates the table
+
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 USERS = st.sampled_from(["a", "b", "c", None])

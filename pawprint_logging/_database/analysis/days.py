@@ -6,10 +6,11 @@ day of activity, so that active and returning users are counted without a sort.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..reading.arrivals import Gap, look
-from ..reading.query import quoted
+from ..reading.query import Sql, quoted
 from . import engagement, sessions
 from .derived import DAYS, SESSIONS, Work
 from .sharing import hashed, shares
@@ -26,9 +27,17 @@ FORM = 2
 
 _WHOLE_DAY = 24 * 60
 
+#: how many of the highest numbers are remembered with their rows, and how many of the newest files
+_WITNESSES, _FILES = 20, 10
+
 
 def bring_up_to_date(
-    work: Work, *, duration: float | None = None, clean: bool = False, clean_days: bool = False
+    work: Work,
+    *,
+    duration: float | None = None,
+    clean: bool = False,
+    clean_days: bool = False,
+    renews: bool = True,
 ) -> Events:
     """Bring sessions and days up to date, and the engagement where there is one; return the events table.
 
@@ -36,18 +45,24 @@ def bring_up_to_date(
         work: the open computation.
         duration: minutes of silence that end a session; None for those of the last time.
         clean: whether to build everything anew. Sessions are also built anew where they cannot be extended: after a
-            change of the duration or of the events table, and without a column that numbers the events. Then sessions
-            older than the oldest event, and all days, stay.
+            change of the duration, and without a column that numbers the events. Then sessions whose events are gone,
+            and all days, stay, unless it is another events table.
         clean_days: whether to build the days anew.
+        renews: whether to build the engagement anew if it is outdated, default True.
+
+    Raises:
+        ConfigurationError: the events table has no user or time, or its users have another type than before.
     """
     events = events_of(work.cursor, work.table)
+    for suffix in (SESSIONS, DAYS):
+        work.follow(suffix, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
     silence = f"{duration * 60:.6f} seconds"
-    is_same = memory is not None and _is_same(work, events, memory)
+    is_known = memory is not None and is_same(work, events, memory)
     extends = (
-        is_same
+        is_known
         and memory is not None
         and memory.get("form") == FORM
         and not clean
@@ -56,102 +71,106 @@ def bring_up_to_date(
         and memory["number"] == events.number.column
         and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
     )
-    keeps = is_same and not clean
-    if clean:
-        _warn_of_loss(work, events)
+    keeps = is_known and not clean
     _warn_of_cost(work, events)
-    gaps, witness = None, None
+    gaps = None
+    witnesses = memory.get("witnesses", []) if is_known and memory is not None else []
     if events.number is not None:
         known = [Gap(*each) for each in memory["gaps"]] if extends and memory is not None else None
         arrivals = look(work.cursor, events.table, events.number, known)
         gaps = arrivals.gaps
-        witness = memory["witness"] if extends and memory is not None and not arrivals.ranges else None
         if arrivals.ranges:
-            witness = _witness(work, events, max(last for _, last in arrivals.ranges))
+            last = max(last for _, last in (*arrivals.ranges, *((0, number) for number, _ in witnesses)))
+            witnesses = _witnesses(work, events, last - _WITNESSES + 1, last) or witnesses
         if extends:
             work.look_up()
         if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
             with engagement.following(work, events):
                 sessions.extend(work, events, silence)
                 _extend(work, events)
+    lost = {}
     if not extends:
-        sessions.build(work, events, silence, None if gaps is None else max(g.first for g in gaps) - 1, keeps=keeps)
+        high = None if gaps is None else max(gap.first for gap in gaps) - 1
+        lost["sessions"] = sessions.build(work, events, silence, high, keeps=keeps)
     if not extends or clean_days:
-        if clean_days and not clean:
-            _warn_of_loss(work, events, DAYS)
-        _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
+        lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
         engagement.outdate(work)
+    _warn_of_loss(work, lost)
     work.remember(
         "sessions",
         {
             "form": FORM,
             "duration": duration,
-            "identity": events.identity,
+            "oid": events.oid,
+            "files": events.files[-_FILES:],
             "number": events.number and events.number.column,
             "gaps": gaps,
-            "witness": witness,
+            "witnesses": witnesses,
             "tables": [work.oid(SESSIONS), work.oid(DAYS)],
         },
     )
+    if renews:
+        engagement.renew(work, events)
     return events
 
 
-def erase(work: Work, user: str) -> None:
+def erase(work: Work, chosen: Sql) -> None:
     """Delete a user from sessions and days, and take them out of the engagement.
 
     Args:
-        work: the open computation.
-        user: the user's id, as text.
+        work: the open computation; the tables are up to date.
+        chosen: the WHERE clause for the user's rows, in the events table as in the derived ones.
     """
     events = events_of(work.cursor, work.table)
-    work.run(
-        f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT CAST(%s AS {events.user_type}) AS member",
-        (user,),
+    present = [suffix for suffix in (SESSIONS, DAYS) if work.has(suffix)]
+    members = " UNION ".join(
+        f"SELECT {events.member} AS member FROM {work.beside(suffix)}{chosen.text}" for suffix in present
     )
+    work.run(f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS {members}", chosen.params * len(present))
     with engagement.following(work, events):
-        for suffix in (SESSIONS, DAYS):
-            if work.has(suffix):
-                work.run(
-                    f"DELETE FROM {work.beside(suffix)} AS gone USING pawprint_member AS member"
-                    f" WHERE gone.{events.member} = member.member"
-                )
-    engagement.renew(work, events)  # an outdated table does not follow, and would still count the user
+        for suffix in present:
+            work.run(f"DELETE FROM {work.beside(suffix)}{chosen.text}", chosen.params)
 
 
-def _is_same(work: Work, events: Events, memory: dict[str, Any]) -> bool:
-    """Return whether this is the events table of the last call, even if rewritten since (VACUUM FULL)."""
-    if memory.get("form") != FORM:  # 0.1.0
-        return bool(memory["known"][1] == events.identity)
-    if memory["identity"] == events.identity:
+def is_same(work: Work, events: Events, memory: Mapping[str, Any]) -> bool:
+    """Return whether this is the events table of the last call, even if it was rewritten, copied or restored since.
+
+    A table that still has one of its files is the same: TRUNCATE gives new ones to the table and all its partitions.
+    Otherwise the rows of the highest numbers bear witness. Where the highest is gone, the sequence must have come
+    further: rows may be deleted, but TRUNCATE … RESTART IDENTITY, and a new table, number from the beginning.
+    """
+    if "files" not in memory:  # 0.1.0 and earlier states of 0.2.0
+        oid, file = memory["identity"] if "identity" in memory else memory["known"][1]
+        return bool(oid == events.oid and (file is None or file in events.files))
+    if set(memory["files"]) & set(events.files):
         return True
-    witness = memory["witness"]
-    if memory["identity"][0] != events.identity[0] or witness is None or events.number is None:
+    number = events.number
+    if number is None or memory["number"] is None:  # no telling rows apart
+        return bool(memory["oid"] == events.oid)
+    known = dict(memory["witnesses"])
+    if number.column != memory["number"] or not known:
+        return bool(number.column == memory["number"])
+    present = {each: birth for each, birth in _witnesses(work, events, min(known), max(known)) if each in known}
+    if any(birth != known[each] for each, birth in present.items()):
         return False
-    return bool(memory["number"] == events.number.column and _witness(work, events, witness[0]) == witness)
+    return max(known) in present or (number.position is not None and number.position >= max(known))
 
 
-def _witness(work: Work, events: Events, number: int) -> list[Any] | None:
-    """Return the number and a checksum that no other row with this number would have."""
+def _witnesses(work: Work, events: Events, first: int, last: int) -> list[tuple[int, str]]:
+    """Return the rows of a range of numbers: each number, and a checksum that hardly another row has."""
     if events.number is None:
-        return None
-    row = work.one(f"SELECT md5({events.birth}) FROM {events.table} WHERE {events.number.key} = %s", (number,))
-    return None if row is None else [number, row[0]]
+        return []
+    key = events.number.key
+    work.run(f"SELECT {key}, md5({events.birth}) FROM {events.table} WHERE {key} BETWEEN %s AND %s", (first, last))
+    return list(work.cursor.fetchall())
 
 
-def _warn_of_loss(work: Work, events: Events, *suffixes: str) -> None:
-    """Note how many rows cannot be built again, since their events are gone."""
-    ends = {SESSIONS: "last_timestamp", DAYS: DAY}
-    first = f"({sessions.oldest(events)})"
-    counts = [
-        (work.one(f"SELECT count(*) FROM {work.beside(suffix)} WHERE {ends[suffix]} < {first}{cast}")[0], suffix[2:])
-        for suffix in suffixes or (SESSIONS, DAYS)
-        for cast in ("::date" if suffix == DAYS else "",)
-        if work.has(suffix)
-    ]
-    if any(number for number, _ in counts):
-        lost = " and ".join(f"{number:,} {what}" for number, what in counts)
+def _warn_of_loss(work: Work, lost: Mapping[str, int]) -> None:
+    """Note how many rows were not built again, since their events are gone."""
+    if any(lost.values()):
+        what = " and ".join(f"{number:,} {name}" for name, number in lost.items())
         work.notes.append(
-            f"statistics of {work.table.sql} are built anew: {lost} older than the oldest event are gone for good"
+            f"statistics of {work.table.sql} are built anew: {what} whose events are gone are lost for good"
         )
 
 
@@ -184,8 +203,8 @@ def _columns(events: Events) -> dict[str, str]:
     }
 
 
-def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
-    """Build the table anew.
+def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> int:
+    """Build the table anew; return the number of days that are gone for good.
 
     Args:
         work: the open computation.
@@ -213,11 +232,18 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> None:
         SELECT unnest(days), {events.plain("grouped")}, days[1], unnest(days[2:] || NULL::date)
         FROM ({members}) AS one_user
     """
-    work.fill(DAYS, _columns(events), query, [], is_distributed=events.is_distributed)
+    lacking = f"""
+        SELECT * FROM {work.beside(DAYS)} AS old WHERE NOT EXISTS (
+            SELECT 1 FROM pawprint_filled AS fresh
+            WHERE fresh.{events.member} = old.{events.member} AND fresh.{DAY} = old.{DAY}
+        )
+    """
+    lost = work.fill(DAYS, _columns(events), query, is_distributed=events.is_distributed, lacking=lacking)
     if not _has_key(work):
         work.run(f"ALTER TABLE {work.beside(DAYS)} ADD PRIMARY KEY ({events.member}, {DAY})")
     # the columns that look-ups use: autovacuum may not get here before the next call
     work.run(f"ANALYZE {work.beside(DAYS)} ({events.member}, {DAY})")
+    return lost
 
 
 def _has_key(work: Work) -> bool:

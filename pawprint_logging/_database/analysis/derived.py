@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import psycopg2
+
+from ...errors import ConfigurationError
 from ..reading.query import quoted
 from ..session.connection import UTC, Session
 from ..table.columns import columns_of
@@ -27,6 +30,15 @@ SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_in
     JOIN pg_class c ON c.oid = i.indrelid
 WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisunique
 """
+
+# the type without a length, to which a text is cut off, and the whole type
+_TYPES = """
+SELECT format_type(atttypid, -1), format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped
+"""
+
+#: SQLSTATEs: too long, out of range, no such value, twice the same, no such cast
+_UNFIT = ("22001", "22003", "22P02", "23505", "42846")
 
 
 class Work(NamedTuple):
@@ -76,28 +88,96 @@ class Work(NamedTuple):
             self.run(*distribution(self.table, suffix))
 
     def fill(
-        self, suffix: str, columns: Mapping[str, str], query: str, params: Sequence[Any], *, is_distributed: bool
-    ) -> None:
+        self,
+        suffix: str,
+        columns: Mapping[str, str],
+        query: str,
+        *,
+        is_distributed: bool,
+        lacking: str,
+        keeps: bool = False,
+    ) -> int:
         """Make a derived table that holds exactly the rows of a query; otherwise like `empty`.
 
         PostgreSQL runs the query of a CREATE TABLE AS in parallel, but not that of an INSERT.
+
+        Args:
+            suffix: which derived table.
+            columns: quoted name → type.
+            query: the new rows; it may read the old ones.
+            is_distributed: as for `empty`.
+            lacking: the query for the old rows that `pawprint_filled`, which holds the new ones, lacks.
+            keeps: whether these old rows stay.
+
+        Returns:
+            The number of old rows that are gone for good.
         """
         name, names = self.beside(suffix), ", ".join(columns)
-        if self.matches(suffix, columns):  # the query may read the table's old rows
+        lost = 0
+        if self.matches(suffix, columns):
             with roomy(self.cursor):
-                self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}", params)
+                self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}")
+                if keeps:
+                    self.run(f"INSERT INTO pawprint_filled {lacking}")
+                else:
+                    lost = self.one(f"SELECT count(*) FROM ({lacking}) AS old")[0]
             self.run(f"TRUNCATE {name}")
             self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
             self.run("DROP TABLE pawprint_filled")
         elif is_distributed:  # each node inserts its own users
             self.empty(suffix, columns, is_distributed=True)
-            self.run(f"INSERT INTO {name} {query}", params)
+            self.run(f"INSERT INTO {name} {query}")
         else:
             self.run(f"DROP TABLE IF EXISTS {name}")
             with roomy(self.cursor):
-                self.run(f"CREATE TABLE {name} ({names}) AS {query}", params)
+                self.run(f"CREATE TABLE {name} ({names}) AS {query}")
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
+        return lost
+
+    def type_of(self, table: str, column: str) -> tuple[str, str] | None:
+        """Return the type of a table's column, without and with its length; None if there is no such column.
+
+        Args:
+            table: the table's quoted name.
+            column: the column's name, unquoted.
+        """
+        row: tuple[str, str] | None = self.one(_TYPES, (table, column))
+        return row
+
+    def follow(self, suffix: str, *, clean: bool) -> None:
+        """Give a derived table's user column the type that it has in the events table now.
+
+        Args:
+            suffix: which derived table.
+            clean: whether to drop the table if its users do not fit the type.
+
+        Raises:
+            ConfigurationError: its users do not fit the type, or a view uses the column.
+        """
+        name, user = self.table.beside(suffix), self.table.fields.user
+        present, wanted = self.type_of(name, user), self.type_of(self.table.sql, user)
+        if present is None or wanted is None or present == wanted:
+            return
+        column = quoted(user)
+        self.run("SAVEPOINT follow")
+        try:
+            # a cast to the whole type would cut texts off
+            self.run(f"ALTER TABLE {self.beside(suffix)} ALTER {column} TYPE {wanted[1]} USING {column}::{wanted[0]}")
+        except psycopg2.Error as error:
+            if error.pgcode == "0A000":
+                raise ConfigurationError(
+                    f"a view uses {column} of {name}, which has to become {wanted[1]} as in {self.table.sql}: drop the "
+                    "view, run this again, and create the view again"
+                ) from None
+            if error.pgcode not in _UNFIT:
+                raise
+            if not clean:
+                raise ConfigurationError(
+                    f"{column} of {name} cannot become {wanted[1]}, as it is in {self.table.sql}: its users do not fit "
+                    "that type; sessions(clean=True) builds the statistics anew, from the present events alone"
+                ) from None
+            self.run(f"ROLLBACK TO SAVEPOINT follow; DROP TABLE {self.beside(suffix)}")
 
     def look_up(self) -> None:
         """Make the following statements use an index where they need few rows of a table.

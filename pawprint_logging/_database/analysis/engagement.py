@@ -96,9 +96,9 @@ def following(work: Work, events: Events) -> Iterator[None]:
 
 def _memory(work: Work) -> dict[str, Any] | None:
     memory = work.remembered("engagement") if work.has(ENGAGEMENT) and work.has(DAYS) else None
-    if memory is None or memory.get("form") != _FORM or memory["oid"] != work.oid(ENGAGEMENT):
+    if memory is None or memory.get("form") != _FORM:
         return None
-    return memory
+    return {**memory, "stale": memory["stale"] or memory["oid"] != work.oid(ENGAGEMENT)}
 
 
 def _columns(min_sessions: int) -> dict[str, str]:

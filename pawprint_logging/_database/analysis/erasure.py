@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..._capture.encoder import column_text
 from ...errors import ConfigurationError
 from ..reading.conditions import conditions
 from ..reading.query import all_of
@@ -47,7 +46,7 @@ def erase(session: Session, table: Table, user: Any) -> int:
                 job.run(f"DROP TABLE IF EXISTS pg_temp.pawprint_{name}")
         number = _delete(job, f"DELETE FROM {source.sql}{chosen.text}", chosen.params)
         if is_derived:
-            days.erase(job, str(column_text(user)))
+            days.erase(job, chosen)
         return number
 
 

@@ -78,6 +78,10 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
     selection = select(cursor, table, asked)
     split = None if by is None else selection.split(by, COLUMNS)
     value = None if split is None else comparable(split)
+    array = None
+    if value is not None and split is not None and split.path is None and split.type.category == "A":
+        array = split.type.type  # goes as text, since arrays of different lengths cannot be aggregated in one
+        value = Sql(f"({value.text})::text", value.params)
     is_long = split is not None and question.unit is None and asked.start is None
     parts = shares(cursor, selection.events, least=_MANY) if is_long else ["true"]
     attempts = [
@@ -86,7 +90,7 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
         )
         for part in parts
     ]
-    statement = _answer(_joined(attempts), length)
+    statement = _answer(_joined(attempts), length, "value" if array is None else f"value::{array}")
     register(cursor)
     with roomy(cursor) if len(parts) > 1 else nullcontext():
         cursor.execute(statement.text, statement.params)
@@ -143,11 +147,12 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
         cases = [
             Sql(f"CASE WHEN {match.text} THEN {number} END", match.params) for number, match in enumerate(matches, 1)
         ]
-        step = Sql("step::int2")
+        step = Sql("pawprint_step::int2")
         lateral = Sql(
-            f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(case.text for case in cases)}]) AS step", _params(cases)
+            f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(case.text for case in cases)}]) AS pawprint_step",
+            _params(cases),
         )
-        where = Sql(f"{where.text} AND step IS NOT NULL", where.params)
+        where = Sql(f"{where.text} AND pawprint_step IS NOT NULL", where.params)
     order = "ORDER BY moment, place, step DESC" if lateral.text else "ORDER BY moment, place"
     values = f", array_agg(value {order}) FILTER (WHERE step = 1) AS splits" if value.text != "NULL" else ""
     places = ", ".join(f"array_positions(steps, {number}::int2) AS at{number}" for number in range(1, len(steps) + 1))
@@ -197,14 +202,14 @@ def _joined(queries: Sequence[Sql]) -> Sql:
     return Sql(" UNION ALL ".join(f"({query.text})" for query in queries), _params(queries))
 
 
-def _answer(attempts: Sql, length: int) -> Sql:
+def _answer(attempts: Sql, length: int, value: str) -> Sql:
     """Return the query for value, users of each step, and median times, the most frequent value first."""
     users = ", ".join(f"count(t{number})" for number in range(1, length + 1))
     medians = "".join(
         f", percentile_cont(0.5) WITHIN GROUP (ORDER BY t{number} - t{number - 1})" for number in range(2, length + 1)
     )
     return Sql(
-        f"SELECT value, {users}{medians} FROM ({attempts.text}) AS attempt GROUP BY value ORDER BY 2 DESC, value",
+        f"SELECT {value}, {users}{medians} FROM ({attempts.text}) AS attempt GROUP BY value ORDER BY 2 DESC, value",
         attempts.params,
     )
 

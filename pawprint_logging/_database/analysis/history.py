@@ -7,7 +7,7 @@ from typing import Any
 from ..reading.arrivals import Gap, look
 from ..reading.query import Sql
 from ..table.schema import Table
-from .days import DAY, FIRST, FORM, NEXT
+from .days import DAY, FIRST, FORM, NEXT, is_same
 from .derived import DAYS, MEMORY, Work
 from .watermark import Events
 
@@ -36,8 +36,9 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         or number is None
         or not number.is_indexed
         or memory["number"] != number.column
-        or memory["identity"] != events.identity
         or memory["tables"][1] != work.oid(DAYS)
+        or work.type_of(table.beside(DAYS), table.fields.user) != work.type_of(table.sql, table.fields.user)
+        or not is_same(work, events, memory)
     ):
         return None
     days = work.beside(DAYS)

@@ -30,6 +30,9 @@ PERIODS = {
 }
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
+#: expression for a time that Python can hold: that of its calendar's end for one beyond it
+_WITHIN_CALENDAR = "CASE WHEN {0} IS NOT NULL THEN least(greatest({0}, '0001-01-01'), '9999-12-31'::timestamp) END"
+
 #: up to so many periods are the bits of a BIGINT, which stays non-negative
 MAX_BITS = 62
 #: most periods between the first and the last event: more are a mistake, such as hours over centuries
@@ -125,7 +128,8 @@ def _ends(cursor: Any, selection: Selection) -> tuple[datetime, datetime] | None
     ends = []
     for order in ("ASC", "DESC"):
         cursor.execute(
-            f"SELECT {events.moment} FROM {events.table}{where.text} ORDER BY {events.time} {order} LIMIT 1",
+            f"SELECT {_WITHIN_CALENDAR.format(events.moment)} FROM {events.table}{where.text}"
+            f" ORDER BY {events.time} {order} LIMIT 1",
             where.params,
         )
         if (row := cursor.fetchone()) is None:
@@ -135,7 +139,8 @@ def _ends(cursor: Any, selection: Selection) -> tuple[datetime, datetime] | None
 
 
 def _ends_of_days(cursor: Any, days: Sql) -> tuple[datetime, datetime] | None:
-    cursor.execute(f"SELECT min(day)::timestamp, max(day)::timestamp FROM ({days.text}) AS active", days.params)
+    first, last = (_WITHIN_CALENDAR.format(f"{end}(day)::timestamp") for end in ("min", "max"))
+    cursor.execute(f"SELECT {first}, {last} FROM ({days.text}) AS active", days.params)
     first, last = cursor.fetchone()
     return None if first is None else (first, last)
 

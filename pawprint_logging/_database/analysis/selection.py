@@ -209,7 +209,7 @@ def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) ->
         selection: the events; its conditions are ignored.
         steps: the steps for which no event was found.
     """
-    events, name = selection.events, selection.name
+    events = selection.events
     known: list[str] | None = None
     for missing in dict.fromkeys(step.name for step in steps):
         match = selection.named(Step(missing))
@@ -217,6 +217,8 @@ def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) ->
         if cursor.fetchone()[0]:
             continue
         if known is None:
-            cursor.execute(f"SELECT DISTINCT {events.event} FROM {events.table} WHERE {name.sql.text} IS NOT NULL", ())
+            cursor.execute(
+                f"SELECT DISTINCT {events.event} FROM {events.table} WHERE {selection.name.sql.text} IS NOT NULL"
+            )
             known = [row[0] for row in cursor.fetchall()]
         warn(f"no event {missing!r} in {selection.source.table}{did_you_mean(missing, known)}")

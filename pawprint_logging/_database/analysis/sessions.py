@@ -51,15 +51,15 @@ WHERE c.oid = %s::regclass AND c.relkind = 'r' AND t.n_mod_since_analyze <= c.re
 """
 
 
-def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: bool) -> None:
-    """Build the table anew.
+def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: bool) -> int:
+    """Build the table anew; return the number of sessions that are gone for good.
 
     Args:
         work: the open computation.
         events: the events.
         silence: the interval without events that ends a session.
         high: the number of the last event to include; None for all.
-        keeps: whether sessions that ended before the oldest event stay.
+        keeps: whether sessions whose events are gone stay.
     """
     wanted = events.usable
     if high is not None and events.number is not None:
@@ -68,19 +68,48 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         query = _row_by_row(events, wanted, silence)
     else:
         query = _user_by_user(work, events, wanted, silence)
-    if keeps and work.matches(SESSIONS, _columns(events)):
-        query += f" UNION ALL SELECT * FROM {work.beside(SESSIONS)} WHERE last_timestamp < ({oldest(events)})"
     work.drop_index(SESSIONS, _INDEX)  # building it afterwards takes a fifth of the time of updating it row by row
-    work.fill(SESSIONS, _columns(events), query, [], is_distributed=events.is_distributed)
+    lost = work.fill(
+        SESSIONS,
+        _columns(events),
+        query,
+        is_distributed=events.is_distributed,
+        lacking=_lacking(work, events),
+        keeps=keeps,
+    )
     if not work.has_index(SESSIONS, _INDEX):
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
     # only the columns that look-ups use: the names would double the time
     work.run(f'ANALYZE {work.beside(SESSIONS)} ({events.member}, "timestamp", last_timestamp)')
+    return lost
 
 
-def oldest(events: Events) -> str:
-    """Return the query for the time of the oldest event; infinity where there is none."""
-    return f"SELECT coalesce(min({events.moment}), 'infinity') FROM {events.table} WHERE {events.usable}"
+def _lacking(work: Work, events: Events) -> str:
+    """Return the query for the old sessions whose user has no event, and so no new session, within their time.
+
+    Most sessions begin as before, and are left out by the first comparison. For the others, `pawprint_covered` is the
+    end of the user's last new session that begins before the old one ends.
+    """
+    names = ", ".join(_columns(events))
+    member = f"{events.member}{events.collation}"
+    return f"""
+        WITH changed AS MATERIALIZED (
+            SELECT {names} FROM {work.beside(SESSIONS)} AS old WHERE NOT EXISTS (
+                SELECT 1 FROM pawprint_filled AS fresh
+                WHERE fresh.{events.member} = old.{events.member} AND fresh."timestamp" = old."timestamp"
+            )
+        )
+        SELECT {names} FROM (
+            SELECT *, max(pawprint_until) OVER (PARTITION BY {member} ORDER BY pawprint_moment, pawprint_until
+                ROWS UNBOUNDED PRECEDING) AS pawprint_covered
+            FROM (
+                SELECT {names}, last_timestamp AS pawprint_moment, NULL::timestamp AS pawprint_until FROM changed
+                UNION ALL SELECT {names}, "timestamp", last_timestamp FROM pawprint_filled
+                WHERE {events.member} IN (SELECT {events.member} FROM changed)
+            ) AS both_kinds
+        ) AS marked
+        WHERE pawprint_until IS NULL AND (pawprint_covered IS NULL OR pawprint_covered < "timestamp")
+    """
 
 
 def _largest(work: Work, events: Events, wanted: str) -> float:

@@ -12,7 +12,11 @@ from ..table.engine import engine_of
 from ..table.schema import Table
 
 _FACTS = """
-SELECT pg_relation_filenode(c.oid), EXISTS (
+SELECT ARRAY(
+        SELECT pg_relation_filenode(part.oid)::bigint FROM (
+            SELECT c.oid UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
+        ) AS part WHERE pg_relation_filenode(part.oid) IS NOT NULL ORDER BY 1
+    ), EXISTS (
     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
         AND m.amname = 'btree'
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = %s
@@ -42,9 +46,10 @@ class Events(NamedTuple):
             long. Empty if the table is distributed by the user: Citus' workers would not run window functions.
         is_time_indexed: whether a range of time can be read without reading the whole table.
         is_distributed: whether Citus distributes the table over its nodes by the user.
-        identity: changes if the table is replaced, emptied or rewritten.
-        birth: the expression that a row keeps when the table is rewritten (VACUUM FULL), and that no other row has;
-            None if there is none.
+        oid: the table's OID.
+        files: the numbers of the files that hold it and its partitions, the newest last. A table that is emptied by
+            TRUNCATE, replaced or rewritten (VACUUM FULL, a new column's default) has others.
+        birth: the expression, a text, that a row keeps when it is rewritten or copied, and that hardly another has.
     """
 
     name: str
@@ -60,7 +65,8 @@ class Events(NamedTuple):
     collation: str
     is_time_indexed: bool
     is_distributed: bool
-    identity: list[int | None]
+    oid: int
+    files: list[int]
     birth: str
 
     @property
@@ -101,25 +107,28 @@ def events_of(cursor: Any, table: Table) -> Events:
     engine = engine_of(cursor, table)
     assert engine is not None
     cursor.execute(_FACTS, (fields.timestamp, fields.user, fields.user, engine.oid))
-    filenode, is_time_indexed, user_type, is_collatable = cursor.fetchone()
+    files, is_time_indexed, user_type, is_collatable = cursor.fetchone()
     is_distributed = engine.distribution is not None and engine.distribution.column == fields.user
-    place, xmin = ("e.ctid", "e.xmin, ' ', ") if engine.has_ctids else ("NULL::int", "")
     time = f"e.{quoted(fields.timestamp)}"
     user = f"e.{quoted(fields.user)}"
+    moment = in_utc(time, columns[fields.timestamp])
+    event = f"e.{quoted(fields.event)}::text" if fields.event in columns else "NULL::text"
+    place = "e.ctid" if engine.has_ctids else "NULL::int"
     return Events(
         name=table.sql,
         table=f"{table.sql} AS e".replace("%", "%%"),
         member=quoted(fields.user),
         user=user,
-        moment=in_utc(time, columns[fields.timestamp]),
+        moment=moment,
         time=time,
-        event=f"e.{quoted(fields.event)}::text" if fields.event in columns else "NULL::text",
+        event=event,
         number=number,
         order=place if number is None else number.key,
         user_type=user_type,
         collation=' COLLATE "C"' if is_collatable and not is_distributed else "",
         is_time_indexed=is_time_indexed,
         is_distributed=is_distributed,
-        identity=[engine.oid, filenode],
-        birth=f"concat({xmin}{time}, ' ', {user})",
+        oid=engine.oid,
+        files=files,
+        birth=f"ROW(extract(epoch FROM {moment}), {user}::text, {event})::text",
     )

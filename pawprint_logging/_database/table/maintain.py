@@ -43,9 +43,20 @@ SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indr
 FROM pg_class c WHERE c.oid = %s::regclass
 """
 
+_MARKED = """
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = %s AND NOT i.inhdetachpending AND obj_description(c.oid, 'pg_class') = %s
+"""
+
+#: the errors of a lock that is not available in time
+_BUSY = (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled, psycopg2.errors.DeadlockDetected)
+
 _AGE = re.compile(r"\s*(\d{1,6})\s*([hdw])\s*", re.IGNORECASE)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _UTC = timezone.utc
+#: how far back `keep` may reach: a year from where Python's calendar ends
+_EARLIEST = datetime(2, 1, 1, tzinfo=_UTC)
 
 
 class Wish(NamedTuple):
@@ -80,6 +91,8 @@ def checked(keep: timedelta | str | None, ahead: int | None, *, dry_run: bool) -
             f'keep must be at least "{KEEP_DAYS}d", which is how long an event may be in doubt and come back by '
             f"replay; not {keep!r}"
         )
+    if age is not None and age > datetime.now(_UTC) - _EARLIEST:
+        raise ConfigurationError(f"keep must not reach back beyond the year {_EARLIEST.year}; not {keep!r}")
     if ahead is not None and (isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= 400):
         raise ConfigurationError(f"ahead must be a number of partitions from 0 to 400, not {ahead!r}")
     return Wish(age, ahead, dry_run)
@@ -113,12 +126,12 @@ def maintain(
             if not is_alone:
                 return [f"another maintenance run of {table.name} is in progress; nothing was done"]
             run.tell_statistics(bring_up_to_date)
-            run.note_plan()
+            keep = wish.keep if run.note_plan() else None
             if split is not None:
-                run.partitioned()
-            elif wish.keep is not None and engine.kind == "hypertable":
+                run.partitioned(keep)
+            elif keep is not None and engine.kind == "hypertable":
                 run.chunks()
-            elif wish.keep is not None:
+            elif keep is not None:
                 run.rows()
             run.ledger()
         return run.done
@@ -232,15 +245,24 @@ class _Run:
         if not self._wish.dry_run and bring_up_to_date():
             self.done.append("brought the statistics up to date")
 
-    def note_plan(self) -> None:
-        """Record the plan that writers follow, before anything is dropped."""
-        with self._transaction() as cursor:
-            cursor.execute(
-                "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)", (self._table.ledger,)
+    def note_plan(self) -> bool:
+        """Record the plan that writers follow, before anything is dropped; return whether anything may be dropped."""
+        try:
+            with self._transaction() as cursor:
+                cursor.execute(
+                    "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)",
+                    (self._table.ledger,),
+                )
+                is_owner = cursor.fetchone()[0]
+                if is_owner and not self._wish.dry_run and partitions.plan_of(cursor, self._table) != self._plan:
+                    partitions.record(cursor, self._table, self._plan)
+        except _BUSY:
+            what = "nothing was removed, and " if self._wish.keep is not None else ""
+            self.done.append(
+                f"another session holds a lock on the ledger of {self._table.name}: {what}the plan was not recorded"
             )
-            is_owner = cursor.fetchone()[0]
-            if is_owner and not self._wish.dry_run and partitions.plan_of(cursor, self._table) != self._plan:
-                partitions.record(cursor, self._table, self._plan)
+            return False
+        return True
 
     def _split(self) -> Split:
         with self._transaction() as cursor:
@@ -250,13 +272,14 @@ class _Run:
 
     # ---- partitions
 
-    def partitioned(self) -> None:
-        """Finish pending detaches, make partitions ahead, drop partitions that are too old."""
+    def partitioned(self, keep: timedelta | None) -> None:
+        """Finish pending detaches, make partitions ahead, drop partitions older than `keep`, if it is given."""
+        self._unmark()
         is_finished = self._finish()
         self._ahead()
         self._drop_leftovers()
-        if self._wish.keep is not None and is_finished:  # else no other can be detached
-            self._drop_old(self._wish.keep)
+        if keep is not None and is_finished:  # else no other can be detached
+            self._drop_old(keep)
 
     def _finish(self) -> bool:
         is_finished = True
@@ -265,7 +288,6 @@ class _Run:
                 self._say(f"finish the detach of {partition.sql}")
             elif self._try(f"ALTER TABLE {self._engine.sql} DETACH PARTITION {partition.sql} FINALIZE"):
                 self._say(f"finished the detach of {partition.sql}")
-                self._mark(partition)
             else:
                 self.done.append(f"the detach of {partition.sql} waits for a transaction that still reads it")
                 is_finished = False
@@ -310,7 +332,13 @@ class _Run:
             self._say(f"dropped {number}", f"drop {number}")
 
     def _detach(self, partition: Partition, *, has_default: bool) -> bool:
-        self._mark(partition)
+        # marked first, so that the next run drops the partition if this one is killed in between
+        is_detached = self._mark(partition) and self._detach_marked(partition, has_default=has_default)
+        if not is_detached:
+            self._unmark()
+        return is_detached
+
+    def _detach_marked(self, partition: Partition, *, has_default: bool) -> bool:
         detach = f"ALTER TABLE {self._engine.sql} DETACH PARTITION {partition.sql}"
         if has_default or self._engine.distribution is not None:  # CONCURRENTLY works with neither
             return self._try(detach)
@@ -321,19 +349,26 @@ class _Run:
         try:
             with self._session.limit(_TIMEOUT), connection.cursor() as cursor:
                 cursor.execute(f"{detach} CONCURRENTLY")
-        except (psycopg2.errors.QueryCanceled, psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+        except _BUSY:
             return False
         finally:
             timer.cancel()
             timer.join()
         return True
 
-    def _mark(self, partition: Partition) -> None:
-        """Mark a partition as to be dropped, so that the next run drops it if this one is killed before."""
+    def _mark(self, partition: Partition) -> bool:
+        """Mark a partition as to be dropped once it is detached."""
+        return self._try(f"COMMENT ON TABLE {partition.sql} IS '{ddl.DETACHED} {self._engine.oid}'")
+
+    def _unmark(self) -> None:
+        """Take the mark off attached partitions, which a user may detach to keep them."""
+        if self._wish.dry_run:
+            return
         with self._transaction() as cursor:
-            cursor.execute(
-                f"COMMENT ON TABLE {partition.sql.replace('%', '%%')} IS %s", (f"{ddl.DETACHED} {self._engine.oid}",)
-            )
+            cursor.execute(_MARKED, (self._engine.oid, f"{ddl.DETACHED} {self._engine.oid}"))
+            marked = [row[0] for row in cursor.fetchall()]
+        for name in marked:
+            self._try(f"COMMENT ON TABLE {name} IS NULL")
 
     def _drop_leftovers(self) -> None:
         with self._transaction() as cursor:
@@ -347,7 +382,7 @@ class _Run:
         try:
             with self._transaction() as cursor:
                 cursor.execute(statement)
-        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled, psycopg2.errors.DeadlockDetected):
+        except _BUSY:
             return False
         return True
 
@@ -388,7 +423,7 @@ class _Run:
                     (self._engine.sql, limit),
                 )
                 number = cursor.fetchone()[0]
-        except (psycopg2.errors.QueryCanceled, psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+        except _BUSY:
             self.done.append(f"the chunks older than {limit[:10]} stay for now: a transaction still uses one of them")
             return
         if number:
