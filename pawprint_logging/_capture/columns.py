@@ -102,11 +102,6 @@ _NESTED = frozenset({dict, list, set})
 
 def _apart(values: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a dict in which nested dicts, lists and sets are copies too; other values stay themselves."""
-    for value in values.values():
-        if type(value) in _NESTED:
-            break
-    else:
-        return values.copy()
     try:
         copied: dict[str, Any] = _copy(values, {})
     except Exception:  # nested too deeply
@@ -140,6 +135,18 @@ def _encode_with_key(columns: dict[str, Any], kinds: Mapping[str, Kind], keyed: 
     return entry
 
 
+def _in_columns(values: dict[str, Any], names: frozenset[str], json_field: str) -> dict[str, Any]:
+    """Move what has no column to the JSON column: a column that the table lacks would fail the batch (42703)."""
+    if names.issuperset(values):
+        return values
+    strangers = {column: value for column, value in values.items() if column not in names}
+    known = {column: value for column, value in values.items() if column in names}
+    if json_field in names:
+        data = known.get(json_field)
+        known[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
+    return known
+
+
 def made_send(
     fields: Fields,
     before_send: BeforeSend,
@@ -164,12 +171,22 @@ def made_send(
     roles = frozenset({timestamp, user_field, event_field, json_field})
     names = frozenset(kinds) - fields.numbered
     number = len(roles)
+    has_all = roles <= kinds.keys()
 
     def send(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> Parts | dict[str, Any] | None:
-        # `before_send` may change what it gets, and the nested values are the application's
-        columns = columns_of(_apart(document), at, user, name, own and _apart(own))
+        # `before_send` may change what it gets: nested values are the application's, and the key must be found again
+        given = document if keyed is None else document.copy()
+        for value in document.values():
+            if type(value) in _NESTED:
+                given = _apart(document)
+                break
+        if has_all and not own and user is not MISSING:  # as `columns_of`, without the call
+            when = at if type(at) is datetime else of_clock(at)
+            columns = {timestamp: when, user_field: user, event_field: name, json_field: given}
+        else:
+            columns = columns_of(given, at, user, name, own and _apart(own))
         here = id(sys._getframe())  # noqa: SLF001 - as `silenced`, in less time; no variable holds its own frame
         try:
             guarded.add(here)
@@ -199,12 +216,7 @@ def made_send(
                 if len(returned) > number:
                     others = {column: value for column, value in returned.items() if column not in roles}
                 return data, moment, returned[user_field], event, others
-        if not names.issuperset(returned):  # a column that the table lacks would fail the whole batch (42703)
-            strangers = {column: value for column, value in returned.items() if column not in names}
-            returned = {column: value for column, value in returned.items() if column in names}
-            if json_field in kinds:
-                data = returned.get(json_field)
-                returned[json_field] = {**strangers, **data} if isinstance(data, Mapping) else strangers
+        returned = _in_columns(returned, names, json_field)
         if not returned:
             columns = columns_of(document, at, user, name, own)
             raise CaptureError("before_send returned no column", _encode_with_key(columns, kinds, keyed))
