@@ -91,6 +91,7 @@ def test_a_large_table_is_sampled_and_its_newest_rows_are_seen(
 ) -> None:
     tracker.write_many({"timestamp": "2026-01-01", "event": "often", "metadata": {"n": n}} for n in range(20_000))
     tracker.write(timestamp="2026-02-01", event="new", metadata={"m": 1})
+    tracker.write_many([{"timestamp": None, "event": "often"}] * 10)
     tracker.query("ANALYZE events")
     for name, value in (("ALL_ROWS", 1000), ("SAMPLE_ROWS", 500), ("NEWEST_ROWS", 10)):
         monkeypatch.setattr(catalogue, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from support.proxy import Proxy
 from support.server import Server
 
+from pawprint_logging._database.session import excepthook
 from pawprint_logging._database.session.connection import Session, commit, is_lost
 from pawprint_logging._database.session.dsn import Dsn
+from pawprint_logging._database.session.sqlstate import connect_failure
 
 
 @pytest.fixture
@@ -146,3 +149,28 @@ def test_a_child_does_not_keep_a_dead_parents_transaction_open(db: str, server: 
     finally:
         for each in (gone, alive, end):
             os.close(each)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'root certificate file "/x/root.crt" does not exist\nEither provide the file, or change sslmode',
+        'could not open certificate file "/x/client.crt": No such file or directory',
+        'private key file "/x/client.key" has group or world access',
+    ],
+)
+def test_a_tls_file_that_cannot_be_used_is_not_taken_for_something_else(message: str) -> None:
+    assert "sslrootcert" in connect_failure(psycopg2.OperationalError(message)).reason
+
+
+def test_an_excepthook_that_somebody_puts_back_twice_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", lambda *_: None)
+    with excepthook.quiet():
+        found = sys.excepthook
+    monkeypatch.setattr(sys, "excepthook", found)
+    with excepthook.quiet():
+        pass
+    assert sys.excepthook is sys.__excepthook__
+    monkeypatch.setattr(sys, "excepthook", found)
+    excepthook.reset()
+    assert sys.excepthook is sys.__excepthook__

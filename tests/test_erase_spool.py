@@ -41,6 +41,8 @@ for line in sys.stdin:
     print(number, flush=True)
 """
 
+ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+
 
 class Writer:
     """A process that logs."""
@@ -323,3 +325,23 @@ def test_a_directory_that_is_none_is_one_line_and_nothing_is_erased(
     assert of_alice(connection) == 1
     with pytest.raises(ConfigurationError):
         spoolblanking.SpoolBlanking(folder, Tracker(db=db, table="events"), ALICE)
+
+
+@pytest.mark.parametrize("text", [ID.upper(), ID.replace("-", ""), f"{{{ID}}}"])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_uuid_is_the_same_user_however_it_is_written(
+    cli: CommandLine, folder: Path, db: str, connection: Any, text: str, is_damaged: bool
+) -> None:
+    connection.cursor().execute("ALTER TABLE events ALTER COLUMN user_id TYPE UUID USING user_id::uuid")
+    handler = PawprintHandler(db=db, table="events", spool=folder, deliver=False)
+    logger_with(handler).info("x", extra={"event": "e", "user_id": text, "note": "damaged"})
+    (path,) = folder.glob("*.spool")
+    if is_damaged:
+        path.write_bytes(path.read_bytes().replace(b"damaged", b"Damaged"))
+        handler.close()
+
+    done = cli("erase", ID, "--yes", "--spool", str(folder))
+
+    erased = "0 events" if is_damaged else "1 event"
+    assert (done.status, done.out) == (0, f"{erased} erased from events\n1 event blanked in {folder}\n")
+    assert not any(text.encode() in each.read_bytes() for each in folder.iterdir())

@@ -23,6 +23,7 @@ from support.shop import VALUE, Collector, fallback, handler_on, logger_with, st
 
 from pawprint_logging import ConfigurationError, FallbackFormatter, PawprintError, PawprintHandler, Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
+from pawprint_logging._capture.record import FALLBACK_EXTRA
 from pawprint_logging._database.table.mend import RESERVED, plain
 from pawprint_logging._delivery import fallback as module
 from pawprint_logging._failure import Failure
@@ -183,6 +184,19 @@ def test_records_of_the_users_own_fallback_logger_are_never_events(db: str, conn
     logger_with(handler, name="my.lost.events").error("x", extra={"event": "no"})
     handler.close()
     assert stored(connection) == []
+
+
+def test_a_filter_of_the_fallback_logger_may_replace_the_record(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverted = fallback()
+
+    def redact(record: logging.LogRecord) -> logging.LogRecord:  # as `Logger.filter` may return from Python 3.12 on
+        line = {**vars(record)[FALLBACK_EXTRA], "event": {"event": "redacted"}}
+        return logging.makeLogRecord({**vars(record), FALLBACK_EXTRA: line})
+
+    monkeypatch.setattr(logging.getLogger("pawprint_logging.fallback"), "filter", redact)
+    handler = refuse(db)
+    assert [each["event"] for each in diverted.events] == [{"event": "redacted"}]
+    assert handler.stats.diverted == 1
 
 
 def test_a_record_with_a_diverted_event_is_no_event_for_any_handler(db: str, connection: Any) -> None:

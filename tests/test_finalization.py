@@ -80,3 +80,28 @@ def test_each_is_in_the_table_or_on_the_fallback_once(db: str, tmp_path: Path, b
     written = list(tracker.query("SELECT event FROM events")["event"])
     assert sorted([*written, *names(lost)]) == ["early", "in __del__", "in atexit"]
     assert {"early", "in atexit"} <= set(written)
+
+
+INTERRUPTED = """
+import json, signal, sys
+from pawprint_logging import PawprintProcessor
+processors = [PawprintProcessor(**json.loads(each)) for each in sys.argv[1:]]
+for processor in processors:
+    processor(None, "info", {"event": "early", "track": True})
+signal.signal(signal.SIGALRM, signal.default_int_handler)  # Ctrl-C, soon
+signal.setitimer(signal.ITIMER_REAL, 0.4)
+"""
+
+
+def test_ctrl_c_while_one_finishes_costs_no_events_of_the_others(tmp_path: Path) -> None:
+    lost = [tmp_path / f"lost{number}.jsonl" for number in range(3)]
+    options = [{"db": AWAY, "table": "events", "close_timeout": 1, "fallback_file": str(path)} for path in lost]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *map(json.dumps, options)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert [names(path) for path in lost] == [["early"]] * 3

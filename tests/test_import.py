@@ -460,3 +460,66 @@ def test_progress_adds_up_to_the_file(tmp_path: Path) -> None:
     assert sum(size for _, size in source_of(path).pieces()) == path.stat().st_size
     path = as_csv(tmp_path)
     assert sum(size for _, size in source_of(path).pieces()) == path.stat().st_size
+
+
+@pytest.mark.parametrize("write", [as_json, as_csv, as_parquet])
+def test_a_refused_row_is_added_to_the_file_once(
+    cli: CommandLine, write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "x" * 65
+    rows = [{"event": long, "note": note} for note in ("two\nlines", f"{long},a\n{long},b", "a", "one\rline", "a\r\n")]
+    monkeypatch.setitem(globals(), "ROWS", rows)
+    path = write(tmp_path)
+    left = Path(f"{path}.rejected")
+    found = []
+    for _ in range(3):
+        assert cli("import", str(path)).out.startswith("0 written, 0 already there, 5 rejected")
+        found.append(left.read_bytes())
+    assert found[0] == found[1] == found[2]
+    assert cli("import", str(left), "--set", "event=mended").out.startswith("5 written")
+
+
+def test_a_rejected_file_without_a_header_is_gone_on_with(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"event,note\n{'x' * 65},a\n")
+    left = Path(f"{path}.rejected")
+    left.touch()
+    assert cli("import", str(path)).out.startswith("0 written, 0 already there, 1 rejected")
+    assert left.read_text().splitlines() == path.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("broken", "good"),
+    [
+        (b"alice,sign\rup\n", 3),  # a carriage return outside quotes
+        (b'alice,"two\nlines\rand" a\rthird\n', 3),
+        (b'alice,"5 inch\ncarol,c\ndave,d\n', 1),  # the quote takes in the rest of the file
+    ],
+)
+def test_a_malformed_record_of_csv_is_set_aside_as_it_is(
+    cli: CommandLine, tmp_path: Path, connection: Any, broken: bytes, good: int
+) -> None:
+    rest = [b"bob,b\n", b"erin,e\n", b'frank,"f"\n']
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"".join([b"user_id,event\n", rest[0], broken, *rest[1:good]]))
+
+    for _ in range(2):
+        assert cli("import", str(path)).out == f"{good} written, 0 already there, 1 rejected (not CSV)\n"
+    assert Path(f"{path}.rejected").read_bytes() == b"user_id,event\n" + broken
+    assert value(connection, "SELECT count(DISTINCT user_id) FROM events") == good
+
+
+def test_text_after_a_closing_quote_is_not_malformed(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('event,note\n"sign"up,a\nview,"b"')
+
+    assert cli("import", str(path)).out.startswith("2 written, 0 already there, 0 rejected")
+    assert stored(connection, "event") == [("signup",), ("view",)]
+
+
+@pytest.mark.parametrize("content", [b"event,note\rsignup,a\rview,b\r", b'event,"note\nsignup,a\n'])
+def test_a_header_that_is_not_csv_is_said(cli: CommandLine, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+
+    one_line(cli("import", str(path)), str(path), "no header that is CSV", "line feed")

@@ -18,6 +18,7 @@ from pawprint_logging._delivery.leftover import Leftover, note_settled
 from pawprint_logging._delivery.segment import PAGE, Head, Progress, Segment
 from pawprint_logging._delivery.spoolblanking import _names
 
+UUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 DELIVERY = uuid.UUID(int=7)
 
 
@@ -151,8 +152,12 @@ def record(user: str, name: str = "login", *, as_values: bool) -> bytes:
         (record("alice", as_values=False), "alice", True),
         (record("\\N", as_values=False), "\\N", False),
         (record("alice", as_values=False), "alice\tlogin", False),
+        (record(f"{{{UUID.upper()}}}", as_values=True), UUID, True),
+        (record(UUID.replace("-", ""), as_values=False), UUID, True),
+        (record(UUID.replace("-", ""), as_values=False)[2:], UUID, True),
+        (record(UUID.replace("-", ""), as_values=False)[2:], UUID[:-1], False),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_a_record_that_was_put_aside_is_its_users_alone(line: bytes, user: str, is_theirs: bool) -> None:
     assert _names(line, Table("events", None), user) is is_theirs

@@ -210,6 +210,20 @@ def test_write_makes_a_partition(tracker: Tracker, connection: Any) -> None:
     assert value(connection, "SELECT count(*) FROM events") == 1
 
 
+def test_a_name_that_another_table_s_partition_has_gets_a_number(tracker: Tracker, connection: Any) -> None:
+    old = partitions_of(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "ALTER TABLE events RENAME TO former; ALTER TABLE events__deliveries RENAME TO former__deliveries"
+        )
+    tracker.create_table(partition_by="day")
+    assert partitions_of(connection) == [f"{each}_2" for each in old]
+    tracker.write(event="x")
+    tracker.write(event="x", timestamp=now() - days(10))
+    assert tracker.maintain() == []
+    assert value(connection, "SELECT count(*) FROM events") == 2
+
+
 def test_write_many_makes_partitions_while_it_copies(tracker: Tracker, connection: Any) -> None:
     moments = [now() - days(number % 40) for number in range(400)]
     rows = ({"event": str(number), "timestamp": moment} for number, moment in enumerate(moments))

@@ -388,3 +388,12 @@ def test_under_row_level_security_lines_go_by_insert(tracker: Tracker, connectio
     lines(2)
     result = replay(tracker, lines(1, user_id="v"))
     assert (result.written, result.rejected) == (2, 1)
+
+
+def test_a_line_with_carriage_returns_is_rejected_once(tracker: Tracker, lines: Lines) -> None:
+    path = lines(1)
+    raw = b"progress 10%\rprogress 20%\rdone\n"
+    path.write_bytes(path.read_bytes() + raw)
+    for _ in range(2):
+        assert replay(tracker, path).rejected == 1
+    assert path.with_name(path.name + ".rejected").read_bytes() == raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import uuid
+import zlib
 from pathlib import Path
 
 import pytest
@@ -355,3 +356,60 @@ def test_a_segment_is_looked_at_without_a_lock(made: File, tmp_path: Path) -> No
     assert Segment.look_at(tmp_path / "none.spool") is None
     (tmp_path / "young.spool").write_bytes(b"")
     assert Segment.look_at(tmp_path / "young.spool") is None
+
+
+def test_a_segment_that_is_just_being_made_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = tmp_path / "a.spool", list[str]()
+    write = os.pwrite
+
+    def seen(descriptor: int, data: bytes, place: int) -> int:
+        size = write(descriptor, data, place)
+        Segment.take_over(path, lambda _: True, report=lambda _, why: told.append(why), and_living=True)
+        return size
+
+    monkeypatch.setattr(module.os, "pwrite", seen)
+    made = Segment.create(path, Head("", TABLE, deliver=False))
+    assert made is not None
+    assert told == []
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_who_takes_over_notes_as_durably_as_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    made = File(tmp_path / "a.spool", Head("", TABLE, fsync=fsync))
+    taken = made.again()
+    assert taken is not None
+    synced: list[int] = []
+    monkeypatch.setattr(module.os, "fsync", synced.append)
+    taken.note(Progress(sending=1, delivery=uuid.uuid4()))
+    taken.add_refused(uuid.uuid4(), [(0, "", None)])
+    assert len(synced) == (2 if fsync else 0)
+
+
+def test_a_head_of_before_fsync_was_in_it_is_read(made: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = made.path.read_bytes()[:PAGE]
+    text = page[page.index(b"{") : page.index(b"}") + 1]
+    older = text.replace(b', "fsync": false', b"")
+    assert older != text
+    for start in (0, 1024):
+        line = module.MAGIC + b"2 %08x %b\n" % (zlib.crc32(older), older)
+        os.pwrite(made.segment.descriptor, line.ljust(1024), start)
+    taken = made.again()
+    assert taken is not None
+    assert taken.head == HEAD_OF_EVENTS
+
+
+def test_a_delivery_that_is_noted_again_is_as_old_as_it_was(made: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    first, second = uuid.uuid4(), uuid.uuid4()
+    found = []
+    for delivery, settled, sending in ((first, 0, 3), (first, 0, 3), (second, 0, 3), (second, 3, 0), (second, 3, 1)):
+        made.segment.note(Progress(settled=settled, sending=sending, delivery=delivery))
+        found.append(made.segment.progress.noted_at)
+        now[0] += 1_000
+    assert found == [1_000, 1_000, 3_000, 4_000, 5_000]
+    taken = made.again()
+    assert taken is not None
+    assert taken.progress.noted_at == 5_000

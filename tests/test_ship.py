@@ -8,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
-from support.commandline import CommandLine
+from support.commandline import CommandLine, role
 from support.proxy import Proxy
 from support.server import Server
 from support.shop import fallback, logger_with, stored, tracker_on, value
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, ship
 from pawprint_logging._delivery import ship as module
+from pawprint_logging._delivery.segment import Progress, Segment
 
 
 @pytest.fixture
@@ -367,6 +370,221 @@ def test_a_database_that_is_away_is_waited_for(db: str, folder: Path, connection
 def test_a_directory_that_is_not_there_is_a_configuration_error(db: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"ship: no such directory: .*nothing"):
         ship(tmp_path / "nothing", db=db, once=True)
+
+
+# ---- many segments
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Has a shipper follow three segments at a time; the numbers of those that it followed."""
+    monkeypatch.setattr(module, "_MOST_FOLLOWED", 3)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    numbers: list[int] = []
+    carry_on = module.Shipper._round
+
+    def watched(self: module.Shipper, stop: threading.Event) -> bool:
+        numbers.append(len(self._followed))
+        return carry_on(self, stop)
+
+    monkeypatch.setattr(module.Shipper, "_round", watched)
+    return numbers
+
+
+def test_more_segments_than_are_followed_at_a_time(db: str, folder: Path, connection: Any, few: list[int]) -> None:
+    tracker_on(db)
+    expected = spool_of_many(db, folder, 10)
+    result = ship(folder, db=db, once=True)
+    assert (result.written, result.is_complete) == (20, True)
+    assert sorted(names(connection)) == expected
+    assert max(few) == 3
+
+
+def test_each_of_many_living_writers_has_its_turn(db: str, folder: Path, connection: Any, few: list[int]) -> None:
+    tracker_on(db)
+    handlers = [spooler(db, folder) for _ in range(8)]
+    stop = threading.Event()
+    results: list[Any] = []
+    shipping = threading.Thread(target=lambda: results.append(ship(folder, db=db, stop=stop)))
+    shipping.start()
+    for number in range(3):
+        for place, handler in enumerate(handlers):
+            log(handler, 10 * number + place)
+        wait_for(lambda number=number: value(connection, "SELECT count(*) FROM events") == 8 * (number + 1))
+    stop.set()
+    shipping.join(60)
+    assert sorted(names(connection)) == sorted(f"e{10 * number + place}" for number in range(3) for place in range(8))
+    assert (results[0].is_complete, max(few)) == (True, 3)
+
+
+def test_many_segments_of_a_table_that_is_away_leave_room_for_anothers(
+    db: str, folder: Path, connection: Any, few: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
+    spool_of_many(db, folder, 8)
+    Tracker(db=db, table="clicks").create_table()
+    for number in range(5):
+        log(spooler(db, folder, table="clicks"), number)
+    result = ship(folder, db=db, once=True)
+    assert (result.written, result.is_complete) == (5, False)
+    tracker_on(db)
+    result = ship(folder, db=db, once=True)
+    assert (result.written, result.is_complete) == (16, True)
+
+
+def test_a_transaction_has_no_more_than_a_batch_may_have(
+    db: str, folder: Path, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BATCH_BYTES", 100_000)
+    tracker_on(db)
+    spool_of_many(db, folder, 8, filling="x" * 20_000)
+    assert ship(folder, db=db, once=True).written == 16
+    assert value(connection, "SELECT count(DISTINCT xmin::text) FROM events") == 3
+
+
+# ---- when once is over
+
+
+def test_stopped_before_all_is_read_it_is_not_complete(db: str, folder: Path) -> None:
+    tracker_on(db)
+    log(spooler(db, folder), 1)
+    stop = threading.Event()
+    stop.set()
+    assert not ship(folder, db=db, once=True, stop=stop).is_complete
+    assert ship(folder, db=db, once=True).is_complete
+
+
+def test_once_is_over_though_a_writer_goes_on(
+    db: str, folder: Path, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker_on(db)
+    handler = spooler(db, folder)
+    log(handler, 0)
+    stop = threading.Event()
+    rounds: list[bool] = []
+    carry_on = module.Shipper._round
+
+    def beside_a_writer(self: module.Shipper, stop: threading.Event) -> bool:
+        rounds.append(carry_on(self, stop))
+        log(handler, len(rounds))
+        log(spooler(db, folder), 100 + len(rounds))
+        if len(rounds) > 20:
+            stop.set()
+        return rounds[-1]
+
+    monkeypatch.setattr(module.Shipper, "_round", beside_a_writer)
+    assert ship(folder, db=db, once=True, stop=stop).is_complete
+    assert not stop.is_set()
+    assert names(connection)[0] == "e0"
+
+
+# ---- what the ledger keeps
+
+
+@pytest.mark.parametrize("writers", [1, 4])
+def test_the_ledger_forgets_what_is_settled(
+    db: str, folder: Path, connection: Any, writers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    tracker_on(db)
+    handlers = [spooler(db, folder) for _ in range(writers)]
+    stop = threading.Event()
+    shipping = threading.Thread(target=ship, args=(folder,), kwargs={"db": db, "stop": stop})
+    shipping.start()
+    for number in range(20):
+        for handler in handlers:
+            log(handler, number)
+        wait_for(lambda number=number: value(connection, "SELECT count(*) FROM events") == writers * (number + 1))
+    stop.set()
+    shipping.join(60)
+    assert value(connection, "SELECT count(*) FROM events__deliveries") <= 12
+    assert value(connection, "SELECT count(*) FROM events") == 20 * writers
+
+
+def test_what_is_settled_stays_in_the_ledger_for_some_time(db: str, folder: Path, connection: Any) -> None:
+    tracker_on(db)
+    for number in range(15):
+        log(spooler(db, folder), number)
+        ship(folder, db=db, once=True)
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 15
+
+
+def test_what_gets_older_in_doubt_than_the_ledger_remembers_is_put_aside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = "postgresql://nobody@127.0.0.1:1/nowhere"
+    log(spooler(away, folder), 1, 2)
+    (path,) = folder.glob("*.spool")
+    taken = Segment.take_over(path, lambda _: True, report=print, and_living=True)
+    assert taken is not None
+    taken.note(Progress(sending=2, delivery=uuid.uuid4()))
+    taken.release()
+    monkeypatch.setattr("pawprint_logging._delivery.leftover._MEMORY", 2.0)
+    monkeypatch.setattr(module, "_PATIENCE", 60.0)
+    warnings = fallback()
+    assert ship(folder, db=away, once=True).written == 0
+    assert len(path.with_suffix(".rejected").read_bytes().splitlines()) == 2
+    assert any("may be in the table already" in each for each in warnings.warnings)
+
+
+# ---- what is refused
+
+
+POLICY = (
+    "ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY;"
+    "CREATE POLICY p ON events USING (true) WITH CHECK (event <> 'e666')"
+)
+TRIGGER = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.event = 'e666' THEN"
+    " RAISE EXCEPTION 'no' USING ERRCODE = '42501'; END IF; RETURN NEW; END $$;"
+    "CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()"
+)
+
+
+@pytest.mark.parametrize("how", [POLICY, TRIGGER], ids=["policy", "trigger"])
+def test_a_row_that_alone_is_forbidden_holds_up_no_others(db: str, folder: Path, connection: Any, how: str) -> None:
+    tracker_on(db)
+    connection.cursor().execute(how)
+    diverted = fallback()
+    handler = spooler(db, folder)
+    log(handler, 666)
+    result = ship(folder, db=db, once=True)
+    assert (result.written, result.diverted, result.is_complete) == (0, 1, True)
+    log(handler, 1)
+    assert ship(folder, db=db, once=True).written == 1
+    assert [each["event"]["event"] for each in diverted.events] == ["e666"]
+
+
+@pytest.mark.parametrize("right", ["INSERT ON events", "USAGE ON events_id_seq"])
+def test_a_right_that_is_missing_is_waited_for(
+    server: Server, db: str, folder: Path, connection: Any, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
+    tracker_on(db)
+    grants = [f"GRANT {each} TO shipper" for each in ("INSERT ON events, events__deliveries", "USAGE ON events_id_seq")]
+    for name in role(server, "shipper", connection, *grants, f"REVOKE {right} FROM shipper"):
+        address = server.dsn(connection.info.dbname, user=name, password=name)
+        fallback()
+        log(spooler(address, folder), 1, 2)
+        result = ship(folder, db=address, once=True)
+        assert (result.written, result.diverted, result.is_complete) == (0, 0, False)
+        connection.cursor().execute(f"GRANT {right} TO shipper")
+        assert ship(folder, db=address, once=True).written == 2
+
+
+def test_a_partition_that_is_missing_is_made_whatever_the_time_is_called(
+    db: str, folder: Path, connection: Any
+) -> None:
+    schema = {"at": "TIMESTAMP NOT NULL", "event": "TEXT", "metadata": "JSONB"}
+    tracker = Tracker(db=db, table="events", schema=schema, timestamp_field="at")
+    tracker.create_table(partition_by="month")
+    handler = spooler(db, folder, schema=schema, timestamp_field="at")
+    log(handler, 1, at=datetime.now(timezone.utc) - timedelta(days=100))
+    log(handler, 2)
+    result = ship(folder, db=db, once=True)
+    assert (result.written, result.diverted) == (2, 0)
+    assert value(connection, "SELECT array_agg(event ORDER BY at) FROM events") == ["e1", "e2"]
 
 
 # ---- as a command

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.shop import handler_on, logger_with
 from support.sink import BAD, event
 
 from pawprint_logging._capture.row import Row
@@ -560,3 +561,66 @@ def test_what_is_settled_in_a_segment_that_was_let_go_is_not_forgettable(
     user.spool.close()  # somebody else goes on with the file
     monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
     assert user.spool.forgettable() == []
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_spool_has_room_again_once_another_process_has_delivered(folder: Path, is_mapped: bool) -> None:
+    user = User(folder, is_mapped=is_mapped, deliver=False, max_bytes=100_000)
+    for _ in range(3):
+        while not user.add(1):
+            pass
+        *delivered, _ = segments(folder)
+        for path in delivered:
+            path.unlink()
+        assert user.add(*range(100)) == []
+
+
+@pytest.mark.parametrize("deliver", [False, True])
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_where_somebody_deletes_the_file_another_is_begun(
+    folder: Path, is_mapped: bool, deliver: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "WINDOW_BYTES", 10_000)
+    user = User(folder, is_mapped=is_mapped, deliver=deliver)
+    user.add(1, 2)
+    for path in segments(folder):
+        path.unlink()
+    assert user.add(*range(3, 1000)) == []
+    assert len(segments(folder)) == 1
+    assert user.spool.rows == len(user.queue) == 999
+    if not deliver:
+        return
+    while user.queue:
+        user.spool.settled(user.take(user.spool.limit()))
+    user.spool.close()
+    assert segments(folder) == []
+
+
+def test_of_deleted_segments_nothing_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = User(folder, is_mapped=True, max_bytes=100_000)
+    for _ in range(20):
+        user.add(*range(300))
+        while user.queue:
+            user.spool.settled(user.take(user.spool.limit()))
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert [line for line in maps if str(folder) in line and "deleted" in line] == []
+
+
+def test_where_nothing_may_be_deleted_from_the_ledger_nothing_is_kept_for_it(
+    db: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawprint_logging._database.table.pruning.may_delete", lambda *_: False)
+    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    kept: list[int] = []
+    settled = Spool.settled
+
+    def watched(self: Spool, batch: Batch) -> None:
+        settled(self, batch)
+        kept.append(len(self._settled))
+
+    monkeypatch.setattr(Spool, "settled", watched)
+    handler = handler_on(db, spool=folder)
+    for _ in range(5):
+        logger_with(handler).info("x", extra={"event": "e"})
+        assert handler.flush(60)
+    assert kept == [1] * 5

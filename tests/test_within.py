@@ -21,9 +21,10 @@ from support.drivers import DRIVERS, Driver
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
-from pawprint_logging import PawprintHandler, Tracker, replay
+from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, replay, within
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.writing.claim import claim_keys
+from pawprint_logging._delivery.blocks import _numbers
 
 Scenario = Callable[[Driver], Awaitable[None]]
 BAD = "u" * 40
@@ -767,3 +768,119 @@ def test_an_error_that_a_pipeline_has_not_told_of_yet_is_the_callers(shop: Shop,
 
     shop.run(DRIVERS[driver], scenario)
     assert shop.counts() == {"dropped": 1}
+
+
+# ---- what a flush at the end logs; tasks that share a transaction; debug mode
+
+
+@pytest.fixture
+def order(shop: Shop) -> Any:
+    """A class that the ORM maps to the table of orders; it logs an event for each that is inserted."""
+    import sqlalchemy
+    import sqlalchemy.orm
+
+    class Order(sqlalchemy.orm.declarative_base()):  # type: ignore[misc]
+        __tablename__ = "orders"
+        id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
+
+    sqlalchemy.event.listen(Order, "before_insert", lambda *_: shop.event("ordered"))
+    return Order
+
+
+SESSIONS = ["sqlalchemy session", "sqlalchemy async session"]
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_what_is_logged_in_the_flush_at_the_end_is_part_of_the_block(
+    shop: Shop, order: Any, connection: Any, name: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        for end, number in ((driver.rollback, 1), (driver.commit, 2)):
+            await driver.sql("SELECT 1")
+            async with driver.block():
+                driver.connection.add(order(id=number))
+            await end()
+
+    shop.run(DRIVERS[name], scenario)
+    shop.handler.flush()
+    assert events(connection) == ["ordered"]
+    assert shop.counts() == {"written": 2}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_flush_at_the_end_that_raises_drops_what_was_logged(
+    shop: Shop, order: Any, connection: Any, name: str
+) -> None:
+    import sqlalchemy
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+
+        async def block() -> None:
+            async with driver.block():
+                driver.connection.add(order(id=1))
+
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            await block()
+
+    shop.run(DRIVERS[name], scenario)
+    shop.handler.flush()
+    assert events(connection) == []
+    assert shop.counts() == {"dropped": 1}
+
+
+@pytest.mark.parametrize("name", ["async psycopg", "async psycopg pipeline"])
+def test_tasks_with_a_block_each_on_one_transaction(shop: Shop, connection: Any, name: str) -> None:
+    async def scenario(driver: Driver) -> None:
+        both = asyncio.Barrier(2) if sys.version_info >= (3, 11) else None
+
+        async def task(number: int) -> None:
+            async with driver.block():
+                shop.event(f"paid {number}")
+                shop.event("refused", user_id=BAD)
+                if both is not None:
+                    await both.wait()
+                else:
+                    await asyncio.sleep(0.2)
+
+        await driver.sql("SET LOCAL timezone = 'Asia/Tokyo'")
+        await asyncio.gather(task(1), task(2))
+        assert await driver.sql("SELECT current_setting('timezone')") == "Asia/Tokyo"
+        await driver.commit()
+
+    shop.run(DRIVERS[name], scenario)
+    assert sorted(events(connection)) == ["paid 1", "paid 2"]
+    assert shop.counts() == {"written": 2, "diverted": 2}
+
+
+def test_blocks_that_are_over_or_could_not_begin_leave_their_numbers_to_others(shop: Shop) -> None:
+    with closing(psycopg2.connect(shop.db)) as connection, suppress(ZeroDivisionError):
+        with within(connection), within(connection):
+            assert sorted(_numbers) == [0, 1]
+        connection.rollback()
+        with within(connection):
+            raise ZeroDivisionError
+    with closing(sqlalchemy_autocommit(shop.db)) as connection, pytest.raises(ConfigurationError):
+        within(connection).__enter__()
+    assert not _numbers
+
+
+def sqlalchemy_autocommit(db: str) -> Any:
+    import sqlalchemy
+
+    url = db.replace("postgresql://", "postgresql+psycopg2://")
+    return sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool).connect()
+
+
+@pytest.mark.parametrize("table", ["events", None])
+def test_in_debug_mode_nothing_is_written(db: str, connection: Any, table: str | None) -> None:
+    tracker_on(db)
+    handler = PawprintHandler(table=table)
+    handler.set_name("debugging")
+    log = logger_with(handler)
+    with closing(psycopg2.connect(db)) as caller:
+        for block in (within(caller), within(caller, "debugging"), handler.within(caller)):
+            with caller, block:
+                log.info("x", extra={"event": "paid"})
+    assert events(connection) == []
+    assert handler.stats.accepted == 3

@@ -399,12 +399,86 @@ def test_overflow_waits_no_longer_than_close_timeout(make: Make) -> None:
     gate.set()
 
 
+def test_a_thread_that_waits_for_room_takes_no_lock_of_the_spool_under_that_of_the_counters(
+    make: Make, tmp_path: Path
+) -> None:
+    # a closing thread takes them the other way round
+    spool = Spool(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=True, warn=lambda _: None)
+    _, worker, gate = held(make, store=spool, overflow="block", close_timeout=20.0)
+    for number in range(1, 6):
+        worker.put(event(number))
+    late = threading.Thread(target=worker.put, args=(event(6),), daemon=True)
+    late.start()
+    with spool.lock:
+        worker.lanes[0].queue.max_rows += 1
+        worker.account.notify()
+        time.sleep(0.5)  # the thread has seen that there is room
+        assert returns(lambda: worker.stats, 10)
+    late.join(60)
+    gate.set()
+    assert worker.flush(60)
+    assert worker.stats.written == 7
+
+
+def test_overflow_waits_for_room_in_the_spool_too(make: Make, tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    append, refusals = spool.append, iter([False, False])
+    spool.append = lambda row, queue: next(refusals, True) and append(row, queue)
+    worker = make(Memory(), store=spool, overflow="block", close_timeout=20.0)
+    worker.put(event(1))
+    assert worker.flush(60)
+    assert worker.stats.written == 1
+
+
 def test_bytes_are_bounded_too(make: Make) -> None:
     sink, worker, gate = held(make, max_queue_size=1000, max_queue_bytes=5 * (2 + ROW_BYTES))
     for number in range(1, 9):
         worker.put(event(number))
     assert len(sink.diverted) == 3  # lines of two bytes each
     gate.set()
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_queue_size": 20}, {"max_queue_bytes": 20 * (2 + ROW_BYTES)}, {"max_queue_size": 1}]
+)
+def test_a_queue_smaller_than_a_batch_does_not_fill_while_the_database_is_idle(
+    make: Make, options: dict[str, int]
+) -> None:
+    sink = Memory()
+    worker = make(sink, batch_size=1000, flush_interval=3600.0, overflow="block", close_timeout=60.0, **options)
+    for number in range(10, 60):
+        worker.put(event(number))
+    wait_for(lambda: worker.stats.written >= 40)
+    assert sink.diverted == []
+
+
+def test_an_overflow_wakes_a_thread_that_waits_for_more_rows(make: Make) -> None:
+    # Given many small rows, after which a queue of few large ones is full long before half of a batch waits
+    worker = make(Memory(), batch_size=1000, flush_interval=3600.0, max_queue_bytes=100_000, overflow="drop")
+    for number in range(500):
+        worker.put(event(number))
+    assert worker.flush(60)
+    large = (("event",), b"x" * 50_000)
+    worker.put(large)
+    wait_for(lambda: 1 < worker.door.wake_at < 1000)
+    worker.put(large)
+    worker.put(large)
+    assert worker.stats.dropped == 1
+    wait_for(lambda: worker.stats.written == 502)
+
+
+def test_a_full_queue_keeps_trying_to_start_a_thread(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker = make(Memory(), max_queue_size=2, overflow="drop")
+    with monkeypatch.context() as patch:
+        patch.setattr(_native, "start_thread", no_thread)
+        worker.put(event(1))
+        worker.put(event(2))
+    time.sleep(0.1)
+    worker.put(event(3))
+    wait_for(lambda: worker.stats.written == 2)
 
 
 # ---- flush and close

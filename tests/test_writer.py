@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg2
@@ -14,11 +16,12 @@ from support.proxy import Proxy
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.columns import encode
-from pawprint_logging._capture.row import Row
+from pawprint_logging._capture.row import Entry, Row
+from pawprint_logging._database.table.ledger import new_delivery
 from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
 from pawprint_logging._delivery.store import Nowhere
-from pawprint_logging._delivery.writer import Creation, Writer, begin_within
+from pawprint_logging._delivery.writer import Creation, Writer, begin_within, pruning
 
 Make = Callable[..., Writer]
 
@@ -43,6 +46,13 @@ def make(db: str) -> Iterator[Make]:
 
 def event(name: str) -> Row:
     return encode({"user_id": "u", "event": name}, {})
+
+
+def aged(name: str, days: int, *, is_keyed: bool) -> Entry:
+    """Return an event of some days ago, with a dedupe key of its own if it is to have one."""
+    moment = datetime.now(timezone.utc) - timedelta(days=days)
+    row = encode({"timestamp": moment.isoformat(), "event": name}, {})
+    return (*row, new_delivery()) if is_keyed else row
 
 
 def events(connection: Any) -> list[str]:
@@ -88,6 +98,32 @@ def test_a_delivery_that_is_there_left_out_what_it_had_refused(make: Make, conne
     again = writer.write(batch, Nowhere())
     assert first == again
     assert [place for place, _ in again.refused] == [1]
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+@pytest.mark.parametrize("has_refused", [False, True])
+def test_missing_partitions_are_made_whatever_else_is_in_the_batch(
+    make: Make, db: str, connection: Any, is_keyed: bool, has_refused: bool
+) -> None:
+    Tracker(db=db, table="events").create_table(partition_by="day")
+    names = ["x" * 100] * has_refused + ["today", "late", "later"]
+    ages = [0] * has_refused + [0, 20, 30]
+    batch = Batch([aged(name, days, is_keyed=is_keyed) for name, days in zip(names, ages, strict=True)])
+    outcome = make().write(batch, Nowhere())
+    assert [place for place, _ in outcome.refused] == [0] * has_refused
+    assert sorted(events(connection)) == ["late", "later", "today"]
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_a_partition_that_may_not_be_made_costs_no_row_but_those_that_need_it(
+    make: Make, db: str, connection: Any, is_keyed: bool
+) -> None:
+    Tracker(db=db, table="events").create_table(partition_by="day")
+    rows = [("x" * 100, 0), ("a", 0), ("ancient", 20_000), ("b", 0)]
+    batch = Batch([aged(name, days, is_keyed=is_keyed) for name, days in rows])
+    outcome = make().write(batch, Nowhere())
+    assert [place for place, _ in outcome.refused] == [0, 2]
+    assert sorted(events(connection)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("how", "in_doubt"), [("cut_before", True), ("cut_after", True)])
@@ -147,6 +183,65 @@ def test_a_batch_withdrawn_during_its_copy_is_not_committed(
     monkeypatch.setattr(writer, "copy_rows", copy_and_withdraw)
     assert make().write(batch, Nowhere()).retry is not None
     assert events(connection) == []
+
+
+class Spooled(Nowhere):
+    """A store that keeps track of its deliveries itself, with some that the ledger no longer needs."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__()
+        self._settled = [new_delivery() for _ in range(pruning.AT_ONCE)]
+        with connection.cursor() as cursor:
+            for each in self._settled:
+                cursor.execute("INSERT INTO events__deliveries (delivery) VALUES (%s)", [str(each)])
+
+    def forgettable(self) -> list[uuid.UUID]:
+        found, self._settled = self._settled, []
+        return found
+
+    @staticmethod
+    def batch(name: str) -> Batch:
+        batch = Batch([event(name)])
+        batch.origin = "a segment"
+        return batch
+
+
+def ledger_rows(connection: Any) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events__deliveries")
+        return int(cursor.fetchone()[0])
+
+
+def test_deliveries_of_a_spool_are_deleted_once(make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted: list[int] = []
+    delete_sql = pruning.delete_sql
+
+    def counting(table: Any, deliveries: list[uuid.UUID]) -> str:
+        deleted.append(len(deliveries))
+        return delete_sql(table, deliveries)
+
+    monkeypatch.setattr(pruning, "delete_sql", counting)
+    writer = make()
+    store = Spooled(connection)
+    for name in "abc":
+        assert writer.write(store.batch(name), store) == Outcome()
+    assert deleted == [pruning.AT_ONCE]
+    assert ledger_rows(connection) == 3
+
+
+def test_what_was_to_be_deleted_in_a_transaction_that_is_rolled_back_is_deleted_in_the_next(
+    make: Make, connection: Any
+) -> None:
+    writer = make()
+    arrived = Spooled.batch("a")
+    assert writer.write(arrived, Nowhere()) == Outcome()
+    store = Spooled(connection)
+    arrived.in_doubt = True
+    assert writer.write(arrived, store) == Outcome()
+    assert ledger_rows(connection) == 1 + pruning.AT_ONCE
+    assert writer.write(store.batch("b"), store) == Outcome()
+    assert ledger_rows(connection) == 2
+    assert events(connection) == ["a", "b"]
 
 
 def test_no_connection_is_not_in_doubt(make: Make, db: str, proxy: Proxy) -> None:

@@ -181,7 +181,7 @@ class _Job:
 
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
         """Write a file; while the server takes a piece, the next ones are made."""
-        rejects = Rejects(source.path, self._result, header=source.header)
+        rejects = Rejects(source.path, self._result, header=source.header, read=_records)
         maker = Maker(source, plan, self._name, self._table.fields.timestamp)
         pieces = made_of(maker, executor)
         first: list[tuple[Piece, Made]] = []
@@ -248,6 +248,17 @@ class _Job:
         for _ in stretches.stretch():
             pass
         return stretches.lacking is not None
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """Yield the records of a `.rejected` file."""
+    try:
+        source = source_of(path)
+    except ConfigurationError:  # an earlier run was killed before it had written the header
+        return
+    for records, _ in source.pieces():
+        for raw in records:
+            yield source.line_of(raw)
 
 
 def _plain(made: Made) -> list[Row]:

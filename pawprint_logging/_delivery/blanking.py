@@ -5,12 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
 from .._capture.encoder import column_text
 from .._database.table.schema import Table
 from .replay import parts
+
+#: hexadecimal digits of a UUID
+_DIGITS = 32
+
+
+def is_user(text: str, user: str) -> bool:
+    """Return whether a text names the user: PostgreSQL takes all ways to write a UUID for the same value."""
+    return text == user or (len(user) >= _DIGITS and _uuid(user) is not None and _uuid(text) == _uuid(user))
+
+
+def spellings(user: str) -> bytes:
+    """Return a pattern that matches all ways to write the user if it is a UUID, and otherwise nothing."""
+    found = _uuid(user)
+    return rb"(?!)" if found is None else b"(?i:\\{?%b\\}?)" % b"-?".join(re.findall(b".", found.hex.encode()))
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 def blank_user(path: Path, table: Table, user: str) -> int:
@@ -31,7 +53,8 @@ def blank_user(path: Path, table: Table, user: str) -> int:
     # As the formatter writes it; a number has no quotes, and ends where another character follows.
     name, text_of_user, table_name = (json.dumps(each).encode() for each in (table.fields.user, user, table.name))
     naming = re.compile(
-        rb"%b: (?:%b|%b(?=[,}\s]|$))" % (re.escape(name), re.escape(text_of_user), re.escape(user.encode()))
+        rb'%b: (?:%b|%b(?=[,}\s]|$)|"%b")'
+        % (re.escape(name), re.escape(text_of_user), re.escape(user.encode()), spellings(user))
     )
     other_table = re.compile(rb'"table": "(?!%b)' % re.escape(table_name[1:]))
     with path.open("r+b") as file:
@@ -59,7 +82,7 @@ def _is_of(line: bytes, table: Table, user: str, naming: re.Pattern[bytes], othe
     try:
         data = json.loads(line)
         event, of_table = data["event"], data["table"]
-        found = event.get(table.fields.user)
+        found = column_text(event.get(table.fields.user))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return naming.search(line) is not None and other_table.search(line) is None
-    return of_table == table.name and found is not None and column_text(found) == user
+    return of_table == table.name and found is not None and is_user(found, user)

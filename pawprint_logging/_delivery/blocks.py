@@ -44,7 +44,7 @@ class Block:
     """One block, and the rows that it holds.
 
     Args:
-        pipelines: the pipelines whose rows it holds; None for every one that has a database.
+        pipelines: the pipelines whose rows it holds, except those in debug mode; None for all.
     """
 
     def __init__(self, pipelines: Collection[Pipeline] | None) -> None:
@@ -53,9 +53,11 @@ class Block:
         self._rows: list[tuple[Pipeline, Entry, Failure | None]] = []
         self._token: Token[Block | None] | None = None
         self.outer = _current.get()
-        #: the number of blocks around it
-        self.depth: int = 0 if self.outer is None else self.outer.depth + 1
         self.is_open = False
+        #: the smallest number that no other block has; it is free again once this one is closed
+        self.number = 0
+        while _numbers.setdefault(self.number, self) is not self:  # atomic
+            self.number += 1
 
     def open(self) -> None:
         """Begin to hold events."""
@@ -67,6 +69,8 @@ class Block:
         """Stop holding events; later ones are delivered as usual. Idempotent."""
         self.is_open = False
         open_blocks.discard(self)
+        if _numbers.get(self.number) is self:
+            del _numbers[self.number]
         token, self._token = self._token, None
         if token is not None:
             with suppress(ValueError):  # the block ends in another context than it began in
@@ -76,7 +80,8 @@ class Block:
         """Return whether it holds the rows that this thread and task log for a pipeline."""
         return (
             self.is_open
-            and (id(pipeline) in self._pipelines if self._pipelines is not None else not pipeline.tracker.is_debug)
+            and not pipeline.tracker.is_debug
+            and (self._pipelines is None or id(pipeline) in self._pipelines)
             and self._owner == _who()
         )
 
@@ -106,6 +111,8 @@ class Block:
 
 #: the open blocks of all threads; only while there are any does a pipeline look for one of its own thread
 open_blocks: set[Block] = set()
+#: number → the block that has it
+_numbers: dict[int, Block] = {}
 _current: ContextVar[Block | None] = ContextVar("pawprint_logging.within", default=None)
 
 

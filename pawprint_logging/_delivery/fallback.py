@@ -252,7 +252,10 @@ class Fallback:
         if not logger.handlers:
             logger.handlers.append(self._standard_error)
         record = self._record(level, message, extra)
-        if logger.filter(record):
+        passed: object = logger.filter(record)
+        if isinstance(passed, logging.LogRecord):  # from Python 3.12 on, a filter may replace the record
+            record = passed
+        if passed:
             logger.callHandlers(record)
         return not hasattr(record, _LOST)
 

@@ -39,6 +39,11 @@ class Origin:
     numbers: list[int] | None = None
 
 
+def is_forgotten(progress: Progress) -> bool:
+    """Return whether the ledger may have forgotten the delivery under way."""
+    return time.time() - progress.noted_at > _MEMORY
+
+
 def note_delivery(batch: Batch, origin: Origin) -> None:
     """Note the delivery of a batch, before it is sent or diverted.
 
@@ -90,7 +95,12 @@ class Leftover:
     def __init__(self, segment: Segment, report: Report) -> None:
         self.segment = segment
         self._report = report
-        self._place = PAGE
+        #: where the next batch begins; all records before it are settled or in an open batch
+        self.place = PAGE
+        #: whether the last batch reached the end of what was there
+        self.is_at_end = False
+        #: whether there is nothing to do for now, for whoever delivers it
+        self.is_idle = False
         #: whether the file must be kept, since it has something that could be neither delivered nor put aside
         self.must_stay = False
         #: whether the delivery that was under way is yet to be returned
@@ -111,7 +121,8 @@ class Leftover:
             OSError: the file cannot be read, or rows cannot be put aside.
         """
         segment = self.segment
-        if not segment.is_dead and os.pread(segment.descriptor, 1, self._place) != _MARK:
+        self.is_at_end = not segment.is_dead and os.pread(segment.descriptor, 1, self.place) != _MARK
+        if self.is_at_end:
             return None  # the usual case: space that the writer has only prepared need not be read
         if self._is_first:
             batch = self._under_way(segment.progress)
@@ -155,7 +166,7 @@ class Leftover:
             has_noted=bool(batch.refused),
             numbers=_unless_in_a_row(numbers, progress),
         )
-        if rows and time.time() - progress.noted_at > _MEMORY:
+        if rows and is_forgotten(progress):
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
             self._put_aside(
                 lines,
@@ -163,7 +174,7 @@ class Leftover:
                 "days that the ledger remembers",
             )
             rows = []
-        self._place, self._is_first = place, False
+        self.place, self._is_first = place, False
         if rows:
             return batch
         self.segment.note(Progress(settled=end))
@@ -175,7 +186,7 @@ class Leftover:
         settled, rows = progress.settled, batch.rows
         numbers: list[int] = []
         damaged: list[bytes] = []
-        place = self._place
+        place = self.place
         size = 0
         for record in self.segment.read(place):
             if isinstance(record, bytes):
@@ -188,8 +199,10 @@ class Leftover:
                 size += len(row[1])
                 if len(rows) >= max_rows or size >= max_bytes:
                     break
+        else:
+            self.is_at_end = True
         self._put_damaged_aside(damaged)
-        self._place = place
+        self.place = place
         if not rows:
             return None
         # it begins at the first unsettled record, though that may be damaged: otherwise `settled` would never pass it

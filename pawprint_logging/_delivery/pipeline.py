@@ -158,7 +158,9 @@ class Pipeline:
         """
         return self.capture.taker(self._exits(), of_event_dicts=False)
 
-    def taker_of_event_dicts(self, level: int) -> Callable[..., MutableMapping[str, Any]]:
+    def taker_of_event_dicts(
+        self, level: int, watched: Callable[[Exits], Exits] = lambda exits: exits
+    ) -> Callable[..., MutableMapping[str, Any]]:
         """Return a function that accepts a structlog event dict as an event, if it is one, and raises nothing.
 
         Its arguments are the logger that structlog wraps, the name of the method that was called, and the event dict;
@@ -166,8 +168,9 @@ class Pipeline:
 
         Args:
             level: lowest level of the events that are accepted.
+            watched: replaces what is done with events; for code that counts them. Default: nothing is replaced.
         """
-        return self.capture.taker(self._exits(), of_event_dicts=True, level=level)
+        return self.capture.taker(watched(self._exits()), of_event_dicts=True, level=level)
 
     def _exits(self) -> Exits:
         worker = self._worker

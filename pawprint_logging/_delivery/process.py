@@ -66,10 +66,22 @@ def is_ending() -> bool:
 
 
 def _retire_all() -> None:
+    """Retire each worker, even if a signal handler raises meanwhile (Ctrl-C); raise its exception at the end."""
     global _is_ending
     _is_ending = True
-    for worker in list(_workers):
-        worker.retire()
+    left = list(_workers)
+    first: BaseException | None = None
+    for _ in range(2):  # an interrupted worker resumes once the others have finished
+        interrupted = []
+        for worker in left:
+            try:
+                worker.retire()
+            except BaseException as error:
+                interrupted.append(worker)
+                first = first or error
+        left = interrupted
+    if first is not None:
+        raise first
 
 
 def _after_fork_in_child() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,11 @@ class Counts(Protocol):
     reasons: dict[str, int]
 
 
+def _lines(path: Path) -> Iterable[bytes]:
+    with path.open("rb") as file:
+        yield from file
+
+
 class Rejects:
     """Collects the lines of one file that could not be written, and appends each of them once to a file beside it.
 
@@ -21,15 +27,20 @@ class Rejects:
         path: the file.
         counts: where rejected lines and their reasons are counted.
         header: what a new `.rejected` file begins with, default nothing.
+        read: returns what such a file has, default its lines. A record may have several lines.
     """
 
-    def __init__(self, path: Path, counts: Counts, *, header: bytes = b"") -> None:
+    def __init__(
+        self, path: Path, counts: Counts, *, header: bytes = b"", read: Callable[[Path], Iterable[bytes]] = _lines
+    ) -> None:
         self.path = path.with_name(path.name + ".rejected")
         self._counts = counts
         self._header = header
         self._new: list[bytes] = []
         # lines that an earlier run left there are not added again
-        self._known = set(self.path.read_bytes().splitlines()) if self.path.exists() else set()
+        self._known = {b""}  # such a line says nothing
+        if self.path.exists():
+            self._known.update(raw.rstrip(b"\r\n") for raw in read(self.path))
 
     def add(self, raw: bytes, reason: str) -> None:
         """Count a line, and keep it for `save` unless the `.rejected` file has it already."""

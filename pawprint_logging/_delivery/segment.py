@@ -73,6 +73,7 @@ class Head:
         deliver: whether its writer delivers it as well, default True.
         keyed: whether its rows have dedupe keys, default False.
         salt: seed of its records' checksums, default 0.
+        fsync: whether notes must survive a crash of the machine, whoever delivers, default False.
     """
 
     database: str
@@ -80,6 +81,7 @@ class Head:
     deliver: bool = True
     keyed: bool = False
     salt: int = 0
+    fsync: bool = False
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Segment:
         path: the file.
         descriptor: its open descriptor.
         head: the head on its first page.
-        with_fsync: whether notes must survive a crash of the machine too, default False.
+        with_fsync: whether notes must survive a crash of the machine though the head does not say so, default False.
     """
 
     def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
@@ -172,7 +174,7 @@ class Segment:
         self.early: dict[int, int] = {}
         #: whether its writer has ended, or has gone on to another segment
         self.is_dead = False
-        self._with_fsync = with_fsync
+        self._with_fsync = with_fsync or head.fsync
 
     def __del__(self) -> None:
         # a signal handler may raise before the caller of `take_over` has the segment, or before it is released: then it
@@ -182,7 +184,7 @@ class Segment:
             self.release()
 
     @classmethod
-    def create(cls, path: Path, head: Head, *, with_fsync: bool = False) -> Segment | None:
+    def create(cls, path: Path, head: Head) -> Segment | None:
         """Return a new segment, or None if another process took the new file for a dead process' before it was locked.
 
         Raises:
@@ -197,13 +199,17 @@ class Segment:
                 return None
             text = json.dumps(asdict(head)).encode()
             line = MAGIC + _VERSION + b"%08x %b\n" % (zlib.crc32(text), text)
-            # written in full, without a hole: the slots must have their blocks on the disk
-            page = line.ljust(_HEADS[1]) + line.ljust(PAGE - _HEADS[1] - 1) + b"\n"
+            progress = Progress(noted_at=int(time.time()))
+            slot = _packed(progress).ljust(_SLOTS[1] - _SLOTS[0])
+            # In one piece, so that a process that finds the file meanwhile sees no half of it; and without a hole, so
+            # that the slots have their blocks on the disk.
+            page = (line.ljust(_HEADS[1]) + line.ljust(_SLOTS[0] - _HEADS[1]) + slot + slot)[: PAGE - 1] + b"\n"
             if len(line) > _HEADS[1] or os.pwrite(descriptor, page, 0) < PAGE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            made = cls(path, descriptor, head, with_fsync=with_fsync)
-            for _ in _SLOTS:
-                made.note(Progress())
+            if head.fsync:
+                os.fsync(descriptor)
+            made = cls(path, descriptor, head)
+            made.progress = progress
         except BaseException:  # a full disk, or a signal handler that raises
             with suppress(OSError):
                 os.close(descriptor)
@@ -357,15 +363,14 @@ class Segment:
             OSError: the disk fails.
         """
         # in place, on blocks that exist: only a failing disk can refuse it
-        progress.turn = self.progress.turn + 1
-        progress.noted_at = int(time.time())
-        state = _STATE.pack(
-            progress.turn, progress.settled, progress.sending, progress.delivery.bytes, progress.noted_at
-        )
-        state += _CHECKSUM.pack(zlib.crc32(state))
+        before = self.progress
+        progress.turn = before.turn + 1
+        # a delivery that is noted again is as old as it was: the ledger may have forgotten it
+        is_again = progress.sending > 0 and (progress.delivery, progress.sending) == (before.delivery, before.sending)
+        progress.noted_at = before.noted_at if is_again else int(time.time())
         self.progress = progress
         self.is_durable = self._with_fsync
-        os.pwrite(self.descriptor, state.ljust(_COPY, b" ") + state, _SLOTS[progress.turn % 2])
+        os.pwrite(self.descriptor, _packed(progress), _SLOTS[progress.turn % 2])
         if self._with_fsync:
             os.fsync(self.descriptor)
 
@@ -441,8 +446,13 @@ class Segment:
         self.release()
 
     def release(self) -> None:
-        """Release the locks and close the file, so that another process may take it."""
+        """Release the locks and close the file, so that another process may take it.
+
+        The memory of a sealed window goes too: it would keep the blocks of a deleted file, and a descriptor.
+        """
         self._let_go_beside()
+        if self.window is not None and self.window.end == SEALED:
+            self.window.memory = None
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)
@@ -510,6 +520,13 @@ def _newest(descriptor: int) -> Progress:
     if any(later.settled < earlier.settled for earlier, later in itertools.pairwise(found)):
         raise UnreadableError("its states contradict each other")
     return found[-1]
+
+
+def _packed(progress: Progress) -> bytes:
+    """Return a state as a slot has it, which is twice."""
+    state = _STATE.pack(progress.turn, progress.settled, progress.sending, progress.delivery.bytes, progress.noted_at)
+    state += _CHECKSUM.pack(zlib.crc32(state))
+    return state.ljust(_COPY) + state
 
 
 def _progress(state: bytes) -> Progress:

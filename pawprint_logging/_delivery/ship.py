@@ -10,11 +10,17 @@ import logging
 import os
 import threading
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._database.session.connection import Session
+from .._database.session.sqlstate import DatabaseError
+from .._database.table import usable
+from .._database.table.schema import Table as Layout
 from .._failure import Failure
 from ..errors import ConfigurationError
 from ..tracker import Tracker
@@ -23,16 +29,21 @@ from .backoff import Backoff
 from .batch import Batch, Outcome, Verdict
 from .carrier import Carrier
 from .fallback import Fallback
-from .leftover import Leftover, note_delivery, note_refused, note_settled
+from .leftover import Leftover, is_forgotten, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
+from .spool import FORGET_AFTER
 from .store import Nowhere, Store
-from .writer import Writer
+from .writer import Writer, begin_within
 
 #: most rows in one batch
 _MAX_ROWS = 50_000
 #: rows, or batches, that fill one transaction: beyond that, sharing a commit saves little
 _ROWS_TOGETHER, _BATCHES_TOGETHER = 5_000, 200
+#: segments followed at a time; each takes two descriptors, and up to a batch of memory
+_MOST_FOLLOWED = 100
+#: settled deliveries that are remembered until the ledger may forget them, and that are handed out at a time
+_MOST_SETTLED, _FORGOTTEN_AT_ONCE = 100_000, 1_000
 #: seconds between two scans of the directory while there is nothing to do, and between two checks of `stop`
 _INTERVAL = 0.25
 _STEP = 0.05
@@ -42,8 +53,10 @@ _WRITE_TIMEOUT = 30.0
 _PATIENCE = 30.0
 #: seconds between two lines of statistics
 _STATISTICS_INTERVAL = 60.0
-#: SQLSTATEs that are no row's fault, and that somebody will mend: a missing table, schema or right
-_MENDED_LATER = frozenset({"42P01", "3F000", "42501"})
+#: SQLSTATEs that are no row's fault, and that somebody will mend: a missing table or schema
+_MENDED_LATER = frozenset({"42P01", "3F000"})
+#: SQLSTATE of a missing right; a policy or a trigger may refuse a single row with it
+_FORBIDDEN = "42501"
 
 _logger = logging.getLogger("pawprint_logging.ship")
 
@@ -100,8 +113,12 @@ def ship(
 class _PatientTable:
     """A table for which batches wait, instead of being given up, while it is missing or may not be written to."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, session: Session, layout: Layout) -> None:
         self._writer = writer
+        self._session = session
+        self._layout = layout
+        #: the batch that was refused last, though the role seems to have the rights
+        self._refused: Batch | None = None
         self.write_together = writer.write_together
         self.interrupt = writer.interrupt
         self.close = writer.close
@@ -109,14 +126,34 @@ class _PatientTable:
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         outcome = self._writer.write(batch, store, deadline=deadline, one_by_one=one_by_one)
         why = outcome.given_up
-        return outcome if why is None or why.sqlstate not in _MENDED_LATER else Outcome(retry=why)
+        return outcome if why is None or not self._is_mended_later(why, batch) else Outcome(retry=why)
+
+    def _is_mended_later(self, why: Failure, batch: Batch) -> bool:
+        """Return whether somebody has to mend the table or the role's rights; if not, rows are at fault."""
+        if why.sqlstate != _FORBIDDEN:
+            return why.sqlstate in _MENDED_LATER
+        try:
+            with (
+                self._session.limit(_WRITE_TIMEOUT),
+                self._session.transaction(begin_within(_WRITE_TIMEOUT)) as cursor,
+            ):
+                may_insert = usable.may_insert(cursor, self._layout, {name for row in batch.rows for name in row[0]})
+        except DatabaseError:  # such as a schema that may not be used
+            return True
+        if not may_insert:
+            return True
+        # once more: it may have been granted a moment ago, or the ledger is at fault, which is asked about again
+        is_first, self._refused = self._refused is not batch, batch
+        return is_first
 
 
 class _Notes(Nowhere):
-    """A store that notes in the segments how far their delivery has come."""
+    """A store that notes in the segments how far their delivery has come, for one table."""
 
     def __init__(self, fallback: Fallback) -> None:
         self._fallback = fallback
+        #: settled deliveries: since when (monotonic time), and of which segment
+        self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
 
     def resending(self, batch: Batch) -> None:
         """Note the delivery of a batch."""
@@ -135,9 +172,40 @@ class _Notes(Nowhere):
             note_settled(batch.origin)
         except OSError as error:
             self._warn(error)
+        else:
+            if len(self._settled) < _MOST_SETTLED:  # the ledger keeps the others for as long as any
+                self._settled.append((time.monotonic(), batch.delivery, batch.origin.segment))
+
+    def forgettable(self) -> list[uuid.UUID]:
+        """Return deliveries that the ledger need not remember, each once; see `Spool.forgettable`."""
+        found: list[uuid.UUID] = []
+        settled, oldest = self._settled, time.monotonic() - FORGET_AFTER
+        while settled and settled[0][0] <= oldest and len(found) < _FORGOTTEN_AT_ONCE:
+            _, delivery, segment = settled.popleft()
+            try:
+                if segment.make_durable():
+                    found.append(delivery)
+            except OSError as error:
+                self._warn(error)
+        return found
 
     def _warn(self, error: OSError) -> None:
         self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events")
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """What is known of a segment that was let go to make room for others.
+
+    Args:
+        place: where to go on reading.
+        is_at_end: whether all that was there is delivered.
+        key: its destination.
+    """
+
+    place: int
+    is_at_end: bool
+    key: tuple[str, bool]
 
 
 @dataclass
@@ -146,11 +214,14 @@ class _Destination:
 
     table: _PatientTable
     carrier: Carrier
+    notes: _Notes
     backoff: Backoff = field(default_factory=Backoff)
     due: float = 0.0
     away_since: float | None = None
     #: batches read in this round, to be written in one transaction
     together: list[Batch] = field(default_factory=list)
+    #: bytes that these take in their segments
+    size: int = 0
     #: batches to be tried one at a time; while there are any, no more are read
     waiting: list[Batch] = field(default_factory=list)
 
@@ -158,7 +229,9 @@ class _Destination:
     def is_full(self) -> bool:
         """Whether enough rows are read for one transaction."""
         return (
-            len(self.together) >= _BATCHES_TOGETHER or sum(len(batch.rows) for batch in self.together) >= _ROWS_TOGETHER
+            self.size >= MAX_BATCH_BYTES
+            or len(self.together) >= _BATCHES_TOGETHER
+            or sum(len(batch.rows) for batch in self.together) >= _ROWS_TOGETHER
         )
 
 
@@ -203,10 +276,17 @@ class Shipper:
         self._tell = tell
         self._account = Account(())
         self._fallback = self._fallback_of(tracker)
-        self._notes = _Notes(self._fallback)
         #: by table, and by whether rows have dedupe keys: a key that another transaction holds delays only such rows
         self._destinations: dict[tuple[str, bool], _Destination] = {}
         self._followed: dict[Path, Leftover] = {}
+        #: segments that were let go to make room for others, the longest ago first
+        self._parked: dict[Path, _Parked] = {}
+        #: segments for which there was no room yet; None before the first look
+        self._left_out: list[Path] | None = None
+        #: segments that could not be read completely
+        self._unreadable: set[Path] = set()
+        #: with `once`, the segments that were there at the first look and are not delivered yet
+        self._wanted: set[Path] | None = None
         self._has_said: set[str] = set()
 
     def run(self, *, once: bool = False, stop: threading.Event | None = None) -> Shipped:
@@ -216,7 +296,7 @@ class Shipper:
         told = result = self._result()
         try:
             while not stop.is_set():
-                self._look_around()
+                self._look_around(once=once)
                 has_moved = self._round(stop)
                 if once and not has_moved and self._is_done():
                     break
@@ -229,12 +309,17 @@ class Shipper:
                 if not has_moved:
                     _pause(stop)
         finally:
-            is_complete = not any(each.waiting for each in self._destinations.values()) and not any(
-                leftover.must_stay for leftover in self._followed.values()
+            is_complete = (
+                self._has_seen_all
+                and not self._unreadable
+                and not any(each.waiting for each in self._destinations.values())
+                and all(leftover.is_at_end and not leftover.must_stay for leftover in self._followed.values())
             )
             for leftover in self._followed.values():
                 leftover.segment.release()
             self._followed.clear()
+            for destination in self._destinations.values():
+                destination.table.close()
             self._session.close()
         result = self._result(is_complete=is_complete)
         self._tell(str(result))
@@ -247,21 +332,91 @@ class Shipper:
     def _is_done(self) -> bool:
         """Return whether a run with `once` has nothing more to wait for."""
         now = time.monotonic()
-        return all(
+        return self._has_seen_all and all(
             not each.waiting or (each.away_since is not None and now - each.away_since >= _PATIENCE)
             for each in self._destinations.values()
         )
 
-    def _look_around(self) -> None:
-        """Begin to follow new segments, and delete orphaned files beside them."""
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
-            if path not in self._followed:
-                segment = Segment.take_over(path, self._is_wanted, report=self._report, and_living=True)
-                if segment is not None:
-                    self._followed[path] = Leftover(segment, self._report)
+    @property
+    def _has_seen_all(self) -> bool:
+        """Whether no segment is left out, but those that have no more rows for now, or whose table is away."""
+        if self._left_out is None:
+            return False
+        away = {key for key, destination in self._destinations.items() if destination.waiting}
+        parked = [self._parked.get(path) for path in self._left_out]
+        return all(each is not None and (each.is_at_end or each.key in away) for each in parked)
+
+    def _look_around(self, *, once: bool) -> None:
+        """Begin to follow segments, the oldest first, and delete orphaned files beside segments.
+
+        Where there are too many, those that have nothing to read now make room for the others.
+        """
+        paths = sorted(self._directory.glob(f"*{SUFFIX}"), key=_age)
+        if once:
+            if self._wanted is None:
+                self._wanted = set(paths)
+            paths = [path for path in paths if path in self._wanted]
+        there = set(paths)
+        self._parked = {path: each for path, each in self._parked.items() if path in there}
+        left_out = deque(path for path in paths if path not in self._followed and path not in self._parked)
+        left_out += self._parked
+        spare = self._spare() if len(self._followed) + len(left_out) > _MOST_FOLLOWED else deque()
+        while left_out and (spare or len(self._followed) < _MOST_FOLLOWED):
+            path = left_out.popleft()
+            parked = self._parked.pop(path, None)
+            segment = Segment.take_over(path, self._is_wanted, report=self._report, and_living=True)
+            if segment is None:
+                self._is_done_with(path)
+                continue
+            if len(self._followed) >= _MOST_FOLLOWED:
+                self._park(spare.popleft())
+            leftover = Leftover(segment, self._report)
+            if parked is not None:
+                leftover.place, leftover.is_at_end = parked.place, parked.is_at_end
+            self._followed[path] = leftover
+        self._left_out = list(left_out)
         for path in self._directory.glob(f"*{BESIDE}"):
             if path.with_suffix(SUFFIX) not in self._followed:
                 remove_orphan(path)
+
+    def _spare(self) -> deque[Leftover]:
+        """Return the segments that have no more rows for now, or whose table is away; the longest followed first.
+
+        Batches that wait for a table that is away are given back, but for the first: other tables may be there.
+        """
+        for destination in self._destinations.values():
+            if destination.away_since is not None:
+                for batch in [each for each in destination.waiting[1:] if not each.in_doubt]:
+                    destination.waiting.remove(batch)
+                    self._read_again(batch)
+        away = {key for key, destination in self._destinations.items() if destination.waiting}
+        waiting = [batch for key in away for batch in self._destinations[key].waiting]
+        busy = {batch.origin.segment.path for batch in waiting}
+        return deque(
+            leftover
+            for path, leftover in self._followed.items()
+            if path not in busy and (leftover.is_idle or _key(leftover.segment.head) in away)
+        )
+
+    def _read_again(self, batch: Batch) -> None:
+        """Give an open batch back to its segment, from which it is read again."""
+        self._account.leave(batch)
+        segment = batch.origin.segment
+        self._followed[segment.path] = Leftover(segment, self._report)
+
+    def _park(self, leftover: Leftover) -> None:
+        """Let a segment go for now, to make room for another."""
+        segment = leftover.segment
+        self._parked[segment.path] = _Parked(leftover.place, leftover.is_at_end, _key(segment.head))
+        with suppress(OSError):
+            segment.make_durable()  # else its settled deliveries would stay in the ledger
+        segment.release()
+        del self._followed[segment.path]
+
+    def _is_done_with(self, path: Path) -> None:
+        """Note that a run with `once` need not look at a segment again."""
+        if self._wanted is not None:
+            self._wanted.discard(path)
 
     def _is_wanted(self, head: Head) -> bool:
         if head.database != self._database:
@@ -306,29 +461,36 @@ class Shipper:
         if destination.waiting:
             return False
         has_died = segment.has_died()  # asked before reading: a dead writer adds nothing after it
-        batch = None
+        if self._wanted is not None and leftover.is_at_end and not has_died:
+            return self._leave(leftover)
+        batch, place = None, leftover.place
         try:
             batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
         except OSError as error:
             leftover.must_stay = True
             self._report(segment.path, f"it cannot be read completely ({error.strerror})")
+        # not only if there was nothing: a writer that always has a row must not keep others from having their turn
+        leftover.is_idle = batch is None or (leftover.is_at_end and not has_died)
+        if batch is None and has_died:
+            return self._finish(leftover)
         if batch is None:
-            return has_died and self._finish(leftover)
+            return self._wanted is not None and self._leave(leftover)
         self._account.adopt(batch)
-        self._notes.resending(batch)
+        destination.notes.resending(batch)
         if batch.in_doubt or segment.head.keyed:
             destination.waiting.append(batch)
             return self._carry(destination)
         destination.together.append(batch)
+        destination.size += leftover.place - place
         return destination.is_full and self._send(destination)
 
     def _send(self, destination: _Destination) -> bool:
         """Write the batches that were read in one transaction; if that fails, each by itself."""
-        batches, destination.together = destination.together, []
-        if len(batches) > 1 and destination.table.write_together(batches, self._notes):
+        batches, destination.together, destination.size = destination.together, [], 0
+        if len(batches) > 1 and destination.table.write_together(batches, destination.notes):
             for batch in batches:
                 self._account.decide(batch, Verdict())
-                destination.carrier.settle(batch, self._notes)
+                destination.carrier.settle(batch, destination.notes)
             self._has_come_back(destination)
             return True
         destination.waiting += batches
@@ -338,7 +500,13 @@ class Shipper:
         """Try the waiting batches in order, until one fails; return whether any was delivered."""
         has_moved = False
         while destination.waiting and time.monotonic() >= destination.due:
-            why = destination.carrier.attempt(destination.waiting[0], self._notes)
+            batch = destination.waiting[0]
+            if batch.in_doubt and is_forgotten(batch.origin.segment.progress):
+                del destination.waiting[0]
+                self._read_again(batch)  # which puts its rows aside
+                has_moved = True
+                continue
+            why = destination.carrier.attempt(batch, destination.notes)
             if why is not None:
                 self._wait(destination, why)
                 break
@@ -363,7 +531,10 @@ class Shipper:
         """Delete a dead segment that is delivered; return whether it is gone."""
         segment = leftover.segment
         is_gone = False
-        if not leftover.must_stay:
+        self._is_done_with(segment.path)
+        if leftover.must_stay:
+            self._unreadable.add(segment.path)
+        else:
             try:
                 segment.remove()
                 is_gone = True
@@ -371,10 +542,21 @@ class Shipper:
                 self._report(segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
         if is_gone:
             del self._followed[segment.path]
+            self._unreadable.discard(segment.path)
         return is_gone
 
+    def _leave(self, leftover: Leftover) -> bool:
+        """Stop following a living segment of which all is delivered that was there at the first look; return True."""
+        segment = leftover.segment
+        if leftover.must_stay or not leftover.is_at_end:
+            self._unreadable.add(segment.path)
+        self._is_done_with(segment.path)
+        segment.release()
+        del self._followed[segment.path]
+        return True
+
     def _destination(self, head: Head) -> _Destination:
-        found = self._destinations.get((head.table, head.keyed))
+        found = self._destinations.get(_key(head))
         if found is None:
             # names hold no quotes
             tracker = Tracker(db=self._db, table=head.table.replace('"', ""))
@@ -387,9 +569,9 @@ class Shipper:
                 session=self._session,
                 keeps_rows=True,
             )
-            patient = _PatientTable(writer)
-            found = _Destination(patient, Carrier(patient, fallback, self._account))
-            self._destinations[head.table, head.keyed] = found
+            patient = _PatientTable(writer, self._session, tracker.layout)
+            found = _Destination(patient, Carrier(patient, fallback, self._account), _Notes(fallback))
+            self._destinations[_key(head)] = found
         return found
 
     def _fallback_of(self, tracker: Tracker) -> Fallback:
@@ -403,6 +585,16 @@ class Shipper:
     def _report(self, path: Path, why: str) -> None:
         if self._is_new(path.name + why):
             self._fallback.notice(f"the spool file {path.name}: {why}")
+
+
+def _key(head: Head) -> tuple[str, bool]:
+    """Return what tells a segment's destination: rows with dedupe keys may have to wait where others need not."""
+    return head.table, head.keyed
+
+
+def _age(path: Path) -> tuple[str, str]:
+    """Return a key that sorts segments by age; the last part of their names is the time."""
+    return path.stem.rpartition("-")[2], path.name
 
 
 def _checked(fallback_file: str | os.PathLike[str]) -> str:

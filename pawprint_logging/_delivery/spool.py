@@ -98,7 +98,7 @@ class Spool:
             raise ConfigurationError(f"spool: the directory {directory!r} cannot be made ({error.strerror})") from error
         if not is_usable:
             raise ConfigurationError(f"spool: the directory {directory!r} is not writable for this process")
-        self._head = Head(database, table, deliver, keyed, int.from_bytes(os.urandom(4), "big"))
+        self._head = Head(database, table, deliver, keyed, int.from_bytes(os.urandom(4), "big"), with_fsync)
         self._is_mapped = not with_fsync and mapping.can_map(self._directory)
         self._has_said: set[str] = set()
         #: writes a row to the current segment and puts it into the queue; see `_append_mapped`
@@ -292,24 +292,24 @@ class Spool:
                 return True
             final = window.end
             window.end = SEALED
+            segment = self._segments[-1] if self._segments else None
+            may_go_on = final < self._segment_bytes
             try:
-                segment = self._segments[-1] if self._segments else None
-                if segment is None or segment.window is not window or final == SEALED:
-                    self._open_segment(window, size)
-                elif final < self._segment_bytes:
-                    self._open_window(segment, window, final, window.count, size)
-                else:
+                if segment is not None and segment.window is window and final != SEALED:
+                    if may_go_on:
+                        with suppress(FileNotFoundError):  # somebody has deleted the file: the next row begins another
+                            self._open_window(segment, window, final, window.count, size)
+                            return True
+                    may_go_on = False
                     self._seal(segment, final)
-                    self._open_segment(window, size)
+                self._open_segment(window, size)
             except OSError:
-                if self._window is window and final < self._segment_bytes:
+                if self._window is window and may_go_on:
                     window.end = final  # a smaller row may still fit
                 return False
             return True
 
     def _open_segment(self, before: Window, size: int) -> None:
-        if self._bytes + PAGE + size > self._max_bytes:
-            self._forget_delivered()
         self._require(PAGE + size)
         segment = None
         while segment is None:
@@ -317,7 +317,7 @@ class Spool:
             name = f"{self._prefix}-{os.getpid()}-{time.time_ns():016x}{os.urandom(2).hex()}{SUFFIX}"
             path = self._directory / name
             try:
-                segment = Segment.create(path, self._head, with_fsync=self._with_fsync)
+                segment = Segment.create(path, self._head)
             except FileNotFoundError:  # somebody has deleted the directory
                 self._directory.mkdir(mode=0o700, parents=True)
         try:
@@ -333,8 +333,11 @@ class Spool:
         """Make room in a segment, and let calls write there.
 
         Raises:
+            FileNotFoundError: somebody has deleted the file.
             OSError: there is no room.
         """
+        if not os.fstat(segment.descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         self._require(start + size - segment.size)
         most = segment.size + self._max_bytes - self._bytes
         limit = min(max(start + size, min(start + WINDOW_BYTES, self._segment_bytes)), most)
@@ -356,6 +359,8 @@ class Spool:
             segment.size = limit
 
     def _require(self, size: int) -> None:
+        if self._bytes + size > self._max_bytes:
+            self._forget_delivered()
         if self._bytes + size > self._max_bytes:
             raise OSError(errno.ENOSPC, "the spool has reached max_spool_bytes")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from .._capture import copyline
 from .._database.table.schema import Table
 from ..tracker import Tracker
+from .blanking import is_user, spellings
 from .frame import Record
 from .segment import SUFFIX, Segment, UnreadableError, prefix_of
 from .ship import Shipped, Shipper
@@ -182,7 +183,10 @@ class SpoolBlanking:
 
 def _is_of(row: tuple[tuple[str, ...], bytes], table: Table, user: str) -> bool:
     columns, line = row[0], row[1]
-    return table.fields.user in columns and copyline.split(line)[columns.index(table.fields.user)] == user
+    if table.fields.user not in columns:
+        return False
+    found = copyline.split(line)[columns.index(table.fields.user)]
+    return found is not None and is_user(found, user)
 
 
 def _names(line: bytes, table: Table, user: str) -> bool:
@@ -195,6 +199,7 @@ def _names(line: bytes, table: Table, user: str) -> bool:
             pass
     values = _VALUES.search(line)
     if values is not None:
-        return line[values.end() :].partition(b"\t")[0] == user.encode() != b""
-    name = re.escape(copyline.escape(user).encode())
+        found = line[values.end() :].partition(b"\t")[0].decode(errors="replace")
+        return user != "" and is_user(found, user)
+    name = rb"(?:%b|%b)" % (re.escape(copyline.escape(user).encode()), spellings(user))
     return re.search(rb"(?:^|[\t\]]|\][0-9a-f]{32})" + name + rb"(?:[\t\r\n]|$)", line) is not None

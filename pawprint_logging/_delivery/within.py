@@ -42,20 +42,27 @@ class Within:
                 caller.talk(marking(self._setting, self._token))
                 if must_prove and not caller.talk(is_marked(self._setting, self._token)):
                     raise_autocommit()
+            block.open()
         except StatementError as error:
             raise (error.__cause__ or error.error) from None
-        block.open()
+        finally:
+            if not block.is_open:
+                block.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         caller = self._sync()
-        parts = self._end()
+        is_wanted = kind is None and not self._was_failed and self._pid == os.getpid()
+        parts: list[tuple[Pipeline, Part]] = []
         result: Result = "failed"
         try:
-            if kind is None and not self._was_failed and self._pid == os.getpid():
-                if caller.state == "open":
+            try:
+                if is_wanted and caller.state == "open":
                     caller.settle()
+            finally:
+                parts = self._end()  # after `settle`: a listener may log during the flush
+            if is_wanted:
                 told = _told_by(caller.state)
                 if told is not None:
                     result = told
@@ -75,20 +82,27 @@ class Within:
                 await caller.talk(marking(self._setting, self._token))
                 if must_prove and not await caller.talk(is_marked(self._setting, self._token)):
                     raise_autocommit()
+            block.open()
         except StatementError as error:
             raise (error.__cause__ or error.error) from None
-        block.open()
+        finally:
+            if not block.is_open:
+                block.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         caller = self._async()
-        parts = self._end()
+        is_wanted = kind is None and not self._was_failed and self._pid == os.getpid()
+        parts: list[tuple[Pipeline, Part]] = []
         result: Result = "failed"
         try:
-            if kind is None and not self._was_failed and self._pid == os.getpid():
-                if caller.state == "open":
+            try:
+                if is_wanted and caller.state == "open":
                     await caller.settle()
+            finally:
+                parts = self._end()  # after `settle`: a listener may log during the flush
+            if is_wanted:
                 told = _told_by(caller.state)
                 if told is not None:
                     result = told
@@ -119,10 +133,10 @@ class Within:
         if self._block is not None:
             raise ConfigurationError("a within() block can be entered only once; call within() again for another")
         require_usable(self._caller)
-        block = self._block = Block(self._pipelines)
-        # one setting for each depth, so that a nested block leaves the mark of the outer one alone
-        self._setting, self._token = f"pawprint.within_{block.depth}", uuid.uuid4().hex
         self._was_failed = self._caller.state == "failed"
+        block = self._block = Block(self._pipelines)
+        # a setting of its own, so that blocks on the same transaction leave each other's marks alone
+        self._setting, self._token = f"pawprint.within_{block.number}", uuid.uuid4().hex
         return block
 
     def _end(self) -> list[tuple[Pipeline, Part]]:

@@ -60,6 +60,8 @@ _ATTEMPTS_IN_DOUBT = 3
 _BUSY = ("55P03", "40P01")
 #: seconds before rows whose dedupe key is held are tried again, and how many of them may be put aside to wait
 _BUSY_DELAY, _ASIDE = 0.1, 1000
+#: seconds between two attempts to accept a row for which the queue has room, but the spool has none
+_ACCEPT_AGAIN = 0.02
 #: a number of rows that is never reached
 _NEVER = sys.maxsize
 
@@ -387,13 +389,22 @@ class Worker:
         settings = self._settings
         if self._state is not State.RUNNING or self._is_abandoned or lane.flush_to > queue.taken:
             return True
-        if number >= self._filling():
+        if number >= self._filling(queue) or not queue.has_room:
             return True
-        return now >= paced and (number >= settings.batch_size or now >= lane.waits_since + settings.flush_interval)
+        return now >= paced and (number >= self._enough(queue) or now >= lane.waits_since + settings.flush_interval)
 
-    def _filling(self) -> int:
+    def _enough(self, queue: Queue) -> int:
+        """Return from how many waiting rows on a batch does not wait for more."""
+        return min(self._settings.batch_size, self._half(queue))
+
+    def _filling(self, queue: Queue) -> int:
         """Return from how many waiting rows on a batch starts regardless of the pace."""
-        return max(self._settings.batch_size, self._settings.max_queue_size // 4)
+        return min(max(self._settings.batch_size, self._settings.max_queue_size // 4), self._half(queue))
+
+    def _half(self, queue: Queue) -> int:
+        """Return how many rows fill half of a queue, judged by the size of its rows so far."""
+        fit = self._settings.max_queue_bytes * queue.rows_in // max(1, queue.bytes_in)
+        return max(1, min(self._settings.max_queue_size, fit) // 2)
 
     def _take(self, lane: Lane, *, bound: bool = True) -> Batch | None:
         """Move waiting rows of a lane into a new, open batch; return it, or None if there is nothing to take.
@@ -611,21 +622,22 @@ class Worker:
 
     def _listen(self, lane: Lane, now: float, paced: float) -> float:
         """Set how many rows of a lane wake the thread; return the monotonic time at which to look in any case."""
-        queue, settings = lane.queue, self._settings
+        queue = lane.queue
         if lane.stays or self._is_held(lane):
             return now + _IDLE
-        queue.wake_at = 1 if not queue.rows else settings.batch_size if now >= paced else self._filling()
+        enough, filling = self._enough(queue), self._filling(queue)
+        queue.wake_at = 1 if not queue.rows else enough if now >= paced else filling
         number = len(queue.rows)  # read after `wake_at` is set, so that no row is missed
         if not number:
             return now + _IDLE
         if lane.waits_since is None:
             lane.waits_since = now
-        due = lane.waits_since + settings.flush_interval
-        if lane.flush_to > queue.taken or lane.has_leftovers or number >= self._filling():
+        due = lane.waits_since + self._settings.flush_interval
+        if lane.flush_to > queue.taken or lane.has_leftovers or number >= filling or not queue.has_room:
             return now
         if now < paced:
             return paced  # from then on, a full batch wakes the thread
-        return now if number >= settings.batch_size else due
+        return now if number >= enough else due
 
     # ---- writing in the calling thread
 
@@ -713,6 +725,9 @@ class Worker:
 
     def _overflow(self, row: Entry, queue: Queue) -> None:
         """Treat a row for which there is no room as the option `overflow` says."""
+        # once for each wait of a running thread, which would otherwise wait for more rows
+        if queue.wake_at != _NEVER and self._state in (State.RUNNING, State.IDLE):
+            self._attend()
         policy = self._settings.overflow
         if policy == "drop":
             self.account.count(dropped=1)
@@ -721,16 +736,19 @@ class Worker:
 
     def _wait_for_room(self, row: Entry, queue: Queue) -> bool:
         """Accept a row as soon as there is room, within `close_timeout`; return whether there was."""
-
-        def is_in() -> bool:
-            return queue.has_room and queue.accept(row)
-
+        deadline = time.monotonic() + self._settings.close_timeout
         self._attend()
-        if not self.account.wait_until(is_in, self._settings.close_timeout):
-            return False
-        if len(queue.rows) >= queue.wake_at:
-            self._attend()
-        return True
+        while self.account.wait_until(lambda: queue.has_room, deadline - time.monotonic()):
+            # not under the account's lock: a spool takes its own, and a closing thread takes that one first
+            if queue.accept(row):
+                if len(queue.rows) >= queue.wake_at:
+                    self._attend()
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(_ACCEPT_AGAIN, left))
+        return False
 
     def divert(self, row: Entry, why: Failure) -> None:
         """Put a row on the fallback that was never in a queue."""

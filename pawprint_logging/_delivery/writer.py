@@ -109,8 +109,8 @@ class Writer:
         self._series = pruning.Series()
         #: settled deliveries to delete from the ledger; none if the role may not delete there
         self._settled: list[uuid.UUID] = []
-        #: those that the current transaction deletes
-        self._taken: list[uuid.UUID] = []
+        #: how many of them, from the first on, the current transaction deletes
+        self._taken = 0
         self._may_delete = False
         self._deadline: float | None = None
         self._then = "stay in the spool meanwhile" if keeps_rows else f"are diverted after {write_timeout:g} s"
@@ -179,7 +179,7 @@ class Writer:
     def _commit_together(self, session: Session, connection: Any, batches: Sequence[Batch], store: Store) -> None:
         flow = Flow(uses_insert=self._usable.needs_insert)
         claims = ledger.claim_sql(self._table, *(batch.delivery for batch in batches))
-        flow.before = f"{self._begin}; {claims}; "
+        flow.before = f"{self._begin}; {self._deletion(store)}{claims}; "
         rows = [row for batch in batches for row in batch.rows]
         with connection.cursor() as cursor:
             with self._limit(session):
@@ -189,6 +189,24 @@ class Writer:
                 store.refusing(batch)
                 batch.in_doubt = True
             self._commit(session, cursor, *batches)
+        for batch in batches:
+            self._note_committed(batch)
+
+    def _deletion(self, store: Store, *, but: uuid.UUID | None = None) -> str:
+        """Return the statement that deletes settled deliveries from the ledger, once there are enough; else nothing.
+
+        Args:
+            store: asked for them even if the role may not delete them, so that the store need not keep them.
+            but: a delivery that must not be among them, default None.
+        """
+        self._taken = 0
+        settled = store.forgettable()
+        if self._may_delete:
+            self._settled += settled
+        if len(self._settled) < pruning.AT_ONCE or but in self._settled:
+            return ""
+        self._taken = len(self._settled)
+        return f"{pruning.delete_sql(self._table, self._settled)}; "
 
     def _commit(self, session: Session, cursor: Any, *batches: Batch) -> None:
         """Commit batches that are marked as in doubt; if the connection is lost, they stay in doubt."""
@@ -206,7 +224,9 @@ class Writer:
         while not batch.is_withdrawn:
             flow = Flow(uses_insert=self._usable.needs_insert)
             try:
-                return self._attempt(session, connection, batch, store, flow, one_by_one=one_by_one)
+                return self._attempt(
+                    session, connection, batch, store, flow, one_by_one=one_by_one, may_make=not has_made
+                )
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(connection))
                 self._roll_back(session)
@@ -219,8 +239,8 @@ class Writer:
                 raise
             if not has_made and is_missing_partition(why.error):
                 has_made = True
-                if partitions.make_missing(session, self._table, batch.rows):
-                    continue
+                if partitions.make_missing(session, self._table, batch.rows) or one_by_one:
+                    continue  # if a row still lacks one, it is refused
             if one_by_one or not self._may_be_a_row(why, flow, batch):
                 return self._failed(session, batch, why, flow)
             one_by_one = True
@@ -297,20 +317,24 @@ class Writer:
         return connection
 
     def _attempt(
-        self, session: Session, connection: Any, batch: Batch, store: Store, flow: Flow, *, one_by_one: bool
+        self,
+        session: Session,
+        connection: Any,
+        batch: Batch,
+        store: Store,
+        flow: Flow,
+        *,
+        one_by_one: bool,
+        may_make: bool,
     ) -> Outcome:
         has_ledger = self._usable.ledger_problem is None
+        deletion = self._deletion(store, but=batch.delivery)
         with connection.cursor() as cursor:
             flow.before = f"{self._begin}; "
             if has_ledger:
                 if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
                     batch.delivery = self._series.next()
-                self._taken = []
-                if self._may_delete:
-                    self._settled += store.forgettable()
-                if len(self._settled) >= pruning.AT_ONCE and batch.delivery not in self._settled:
-                    self._taken = self._settled
-                    flow.before += f"{pruning.delete_sql(self._table, self._taken)}; "
+                flow.before += deletion
                 claim = ledger.claim_sql(self._table, batch.delivery)
                 if batch.in_doubt:  # the claim tells whether the COMMIT arrived
                     before, flow.before = flow.before, ""
@@ -319,12 +343,15 @@ class Writer:
                     if not cursor.rowcount:
                         with self._limit(session):
                             cursor.execute("ROLLBACK")
+                        self._taken = 0
                         self._note_committed(batch)
                         return Outcome(batch.refused, batch.duplicates)
                     batch.in_doubt = False
                 else:
                     flow.before += f"{claim}; "
-            batch.refused, batch.duplicates = self._copy(session, cursor, batch, flow, one_by_one=one_by_one)
+            batch.refused, batch.duplicates = self._copy(
+                session, cursor, batch, flow, one_by_one=one_by_one, may_make=may_make
+            )
             store.refusing(batch)
             # set before `is_withdrawn` is read; a thread that withdraws the batch does it the other way round
             batch.in_doubt = True
@@ -337,7 +364,7 @@ class Writer:
         return Outcome(batch.refused, batch.duplicates)
 
     def _copy(
-        self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool
+        self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool, may_make: bool
     ) -> tuple[Refused, int]:
         """Copy the rows; return those that are refused, and how many the table has already, under their dedupe keys."""
         if batch.is_keyed and self._usable.ledger_problem is None:
@@ -351,6 +378,7 @@ class Writer:
                 batch.rows,
                 partial(self._limit, session),
                 one_by_one=one_by_one,
+                may_make=may_make,
                 flow=flow,
                 guess=self._guess,
                 once_claimed=f"SET LOCAL lock_timeout = {lock_timeout(self._write_timeout)}; ",
@@ -364,7 +392,12 @@ class Writer:
             # deferred constraints are then checked at each COPY, so that the row at fault is found
             cursor.execute(f"{flow.before}SET CONSTRAINTS ALL IMMEDIATE")
         refused = copy_isolating(
-            cursor, self._table, batch.rows, partial(self._limit, session), uses_insert=flow.uses_insert
+            cursor,
+            self._table,
+            batch.rows,
+            partial(self._limit, session),
+            uses_insert=flow.uses_insert,
+            may_make=may_make,
         )
         return refused, 0
 
@@ -418,13 +451,18 @@ class Writer:
         return found
 
     def _note_committed(self, batch: Batch) -> None:
-        """Note that a delivery was seen committed: its ledger row is not needed any more."""
+        """Note that a delivery was seen committed: its ledger row is not needed any more.
+
+        Those that its transaction deleted are gone.
+        """
+        del self._settled[: self._taken]
+        self._taken = 0
         if batch.origin is not None:  # a spool may ask for it after a crash of the machine
             return
         if batch.delivery == self._series.last:
             self._series.settle()
         if self._may_delete:
-            self._settled = [*(each for each in self._settled if each not in self._taken), batch.delivery]
+            self._settled.append(batch.delivery)
 
     def _look_after_ledger(self, session: Session) -> None:
         """Warn once if the ledger cannot be relied on; otherwise prune it now and then."""

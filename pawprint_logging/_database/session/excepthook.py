@@ -49,7 +49,7 @@ def quiet() -> Iterator[None]:
         with _lock:
             _copying.remove(me)
             if not _copying and sys.excepthook is _hook:  # else another hook was installed over it, and may call it
-                sys.excepthook = _previous.pop()
+                _put_back()
 
 
 def reset() -> None:
@@ -58,7 +58,12 @@ def reset() -> None:
     _lock = native.RLock()
     _copying.clear()
     if sys.excepthook is _hook:
-        sys.excepthook = _previous.pop()
+        _put_back()
+
+
+def _put_back() -> None:
+    """Replace our hook by the one before it; there is none if somebody has put ours back more than once."""
+    sys.excepthook = _previous.pop() if _previous else sys.__excepthook__
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -29,7 +29,10 @@ _NAMES = {
 
 # libpq's messages about a failed connection have no SQLSTATE and may quote parts of the connection string, so only
 # these texts are shown.
+_TLS_FILE = "a TLS file is missing or cannot be used: check sslrootcert, sslcert and sslkey in db"
 _CONNECT_REASONS = (
+    ("certificate file", _TLS_FILE),  # before "does not exist" and "No such file", which these messages contain
+    ("private key file", _TLS_FILE),
     ("password authentication failed", "the password or the user name is wrong: check both in db"),
     ("no password supplied", "the server wants a password and db has none"),
     ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user and database"),

@@ -55,6 +55,11 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON 
 WHERE i.inhparent = %s
 """
 
+_IS_PARTITION = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = %s AND inhrelid = to_regclass(%s))"
+
+#: names that are tried for a partition
+_NAMES = 9
+
 #: what a partition copies from its table; it gets identity and indexes when it is attached
 _LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
 
@@ -153,9 +158,10 @@ def later(start: datetime, period: Period, number: int = 1) -> datetime:
     return start + timedelta(days=number * (7 if period == "week" else 1))
 
 
-def name_of(table: str, start: datetime, period: Period) -> str:
-    """Return the name of a partition."""
-    return derived_name(table, start.strftime({"day": "__p%Y%m%d", "week": "__p%Gw%V", "month": "__p%Y%m"}[period]))
+def name_of(table: str, start: datetime, period: Period, number: int = 1) -> str:
+    """Return the name of a partition, or a further one, with its number, where something else has that name."""
+    suffix = start.strftime({"day": "__p%Y%m%d", "week": "__p%Gw%V", "month": "__p%Y%m"}[period])
+    return derived_name(table, suffix if number == 1 else f"{suffix}_{number}")
 
 
 def span(start: datetime, end: datetime) -> str:
@@ -189,16 +195,17 @@ def record(cursor: Any, table: Table, plan: Plan) -> None:
     cursor.execute(f"COMMENT ON TABLE {table.ledger.replace('%', '%%')} IS %s", (json.dumps(known),))
 
 
-def split_of(cursor: Any, table: Table, engine: Engine | None = None) -> Split | None:
+def split_of(cursor: Any, table: Table, engine: Engine | None = None, *, column: str | None = None) -> Split | None:
     """Return how a table is split by ranges of its time, or None if it is not.
 
     Args:
         cursor: in a transaction that began with `BEGIN_MAKING`.
         table: the table.
         engine: what kind of table it is, if that is known.
+        column: the column that it must be split by, default its timestamp field.
     """
     engine = engine or engine_of(cursor, table)
-    if engine is None or engine.kind != "partitioned" or engine.column != table.fields.timestamp:
+    if engine is None or engine.kind != "partitioned" or engine.column != (column or table.fields.timestamp):
         return None
     cursor.execute("SELECT clock_timestamp()")
     now = cursor.fetchone()[0].astimezone(timezone.utc)
@@ -238,7 +245,8 @@ def _period_of(partitions: Sequence[Partition]) -> Period | None:
 def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime]:
     """Make the partitions that begin at these times, inside the open transaction; return those that were made.
 
-    A partition that another session has made meanwhile is skipped.
+    A partition that another session has made meanwhile is skipped. A name that something else has, such as a partition
+    of a table that was renamed, gets a number.
 
     Args:
         cursor: in a transaction that began with `BEGIN_MAKING`.
@@ -249,25 +257,36 @@ def make(cursor: Any, split: Split, starts: Iterable[datetime]) -> list[datetime
     assert period is not None
     made = []
     for start in starts:
-        partition = f"{identifier(engine.schema)}.{identifier(name_of(engine.name, start, period))}"
         bounds = f"FROM ('{start:%Y-%m-%d}') TO ('{later(start, period):%Y-%m-%d}')"
-        statements = [
-            f"CREATE TABLE {partition} (LIKE {engine.sql} {_LIKE})",
-            f"ALTER TABLE {engine.sql} ATTACH PARTITION {partition} FOR VALUES {bounds}",
-        ]
-        if engine.owner != engine.role:
-            statements.insert(1, f"ALTER TABLE {partition} OWNER TO {identifier(engine.owner)}")
-        cursor.execute("SAVEPOINT partition")
-        try:
-            cursor.execute("; ".join(statements))
-        except psycopg2.Error as error:
-            if error.pgcode not in ("42P07", "42P17"):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT partition")
-        else:
-            made.append(start)
-        cursor.execute("RELEASE SAVEPOINT partition")
+        for number in range(1, _NAMES + 1):
+            name = f"{identifier(engine.schema)}.{identifier(name_of(engine.name, start, period, number))}"
+            outcome = _make(cursor, engine, name, bounds)
+            if outcome == "made":
+                made.append(start)
+            if outcome != "name is taken":
+                break
     return made
+
+
+def _make(cursor: Any, engine: Engine, name: str, bounds: str) -> Literal["made", "is there", "name is taken"]:
+    statements = [
+        f"CREATE TABLE {name} (LIKE {engine.sql} {_LIKE})",
+        f"ALTER TABLE {engine.sql} ATTACH PARTITION {name} FOR VALUES {bounds}",
+    ]
+    if engine.owner != engine.role:
+        statements.insert(1, f"ALTER TABLE {name} OWNER TO {identifier(engine.owner)}")
+    cursor.execute("SAVEPOINT partition")
+    try:
+        cursor.execute("; ".join(statements))
+    except psycopg2.Error as error:
+        if error.pgcode not in ("42P07", "42P17"):
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT partition; RELEASE SAVEPOINT partition")
+        cursor.execute(_IS_PARTITION, (engine.oid, name))
+        is_there = error.pgcode == "42P17" or cursor.fetchone()[0]
+        return "is there" if is_there else "name is taken"
+    cursor.execute("RELEASE SAVEPOINT partition")
+    return "made"
 
 
 def one_maker(cursor: Any, engine: Engine) -> None:
@@ -305,13 +324,16 @@ def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
             engine = engine_of(cursor, table)
             if engine is None or engine.kind != "partitioned":
                 return False
+            is_time = engine.column_type.startswith(("timestamp", "date"))
+            # the table's own column, since `ship` is not told the name of the timestamp field
+            column = engine.column if engine.column is not None and is_time else table.fields.timestamp
             may_make = engine.is_owner and engine.may_create
             if may_make:
                 one_maker(cursor, engine)
-            split = split_of(cursor, table, engine)
+            split = split_of(cursor, table, engine, column=column)
             if split is None or split.plan.period is None:
                 return False
-            lacking = [moment for moment in set(_moments(table, rows, split.now)) if _may_be_made(split, moment)]
+            lacking = [moment for moment in set(_moments(column, rows, split.now)) if _may_be_made(split, moment)]
             missing = {start_of(moment, split.plan.period) for moment in lacking if not split.covers(moment)}
             room = MAX_PARTITIONS - len(split.partitions)
             if missing and may_make and room > 0:
@@ -330,10 +352,9 @@ def _may_be_made(split: Split, moment: datetime) -> bool:
     return first <= moment < later(last, period)
 
 
-def _moments(table: Table, rows: Iterable[Row], now: datetime) -> Iterator[datetime]:
+def _moments(field: str, rows: Iterable[Row], now: datetime) -> Iterator[datetime]:
     """Yield the times of rows, skipping those that do not parse; `now` for a row that leaves the time to the server."""
-    field = table.fields.timestamp
-    for columns, line in rows:
+    for columns, line, *_ in rows:
         if field not in columns:
             yield now
         elif (moment := parse(copyline.split(line)[columns.index(field)])) is not None:
@@ -377,7 +398,7 @@ class Stretches:
         self.is_done = True
 
     def _lacks(self, key: bytes, row: Row) -> bool:
-        moment = next(_moments(self._table, [row], self._split.now), None)
+        moment = next(_moments(self._table.fields.timestamp, [row], self._split.now), None)
         is_missing = moment is not None and _may_be_made(self._split, moment) and not self._split.covers(moment)
         self._known[key] = True  # the partition exists by now, or must not be made, and the server reports that
         return is_missing

@@ -155,7 +155,6 @@ def prunable(cursor: Any, table: Table) -> int:
     blocks = blocks_of(cursor, table)
     if blocks == 0:
         return 0
-    ledger = table.ledger.replace("%", "%%")
-    settled = "" if blocks is None else f" OR ({_SETTLED.format(ledger=ledger)})"
-    cursor.execute(f"SELECT count(*) FROM {ledger} AS l WHERE {_OLD}{settled}")
+    settled = "" if blocks is None else f" OR ({_SETTLED.format(ledger=table.ledger)})"
+    cursor.execute(f"SELECT count(*) FROM {table.ledger} AS l WHERE {_OLD}{settled}")
     return int(cursor.fetchone()[0])

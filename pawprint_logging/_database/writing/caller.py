@@ -6,6 +6,7 @@ Only psycopg2 is imported here: a caller with a connection of another driver has
 from __future__ import annotations
 
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -26,6 +27,9 @@ _AUTOCOMMIT = (
     "autocommit off"
 )
 _CLOSED = "within() got a connection that is closed"
+
+#: asynchronous psycopg 3 connection → the lock that is held during a dialogue
+_talking: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class Caller(ABC):
@@ -181,7 +185,10 @@ class _AsyncPsycopg(AsyncCaller):
                 await pipeline.sync()
 
     async def talk(self, dialogue: Dialogue[T]) -> T:
-        return await run_async(dialogue, self._execute)
+        asyncio: Any = sys.modules["asyncio"]
+        # tasks may share the connection: their dialogues would mix up each other's savepoints and settings
+        async with _talking.setdefault(self._connection, asyncio.Lock()):
+            return await run_async(dialogue, self._execute)
 
     async def _execute(self, statement: Statement) -> Answer:
         psycopg: Any = sys.modules["psycopg"]

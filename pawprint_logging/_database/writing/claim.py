@@ -10,6 +10,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -19,7 +20,7 @@ from psycopg2.extensions import get_wait_callback
 from ..._capture.row import Columns, Row
 from ..._failure import Failure
 from ..session.connection import is_lost
-from ..session.sqlstate import failure
+from ..session.sqlstate import failure, is_missing_partition
 from ..table.ledger import entries_of, entry_of
 from ..table.schema import Table
 from .copy import Flow, copy_texts, send, texts_of
@@ -250,6 +251,7 @@ def copy_keyed(
     limit: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
     one_by_one: bool = False,
+    may_make: bool = False,
     flow: Flow | None = None,
     guess: Guess | None = None,
     once_claimed: str = "",
@@ -265,17 +267,19 @@ def copy_keyed(
         rows: (columns, line, key); the key is a UUID, or its 128 bits as an integer.
         limit: returns a context manager that bounds the wait for one answer.
         one_by_one: whether to isolate the rows at fault even if the last failure was transient, default False.
+        may_make: whether the caller makes missing partitions, default False.
         flow: how rows are sent, and whether the server has asked for them; default a new one.
         guess: the guess that a series of batches shares; default a new one.
         once_claimed: statements to send before the rows, in the same round trip, default none.
 
     Raises:
-        psycopg2.Error: the connection is lost, another open transaction holds a key, or the error is no single row's
-            fault; the transaction has then failed.
+        psycopg2.Error: the connection is lost, another open transaction holds a key, the error is no single row's
+            fault, or with `may_make` a partition is missing; the transaction has then failed.
     """
     flow = Flow() if flow is None else flow
     guess = Guess() if guess is None else guess
     uses_insert = flow.uses_insert
+    isolating = partial(copy_isolating, limit=limit, uses_insert=uses_insert, may_make=may_make)
     entries = entries_of([row[2] for row in rows])
     first, repeats = _places(entries)
     refused: dict[int, Failure] = {}
@@ -306,7 +310,7 @@ def copy_keyed(
             if once_claimed:
                 with limit():
                     cursor.execute(once_claimed.removesuffix("; "))
-            found = copy_isolating(cursor, table, events, limit, uses_insert=uses_insert)
+            found = isolating(cursor, table, events)
             if not found:
                 break
             refused.update({places[index]: why for index, why in found})
@@ -318,14 +322,15 @@ def copy_keyed(
             except psycopg2.Error as error:
                 why = failure(error, lost=is_lost(cursor.connection))
                 # once rows flow, an error that is not transient belongs to one of them
-                if why.meaning == "transient" or not (why.meaning == "row" or flow.has_begun or uses_insert):
+                is_a_rows = why.meaning == "row" or flow.has_begun or uses_insert
+                if why.meaning == "transient" or not is_a_rows or (may_make and is_missing_partition(error)):
                     raise
                 is_isolating = True
         with limit():
             cursor.execute("ROLLBACK TO SAVEPOINT pawprint_keyed")
     written = len(places)
     for entry in sorted({entries[place] for place in refused} & set(repeats)):
-        written += _copy_one_of(cursor, table, rows, repeats[entry], refused, limit=limit, uses_insert=uses_insert)
+        written += _copy_one_of(cursor, table, rows, repeats[entry], refused, limit=limit, isolating=isolating)
     return written, sorted(refused.items()), len(rows) - written - len(refused)
 
 
@@ -349,14 +354,14 @@ def _copy_one_of(
     refused: dict[int, Failure],
     *,
     limit: Callable[[], AbstractContextManager[None]],
-    uses_insert: bool,
+    isolating: Callable[..., list[tuple[int, Failure]]],
 ) -> int:
     """Copy the first row that is not refused, of rows with the same key; return how many were written, 0 or 1."""
     for place in places:
         with limit():
             cursor.execute("SAVEPOINT pawprint_one_of")
             is_new = claim_keys(cursor, table, [rows[place][2]])
-        found = copy_isolating(cursor, table, [rows[place][:2]], limit, uses_insert=uses_insert) if is_new else []
+        found = isolating(cursor, table, [rows[place][:2]]) if is_new else []
         with limit():
             cursor.execute(f"{'ROLLBACK TO' if found else 'RELEASE'} SAVEPOINT pawprint_one_of")
         if not found:

@@ -14,7 +14,7 @@ import psycopg2
 from ..._capture.row import Columns, Row
 from ..._failure import Failure
 from ..session.connection import is_lost
-from ..session.sqlstate import failure
+from ..session.sqlstate import failure, is_missing_partition
 from ..table.schema import Table
 from .blame import with_column
 from .copy import Flow, copy
@@ -30,6 +30,7 @@ def copy_isolating(
     limit: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
     uses_insert: bool = False,
+    may_make: bool = False,
 ) -> list[tuple[int, Failure]]:
     """Copy the rows that are not refused, inside the open transaction; return the places of the refused rows, and why.
 
@@ -48,9 +49,10 @@ def copy_isolating(
         limit: returns a context manager that bounds the wait for one answer; all answers together may take long when
             every row is refused.
         uses_insert: whether rows go by INSERT, default False.
+        may_make: whether the caller makes missing partitions, default False.
 
     Raises:
-        psycopg2.Error: the connection is lost, or the error is no row's fault.
+        psycopg2.Error: the connection is lost, the error is no row's fault, or with `may_make` a partition is missing.
     """
     refused: list[tuple[int, Failure]] = []
     passed = 0
@@ -71,6 +73,8 @@ def copy_isolating(
             except psycopg2.Error as error:
                 why = failure(error, lost=is_lost(cursor.connection))
                 if why.lost or (why.meaning == "transient" and not flow.has_begun):
+                    raise
+                if may_make and is_missing_partition(error):
                     raise
                 with limit():
                     cursor.execute("ROLLBACK TO SAVEPOINT piece")
