@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.commandline import CommandLine, environment, one_line
 from support.shop import handler_on, logger_with, tracker_on, value
+from support.sink import wait_for
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, ship
 from pawprint_logging._delivery import spoolblanking
@@ -202,14 +203,25 @@ def test_what_dead_processes_left_is_delivered_and_gone(
     assert of_bob(connection) == sorted([*events(3), *events(3)])
 
 
+def all_settled(folder: Path) -> bool:
+    """Return whether the processes that spool have noted that everything is delivered."""
+    for path in folder.glob("*.spool"):
+        segment = Segment.look_at(path)
+        if segment is not None:
+            is_settled = segment.progress.settled > max((each.number for each in segment.read()), default=-1)
+            segment.release()
+            if not is_settled:
+                return False
+    return True
+
+
 def test_what_nobody_delivers_in_time_is_said_with_status_1(
     cli: CommandLine, folder: Path, start: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spoolblanking, "PATIENCE", 0.5)
     writer = start(deliver=True)
     writer.log(1)
-    while of_alice(connection) < 1:
-        pass
+    wait_for(lambda: of_alice(connection) == 1 and all_settled(folder))  # a row is visible before that is noted
     blocker = connection.cursor()
     blocker.execute("BEGIN; LOCK TABLE events__deliveries IN ACCESS EXCLUSIVE MODE")
     writer.log(2)
