@@ -210,6 +210,7 @@ class Statistics:
 
     def funnel(
         self,
+        /,
         *steps: str | tuple[str, Mapping[str, Any]],
         within: float | timedelta | None = None,
         start: Since | None = None,
@@ -270,6 +271,7 @@ class Statistics:
 
     def retention(
         self,
+        /,
         period: str = "week",
         *,
         first: Names | None = None,
@@ -331,6 +333,7 @@ class Statistics:
 
     def paths(
         self,
+        /,
         *,
         after: str | tuple[str, Mapping[str, Any]] | None = None,
         before: str | tuple[str, Mapping[str, Any]] | None = None,

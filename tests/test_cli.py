@@ -62,15 +62,18 @@ def test_the_variables_name_the_database(shop: CommandLine, db: str, monkeypatch
     assert shop("count").status == 0
 
 
-def test_a_dotfile_that_is_passed_wins_over_the_variables_which_fill_in(
-    shop: CommandLine, db: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_a_dotfile_wins_over_the_variables_which_fill_in(
+    shop: CommandLine, db: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_variable: bool
 ) -> None:
     (tmp_path / "dot").write_text(json.dumps({"db": db}))
     monkeypatch.setenv("PAWPRINT_DB", "postgresql://localhost:1/wrong")
     monkeypatch.setenv("PAWPRINT_TABLE", "events")
     shop.options = []
 
-    assert shop("count", "--dotfile", str(tmp_path / "dot")).status == 0
+    if is_variable:
+        monkeypatch.setenv("PAWPRINT_DOTFILE", str(tmp_path / "dot"))
+    assert shop("count", *([] if is_variable else ["--dotfile", str(tmp_path / "dot")])).status == 0
 
 
 def test_the_dotfile_of_the_variable_tells_everything(

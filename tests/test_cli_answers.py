@@ -11,6 +11,7 @@ from support.screen import Screen
 from support.shop import tracker_on
 
 from pawprint_logging import Tracker
+from pawprint_logging._console.plot import lines_of
 
 
 @pytest.fixture
@@ -191,3 +192,132 @@ def test_engagement_from_a_day_is_the_same_when_it_is_asked_again(cli: CommandLi
     assert (earlier[0][0], earlier[2:]) == ("2026-01-01T00:00:00+00:00", first.rows)
     again = cli("engagement", "--start", "2026-01-03")
     assert (again.status, again.err) == (0, "")
+
+
+def test_what_read_writes_to_a_file_is_what_it_prints(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    result = cli("read", "event", "user_id", "--limit", "3", "--output", str(path), "--format", "csv")
+
+    assert len(result.rows) == 3
+    assert result.out == path.read_text()
+
+
+def test_a_bound_is_not_given_twice(cli: CommandLine) -> None:
+    condition = ("--where", "timestamp__gte=2026-01-08")
+
+    assert len(cli("read", "event", *condition, "--until", "2026-01-31").rows) == 1
+    one_line(cli("read", "event", *condition, "--since", "2026-01-01"), "--since", "timestamp__gte", status=2)
+
+
+@pytest.mark.parametrize("name", ["field", "period", "self"])
+@pytest.mark.parametrize(
+    "command", [["count"], ["top"], ["funnel", "signup"], ["retention"], ["paths"]], ids=lambda each: each[0]
+)
+def test_a_column_may_have_the_name_of_an_argument(
+    cli: CommandLine, connection: Any, command: list[str], name: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE events ADD COLUMN {name} TEXT DEFAULT 'x'")
+
+    result = cli(*command, "--where", f"{name}=x")
+
+    assert (result.status, result.err) == (0, "")
+    assert result.rows
+
+
+@pytest.mark.parametrize("command", ["minimum", "maximum"])
+def test_the_least_time_is_a_time(cli: CommandLine, command: str) -> None:
+    result = cli(command, "timestamp")
+
+    assert (result.status, result.err, len(result.rows)) == (0, "", 3)
+
+
+def test_only_numbers_are_drawn(cli: CommandLine, connection: Any) -> None:
+    for field in ("event", "timestamp"):
+        one_line(cli("maximum", field, "--plot"), "--plot draws numbers", f"max of {field}")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ADD COLUMN speed FLOAT8")
+        cursor.execute("UPDATE events SET speed = CASE WHEN id = 4 THEN 7 ELSE 'infinity'::float8 END")
+
+    result = cli("sum", "speed", "--plot")
+
+    assert (result.status, result.err) == (0, "")
+    assert "6┤" in result.out
+
+
+@pytest.mark.parametrize("resolution", ["hour", "day", "week", "month", "year"])
+def test_the_last_year_of_the_calendar_is_drawn(cli: CommandLine, connection: Any, resolution: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("""UPDATE events SET "timestamp" = '9999-12-31 23:30:00'""")
+
+    for zone in ("UTC", "America/New_York"):
+        result = cli("count", "--plot", "--resolution", resolution, "--tz", zone)
+        assert (result.status, result.err) == (0, "")
+        assert "5┤" in result.out
+
+
+@pytest.mark.parametrize("night", ["2025-10-25 22:00", "2025-03-29 22:00"])
+def test_each_hour_is_drawn_when_the_clocks_change(db: str, connection: Any, night: str) -> None:
+    tracker = tracker_on(db)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO events (\"timestamp\", event) SELECT %s::timestamp + each * interval '1 h', 'a' "
+            "FROM unnest('{0,1,2,3,5}'::int[]) AS each",
+            (night,),
+        )
+
+    drawn = lines_of(tracker.count(resolution="hour", tz="Europe/Berlin"))[""]
+
+    assert [number for _, number in drawn] == [1, 1, 1, 1, 0, 1]
+
+
+PLAN = """
+from typing import Any
+from pawprint_logging import Event
+
+class Searched(Event, name="searched"):
+    filters: dict[str, Any]
+    page__size: int
+    words: str
+"""
+
+
+def test_a_plan_may_have_objects_and_double_underscores(
+    cli: CommandLine, connection: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "plan_with_objects.py").write_text(PLAN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for filters in ({"color": "red"}, {"size": 3}, {}):
+        insert(connection, ("2026-02-01", "a", "searched", {"filters": filters, "page__size": 3}))
+
+    lines = cli("catalogue", "--plan", "plan_with_objects").out.splitlines()
+
+    assert [line for line in lines if line.startswith("searched")] == [
+        "searched.words: must be given, and 100% of the events lack it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"), [("raise ValueError('no settings')", "ValueError: no settings"), ("exit(3)", "SystemExit: 3")]
+)
+def test_a_plan_that_cannot_be_imported_is_one_line(
+    cli: CommandLine, tmp_path: Path, monkeypatch: Any, source: str, error: str
+) -> None:
+    (tmp_path / "broken_plan_of_test.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    one_line(cli("catalogue", "--plan", "broken_plan_of_test"), "broken_plan_of_test", error)
+
+
+@pytest.mark.parametrize("condition", ["metadata__n=300", "metadata__n__gt=300", "metadata__n__in=-1,2.5e3"])
+def test_a_number_is_no_mistake(cli: CommandLine, condition: str) -> None:
+    result = cli("read", "event", "--where", condition)
+
+    assert (result.status, result.err) == (0, "pawprint-logging: no event matches\n")
+
+
+def test_an_empty_answer_is_an_empty_chart(cli: CommandLine, tmp_path: Path) -> None:
+    for command in (["retention"], ["funnel", "signup"], ["top"], ["paths"]):
+        path = tmp_path / f"{command[0]}.png"
+        assert cli(*command, "--output", str(path), "--where", "user_id=nobody").status == 0
+        assert path.read_bytes().startswith(b"\x89PNG")

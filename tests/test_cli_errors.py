@@ -290,3 +290,14 @@ def test_these_commands_need_no_pandas(shop: CommandLine, db: str, tmp_path: Pat
     assert failed == {"count", "funnel signup"}, done.stderr
     assert done.stderr.count('needs pandas: pip install "pawprint-logging[pandas]"') == 2
     assert "the table events is gone" in done.stdout
+
+
+def test_a_role_that_may_only_read_learns_what_erasing_needs(
+    reader: str, server: Server, shop: CommandLine, connection: Any
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"GRANT SELECT ON events TO {reader}")
+    one_line(shop("erase", "alice", "--yes"), f'GRANT SELECT, DELETE ON "events" TO "{reader}"')
+
+    server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
+    one_line(shop("erase", "alice", "--yes"), "read-only for this role or database", "check")

@@ -267,3 +267,38 @@ def test_the_demo_in_a_directory_can_be_looked_at_afterwards(short_folder: Path)
 @pytest.mark.parametrize(("number", "shown"), [(4.0, "4"), (0.0, "0"), (1000.0, "1,000"), (0.5, "0.5")])
 def test_the_only_number_at_the_side_of_a_plot_is_plain(number: float, shown: str) -> None:
     assert [f"{tick:,f}" for tick in ticks(number, number)] == [shown]
+
+
+@pytest.mark.parametrize("command", [["drop-table"], ["erase", "alice"]], ids=lambda each: each[0])
+def test_ctrl_c_at_a_question_changes_nothing(
+    terminal: Open, shop: list[str], connection: Any, command: list[str]
+) -> None:
+    screen = terminal(*command, *shop)
+    screen.wait_for("[y/N]:")
+
+    # CPython looks at a signal that comes just before it waits for a key when there is one
+    screen.type("\x03\n")
+
+    assert screen.finish() == 130
+    assert value(connection, "SELECT count(*) FROM events") == 3
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">&-", "standard output is closed"), (">/dev/full", "No space left on device")],
+)
+@pytest.mark.parametrize("command", [["count"], ["read", "--format", "json"]], ids=lambda each: each[0])
+def test_output_that_goes_nowhere_is_one_line(
+    shop: list[str], connection: Any, command: list[str], redirection: str, reason: str
+) -> None:
+    connection.cursor().execute("INSERT INTO events (event) SELECT 'many' FROM generate_series(1, 3000)")
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *program(*command, *shop)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert reason in done.stderr

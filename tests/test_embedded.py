@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -213,6 +214,22 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(progr
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+def test_a_pid_file_whose_number_belongs_to_another_server_is_no_obstacle(programs: Programs, tmp_path: Path) -> None:
+    programs.run("ask(directory, 'CREATE TABLE t AS SELECT 7 AS x')")
+    account = programs.directory.stat()
+    other = tmp_path / "other"
+    holder = programs.begin("ask(sys.argv[2]); print('up', flush=True); input(); ask(sys.argv[2])", str(other))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "up\n"
+    postmaster = int((other / "postmaster.pid").read_text().split()[0])
+    stale = programs.directory / "postmaster.pid"
+    for pid in (postmaster, psutil.Process(postmaster).children()[0].pid):
+        stale.write_text(f"{pid}\n{programs.directory}\n1\n5432\n{programs.directory}\n\n  1 1\nready   \n")
+        os.chown(stale, account.st_uid, account.st_gid)
+        assert programs.run("print(ask(directory, 'SELECT x FROM t'))").strip() == "(7,)"
+    finish(holder, "\n")
 
 
 def test_a_forked_child_that_ends_first_leaves_the_server_to_its_parent(programs: Programs) -> None:
@@ -445,6 +462,17 @@ def test_as_root_the_folders_above_are_opened_for_passing_only(programs: Program
     programs.run("ask(directory)")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o701
     assert pwd.getpwuid(programs.directory.stat().st_uid).pw_name == "pgserver"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="says what happens as root")
+def test_as_root_the_owner_of_the_directory_needs_no_name(programs: Programs) -> None:
+    programs.run("ask(directory, 'CREATE TABLE t AS SELECT 7 AS x')")
+    nameless = next(uid for uid in range(54321, 60000) if uid not in {each.pw_uid for each in pwd.getpwall()})
+    for path in (programs.directory, *programs.directory.rglob("*")):
+        os.chown(path, nameless, nameless, follow_symlinks=False)
+
+    assert programs.run("print(ask(directory, 'SELECT x FROM t'))").strip() == "(7,)"
+    assert programs.directory.stat().st_uid == nameless
 
 
 CONFIGURED_TWICE = """

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -523,3 +524,72 @@ def test_a_header_that_is_not_csv_is_said(cli: CommandLine, tmp_path: Path, cont
     path.write_bytes(content)
 
     one_line(cli("import", str(path)), str(path), "no header that is CSV", "line feed")
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_refused_row_of_parquet_is_set_aside_as_it_was(cli: CommandLine, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {
+        "id": "x" * 65,
+        "properties": {"time": "2026-01-05T10:00:00", "plan": "pro"},
+        "price": "12345678901234567.12",
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{**row, "price": Decimal(row["price"])}]), path)
+
+    renames = ["id=event", "properties__time=timestamp", "properties=metadata"]
+    done = cli("import", str(path), *(each for rename in renames for each in ("--rename", rename)))
+
+    assert done.out.startswith("0 written, 0 already there, 1 rejected"), done.err
+    assert json.loads(Path(f"{path}.rejected").read_text()) == row
+
+
+def test_a_time_of_parquet_that_python_lacks_is_refused_alone(
+    cli: CommandLine, tmp_path: Path, connection: Any
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    times = pyarrow.array([0, 2**62, 1], pyarrow.timestamp("us"))
+    nested = pyarrow.StructArray.from_arrays([pyarrow.array([0, 1, 2**62], pyarrow.timestamp("us"))], ["at"])
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"timestamp": times, "event": ["a", "b", "c"], "nested": nested}), path)
+
+    done = cli("import", str(path))
+
+    assert done.out == "1 written, 0 already there, 2 rejected (a time before the year 1 or after 9999)\n"
+    assert stored(connection, "event") == [("a",)]
+    assert [json.loads(line)["event"] for line in Path(f"{path}.rejected").read_text().splitlines()] == ["b", "c"]
+
+
+def test_rejected_records_are_not_put_below_another_header(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path, left = tmp_path / "a.csv", tmp_path / "a.csv.rejected"
+    path.write_text(f"event,plan,city\n{'x' * 65},pro,Rome\n")
+    cli("import", str(path))
+    before = left.read_bytes()
+    path.write_text(f"event,city,plan\n{'y' * 65},Oslo,free\nview,Oslo,free\n")
+
+    one_line(cli("import", str(path)), str(left), "another header")
+
+    assert left.read_bytes() == before
+    assert value(connection, "SELECT count(*) FROM events") == 0
+    left.rename(tmp_path / "b.csv")
+    assert cli("import", str(path)).out.startswith("1 written, 0 already there, 1 rejected")
+
+
+@pytest.mark.parametrize("write", ["json", "csv"])
+def test_one_of_several_files_may_lack_a_field_to_rename(
+    cli: CommandLine, tmp_path: Path, connection: Any, write: str
+) -> None:
+    paths = []
+    for number, field in enumerate(["userId", "anonymousId", "userId"]):
+        path = tmp_path / f"{number}.{'jsonl' if write == 'json' else 'csv'}"
+        path.write_text(json.dumps({field: "a", "event": "e"}) if write == "json" else f"{field},event\na,e\n")
+        paths.append(str(path))
+
+    done = cli("import", *paths, "--rename", "userId=user_id")
+
+    assert done.out == "3 written, 0 already there, 0 rejected\n", done.err
+    assert done.err.count(f"{paths[1]}: --rename: ") == done.err.count("--rename: ") == 1
+    assert stored(connection, "user_id") == [("a",), (None,), ("a",)]
+    assert cli("import", paths[1], paths[1], "--rename", "userId=user_id").status == 1

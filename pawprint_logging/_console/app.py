@@ -28,7 +28,7 @@ from . import (  # noqa: F401
     tail,
 )
 from .failures import explain, one_line
-from .program import COMPLETE, PROGRAM, State, program
+from .program import COMPLETE, PROGRAM, State, is_interrupt, program
 
 # A connection string passed where a name belongs must not be printed: it may hold a password.
 _SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
@@ -36,6 +36,8 @@ _SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
 
 def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = None, name: str = PROGRAM) -> int:
     """Run the program; return its exit status. See `cli.main`."""
+    if sys.stdout is None:  # the caller has closed it, as >&- does
+        return _fail(name, "standard output is closed")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
             stream.reconfigure(errors="backslashreplace")
@@ -52,15 +54,16 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
     except click.UsageError as error:
         return _usage(error, name)
     except click.Abort as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
+        if is_interrupt(error):
             return 130
         return _fail(name, "stopped: there was no answer")
     except BrokenPipeError:
-        # the reader, such as `head`, has closed the pipe; without this, Python would complain again at exit:
-        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader, such as `head`, has closed the pipe
         return 1
     except Exception as error:
+        lost = _lost_output()
+        if isinstance(error, OSError) and error.filename is None and lost and not state.with_traceback:
+            return _fail(name, f"cannot write to standard output: {lost}")
         if state.with_traceback:
             traceback.print_exc()
             return 1
@@ -75,6 +78,24 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
             state.tracker.close()
         state.restore_signals()
     return status if isinstance(status, int) else 0
+
+
+def _lost_output() -> str | None:
+    """Return why what was printed cannot be written, as on a full disk; None if it can."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_output()
+        return error.strerror
+    return None
+
+
+def _discard_output() -> None:
+    """Write what is still buffered to nowhere; else Python would complain again at exit, with a status of its own.
+
+    Source: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.UsageError, name: str) -> int:

@@ -16,8 +16,8 @@ from ..errors import ConfigurationError
 #: argument names of the reading methods; a condition on a column of such a name gets the modifier ``eq``
 _ARGUMENTS = frozenset(
     {
-        *("resolution", "start", "end", "by", "limit", "fill", "tz"),
-        *("within", "unit", "first", "back", "rolling", "after", "before", "depth"),
+        *("field", "resolution", "start", "end", "by", "limit", "fill", "tz"),
+        *("period", "within", "unit", "first", "back", "rolling", "after", "before", "depth"),
     }
 )
 

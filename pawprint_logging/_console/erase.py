@@ -10,7 +10,7 @@ import click
 from .._delivery.blanking import blank_user
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note
-from .program import State, command
+from .program import State, command, is_interrupt
 
 
 @command("erase")
@@ -42,7 +42,7 @@ def erase(
     """
     if more and not fallback:
         raise click.UsageError("one user at a time; files come after --fallback")
-    tracker = state.connect("derive")
+    tracker = state.connect("erase")
     files = [
         each
         for path in (*fallback, *more)
@@ -58,7 +58,7 @@ def erase(
         try:
             click.confirm(f"erase {_events(number)} of this user from {tracker!r}?", abort=True, err=True)
         except click.Abort as error:
-            if isinstance(error.__cause__, KeyboardInterrupt):
+            if is_interrupt(error):
                 raise
             note("nothing was erased; answer y, or pass --yes")
             return 1

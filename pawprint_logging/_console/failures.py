@@ -10,12 +10,12 @@ from typing import Literal
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from .._database.table import rights as inspection
-from .._database.table.schema import Table, derived_name
+from .._database.table.schema import Table, derived_name, identifier
 from ..errors import PawprintError
 from ..tracker import Tracker
 
 #: what a command does in the database
-Purpose = Literal["create", "drop", "read", "write", "derive", "maintain"]
+Purpose = Literal["create", "drop", "read", "write", "derive", "erase", "maintain"]
 
 # libpq passes this message on without a SQLSTATE; the server quotes the name
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
@@ -78,7 +78,8 @@ def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose) -> str | Non
         "3F000": f"there is no such schema: CREATE SCHEMA, or correct --table {table}",
         "2BP01": f"something depends on {table}, such as a view: drop that first",
         "42809": f"{table} is not a table: correct --table",
-        "25006": "this server is a standby or read-only: name the primary in --db",
+        "25006": "this server is a standby, or read-only for this role or database: name the primary in --db; "
+        "pawprint-logging check says which",
         "57014": "it was cancelled: raise the role's statement_timeout, or ask for less",
     }.get(sqlstate or "")
 
@@ -92,6 +93,8 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
             return None if owner is None else f"only its owner may do that: connect as {owner}"
         if purpose == "create":
             return inspection.right_to_create(session, tracker.layout)
+        if purpose == "erase":
+            return _of_another(session, tracker) or _right_to_erase(session, tracker)
         wanted: inspection.Purpose = "write" if purpose == "write" else "read"
         mend = inspection.first_mend(session, tracker.layout, wanted)
         if mend is None and purpose == "derive":
@@ -99,6 +102,12 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
         return mend
     finally:
         session.close()
+
+
+def _right_to_erase(session: Session, tracker: Tracker) -> str:
+    with session.transaction() as cursor:
+        user = cursor.connection.info.user
+    return f"GRANT SELECT, DELETE ON {tracker.layout.sql} TO {identifier(user)}"
 
 
 def _of_another(session: Session, tracker: Tracker) -> str | None:

@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._capture.encoder import Kind
 from .._capture.row import Columns
 from .._capture.rowline import line_of
+from .._capture.storable import number
 from .._nearest import did_you_mean
 from ..errors import ConfigurationError
 from .output import csv_writer, json_line
@@ -154,11 +156,15 @@ class _Csv(Source):
         self._delimiter = delimiter
         csv.field_size_limit(_FIELD)
         with path.open("rb") as file:
-            header = next(_text(file), "")
+            header = next(iter(_Lines(file)), "")
             if delimiter not in header:  # spreadsheets write semicolons where the decimal separator is a comma
                 self._delimiter = next((other for other in _OTHER_DELIMITERS if other in header), delimiter)
             file.seek(0)
-            first = next(csv.reader(_text(file), delimiter=self._delimiter), None)
+            first = next(_readable(_Lines(file), self._delimiter, with_empty=True), None)
+        if isinstance(first, str):
+            raise ConfigurationError(
+                f"{path} has no header that is CSV: its first line must name its columns, and end in a line feed"
+            )
         if not first or not all(name.isprintable() for name in first):
             raise ConfigurationError(f"{path} has no header: its first line must name its columns")
         if twice := [name for name in first if name and first.count(name) > 1]:
@@ -168,12 +174,12 @@ class _Csv(Source):
 
     def pieces(self) -> Iterator[Piece]:
         with self.path.open("rb") as file:
-            reader = csv.reader(_text(file), delimiter=self._delimiter)
-            next(reader, None)
+            readable = _readable(_Lines(file), self._delimiter)
+            next(readable, None)
             start = 0
             while True:
-                records: list[list[str]] = []
-                for fields in _readable(reader):
+                records: list[list[str] | str] = []
+                for fields in readable:
                     records.append(fields)
                     if len(records) == _PIECE or file.tell() - start > _PIECE_BYTES:
                         break
@@ -188,9 +194,11 @@ class _Csv(Source):
         number = len(names)
         has_index = "" in names  # pandas writes its index without a name
 
-        def read(fields: list[str]) -> Read:
+        def read(fields: list[str] | str) -> Read:
+            if isinstance(fields, str):
+                return "not CSV"
             if len(fields) != number:
-                return f"{len(fields)} fields, where the header has {number}" if fields else "not CSV"
+                return f"{len(fields)} fields, where the header has {number}"
             if not all(map(_is_text, fields)):
                 return "not UTF-8"
             values = dict(zip(names, fields, strict=True))
@@ -201,30 +209,51 @@ class _Csv(Source):
         return read
 
     def line_of(self, raw: Any) -> bytes:
+        if isinstance(raw, str):
+            return raw.encode("utf-8", "surrogateescape")
         made = io.StringIO()
         csv_writer(made, self._delimiter).writerow(raw)
         return made.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _readable(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Yield the records of a CSV file; an empty list for one that is malformed."""
+class _Lines:
+    """The lines of a CSV file; bytes that are not UTF-8 become lone surrogates."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        #: the lines since the list was last cleared
+        self.taken: list[str] = []
+        self.is_over = False
+
+    def __iter__(self) -> Iterator[str]:
+        read, take = self._file.readline, self.taken.append
+        is_first = True
+        while line := read():
+            if is_first:
+                line, is_first = line.removeprefix(_BYTE_ORDER_MARK), False
+            text = line.decode("utf-8", "surrogateescape")
+            take(text)
+            yield text
+        self.is_over = True
+
+
+def _readable(lines: _Lines, delimiter: str, *, with_empty: bool = False) -> Iterator[list[str] | str]:
+    """Yield the records of a CSV file: the fields, or the text of a malformed record."""
+    reader = csv.reader(lines, delimiter=delimiter)
+    taken = lines.taken
     while True:
+        taken.clear()
         try:
-            if fields := next(reader):
-                yield fields
+            fields = next(reader)
         except StopIteration:
             return
         except csv.Error:
-            yield []
-
-
-def _text(file: io.BufferedReader) -> Iterator[str]:
-    """Yield a file's lines; bytes that are not UTF-8 become lone surrogates."""
-    is_first = True
-    while line := file.readline():
-        if is_first:
-            line, is_first = line.removeprefix(_BYTE_ORDER_MARK), False
-        yield line.decode("utf-8", "surrogateescape")
+            yield "".join(taken)
+            continue
+        if lines.is_over:  # the reader gives what it has when the file ends inside quotes
+            yield "".join(taken)
+        elif fields or with_empty:
+            yield fields
 
 
 def _is_text(text: str) -> bool:
@@ -265,18 +294,62 @@ class _Parquet(Source):
                     else column
                     for column in batch.columns
                 ]
-                records = [
+                found = [
                     {name: value for name, value in zip(self.names or (), row, strict=True) if value is not None}
-                    for row in zip(*(column.to_pylist() for column in columns), strict=True)
+                    for row in zip(*map(_values, columns), strict=True)
                 ]
+                records = [_Unreadable(each) if _Beyond in map(type, each.values()) else each for each in found]
                 yield Piece(records, int((done + len(records)) * each) - int(done * each))
                 done += len(records)
 
     def reader(self) -> Callable[[Any], Read]:
-        return dict  # a copy, which may be changed
+        return _record
 
     def line_of(self, raw: Any) -> bytes:
-        return f"{json_line(raw)}\n".encode()
+        return f"{json_line(_exact(raw))}\n".encode()
+
+
+class _Beyond(str):
+    """A value that Python cannot hold, as text."""
+
+    __slots__ = ()
+
+
+class _Unreadable(dict[str, Any]):
+    """A record with such a value."""
+
+
+def _record(raw: dict[str, Any]) -> Read:
+    """Return a copy, which may be changed."""
+    return "a time before the year 1 or after 9999" if type(raw) is _Unreadable else dict(raw)
+
+
+def _values(column: Any) -> list[Any]:
+    """Return the values of an Arrow column."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):  # a time before the year 1 or after 9999
+        return [_value(each) for each in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        pass
+    try:
+        return _Beyond(scalar.cast("string").as_py())
+    except (NotImplementedError, ValueError):  # a time within an object
+        return _Beyond(f"a value of type {scalar.type}")
+
+
+def _exact(value: Any) -> Any:
+    """Return a value in which a Decimal with more digits than a JSON number keeps is text."""
+    if isinstance(value, Decimal):
+        return number(value)
+    if isinstance(value, dict):
+        return {name: _exact(each) for name, each in value.items()}
+    return [_exact(each) for each in value] if isinstance(value, list) else value
 
 
 def source_of(path: Path) -> Source:
@@ -418,17 +491,24 @@ class Plan:
         taken.pop("", None)
         values.update(taken)
 
-    def check_names(self, names: Sequence[str] | None) -> None:
-        """Raise ConfigurationError if a field to rename does not exist.
+    def lacking(self, names: Sequence[str] | None) -> dict[str, str]:
+        """Return the fields to rename that do not exist, and a sentence about each.
 
         Args:
             names: the names in the file's header; None to look at what the records had.
         """
-        for old, _ in self.renames:
-            if names is not None and old not in names and old.partition("__")[0] not in names:
-                raise ConfigurationError(f"--rename: there is no field {old!r}{_hint(old, names)}")
-            if names is None and old not in self.found:
-                raise ConfigurationError(f"--rename: no record has a field {old!r}{_hint(old, sorted(self.seen))}")
+        if names is None:
+            known = sorted(self.seen)
+            return {
+                old: f"no record has a field {old!r}{_hint(old, known)}"
+                for old, _ in self.renames
+                if old not in self.found
+            }
+        return {
+            old: f"there is no field {old!r}{_hint(old, names)}"
+            for old, _ in self.renames
+            if old not in names and old.partition("__")[0] not in names
+        }
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
@@ -443,8 +523,8 @@ def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str
     inner = values.get(name) if separator else None
     if isinstance(inner, str) and rest:
         inner = _document(inner)
-        if isinstance(inner, dict):
-            values[name] = inner
+    if isinstance(inner, dict) and rest:
+        values[name] = inner = dict(inner)  # a copy, which may be changed: the record shares its objects with the row
     return _find(inner, rest) if isinstance(inner, dict) and rest else (None, "")
 
 

@@ -75,12 +75,12 @@ def import_(
             Plan(target.kinds, target.json_field, pairs, fixed, is_text=bool(each.header), key=dedupe_key)
             for each in sources
         ]
-        for each, plan in zip(sources, plans, strict=True):
-            if each.names is not None:
-                plan.check_names(each.names)
+        for each in sources:
+            _check_rejected(each)
+        job = _Job(session, tracker, target, result)
+        job.check_renames([pair for pair in zip(sources, plans, strict=True) if pair[0].names is not None])
         if dedupe_key is None:
             note("without --dedupe-key, running this again writes every row again")
-        job = _Job(session, tracker, target, result)
         try:
             with _no_collection():
                 _with_progress(job, sources, plans)
@@ -101,6 +101,25 @@ def import_(
             "same options"
         )
     return 1 if result.rejected else 0
+
+
+def _check_rejected(source: Source) -> None:
+    """Raise if the file for rejected records has another header, below which the values would change columns.
+
+    Raises:
+        ConfigurationError: it has.
+    """
+    path = Path(f"{source.path}.rejected")
+    if not source.header or not path.exists() or not path.stat().st_size:
+        return
+    try:
+        is_alike = source_of(path).header == source.header
+    except ConfigurationError:
+        is_alike = False
+    if not is_alike:
+        raise ConfigurationError(
+            f"{path} has another header than {source.path}: import it, and then remove it or give it another name"
+        )
 
 
 @contextmanager
@@ -176,8 +195,25 @@ class _Job:
         self._target = target
         self._result = result
         self._guess = Guess()
+        #: the fields to rename that a file had
+        self._renamed: set[str] = set()
         self.without_time = 0
         self.without_key = 0
+
+    def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
+        """Note the fields to rename that a file lacks.
+
+        Raises:
+            ConfigurationError: no file has such a field, and nothing was written so far.
+        """
+        found = [(source.path, plan.lacking(source.names)) for source, plan in files]
+        for (_, plan), (_, lacking) in zip(files, found, strict=True):
+            self._renamed.update(old for old, _ in plan.renames if old not in lacking)
+        for path, lacking in found:
+            for old, sentence in lacking.items():
+                if old not in self._renamed and not self._result.written and not self._result.present:
+                    raise ConfigurationError(f"--rename: {sentence}")
+                note(f"{path}: --rename: {sentence}")
 
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
         """Write a file; while the server takes a piece, the next ones are made."""
@@ -192,7 +228,7 @@ class _Job:
             plan.found.update(pair[1].found)
             plan.seen.update(pair[1].seen)
         if source.names is None and first:
-            plan.check_names(None)
+            self.check_renames([(source, plan)])
         are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
             raise ConfigurationError(

@@ -33,7 +33,7 @@ def declared_by(module: str) -> Plan:
     """Import a module; return all events that are then declared, with their fields.
 
     Raises:
-        ConfigurationError: there is no such module, or no event is declared.
+        ConfigurationError: there is no such module, it cannot be imported, or no event is declared.
     """
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
@@ -42,6 +42,10 @@ def declared_by(module: str) -> Plan:
         raise ConfigurationError(
             f"--plan {module}: there is no module {error.name}; run this where it can be imported"
         ) from None
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises
+        raise ConfigurationError(
+            f"--plan {module}: the module cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     plan = {name: declared_fields(cls) for name, cls in declared().items()}
     if not plan:
         raise ConfigurationError(f"--plan {module}: it declares no event; make its classes subclasses of Event")
@@ -61,15 +65,20 @@ def _seen(frame: pd.DataFrame, plan: Plan, tracker: Tracker) -> Seen:
     for event, field, kind, share in zip(frame["event"], frame["field"], frame["type"], frame["share"], strict=True):
         fields = seen.setdefault(str(event), {})
         if isinstance(field, str) and field.startswith(begin):
-            steps = field.removeprefix(begin).split("__")
-            known = fields.get(steps[0])
-            if len(steps) == 1:
-                fields[steps[0]] = (str(kind), float(share))
-            else:
-                fields[steps[0]] = ("object", max(float(share), known[1] if known else 0.0))
+            path = field.removeprefix(begin)
+            name = _field_of(path, plan.get(str(event), {}))
+            # of an object, only the share of each key is known, and other events may have other keys or none
+            fields[name] = (str(kind), float(share)) if name == path and name not in fields else ("object", 1.0)
         elif isinstance(field, str) and field in plan.get(str(event), {}):
             fields[field] = ("", float(share))
     return seen
+
+
+def _field_of(path: str, declaration: Mapping[str, FieldType]) -> str:
+    """Return the field to which a path belongs: a declared one, whose name may have a double underscore, or its key."""
+    steps = path.split("__")
+    names = ["__".join(steps[:number]) for number in range(len(steps), 0, -1)]
+    return next((name for name in names if name in declaration), steps[0])
 
 
 def _undeclared(seen: Seen, plan: Plan) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,18 +52,29 @@ def filled(points: Points, resolution: str, first: datetime | None = None, last:
     """
     if not points:
         return points
-    known = dict(points)
-    moment, last = first or points[0][0], last or points[-1][0]
+    place: Callable[[datetime], Any] = _seconds if resolution in _FORMATS else datetime.date
+    known = {place(moment): value for moment, value in points}
+    moment, end = first or points[0][0], place(last or points[-1][0])
     result = []
-    while moment <= last:
-        result.append((moment, known.get(moment, 0)))
+    while place(moment) <= end:
+        result.append((moment, known.pop(place(moment), 0)))
         if len(result) > _MAX_POINTS:
             return points
-        moment = _next(moment, resolution)
-    return result
+        try:
+            moment = _next(moment, resolution)
+        except (OverflowError, ValueError):  # the calendar ends with the year 9999
+            break
+    return points if known else result
+
+
+def _seconds(moment: datetime) -> float:
+    """Return the seconds since 1970; unlike the times, they tell the two equal hours of a night in autumn apart."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _next(moment: datetime, resolution: str) -> datetime:
+    if resolution in _FORMATS and moment.tzinfo is not None:  # the length of an hour does not depend on the clocks
+        return (moment.astimezone(timezone.utc) + _STEPS[resolution]).astimezone(moment.tzinfo)
     if resolution in _STEPS:
         return moment + _STEPS[resolution]
     months = moment.year * 12 + moment.month - 1 + _MONTHS[resolution]
@@ -71,14 +82,23 @@ def _next(moment: datetime, resolution: str) -> datetime:
 
 
 def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
-    """Return the series in a frame, by name: one, or one for each value that it is split by, the greatest first."""
+    """Return the series in a frame, by name: one, or one for each value that it is split by, the greatest first.
+
+    Raises:
+        ConfigurationError: none of the values is a finite number.
+    """
     value = frame.columns[-1]
     resolution = str(frame.attrs.get("resolution", ""))
     groups: dict[str, list[tuple[Any, Any]]] = {}
     names = drawing.names_of(frame.iloc[:, 1]) if len(frame.columns) > 2 else [""] * len(frame)
     for name, moment, number in zip(names, frame["datetime"], frame[value], strict=True):
         if plain(moment) is not None:
-            groups.setdefault(name, []).append((moment.to_pydatetime(), plain(number)))
+            groups.setdefault(name, []).append((moment.to_pydatetime(), _finite(number)))
+    if not any(number is not None for points in groups.values() for _, number in points) and any(
+        plain(number) is not None for number in frame[value]
+    ):
+        field = frame.attrs.get("field", value)
+        raise ConfigurationError(f"--plot draws numbers: {value} of {field} has no finite one")
     is_filled = value in ("count", "sum") and (resolution in _STEPS or resolution in _MONTHS)
     moments = [moment for points in groups.values() for moment, _ in points]
     first, last = min(moments, default=None), max(moments, default=None)
@@ -87,6 +107,11 @@ def lines_of(frame: pd.DataFrame) -> dict[str, Points]:
         name: filled(groups[name], resolution, first, last) if is_filled else groups[name]
         for name in sorted(groups, key=lambda name: -totals[name])
     }
+
+
+def _finite(value: Any) -> Any:
+    """Return a number, or None for anything else, and for infinity and NaN."""
+    return value if isinstance(value, (int, float, Decimal)) and math.isfinite(value) else None
 
 
 def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> None:
@@ -120,10 +145,10 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
     figure.clear()
     figure.plot_size(max(size.columns, 20), max(min(size.lines - 2, 24), 8) if is_terminal else _SIZE[1])
     moments = sorted({moment for points in drawn.values() for moment, _ in points})
-    begin = moments[0]
+    begin = _seconds(moments[0])
     for number, points in enumerate(drawn.values()):
         marker = "braille" if _has_braille() and not number else _MARKERS[number]
-        places = [(moment - begin).total_seconds() for moment, _ in points]
+        places = [_seconds(moment) - begin for moment, _ in points]
         signal = figure.signal(places, [value for _, value in points], marker=marker)
         signal.lines()
         figure.draw(signal)
@@ -132,7 +157,7 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
     places_of_times = sorted({round(index * (len(moments) - 1) / (count - 1)) for index in range(count)})
     form = _FORMATS.get(resolution, "%Y-%m-%d")
     figure.ruler(0, 0).ticks(
-        [(moments[index] - begin).total_seconds() for index in places_of_times],
+        [_seconds(moments[index]) - begin for index in places_of_times],
         [f"{moments[index]:{form}}" for index in places_of_times],
     )
     values = [value for points in drawn.values() for _, value in points]
@@ -191,4 +216,7 @@ def check_output(path: str) -> None:
 
 def save(path: str, frame: pd.DataFrame, title: str) -> None:
     """Draw a frame into a file."""
+    if frame.empty and frame.attrs.get("kind") == "retention":  # nobody came: there is not even the first column
+        frame = frame.copy()
+        frame[0] = 0
     drawing.save(frame, path, title=title)

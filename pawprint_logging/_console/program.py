@@ -56,9 +56,11 @@ class State:
             return self._of_framework(options, needs_table=needs_table)
         found = {name: os.environ.get(f"PAWPRINT_{name.upper()}") for name in ("dotfile", "db", "table")}
         variables = {name: value for name, value in found.items() if value and name not in options}
-        if "dotfile" in options:  # the file wins over the variables; they fill in what it leaves out
-            described = Tracker(dotfile=options["dotfile"])
-            variables = {name: value for name, value in variables.items() if getattr(described, name, "") is None}
+        dotfile = options.get("dotfile") or variables.pop("dotfile", None)
+        if dotfile is not None:  # the file wins over the variables; they fill in what it leaves out
+            described = Tracker(dotfile=dotfile)
+            options["dotfile"] = dotfile
+            variables = {name: value for name, value in variables.items() if getattr(described, name) is None}
         tracker = Tracker(**{**variables, **options})
         if tracker.is_debug:
             raise ConfigurationError(
@@ -95,6 +97,11 @@ class State:
         if self.tracker.is_debug:
             raise ConfigurationError("no database is named: name one in the settings, or pass --db")
         return self.tracker
+
+
+def is_interrupt(error: click.Abort) -> bool:
+    """Return whether Ctrl-C ended the program; click hides it at a prompt, with ``raise Abort from None``."""
+    return isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -13,7 +13,7 @@ from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
 from .conditions import checked_span, parse, resolution_option, span_options, where_option
-from .output import Format, Row, format_option, note, percent, printable, show
+from .output import Format, Row, format_option, note, percent, plain, printable, show
 from .plan import declared_by, differences
 from .program import State, command
 
@@ -62,7 +62,11 @@ def read(
     span = checked_span({"start": start, "end": end, "tz": tz})
     tracker = state.connect("read")
     modifiers = {"start": "gte", "end": "lte"}
-    given |= {f"{tracker.timestamp_field}__{modifiers[name]}": moment for name, moment in span.items()}
+    bounds = {f"{tracker.timestamp_field}__{modifiers[name]}": moment for name, moment in span.items()}
+    if twice := [name for name in bounds if name in given]:
+        option = "--since" if twice[0].endswith("gte") else "--until"
+        raise click.UsageError(f"--where {twice[0]} and {option} set the same bound; pass one of them")
+    given |= bounds
     rows = tracker.iter_rows(*fields, **given)
     try:
         first = next(rows, None)
@@ -72,7 +76,11 @@ def read(
         blank = {name for name in fields if "__" in name}
         found = rows if first is None else _noting(blank, itertools.chain([first], rows))
         if output is not None:
-            answer.save_rows(output, names, itertools.islice(found, limit) if limit else found)
+            written: Iterable[Row] = itertools.islice(found, limit) if limit else found
+            if style is not None:  # the same rows are printed, too
+                written = list(written)
+            answer.save_rows(output, names, written)
+            found = iter(written)
         if output is None or style is not None:
             show(names, found, style, limit=limit)
         if first is not None and blank:
@@ -136,7 +144,7 @@ def _series(state: State, name: str, field: str, options: dict[str, Any]) -> Non
     by = options["by"]
     title = f"{name} per {resolution}" if name == "count" and field == "*" else f"{name} of {field} per {resolution}"
     title = ", ".join([title, *([f"by {by}"] if by else []), *options["where"]])
-    if frame.empty or not frame.iloc[:, -1].fillna(0).any() or (by and frame[by].isna().all()):
+    if frame.empty or not any(map(plain, frame.iloc[:, -1].tolist())) or (by and frame[by].isna().all()):
         fields = [*([] if field == "*" else [field]), *([by] if by else [])]
         answer.hint(tracker, given, fields=fields, said=said, is_empty=frame.empty)
     answer.give(frame, options, title=title, resolution=resolution)

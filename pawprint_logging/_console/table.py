@@ -12,7 +12,7 @@ from .._database.session.sqlstate import DatabaseError
 from .._database.table.ddl import count_events
 from ..tracker import Tracker
 from .output import note
-from .program import COMPLETE, PROGRAM, State, command, program
+from .program import COMPLETE, PROGRAM, State, command, is_interrupt, program
 
 
 @command("create-table")
@@ -43,7 +43,7 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
         try:
             click.confirm(f"drop {tracker!r} and {_number_of_events(tracker)} in it?", abort=True, err=True)
         except click.Abort as error:
-            if isinstance(error.__cause__, KeyboardInterrupt):
+            if is_interrupt(error):
                 raise
             note("nothing was dropped; answer y, or pass --yes")
             return 1

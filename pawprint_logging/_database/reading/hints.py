@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple
 
 from ..._nearest import nearest
@@ -15,6 +17,7 @@ from .reader import BEGIN_READ, source_of
 
 #: JSON types of numbers and bools
 _NUMBERS = frozenset({"integer", "number", "boolean"})
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 #: most events to list when none is similar to the requested one
 _MOST_NAMES = 5
 
@@ -139,10 +142,18 @@ def _path_hints(
     types = {kind for each in having if each.path == field.path for kind in each.types}
     texts = [value] if modifier in (None, "eq", "startswith", "gt", "gte", "lt", "lte") else []
     texts = list(value) if modifier == "in" and not isinstance(value, str) else texts
-    if is_condition and any(isinstance(each, str) for each in texts) and types and not types - _NUMBERS:
+    texts = [each for each in texts if isinstance(each, str) and not _is_among(each, types)]
+    if is_condition and texts and types and not types - _NUMBERS:
         kind = "true or false" if types == {"boolean"} else "numbers"
         return [Hint("type", path, (), f"{path} holds {kind}, and is compared with text")]
     return []
+
+
+def _is_among(text: str, types: AbstractSet[str]) -> bool:
+    """Return whether text is written like a JSON number or bool, and values of these types include such."""
+    if text in ("true", "false"):
+        return "boolean" in types
+    return _NUMBER.fullmatch(text) is not None and types != {"boolean"}
 
 
 def _has_keys(found: Catalogue, path: tuple[str, ...]) -> bool:

