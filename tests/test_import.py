@@ -173,6 +173,14 @@ def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     assert value(connection, "SELECT count(DISTINCT event) FROM events") == 50
 
 
+def test_equal_rows_that_are_refused_are_all_kept_and_not_added_again(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("event,timestamp\nbuy,never\nbuy,never\n")
+    for _ in range(2):
+        assert cli("import", str(path)).status == 1
+        assert Path(f"{path}.rejected").read_text().splitlines() == ["event,timestamp", "buy,never", "buy,never"]
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 def test_csv_may_be_separated_otherwise(
     cli: CommandLine, tmp_path: Path, connection: Any, delimiter: str

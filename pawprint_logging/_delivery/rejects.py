@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,9 @@ def _lines(path: Path) -> Iterable[bytes]:
 
 
 class Rejects:
-    """Collects the lines of one file that could not be written, and appends each of them once to a file beside it.
+    """Collects the lines of one file that could not be written, and appends them to a file beside it.
+
+    A line is there as often as it was rejected in one run, however often the file is read.
 
     Args:
         path: the file.
@@ -37,8 +40,9 @@ class Rejects:
         self._counts = counts
         self._header = header
         self._new: list[bytes] = []
-        # lines that an earlier run left there are not added again
-        self._known = {b""}  # such a line says nothing
+        # lines that an earlier run left there are not added again, each as often as it was there
+        self._known: Counter[bytes] = Counter()
+        self._seen: Counter[bytes] = Counter()
         if self.path.exists():
             self._known.update(raw.rstrip(b"\r\n") for raw in read(self.path))
 
@@ -47,8 +51,8 @@ class Rejects:
         self._counts.rejected += 1
         self._counts.reasons[reason] = self._counts.reasons.get(reason, 0) + 1
         line = raw.rstrip(b"\r\n")
-        if line not in self._known:
-            self._known.add(line)
+        self._seen[line] += 1
+        if line and self._seen[line] > self._known[line]:
             self._new.append(line + b"\n")
 
     def save(self) -> None:
