@@ -287,13 +287,16 @@ class Tracker(Reading):
         self.layout.require_name()
         return maintain.maintain(self.session, self.layout, wish, self._bring_up_to_date)
 
-    def _bring_up_to_date(self) -> bool:
-        """Bring the tables of `Statistics` up to date, as they were last asked for; return whether there are any."""
+    def _bring_up_to_date(self) -> list[str] | None:
+        """Bring the tables of `Statistics` up to date, as they were last asked for; return what is to be noted of them.
+
+        None if there are no such tables.
+        """
         with closing(self.session()) as session, derived.work(session, self.layout) as work:
             if not work.has(derived.SESSIONS):
-                return False
+                return None
             days.bring_up_to_date(work)
-            return True
+            return work.notes
 
     def write(self, /, **fields: Any) -> None:
         """Write one row and commit it, in one round trip.

@@ -173,6 +173,11 @@ def test_refused_rows_are_set_aside_with_their_reasons_and_the_others_written(
     assert value(connection, "SELECT count(DISTINCT event) FROM events") == 50
 
 
+def test_the_line_that_tells_a_spreadsheet_the_separator_is_refused(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\nuser_id;event\na;b\n")
+    one_line(cli("import", str(tmp_path / "a.csv")), "'sep=;'", "remove that line")
+
+
 def test_equal_rows_that_are_refused_are_all_kept_and_not_added_again(cli: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("event,timestamp\nbuy,never\nbuy,never\n")

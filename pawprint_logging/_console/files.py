@@ -157,6 +157,8 @@ class _Csv(Source):
         csv.field_size_limit(_FIELD)
         with path.open("rb") as file:
             header = next(iter(_Lines(file)), "")
+            if header.startswith("sep="):
+                raise ConfigurationError(f"{path} begins with {header.strip()!r}, which is not CSV: remove that line")
             if delimiter not in header:  # spreadsheets write semicolons where the decimal separator is a comma
                 self._delimiter = next((other for other in _OTHER_DELIMITERS if other in header), delimiter)
             file.seek(0)

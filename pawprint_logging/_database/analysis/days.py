@@ -72,6 +72,9 @@ def bring_up_to_date(
         and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
     )
     keeps = is_known and not clean
+    longest = duration
+    if keeps and memory is not None:
+        longest = max(duration, memory.get("longest", memory["duration"]))
     _warn_of_cost(work, events)
     gaps = None
     witnesses = memory.get("witnesses", []) if is_known and memory is not None else []
@@ -93,7 +96,8 @@ def bring_up_to_date(
         high = None if gaps is None else max(gap.first for gap in gaps) - 1
         lost["sessions"] = sessions.build(work, events, silence, high, keeps=keeps)
     if not extends or clean_days:
-        lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or duration > _WHOLE_DAY)
+        # a kept session of days says nothing of the days within it
+        lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or longest > _WHOLE_DAY)
         engagement.outdate(work)
     _warn_of_loss(work, lost)
     work.remember(
@@ -101,6 +105,7 @@ def bring_up_to_date(
         {
             "form": FORM,
             "duration": duration,
+            "longest": longest,
             "oid": events.oid,
             "files": events.files[-_FILES:],
             "number": events.number and events.number.column,
@@ -151,9 +156,11 @@ def is_same(work: Work, events: Events, memory: Mapping[str, Any]) -> bool:
     if number.column != memory["number"] or not known:
         return bool(number.column == memory["number"])
     present = {each: birth for each, birth in _witnesses(work, events, min(known), max(known)) if each in known}
-    if any(birth != known[each] for each, birth in present.items()):
-        return False
-    return max(known) in present or (number.position is not None and number.position >= max(known))
+    if present:  # most of them, since single rows may have been changed
+        return 2 * sum(birth == known[each] for each, birth in present.items()) > len(present) and (
+            max(known) in present or (number.position is not None and number.position >= max(known))
+        )
+    return number.position is not None and number.position >= max(known)
 
 
 def _witnesses(work: Work, events: Events, first: int, last: int) -> list[tuple[int, str]]:

@@ -31,14 +31,18 @@ SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_in
 WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisunique
 """
 
-# the type without a length, to which a text is cut off, and the whole type
+# the type without a length, to which a text is cut off, the whole type, and the type that a domain is based on
 _TYPES = """
-SELECT format_type(atttypid, -1), format_type(atttypid, atttypmod) FROM pg_attribute
+SELECT format_type(atttypid, -1), format_type(atttypid, atttypmod),
+    format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, -1)
+FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
 WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped
 """
 
-#: SQLSTATEs: too long, out of range, no such value, twice the same, no such cast
-_UNFIT = ("22001", "22003", "22P02", "23505", "42846")
+#: SQLSTATEs: too long, out of range, no such value, twice the same, against a domain's CHECK, no such cast
+_UNFIT = ("22001", "22003", "22P02", "23505", "23514", "42846")
+#: types whose values can be compared, and stored in a column of the other unless they are too long
+_TEXTS = ("text", "character varying", "character")
 
 
 class Work(NamedTuple):
@@ -135,14 +139,16 @@ class Work(NamedTuple):
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
         return lost
 
-    def type_of(self, table: str, column: str) -> tuple[str, str] | None:
-        """Return the type of a table's column, without and with its length; None if there is no such column.
+    def type_of(self, table: str, column: str) -> tuple[str, str, str] | None:
+        """Return the type of a table's column, without and with its length, and the type that it is based on.
+
+        None if there is no such column.
 
         Args:
             table: the table's quoted name.
             column: the column's name, unquoted.
         """
-        row: tuple[str, str] | None = self.one(_TYPES, (table, column))
+        row: tuple[str, str, str] | None = self.one(_TYPES, (table, column))
         return row
 
     def follow(self, suffix: str, *, clean: bool) -> None:
@@ -153,11 +159,14 @@ class Work(NamedTuple):
             clean: whether to drop the table if its users do not fit the type.
 
         Raises:
-            ConfigurationError: its users do not fit the type, or a view uses the column.
+            ConfigurationError: its users do not fit the type, or something uses the column, such as a view. Texts of
+                another length then stay as they are, with a note.
         """
         name, user = self.table.beside(suffix), self.table.fields.user
         present, wanted = self.type_of(name, user), self.type_of(self.table.sql, user)
         if present is None or wanted is None or present == wanted:
+            return
+        if wanted[0] != wanted[2] == present[0]:  # a domain, which the users of before need not obey
             return
         column = quoted(user)
         self.run("SAVEPOINT follow")
@@ -166,10 +175,16 @@ class Work(NamedTuple):
             self.run(f"ALTER TABLE {self.beside(suffix)} ALTER {column} TYPE {wanted[1]} USING {column}::{wanted[0]}")
         except psycopg2.Error as error:
             if error.pgcode == "0A000":
-                raise ConfigurationError(
-                    f"a view uses {column} of {name}, which has to become {wanted[1]} as in {self.table.sql}: drop the "
-                    "view, run this again, and create the view again"
-                ) from None
+                why = error.diag.message_detail or error.diag.message_primary
+                message = (
+                    f"{column} of {name} has to become {wanted[1]}, as in {self.table.sql}: drop what uses it ({why}),"
+                    " run this again, and create it again"
+                )
+                if present[0] not in _TEXTS or wanted[0] not in _TEXTS:
+                    raise ConfigurationError(message) from None
+                self.run("ROLLBACK TO SAVEPOINT follow")
+                self.notes.append(message)
+                return
             if error.pgcode not in _UNFIT:
                 raise
             if not clean:
@@ -177,7 +192,13 @@ class Work(NamedTuple):
                     f"{column} of {name} cannot become {wanted[1]}, as it is in {self.table.sql}: its users do not fit "
                     "that type; sessions(clean=True) builds the statistics anew, from the present events alone"
                 ) from None
-            self.run(f"ROLLBACK TO SAVEPOINT follow; DROP TABLE {self.beside(suffix)}")
+            self.run("ROLLBACK TO SAVEPOINT follow")
+            number = self.one(f"SELECT count(*) FROM {self.beside(suffix)}")[0]
+            self.notes.append(
+                f"{name} is built anew, since its users do not fit {wanted[1]}: up to {number:,} {suffix[2:]} whose "
+                "events are gone are lost for good"
+            )
+            self.run(f"DROP TABLE {self.beside(suffix)}")
 
     def look_up(self) -> None:
         """Make the following statements use an index where they need few rows of a table.

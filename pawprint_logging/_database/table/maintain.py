@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ def maintain(
     new_session: Callable[[], Session],
     table: Table,
     wish: Wish,
-    bring_up_to_date: Callable[[], bool],
+    bring_up_to_date: Callable[[], list[str] | None],
 ) -> list[str]:
     """Run the maintenance; return what was done, as sentences.
 
@@ -110,7 +110,8 @@ def maintain(
         new_session: returns a new session with the table's database.
         table: the table.
         wish: what `checked` returned.
-        bring_up_to_date: brings the statistics up to date, before events are removed; returns whether there are any.
+        bring_up_to_date: brings the statistics up to date, before events are removed; returns what is to be noted of
+            them, or None if there are none.
 
     Raises:
         ConfigurationError: the role lacks a right, or the table is of a kind that cannot be maintained.
@@ -240,10 +241,11 @@ class _Run:
         with self._session.limit(_TIMEOUT), self._session.transaction(begin) as cursor:
             yield cursor
 
-    def tell_statistics(self, bring_up_to_date: Callable[[], bool]) -> None:
+    def tell_statistics(self, bring_up_to_date: Callable[[], list[str] | None]) -> None:
         """Bring the statistics up to date, so that they outlive the events."""
-        if not self._wish.dry_run and bring_up_to_date():
-            self.done.append("brought the statistics up to date")
+        notes = None if self._wish.dry_run else bring_up_to_date()
+        if notes is not None:
+            self.done += ["brought the statistics up to date", *notes]
 
     def note_plan(self) -> bool:
         """Record the plan that writers follow, before anything is dropped; return whether anything may be dropped."""
@@ -333,9 +335,13 @@ class _Run:
 
     def _detach(self, partition: Partition, *, has_default: bool) -> bool:
         # marked first, so that the next run drops the partition if this one is killed in between
-        is_detached = self._mark(partition) and self._detach_marked(partition, has_default=has_default)
-        if not is_detached:
-            self._unmark()
+        is_detached = False
+        try:
+            is_detached = self._mark(partition) and self._detach_marked(partition, has_default=has_default)
+        finally:
+            if not is_detached:
+                with suppress(psycopg2.Error):  # the connection may be lost; the next run does it then
+                    self._unmark()
         return is_detached
 
     def _detach_marked(self, partition: Partition, *, has_default: bool) -> bool:
