@@ -391,6 +391,28 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
+def test_a_file_that_must_stay_stays_though_others_had_its_place(
+    db: str, folder: Path, connection: Any, few: list[int]
+) -> None:
+    tracker_on(db)
+    handler = spooler(db, folder)
+    log(handler, 1, 22222222, 3)
+    handler.close()
+    (path,) = folder.glob("*.spool")
+    path.write_bytes(path.read_bytes().replace(b"22222222", b"X2222222"))
+    path.with_suffix(".rejected").mkdir()  # nothing can be put aside
+    spool_of_many(db, folder, 10)
+    stop = threading.Event()
+    result: list[Any] = []
+    shipping = threading.Thread(target=lambda: result.append(ship(folder, db=db, stop=stop)))
+    shipping.start()
+    wait_for(lambda: value(connection, "SELECT count(*) FROM events") == 22 and len(few) > 50)
+    stop.set()
+    shipping.join(60)
+    assert path.exists()
+    assert not result[0].is_complete
+
+
 def test_more_segments_than_are_followed_at_a_time(db: str, folder: Path, connection: Any, few: list[int]) -> None:
     tracker_on(db)
     expected = spool_of_many(db, folder, 10)

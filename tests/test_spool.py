@@ -21,11 +21,12 @@ from support.sink import BAD, event
 
 from pawprint_logging._capture.row import Row
 from pawprint_logging._delivery import spool as spool_module
-from pawprint_logging._delivery.batch import Batch
+from pawprint_logging._delivery.batch import Batch, Verdict
 from pawprint_logging._delivery.frame import blank
 from pawprint_logging._delivery.queue import Queue
 from pawprint_logging._delivery.segment import BUSY, PAGE, Pending
 from pawprint_logging._delivery.spool import Spool
+from pawprint_logging._failure import Failure
 from pawprint_logging.errors import ConfigurationError
 
 Make = Callable[..., "User"]
@@ -550,6 +551,20 @@ def test_a_settled_delivery_is_forgettable_once_it_is_old_and_surely_on_the_disk
     monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
     assert user.spool.forgettable() == [first.delivery, second.delivery]
     assert user.spool.forgettable() == []
+
+
+def test_a_delivery_that_may_have_lines_on_the_fallback_is_not_forgettable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    user = User(folder)
+    user.add(1, 2)
+    given_up = user.take(1)
+    given_up.verdict = Verdict(given_up=Failure("transient", "the answer to COMMIT was lost"))
+    user.spool.settled(given_up)
+    written = user.take(1)
+    user.spool.settled(written)
+    assert user.spool.forgettable() == [written.delivery]
 
 
 def test_what_is_settled_in_a_segment_that_was_let_go_is_not_forgettable(

@@ -13,15 +13,17 @@ from typing import Any
 import psycopg2
 import pytest
 from support.proxy import Proxy
+from support.server import PASSWORD, Server
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.columns import encode
 from pawprint_logging._capture.row import Entry, Row
+from pawprint_logging._database.table import pruning
 from pawprint_logging._database.table.ledger import new_delivery
 from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
 from pawprint_logging._delivery.store import Nowhere
-from pawprint_logging._delivery.writer import Creation, Writer, begin_within, pruning
+from pawprint_logging._delivery.writer import Creation, Writer, begin_within
 
 Make = Callable[..., Writer]
 
@@ -81,6 +83,40 @@ def test_pruning_waits_for_a_locked_ledger_no_longer_than_for_an_answer(make: Ma
         with pytest.raises(psycopg2.Error):
             writer._prune(session)
         assert time.monotonic() - started < 30
+
+
+def test_a_lost_transaction_that_deleted_from_the_ledger_holds_up_no_later_one(
+    make: Make, db: str, proxy: Proxy, connection: Any
+) -> None:
+    writer = make(proxy.through(db), write_timeout=2.0)
+    for number in range(pruning.AT_ONCE):
+        assert writer.write(Batch([event(str(number))]), Nowhere()) == Outcome()
+    proxy.blackhole("COPY")  # the server does not notice, and keeps the transaction's locks
+    assert writer.write(Batch([event("lost")]), Nowhere()).retry is not None
+    proxy.restore()
+    assert writer.write(Batch([event("next")]), Nowhere()) == Outcome()
+    assert events(connection)[-1] == "next"
+
+
+def test_a_right_to_delete_from_the_ledger_that_is_taken_away_costs_no_event(
+    make: Make, server: Server, db: str, connection: Any
+) -> None:
+    name = f"scribe_{connection.info.dbname[-8:]}"
+    server.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        writer = make(server.dsn(connection.info.dbname, user=name))
+        connection.cursor().execute(
+            f"GRANT INSERT ON events TO {name}; GRANT INSERT, SELECT, DELETE ON events__deliveries TO {name};"
+            f" GRANT USAGE ON SEQUENCE events_id_seq TO {name}"
+        )
+        for number in range(2 * pruning.AT_ONCE):
+            if number == pruning.AT_ONCE:
+                connection.cursor().execute(f"REVOKE DELETE ON events__deliveries FROM {name}")
+            assert writer.write(Batch([event(str(number))]), Nowhere()) == Outcome()
+        writer.close()
+    finally:
+        server.execute(f"DROP OWNED BY {name}", dbname=connection.info.dbname)
+        server.execute(f"DROP ROLE {name}")
 
 
 def test_a_delivery_that_is_there_is_not_written_again(make: Make, connection: Any) -> None:

@@ -54,7 +54,7 @@ class Block:
         self._token: Token[Block | None] | None = None
         self.outer = _current.get()
         self.is_open = False
-        #: the smallest number that no other block has; it is free again once this one is closed
+        #: the smallest number that no other block has, until `release`
         self.number = 0
         while _numbers.setdefault(self.number, self) is not self:  # atomic
             self.number += 1
@@ -69,12 +69,15 @@ class Block:
         """Stop holding events; later ones are delivered as usual. Idempotent."""
         self.is_open = False
         open_blocks.discard(self)
-        if _numbers.get(self.number) is self:
-            del _numbers[self.number]
         token, self._token = self._token, None
         if token is not None:
             with suppress(ValueError):  # the block ends in another context than it began in
                 _current.reset(token)
+
+    def release(self) -> None:
+        """Let another block have its number. Idempotent."""
+        if _numbers.get(self.number) is self:
+            del _numbers[self.number]
 
     def takes(self, pipeline: Pipeline) -> bool:
         """Return whether it holds the rows that this thread and task log for a pipeline."""

@@ -30,6 +30,7 @@ class Origin:
         has_noted: whether the segment lists rows that an attempt left out; the next one must replace that list. Default
             False.
         numbers: numbers of the rows if records among them are damaged or blanked; default: consecutive from `start`.
+        was_under_way: whether a process that is gone had begun to deliver the batch. Default False.
     """
 
     segment: Segment
@@ -37,6 +38,7 @@ class Origin:
     end: int
     has_noted: bool = False
     numbers: list[int] | None = None
+    was_under_way: bool = False
 
 
 def is_forgotten(progress: Progress) -> bool:
@@ -68,6 +70,11 @@ def note_refused(batch: Batch, origin: Origin) -> None:
         ]
         origin.segment.add_refused(batch.delivery, rows)
         origin.has_noted = True
+
+
+def may_have_lines(batch: Batch, origin: Origin) -> bool:
+    """Return whether lines on the fallback may carry a batch's delivery; `replay` asks the ledger about them."""
+    return origin.was_under_way or (batch.verdict is not None and batch.verdict.given_up is not None)
 
 
 def note_settled(origin: Origin) -> None:
@@ -165,6 +172,7 @@ class Leftover:
             end,
             has_noted=bool(batch.refused),
             numbers=_unless_in_a_row(numbers, progress),
+            was_under_way=True,
         )
         if rows and is_forgotten(progress):
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]

@@ -159,8 +159,9 @@ class Segment:
         #: whether it was taken over from another process: then its locks end with the object
         self.is_taken_over = False
         self.path = path
-        #: whether all notes are on the disk
+        #: whether all notes are on the disk, and whether this object has made any
         self.is_durable = False
+        self.has_noted = False
         self.descriptor = descriptor
         self.head = head
         #: bytes that it counts for in the size of the spool
@@ -369,7 +370,7 @@ class Segment:
         is_again = progress.sending > 0 and (progress.delivery, progress.sending) == (before.delivery, before.sending)
         progress.noted_at = before.noted_at if is_again else int(time.time())
         self.progress = progress
-        self.is_durable = self._with_fsync
+        self.is_durable, self.has_noted = self._with_fsync, True
         os.pwrite(self.descriptor, _packed(progress), _SLOTS[progress.turn % 2])
         if self._with_fsync:
             os.fsync(self.descriptor)

@@ -29,7 +29,7 @@ from .backoff import Backoff
 from .batch import Batch, Outcome, Verdict
 from .carrier import Carrier
 from .fallback import Fallback
-from .leftover import Leftover, is_forgotten, note_delivery, note_refused, note_settled
+from .leftover import Leftover, is_forgotten, may_have_lines, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
 from .spool import FORGET_AFTER
@@ -173,7 +173,8 @@ class _Notes(Nowhere):
         except OSError as error:
             self._warn(error)
         else:
-            if len(self._settled) < _MOST_SETTLED:  # the ledger keeps the others for as long as any
+            # the ledger keeps the others for as long as any
+            if len(self._settled) < _MOST_SETTLED and not may_have_lines(batch, batch.origin):
                 self._settled.append((time.monotonic(), batch.delivery, batch.origin.segment))
 
     def forgettable(self) -> list[uuid.UUID]:
@@ -201,11 +202,13 @@ class _Parked:
         place: where to go on reading.
         is_at_end: whether all that was there is delivered.
         key: its destination.
+        must_stay: whether the file must not be deleted, since something in it could not be put aside.
     """
 
     place: int
     is_at_end: bool
     key: tuple[str, bool]
+    must_stay: bool
 
 
 @dataclass
@@ -373,6 +376,7 @@ class Shipper:
             leftover = Leftover(segment, self._report)
             if parked is not None:
                 leftover.place, leftover.is_at_end = parked.place, parked.is_at_end
+                leftover.must_stay = parked.must_stay
             self._followed[path] = leftover
         self._left_out = list(left_out)
         for path in self._directory.glob(f"*{BESIDE}"):
@@ -407,9 +411,10 @@ class Shipper:
     def _park(self, leftover: Leftover) -> None:
         """Let a segment go for now, to make room for another."""
         segment = leftover.segment
-        self._parked[segment.path] = _Parked(leftover.place, leftover.is_at_end, _key(segment.head))
-        with suppress(OSError):
-            segment.make_durable()  # else its settled deliveries would stay in the ledger
+        self._parked[segment.path] = _Parked(leftover.place, leftover.is_at_end, _key(segment.head), leftover.must_stay)
+        if segment.has_noted:
+            with suppress(OSError):
+                segment.make_durable()  # else its settled deliveries would stay in the ledger
         segment.release()
         del self._followed[segment.path]
 

@@ -32,7 +32,7 @@ from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
 from .frame import HEAD, MARK, frame, is_blank, of_values, prelude, with_key
-from .leftover import Leftover, Origin, note_delivery, note_refused, note_settled
+from .leftover import Leftover, Origin, may_have_lines, note_delivery, note_refused, note_settled
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
 
@@ -459,7 +459,8 @@ class Spool:
         with self.lock:
             with self._delivering_on():
                 note_settled(origin)
-                self._settled.append((time.monotonic(), batch.delivery, segment))
+                if not may_have_lines(batch, origin):
+                    self._settled.append((time.monotonic(), batch.delivery, segment))
             if segment.is_inherited:
                 return
             self._seal_if_settled(segment, self._worth_deleting)

@@ -48,6 +48,7 @@ class Within:
         finally:
             if not block.is_open:
                 block.close()
+                self._release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,6 +71,7 @@ class Within:
                     make_tables(parts)
                     result = caller.talk(writing([part for _, part in parts], self._setting, self._token))
         finally:
+            self._release()
             settle(parts, result)
 
     async def __aenter__(self) -> None:
@@ -88,6 +90,7 @@ class Within:
         finally:
             if not block.is_open:
                 block.close()
+                self._release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -115,6 +118,7 @@ class Within:
                         make_tables(parts)
                     result = await caller.talk(writing([part for _, part in parts], self._setting, self._token))
         finally:
+            self._release()
             settle(parts, result)
 
     def _sync(self) -> Caller:
@@ -138,6 +142,11 @@ class Within:
         # a setting of its own, so that blocks on the same transaction leave each other's marks alone
         self._setting, self._token = f"pawprint.within_{block.number}", uuid.uuid4().hex
         return block
+
+    def _release(self) -> None:
+        """Let another block have the number of this one, whose mark is not asked about any more."""
+        if self._block is not None:
+            self._block.release()
 
     def _end(self) -> list[tuple[Pipeline, Part]]:
         assert self._block is not None

@@ -171,6 +171,7 @@ class Writer:
             raise
         finally:
             if not is_committed:
+                self._undo_deletion(lost=session.is_lost)
                 # those not in doubt get new deliveries then: the server may still have this transaction open
                 for batch in batches:
                     batch.failed_since = time.monotonic()
@@ -201,8 +202,7 @@ class Writer:
         """
         self._taken = 0
         settled = store.forgettable()
-        if self._may_delete:
-            self._settled += settled
+        self._settled = [*self._settled, *settled] if self._may_delete else []
         if len(self._settled) < pruning.AT_ONCE or but in self._settled:
             return ""
         self._taken = len(self._settled)
@@ -230,6 +230,10 @@ class Writer:
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(connection))
                 self._roll_back(session)
+                has_deleted = self._undo_deletion(lost=why.lost)
+                if has_deleted and not flow.has_begun and why.meaning != "transient":
+                    self._may_delete = False  # the right may be gone; a new connection asks again
+                    continue
             except OSError as error:  # the spool has no room to note the refused rows, which must survive a crash
                 self._roll_back(session)
                 name = type(error).__name__
@@ -245,6 +249,16 @@ class Writer:
                 return self._failed(session, batch, why, flow)
             one_by_one = True
         return Outcome(retry=WITHDRAWN)
+
+    def _undo_deletion(self, *, lost: bool) -> bool:
+        """Note that a transaction failed; return whether it was to delete settled deliveries.
+
+        If its connection is lost, the server may still have it open, with locks on these: `prune` deletes them later.
+        """
+        taken, self._taken = self._taken, 0
+        if lost:
+            del self._settled[:taken]
+        return taken > 0
 
     @staticmethod
     def _may_be_a_row(why: Failure, flow: Flow, batch: Batch) -> bool:

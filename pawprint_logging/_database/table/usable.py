@@ -33,7 +33,7 @@ SELECT coalesce(has_any_column_privilege(t.oid, 'INSERT'), false)
         JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
             AND d.refclassid = 'pg_class'::regclass
         JOIN pg_class s ON s.oid = d.refobjid
-        WHERE f.adrelid = t.oid AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END)
+        WHERE f.adrelid = t.oid AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END)
 FROM (SELECT to_regclass(%s)::oid AS oid) AS t
 """
 
