@@ -45,9 +45,13 @@ class Marks:
 
     def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """Return the name and fields of the Event that an event dict holds, or None."""
+        named, marked, message = self._candidates(event_dict)
+        return event_of(named) or event_of(marked) or event_of(message)
+
+    def _candidates(self, event_dict: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return the values of an event dict that may be an Event."""
         named = event_dict.get(self.event_key) if self.event_key != "event" else None  # "event" is the message
-        message = event_dict.get(message_key(event_dict))
-        return event_of(named) or event_of(event_dict.get(self.marker)) or event_of(message)
+        return named, event_dict.get(self.marker), event_dict.get(message_key(event_dict))
 
     def is_in(self, event_dict: Any) -> bool:
         """Return whether a structlog event dict is an event; a renderer's output never is."""
@@ -59,8 +63,7 @@ class Marks:
         if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
             return False
         # only the classes count here: reading an Event may raise
-        named = event_dict.get(self.event_key) if self.event_key != "event" else None  # "event" is the message
-        return is_event(named) or is_event(marked) or is_event(event_dict.get(message_key(event_dict)))
+        return any(map(is_event, self._candidates(event_dict)))
 
     def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Return a marked event dict without its marks, for handlers and renderers further down the chain.

@@ -10,7 +10,7 @@ import click
 from .._delivery.blanking import blank_user
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note
-from .program import State, command, is_interrupt
+from .program import State, command, is_confirmed
 
 
 @command("erase")
@@ -55,12 +55,7 @@ def erase(
     blankings = {path: SpoolBlanking(path, tracker, user, fallback_file=files[0] if files else None) for path in spools}
     if not yes and sys.stdin.isatty():
         number = sum(1 for _ in tracker.export_user(user))
-        try:
-            click.confirm(f"erase {_events(number)} of this user from {tracker!r}?", abort=True, err=True)
-        except click.Abort as error:
-            if is_interrupt(error):
-                raise
-            note("nothing was erased; answer y, or pass --yes")
+        if not is_confirmed(f"erase {_events(number)} of this user from {tracker!r}?", otherwise="nothing was erased"):
             return 1
     # Spools first: delivering them may put events into the files or the table. The table last: a replay may meanwhile
     # write events from the files.

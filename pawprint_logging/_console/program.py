@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .failures import Purpose
+from .output import note
 
 PROGRAM = "pawprint-logging"
 #: the variable by which a shell's completion script asks for completions
@@ -97,6 +98,26 @@ class State:
         if self.tracker.is_debug:
             raise ConfigurationError("no database is named: name one in the settings, or pass --db")
         return self.tracker
+
+
+def is_confirmed(question: str, otherwise: str) -> bool:
+    """Ask a question at the terminal, and return whether the answer is yes; for another answer, print a note.
+
+    Args:
+        question: what is to be done.
+        otherwise: what has not happened, if the answer is not yes.
+
+    Raises:
+        click.Abort: Ctrl-C was pressed.
+    """
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as error:
+        if is_interrupt(error):
+            raise
+        note(f"{otherwise}; answer y, or pass --yes")
+        return False
+    return True
 
 
 def is_interrupt(error: click.Abort) -> bool:

@@ -11,8 +11,7 @@ from click.shell_completion import get_completion_class
 from .._database.session.sqlstate import DatabaseError
 from .._database.table.ddl import count_events
 from ..tracker import Tracker
-from .output import note
-from .program import COMPLETE, PROGRAM, State, command, is_interrupt, program
+from .program import COMPLETE, PROGRAM, State, command, is_confirmed, program
 
 
 @command("create-table")
@@ -39,14 +38,10 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     Asks first.
     """
     tracker = state.connect("drop")
-    if not yes:
-        try:
-            click.confirm(f"drop {tracker!r} and {_number_of_events(tracker)} in it?", abort=True, err=True)
-        except click.Abort as error:
-            if is_interrupt(error):
-                raise
-            note("nothing was dropped; answer y, or pass --yes")
-            return 1
+    if not yes and not is_confirmed(
+        f"drop {tracker!r} and {_number_of_events(tracker)} in it?", otherwise="nothing was dropped"
+    ):
+        return 1
     tracker.drop_table(if_exists=if_exists)
     click.echo(f"the table {tracker.table} is gone")
     return 0

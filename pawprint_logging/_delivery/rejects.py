@@ -40,9 +40,8 @@ class Rejects:
         self._counts = counts
         self._header = header
         self._new: list[bytes] = []
-        # lines that an earlier run left there are not added again, each as often as it was there
+        # how often each line that an earlier run left there need not be added again
         self._known: Counter[bytes] = Counter()
-        self._seen: Counter[bytes] = Counter()
         if self.path.exists():
             self._known.update(raw.rstrip(b"\r\n") for raw in read(self.path))
 
@@ -51,8 +50,9 @@ class Rejects:
         self._counts.rejected += 1
         self._counts.reasons[reason] = self._counts.reasons.get(reason, 0) + 1
         line = raw.rstrip(b"\r\n")
-        self._seen[line] += 1
-        if line and self._seen[line] > self._known[line]:
+        if self._known[line]:
+            self._known[line] -= 1
+        elif line:
             self._new.append(line + b"\n")
 
     def save(self) -> None:

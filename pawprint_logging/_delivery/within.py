@@ -48,7 +48,7 @@ class Within:
         finally:
             if not block.is_open:
                 block.close()
-                self._release()
+                block.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -90,7 +90,7 @@ class Within:
         finally:
             if not block.is_open:
                 block.close()
-                self._release()
+                block.release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -326,7 +326,8 @@ class Writer:
         if is_new:  # the table was just created, or this may be another server: ask again
             with connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
-                self._may_delete = pruning.may_delete(cursor, self._table)
+                has_ledger = self._usable.ledger_problem is None
+                self._may_delete = has_ledger and pruning.may_delete(cursor, self._table)
         self._connection = connection
         return connection
 
@@ -357,7 +358,7 @@ class Writer:
                     if not cursor.rowcount:
                         with self._limit(session):
                             cursor.execute("ROLLBACK")
-                        self._taken = 0
+                        self._undo_deletion(lost=False)
                         self._note_committed(batch)
                         return Outcome(batch.refused, batch.duplicates)
                     batch.in_doubt = False

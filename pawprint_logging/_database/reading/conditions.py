@@ -25,7 +25,7 @@ from .times import moment_of
 
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 #: https://www.rfc-editor.org/rfc/rfc8259#section-6
-_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 #: what PostgreSQL reads as an array index in a path
 _INDEX = re.compile(r"\s*[+-]?\d+")
 #: words that PostgreSQL reads as a time, besides ISO 8601
@@ -242,7 +242,7 @@ def _compare(field: Field, operator: str, value: Any) -> Sql:
     text, parsed = _as_json(value)
     if isinstance(parsed, (dict, list)):
         raise _refuse(field, f"{_kind(value)} has no order; compare with a number, a text or a bool")
-    if isinstance(parsed, float) or (isinstance(parsed, str) and _JSON_NUMBER.fullmatch(parsed)):
+    if isinstance(parsed, float) or (isinstance(parsed, str) and JSON_NUMBER.fullmatch(parsed)):
         text = parsed if isinstance(parsed, str) else text
         _checked_size(field, text)
         return _json_compare(field, "number", operator, text)

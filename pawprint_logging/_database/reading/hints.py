@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple
@@ -12,12 +11,12 @@ from ...errors import ConfigurationError
 from ..session.connection import Session
 from ..table.schema import Table
 from .catalogue import Catalogue, look
+from .conditions import JSON_NUMBER
 from .query import Source, Sql, distinct_of
 from .reader import BEGIN_READ, source_of
 
 #: JSON types of numbers and bools
 _NUMBERS = frozenset({"integer", "number", "boolean"})
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 #: most events to list when none is similar to the requested one
 _MOST_NAMES = 5
 
@@ -153,7 +152,7 @@ def _is_among(text: str, types: AbstractSet[str]) -> bool:
     """Return whether text is written like a JSON number or bool, and values of these types include such."""
     if text in ("true", "false"):
         return "boolean" in types
-    return _NUMBER.fullmatch(text) is not None and types != {"boolean"}
+    return JSON_NUMBER.fullmatch(text) is not None and types != {"boolean"}
 
 
 def _has_keys(found: Catalogue, path: tuple[str, ...]) -> bool:
