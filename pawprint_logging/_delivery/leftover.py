@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._capture.row import Entry
@@ -75,6 +79,44 @@ def note_refused(batch: Batch, origin: Origin) -> None:
 def may_have_lines(batch: Batch, origin: Origin) -> bool:
     """Return whether lines on the fallback may carry a batch's delivery; `replay` asks the ledger about them."""
     return origin.was_under_way or (batch.verdict is not None and batch.verdict.given_up is not None)
+
+
+class Settled:
+    """Deliveries that are settled, the oldest first, until the ledger need not remember them.
+
+    Args:
+        most: how many to hold; the ledger remembers further ones for as long as any. Default: no limit.
+    """
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self._most = most
+        #: since when (monotonic time), the delivery, and the segment that has the note
+        self._kept: deque[tuple[float, uuid.UUID, Segment]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, batch: Batch, origin: Origin) -> None:
+        """Add the delivery of a settled batch, unless `replay` may ask the ledger about it."""
+        if len(self._kept) < self._most and not may_have_lines(batch, origin):
+            self._kept.append((time.monotonic(), batch.delivery, origin.segment))
+
+    def is_due(self, seconds: float) -> bool:
+        """Return whether the oldest delivery was settled at least so many seconds ago."""
+        return bool(self._kept) and self._kept[0][0] + seconds <= time.monotonic()
+
+    def take(self, seconds: float) -> Iterator[uuid.UUID]:
+        """Yield each delivery that was settled so long ago, once, if the note of that is on the disk.
+
+        Raises:
+            OSError: the disk fails; the delivery stays.
+        """
+        while self.is_due(seconds):
+            _, delivery, segment = self._kept[0]
+            is_durable = segment.make_durable()
+            self._kept.popleft()
+            if is_durable:
+                yield delivery
 
 
 def note_settled(origin: Origin) -> None:

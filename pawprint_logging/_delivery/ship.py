@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError
-from .._database.table import usable
+from .._database.table import rights
 from .._database.table.schema import Table as Layout
 from .._failure import Failure
 from ..errors import ConfigurationError
@@ -29,7 +30,7 @@ from .backoff import Backoff
 from .batch import Batch, Outcome, Verdict
 from .carrier import Carrier
 from .fallback import Fallback
-from .leftover import Leftover, is_forgotten, may_have_lines, note_delivery, note_refused, note_settled
+from .leftover import Leftover, Settled, is_forgotten, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
 from .spool import FORGET_AFTER
@@ -137,7 +138,7 @@ class _PatientTable:
                 self._session.limit(_WRITE_TIMEOUT),
                 self._session.transaction(begin_within(_WRITE_TIMEOUT)) as cursor,
             ):
-                may_insert = usable.may_insert(cursor, self._layout, {name for row in batch.rows for name in row[0]})
+                may_insert = rights.may_insert(cursor, self._layout, {name for row in batch.rows for name in row[0]})
         except DatabaseError:  # such as a schema that may not be used
             return True
         if not may_insert:
@@ -152,8 +153,7 @@ class _Notes(Nowhere):
 
     def __init__(self, fallback: Fallback) -> None:
         self._fallback = fallback
-        #: settled deliveries: since when (monotonic time), and of which segment
-        self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
+        self._settled = Settled(_MOST_SETTLED)
 
     def resending(self, batch: Batch) -> None:
         """Note the delivery of a batch."""
@@ -173,21 +173,15 @@ class _Notes(Nowhere):
         except OSError as error:
             self._warn(error)
         else:
-            # the ledger keeps the others for as long as any
-            if len(self._settled) < _MOST_SETTLED and not may_have_lines(batch, batch.origin):
-                self._settled.append((time.monotonic(), batch.delivery, batch.origin.segment))
+            self._settled.add(batch, batch.origin)
 
     def forgettable(self) -> list[uuid.UUID]:
         """Return deliveries that the ledger need not remember, each once; see `Spool.forgettable`."""
         found: list[uuid.UUID] = []
-        settled, oldest = self._settled, time.monotonic() - FORGET_AFTER
-        while settled and settled[0][0] <= oldest and len(found) < _FORGOTTEN_AT_ONCE:
-            _, delivery, segment = settled.popleft()
-            try:
-                if segment.make_durable():
-                    found.append(delivery)
-            except OSError as error:
-                self._warn(error)
+        try:
+            found.extend(islice(self._settled.take(FORGET_AFTER), _FORGOTTEN_AT_ONCE))
+        except OSError as error:
+            self._warn(error)
         return found
 
     def _warn(self, error: OSError) -> None:

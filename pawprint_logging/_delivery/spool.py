@@ -32,7 +32,7 @@ from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
 from .frame import HEAD, MARK, frame, is_blank, of_values, prelude, with_key
-from .leftover import Leftover, Origin, may_have_lines, note_delivery, note_refused, note_settled
+from .leftover import Leftover, Origin, Settled, note_delivery, note_refused, note_settled
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
 
@@ -116,7 +116,7 @@ class Spool:
         self._inherited: Segment | None = None
         self._bytes = 0
         #: settled deliveries: since when (monotonic time), and of which segment
-        self._settled: deque[tuple[float, uuid.UUID, Segment]] = deque()
+        self._settled = Settled()
         #: rows in segments that have left `_segments`
         self._rows_before = 0
         #: of the last record with values, and of the last with a line: columns, names, checksum seed, size of the names
@@ -459,8 +459,7 @@ class Spool:
         with self.lock:
             with self._delivering_on():
                 note_settled(origin)
-                if not may_have_lines(batch, origin):
-                    self._settled.append((time.monotonic(), batch.delivery, segment))
+                self._settled.add(batch, origin)
             if segment.is_inherited:
                 return
             self._seal_if_settled(segment, self._worth_deleting)
@@ -474,15 +473,9 @@ class Spool:
         be in doubt.
         """
         found: list[uuid.UUID] = []
-        if not self._settled or self._settled[0][0] + FORGET_AFTER > time.monotonic():
-            return found
-        with self.lock, self._delivering_on():
-            while self._settled and self._settled[0][0] + FORGET_AFTER <= time.monotonic():
-                _, delivery, segment = self._settled[0]
-                is_durable = segment.make_durable()
-                self._settled.popleft()
-                if is_durable:
-                    found.append(delivery)
+        if self._settled.is_due(FORGET_AFTER):
+            with self.lock, self._delivering_on():
+                found.extend(self._settled.take(FORGET_AFTER))
         return found
 
     def tidy(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +55,14 @@ _SEQUENCES = """
 SELECT DISTINCT s.oid::regclass::text FROM pg_attrdef f
 JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
 JOIN pg_class s ON s.oid = d.refobjid
-WHERE f.adrelid = %s AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END ORDER BY 1
+WHERE f.adrelid = %s AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END ORDER BY 1
+"""
+
+_INSERT = """
+SELECT t.oid, coalesce(has_any_column_privilege(t.oid, 'INSERT'), false)
+    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attnum > 0 AND a.attname = ANY (%s)
+        AND NOT has_column_privilege(t.oid, a.attnum, 'INSERT'))
+FROM (SELECT to_regclass(%s)::oid AS oid) AS t
 """
 
 _LEDGER_KEY = """
@@ -135,6 +142,14 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
 def first_mend(session: Session, table: Table, purpose: Purpose) -> str | None:
     """Return what mends the first failure that can be mended, or None."""
     return next((each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend), None)
+
+
+def may_insert(cursor: Any, table: Table, columns: Iterable[str]) -> bool:
+    """Return whether the role has the rights to write to these columns; if not, no row is at fault for a refusal."""
+    cursor.execute(_INSERT, (list(columns), table.sql))
+    oid, may = cursor.fetchone()
+    cursor.execute(_SEQUENCES, (oid,))
+    return bool(may) and cursor.fetchone() is None
 
 
 def right_to_create(session: Session, table: Table) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .schema import Table
@@ -22,19 +21,6 @@ SELECT l.oid IS NOT NULL,
     coalesce(row_security_active(l.oid), false),
     coalesce(row_security_active(to_regclass(%s)), false)
 FROM (SELECT to_regclass(%s)::oid AS oid) AS l
-"""
-
-# A default depends on its sequence. CASE, because a plan may otherwise check the right before the kind, and then fail.
-_RIGHTS = """
-SELECT coalesce(has_any_column_privilege(t.oid, 'INSERT'), false)
-    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attnum > 0 AND a.attname = ANY (%s)
-        AND NOT has_column_privilege(t.oid, a.attnum, 'INSERT'))
-    AND NOT EXISTS (SELECT FROM pg_attrdef f
-        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-            AND d.refclassid = 'pg_class'::regclass
-        JOIN pg_class s ON s.oid = d.refobjid
-        WHERE f.adrelid = t.oid AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END)
-FROM (SELECT to_regclass(%s)::oid AS oid) AS t
 """
 
 
@@ -67,9 +53,3 @@ def ask(cursor: Any, table: Table) -> Usable:
     elif is_hidden:
         problem = f"row level security hides the ledger: ALTER TABLE {ledger} DISABLE ROW LEVEL SECURITY"
     return Usable(problem, needs_insert)
-
-
-def may_insert(cursor: Any, table: Table, columns: Iterable[str]) -> bool:
-    """Return whether the role has the rights to write to these columns; if not, no row is at fault for a refusal."""
-    cursor.execute(_RIGHTS, (list(columns), table.sql))
-    return bool(cursor.fetchone()[0])
