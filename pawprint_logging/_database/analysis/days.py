@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..reading.arrivals import Gap, look
+from ..reading.arrivals import Gap, Number, look
 from ..reading.query import Sql, quoted
 from . import engagement, sessions
 from .derived import DAYS, SESSIONS, Work
@@ -54,16 +54,17 @@ def bring_up_to_date(
         ConfigurationError: the events table has no user or time, or its users have another type than before.
     """
     events = events_of(work.cursor, work.table)
+    user_type = work.type_of(work.table.sql, work.table.fields.user)
     for suffix in (SESSIONS, DAYS):
-        work.follow(suffix, clean=clean)
+        work.follow(suffix, user_type, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
     silence = f"{duration * 60:.6f} seconds"
-    is_known = memory is not None and is_same(work, events, memory)
+    if memory is not None and not is_same(work, events, memory):
+        memory = None
     extends = (
-        is_known
-        and memory is not None
+        memory is not None
         and memory.get("form") == FORM
         and not clean
         and events.number is not None
@@ -71,20 +72,20 @@ def bring_up_to_date(
         and memory["number"] == events.number.column
         and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
     )
-    keeps = is_known and not clean
+    keeps = memory is not None and not clean
     longest = duration
-    if keeps and memory is not None:
+    if memory is not None and keeps:
         longest = max(duration, memory.get("longest", memory["duration"]))
     _warn_of_cost(work, events)
     gaps = None
-    witnesses = memory.get("witnesses", []) if is_known and memory is not None else []
+    witnesses = memory.get("witnesses", []) if memory is not None else []
     if events.number is not None:
         known = [Gap(*each) for each in memory["gaps"]] if extends and memory is not None else None
         arrivals = look(work.cursor, events.table, events.number, known)
         gaps = arrivals.gaps
         if arrivals.ranges:
-            last = max(last for _, last in (*arrivals.ranges, *((0, number) for number, _ in witnesses)))
-            witnesses = _witnesses(work, events, last - _WITNESSES + 1, last) or witnesses
+            last = max(*(last for _, last in arrivals.ranges), *(number for number, *_ in witnesses), 0)
+            witnesses = _witnesses(work, events, events.number, last - _WITNESSES + 1, last) or witnesses
         if extends:
             work.look_up()
         if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
@@ -152,23 +153,25 @@ def is_same(work: Work, events: Events, memory: Mapping[str, Any]) -> bool:
     number = events.number
     if number is None or memory["number"] is None:  # no telling rows apart
         return bool(memory["oid"] == events.oid)
-    known = dict(memory["witnesses"])
+    known = {each: row for each, *row in memory["witnesses"]}
     if number.column != memory["number"] or not known:
         return bool(number.column == memory["number"])
-    present = {each: birth for each, birth in _witnesses(work, events, min(known), max(known)) if each in known}
-    if present:  # most of them, since single rows may have been changed
-        return 2 * sum(birth == known[each] for each, birth in present.items()) > len(present) and (
-            max(known) in present or (number.position is not None and number.position >= max(known))
-        )
-    return number.position is not None and number.position >= max(known)
+    last = max(known)
+    present = {each: row for each, *row in _witnesses(work, events, number, min(known), last) if each in known}
+    # Single rows may have been changed. The rows of another table may be equal, but other transactions wrote them.
+    is_kept = any(row[1] is not None and row == known[each] for each, row in present.items())
+    if not is_kept and any(row[0] != known[each][0] for each, row in present.items()):
+        return False
+    return last in present or (number.position is not None and number.position >= last)
 
 
-def _witnesses(work: Work, events: Events, first: int, last: int) -> list[tuple[int, str]]:
-    """Return the rows of a range of numbers: each number, and a checksum that hardly another row has."""
-    if events.number is None:
-        return []
-    key = events.number.key
-    work.run(f"SELECT {key}, md5({events.birth}) FROM {events.table} WHERE {key} BETWEEN %s AND %s", (first, last))
+def _witnesses(work: Work, events: Events, number: Number, first: int, last: int) -> list[tuple[int, str, str | None]]:
+    """Return the rows of a range of numbers: each number, a checksum that hardly another row has, and who wrote it."""
+    key = number.key
+    work.run(
+        f"SELECT {key}, md5({events.birth}), {events.writer} FROM {events.table} WHERE {key} BETWEEN %s AND %s",
+        (first, last),
+    )
     return list(work.cursor.fetchall())
 
 

@@ -45,6 +45,20 @@ _UNFIT = ("22001", "22003", "22P02", "23505", "23514", "42846")
 _TEXTS = ("text", "character varying", "character")
 
 
+class UserType(NamedTuple):
+    """The type of a user column.
+
+    Args:
+        name: without a length.
+        whole: with its length.
+        base: what a domain is based on, without a length; for another type, its name.
+    """
+
+    name: str
+    whole: str
+    base: str
+
+
 class Work(NamedTuple):
     """One computation: an open transaction, the only computation on its events table at this time."""
 
@@ -139,23 +153,22 @@ class Work(NamedTuple):
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))
         return lost
 
-    def type_of(self, table: str, column: str) -> tuple[str, str, str] | None:
-        """Return the type of a table's column, without and with its length, and the type that it is based on.
-
-        None if there is no such column.
+    def type_of(self, table: str, column: str) -> UserType | None:
+        """Return the type of a table's column; None if there is no such column.
 
         Args:
             table: the table's quoted name.
             column: the column's name, unquoted.
         """
-        row: tuple[str, str, str] | None = self.one(_TYPES, (table, column))
-        return row
+        row = self.one(_TYPES, (table, column))
+        return None if row is None else UserType(*row)
 
-    def follow(self, suffix: str, *, clean: bool) -> None:
+    def follow(self, suffix: str, wanted: UserType | None, *, clean: bool) -> None:
         """Give a derived table's user column the type that it has in the events table now.
 
         Args:
             suffix: which derived table.
+            wanted: that type.
             clean: whether to drop the table if its users do not fit the type.
 
         Raises:
@@ -163,24 +176,26 @@ class Work(NamedTuple):
                 another length then stay as they are, with a note.
         """
         name, user = self.table.beside(suffix), self.table.fields.user
-        present, wanted = self.type_of(name, user), self.type_of(self.table.sql, user)
+        present = self.type_of(name, user)
         if present is None or wanted is None or present == wanted:
             return
-        if wanted[0] != wanted[2] == present[0]:  # a domain, which the users of before need not obey
+        if wanted.name != wanted.base == present.name:  # a domain, which the users of before need not obey
             return
         column = quoted(user)
         self.run("SAVEPOINT follow")
         try:
             # a cast to the whole type would cut texts off
-            self.run(f"ALTER TABLE {self.beside(suffix)} ALTER {column} TYPE {wanted[1]} USING {column}::{wanted[0]}")
+            self.run(
+                f"ALTER TABLE {self.beside(suffix)} ALTER {column} TYPE {wanted.whole} USING {column}::{wanted.name}"
+            )
         except psycopg2.Error as error:
             if error.pgcode == "0A000":
                 why = error.diag.message_detail or error.diag.message_primary
                 message = (
-                    f"{column} of {name} has to become {wanted[1]}, as in {self.table.sql}: drop what uses it ({why}),"
-                    " run this again, and create it again"
+                    f"{column} of {name} has to become {wanted.whole}, as in {self.table.sql}: drop what uses it "
+                    f"({why}), run this again, and create it again"
                 )
-                if present[0] not in _TEXTS or wanted[0] not in _TEXTS:
+                if present.name not in _TEXTS or wanted.name not in _TEXTS:
                     raise ConfigurationError(message) from None
                 self.run("ROLLBACK TO SAVEPOINT follow")
                 self.notes.append(message)
@@ -189,13 +204,13 @@ class Work(NamedTuple):
                 raise
             if not clean:
                 raise ConfigurationError(
-                    f"{column} of {name} cannot become {wanted[1]}, as it is in {self.table.sql}: its users do not fit "
-                    "that type; sessions(clean=True) builds the statistics anew, from the present events alone"
+                    f"{column} of {name} cannot become {wanted.whole}, as it is in {self.table.sql}: its users do not"
+                    " fit that type; sessions(clean=True) builds the statistics anew, from the present events alone"
                 ) from None
             self.run("ROLLBACK TO SAVEPOINT follow")
             number = self.one(f"SELECT count(*) FROM {self.beside(suffix)}")[0]
             self.notes.append(
-                f"{name} is built anew, since its users do not fit {wanted[1]}: up to {number:,} {suffix[2:]} whose "
+                f"{name} is built anew, since its users do not fit {wanted.whole}: up to {number:,} {suffix[2:]} whose "
                 "events are gone are lost for good"
             )
             self.run(f"DROP TABLE {self.beside(suffix)}")

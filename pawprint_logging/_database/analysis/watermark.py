@@ -50,6 +50,7 @@ class Events(NamedTuple):
         files: the numbers of the files that hold it and its partitions, the newest last. A table that is emptied by
             TRUNCATE, replaced or rewritten (VACUUM FULL, a new column's default) has others.
         birth: the expression, a text, that a row keeps when it is rewritten or copied, and that hardly another has.
+        writer: the transaction that wrote a row, as text, which VACUUM FULL keeps; NULL where rows do not tell.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Events(NamedTuple):
     oid: int
     files: list[int]
     birth: str
+    writer: str
 
     @property
     def group(self) -> str:
@@ -131,4 +133,5 @@ def events_of(cursor: Any, table: Table) -> Events:
         oid=engine.oid,
         files=files,
         birth=f"ROW(extract(epoch FROM {moment}), {user}::text, {event})::text",
+        writer="e.xmin::text" if engine.has_ctids else "NULL::text",
     )
