@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._capture.row import Keyed, Row
+    from uuid import UUID
 
 
 class PawprintError(Exception):
@@ -39,6 +39,6 @@ class CaptureError(DeliveryError):
         event: as much of it as could be made, encoded, with its dedupe key if it has one.
     """
 
-    def __init__(self, reason: str, event: Row | Keyed) -> None:
+    def __init__(self, reason: str, event: tuple[tuple[str, ...], bytes] | tuple[tuple[str, ...], bytes, UUID]) -> None:
         super().__init__(reason)
         self.event = event

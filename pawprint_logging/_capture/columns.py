@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from ..errors import CaptureError
 from . import copyline
@@ -16,10 +16,7 @@ from .encoder import Kind, field_text
 from .guard import guard, guarded
 from .moment import of_clock
 from .record import MISSING
-from .row import Entry, Keyed, Row
-
-if TYPE_CHECKING:
-    from .withkey import WithKey
+from .row import Keyed, Row
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
@@ -126,15 +123,6 @@ def _copy(value: Any, copies: dict[int, Any]) -> Any:
     return made
 
 
-def _encode_with_key(columns: dict[str, Any], kinds: Mapping[str, Kind], keyed: WithKey | None) -> Row | Keyed:
-    """Return the columns as a line, with the event's dedupe key if it has one that can be used; never raises."""
-    entry: Entry = encode(columns, kinds)
-    if keyed is not None:
-        with suppress(CaptureError):
-            entry = keyed.entry(entry, keyed.value(columns))
-    return entry
-
-
 def _in_columns(values: dict[str, Any], names: frozenset[str], json_field: str) -> dict[str, Any]:
     """Move what has no column to the JSON column: a column that the table lacks would fail the batch (42703)."""
     if names.issuperset(values):
@@ -151,7 +139,7 @@ def made_send(
     fields: Fields,
     before_send: BeforeSend,
     columns_of: Callable[..., dict[str, Any]],
-    keyed: WithKey | None,
+    encode_keyed: Callable[[dict[str, Any]], Row | Keyed] | None,
     *,
     parts: bool,
 ) -> Callable[..., Parts | dict[str, Any] | None]:
@@ -163,7 +151,7 @@ def made_send(
         fields: the columns of the table.
         before_send: the user's function.
         columns_of: puts the columns together.
-        keyed: how events get their dedupe keys, if they do.
+        encode_keyed: returns columns as a line with the event's dedupe key, if events have keys.
         parts: whether to return columns of the usual types as `Parts`, and only others as a dict.
     """
     kinds, timestamp, user_field = fields.kinds, fields.timestamp, fields.user
@@ -172,12 +160,13 @@ def made_send(
     names = frozenset(kinds) - fields.numbered
     number = len(roles)
     has_all = roles <= kinds.keys()
+    to_row = encode_keyed or partial(encode, kinds=kinds)
 
     def send(
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> Parts | dict[str, Any] | None:
         # `before_send` may change what it gets: nested values are the application's, and the key must be found again
-        given = document if keyed is None else document.copy()
+        given = document if encode_keyed is None else document.copy()
         for value in document.values():
             if type(value) in _NESTED:
                 given = _apart(document)
@@ -199,7 +188,7 @@ def made_send(
         except Exception as error:
             columns = columns_of(document, at, user, name, own)  # as they were
             reason = f"before_send raised {type(error).__name__}"
-            raise CaptureError(reason, _encode_with_key(columns, kinds, keyed)) from error
+            raise CaptureError(reason, to_row(columns)) from error
         finally:
             guard.frame = None
             guarded.discard(here)
@@ -219,7 +208,7 @@ def made_send(
         returned = _in_columns(returned, names, json_field)
         if not returned:
             columns = columns_of(document, at, user, name, own)
-            raise CaptureError("before_send returned no column", _encode_with_key(columns, kinds, keyed))
+            raise CaptureError("before_send returned no column", to_row(columns))
         return returned
 
     return send

@@ -135,7 +135,8 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     plain_names: set[str] = set()
     columns_of = made_columns_of(fields)
     if steps.has_send:
-        send = made_send(fields, before_send, columns_of, keyed, parts=steps.is_usual)  # type: ignore[arg-type]
+        encode_keyed = None if keyed is None else keyed.encode
+        send = made_send(fields, before_send, columns_of, encode_keyed, parts=steps.is_usual)  # type: ignore[arg-type]
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way

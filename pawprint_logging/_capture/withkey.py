@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CaptureError
-from .columns import Fields
+from .columns import Fields, encode
 from .key import dedupe_key_of, run_key
 from .record import bound_variables
-from .row import Entry, whole
+from .row import Entry, Keyed, Row, whole
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class WithKey:
             kind = type(value).__name__
             reason = f"the dedupe key {self.name!r} must be text or a whole number, not {kind}"
             raise CaptureError(reason, line) from error
+
+    def encode(self, columns: Mapping[str, Any]) -> Row | Keyed:
+        """Return the columns as a line, with the event's key if it has one that can be used; never raises."""
+        entry: Entry = encode(columns, self.fields.kinds)
+        with suppress(CaptureError):
+            entry = self.entry(entry, self.value(columns))
+        return entry
 
 
 def made_give_run_key(keyed: WithKey, *, contextvars: bool) -> Callable[[dict[str, Any], str, object], None]:
