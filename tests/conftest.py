@@ -19,6 +19,8 @@ from support.isolation import LoggingState
 from support.proxy import Proxy
 from support.server import USER, Server
 
+from pawprint_logging._delivery import blocks
+
 # A busy machine must not fail a property that holds; and where a change is judged, the same examples come each time.
 hypothesis.settings.register_profile(
     "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize="CI" in os.environ
@@ -107,6 +109,8 @@ def isolated_logging() -> Iterator[LoggingState]:
     state.restore()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
+    left = [*blocks.open_blocks, *blocks._numbers]
+    assert not left, "blocks of within() were left behind"
 
 
 @pytest.fixture

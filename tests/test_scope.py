@@ -401,6 +401,7 @@ def held(double: Double) -> list[Any]:
         assert take(double, row)
     assert take(double, (("event",), b"c\n"), Failure("row", "no event"))
     block.close()
+    block.release()
     assert not take(double, ROWS[0])
     return block.parts()
 
