@@ -112,6 +112,7 @@ class Capture:
             is_spooled=exits.door is not None and exits.door.append is not None,
             has_level=level > 0,
             by_orjson=orjson is not None and quickest.way is orjson.way,
+            refuses_tuples=orjson is not None and quickest.way is orjson.way and not orjson.counts_tuples,
             by_json=quickest.way is quickjson.by_json,
         )
         return made_for(made_take, steps=steps)(*self._ingredients, exits, level, steps)

@@ -93,12 +93,15 @@ def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:
 Parts = tuple[dict[str, Any], datetime, Any, str, "dict[str, Any] | None"]
 
 
-#: the types of values that `before_send` may change in place
-_NESTED = frozenset({dict, list, set})
+#: the types of values in which `before_send` may change something in place
+_NESTED = frozenset({dict, list, set, tuple})
 
 
 def _apart(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a dict in which nested dicts, lists and sets are copies too; other values stay themselves."""
+    """Return a copy of a dict in which nested dicts, lists, sets and tuples with such are copies too.
+
+    Other values stay themselves.
+    """
     try:
         copied: dict[str, Any] = _copy(values, {})
     except Exception:  # nested too deeply
@@ -107,12 +110,14 @@ def _apart(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(value: Any, copies: dict[int, Any]) -> Any:
-    """Return a copy of a dict, list or set.
+    """Return a copy of a dict, list or set, or a tuple with copies of those in it.
 
     Args:
-        value: the dict, list or set.
+        value: the dict, list, set or tuple.
         copies: the copies made so far, by the ids of the originals, for values that contain themselves.
     """
+    if type(value) is tuple:
+        return tuple([_copy(item, copies) if type(item) in _NESTED else item for item in value])
     made = copies.get(id(value))
     if made is None:
         made = copies[id(value)] = value.copy()

@@ -74,6 +74,8 @@ class Steps:
     leaves_lines: bool = False
     #: the JSON encoder, if it is known
     by_orjson: bool = False
+    #: whether it is one that must not have tuples in which more is nested
+    refuses_tuples: bool = False
     by_json: bool = False
     has_timestamp: bool = True
     has_user: bool = True
@@ -140,8 +142,9 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
+    plain, has_flat_tuples = quickjson.PLAIN, quickjson.has_flat_tuples
     if steps.by_orjson:
-        _, dumps, convert, options = quickjson.by_orjson()  # type: ignore[misc]
+        _, dumps, convert, options, _ = quickjson.by_orjson()  # type: ignore[misc]
     if steps.by_json:
         c_encode = quickjson.c_encode
     add_of_record, add_of_event_dict = record_fields.add_of_record, record_fields.add_of_event_dict
@@ -318,7 +321,11 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             # ---- the usual columns: simple values may become a line later
             if steps.is_usual and (not (steps.has_send or steps.user_has_default) or entry is None):
                 document: str | None
-                if steps.by_orjson:  # `Orjson.way`, without the call
+                if steps.refuses_tuples and not (
+                    plain.issuperset(map(type, extras.values())) or has_flat_tuples(extras.values())
+                ):
+                    document = to_json(extras)
+                elif steps.by_orjson:  # `Orjson.way`, without the call
                     try:
                         document = dumps(extras, convert, options).decode()
                     except TypeError:

@@ -7,7 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import uuid
-from collections import ChainMap, OrderedDict, UserDict, namedtuple
+from collections import ChainMap, OrderedDict, UserDict, deque, namedtuple
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -92,11 +92,32 @@ class Order:
 Point = namedtuple("Point", "x y")  # noqa: PYI024
 
 
+class OfTuples(enum.Enum):
+    """Its value is a tuple that holds more."""
+
+    NESTED = ((1, 2), [3])
+
+
 def circle() -> list[Any]:
     """Return a list that holds itself, by way of a dict."""
     ring: list[Any] = [1]
     ring.append({"ring": ring})
     return ring
+
+
+def circle_through_tuple() -> dict[str, Any]:
+    """Return a dict with a list that holds itself, by way of a tuple."""
+    ring: list[Any] = []
+    ring.append((ring,))
+    return {"ring": ring}
+
+
+def deep_tuples(levels: int) -> Any:
+    """Return so many tuples in one another."""
+    nested: Any = "core"
+    for _ in range(levels):
+        nested = (nested,)
+    return nested
 
 
 def deep(levels: int) -> Any:
@@ -160,6 +181,12 @@ def each() -> dict[str, Any]:
         "complex": 1 + 2j,
         "ellipsis": ...,
         "circular": circle(),
+        "circular_through_tuple": circle_through_tuple(),
+        "circular_deque": deque([(circle_through_tuple(),)]),
+        "tuple_in_tuple": ((1, ("a",)), [(2, [3])]),
+        "point_in_point": Point(Point(1, 2), [3]),
+        "of_tuples": OfTuples.NESTED,
+        "deep_tuples": deep_tuples(5_000),
         "deep": deep(5_000),
         "deep_within_limits": deep(50),
         "raising": Raising(),
