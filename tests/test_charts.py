@@ -142,6 +142,46 @@ def test_days_on_which_nothing_was_counted_are_zero() -> None:
     assert list(plot(frame).lines[0].get_ydata()) == [4, 0, 0, 6]
 
 
+@pytest.mark.parametrize(
+    ("zone", "first", "last"),
+    [
+        ("America/Santiago", "2025-09-05", "2025-09-09"),  # there is no midnight of the 7th
+        ("America/Havana", "2025-10-31", "2025-11-04"),  # that of the 2nd comes twice
+        ("Europe/Berlin", "2025-03-28", "2025-04-01"),
+    ],
+)
+def test_days_may_begin_at_another_hour_than_midnight_or_have_two_of_them(
+    db: str, zone: str, first: str, last: str
+) -> None:
+    tracker = Tracker(db=db, table="events")
+    tracker.create_table()
+    moments = [pd.Timestamp(f"{day} 12:00", tz=zone) for day in (first, last)]
+    tracker.write_many([{"event": "a", "timestamp": moment.to_pydatetime()} for moment in moments])
+    middle = pd.date_range(first, last, freq="D")[2]
+
+    sessions = pd.DataFrame({"timestamp": moments, "duration": 1.0, "total_events": 1})
+    for kind, frame in ("series", tracker.count(resolution="day", tz=zone)), ("sessions", sessions):
+        line = plot(frame, kind).get_lines()[0]
+        assert list(line.get_ydata()) == [1, 0, 0, 0, 1]
+        drawn = pd.DatetimeIndex(line.get_xdata(), tz="UTC").tz_convert(zone)
+        assert [moment.date() for moment in drawn] == [day.date() for day in pd.date_range(first, last)]
+        assert drawn[2] - middle.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") == pd.Timedelta(0)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/New_York"])
+@pytest.mark.parametrize(
+    "days", [["9999-12-31"], ["9999-12-30", "9999-12-31"], ["0001-01-02"], ["0001-01-02", "2026-01-01"]]
+)
+def test_a_chart_may_reach_to_the_ends_of_the_calendar(zone: str, days: list[str]) -> None:
+    frame = series(*[1] * len(days)).assign(
+        datetime=pd.DatetimeIndex(np.array(days, dtype="datetime64[us]")).tz_localize(zone)
+    )
+
+    axes = plot(frame)
+
+    assert sum(len(line.get_ydata()) for line in axes.get_lines()) >= len(days)
+
+
 def test_an_average_has_no_zeros_where_nothing_happened() -> None:
     frame = series(4, 6).rename(columns={"count": "avg"})
     frame["datetime"] = pd.to_datetime(["2026-01-01", "2026-01-04"])

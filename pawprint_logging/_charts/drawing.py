@@ -34,6 +34,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MARKED = 45
 #: most bars, cohorts and lines that are drawn: more cannot be read
 _MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
+#: the ends of the calendar in days since 1970, less some hours for time zones: matplotlib fails beyond them
+_FIRST_DAY, _LAST_DAY, _YEAR = -719_161.5, 2_932_896.4, 366
 #: most characters of a name
 _WIDTH = 36
 
@@ -307,11 +309,29 @@ def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
     }.get(str(frame.attrs.get("resolution")))  # fmt: skip
     if step is None or value not in ("count", "sum") or not len(points) or frame.attrs.get("fill"):
         return points
-    drawn = points.index if moments is None else pd.DatetimeIndex(moments.dropna())
+    drawn = pd.DatetimeIndex(points.index if moments is None else moments.dropna())
+    places = pd.DatetimeIndex(points.index)
+    by_calendar = step not in ("s", "min", "h")
+    if by_calendar:
+        places, drawn = _dates(places), _dates(drawn)
     every = pd.date_range(drawn.min(), drawn.max(), freq=step, unit="us")
-    if len(every) > 50_000 or not points.index.isin(every).all():  # such as in a zone with daylight saving time
-        return points
-    return points.reindex(every, fill_value=0.0)
+    if len(every) > 50_000 or not (places.is_unique and places.isin(every).all()):
+        return points  # such as hours in a zone whose clocks change by half an hour
+    stretched = points.set_axis(places).reindex(every, fill_value=0.0)
+    return stretched.set_axis(_beginnings(every, points.index)) if by_calendar else stretched
+
+
+def _dates(moments: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Return the dates that clocks and calendars on the wall show, as naive midnights."""
+    return moments.tz_localize(None).normalize()
+
+
+def _beginnings(dates: pd.DatetimeIndex, moments: Any) -> pd.DatetimeIndex:
+    """Return when dates begin in the time zone of other moments, where clocks may skip a midnight, or repeat it."""
+    import numpy as np
+
+    first_of_two = np.ones(len(dates), bool)
+    return dates.tz_localize(moments.tz, ambiguous=first_of_two, nonexistent="shift_forward")
 
 
 def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, resolution: Any) -> None:
@@ -363,12 +383,16 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
         axes.fill_between(lines[""].index.to_numpy(), lines[""].to_numpy(), color=_BLUE, alpha=0.08, linewidth=0)
     axes.set_ylabel(unit)
     axes.margins(x=0.01)
+    zone = next((points.index.tz for points in lines.values()), None)
+    early, late = axes.get_xlim()
+    if early < _FIRST_DAY + _YEAR or late > _LAST_DAY - _YEAR:  # ticks may lie beyond the limits
+        axes.set_xlim(max(early, _FIRST_DAY), min(late, _LAST_DAY))
+        zone = None
     low, high = axes.get_ylim()
     if low >= 0 or all((points.dropna() >= 0).all() for points in lines.values()):
         axes.set_ylim(0, max(high, 1.0) if is_count else high)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=is_count))
     axes.yaxis.set_major_formatter(FuncFormatter(whole))
-    zone = next((points.index.tz for points in lines.values()), None)
     # with the default of 5 for minticks, matplotlib warns of some spans, such as five days, that no interval fits
     locator = AutoDateLocator(tz=zone, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
@@ -410,11 +434,11 @@ def _engagement(frame: pd.DataFrame, axes: Axes) -> None:
 def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
     import pandas as pd
 
-    days = pd.DatetimeIndex(frame["timestamp"]).floor("D")
-    counted = days.value_counts().sort_index()
+    moments = pd.DatetimeIndex(frame["timestamp"])
+    counted = _dates(moments).value_counts().sort_index()
     every = pd.date_range(counted.index[0], counted.index[-1], freq="D")
     points = counted.reindex(every, fill_value=0).astype("float64")
-    _lines(axes, {"": points}, unit="sessions", is_count=True, resolution="day")
+    _lines(axes, {"": points.set_axis(_beginnings(every, moments))}, unit="sessions", is_count=True, resolution="day")
 
 
 # -- bars -------------------------------------------------------------------------------------------------------------
