@@ -82,14 +82,16 @@ def percentile(ordered: list[int], part: float) -> int:
 
 
 @contextmanager
-def server(**settings: object) -> Iterator[Server]:
+def server(version: int | None = 18, *, in_memory: bool = True, **settings: object) -> Iterator[Server]:
     """Yield a PostgreSQL server with a usual cache and no other clients.
 
     Args:
+        version: as for `Server`, default 18.
+        in_memory: as for `Server`, default True.
         **settings: more server parameters.
     """
     usual = {"shared_buffers": "128MB", "max_wal_size": "4GB", "autovacuum": "on"}
-    with Server(settings={**usual, **settings}) as running:
+    with Server(version=version, in_memory=in_memory, settings={**usual, **settings}) as running:
         yield running
 
 

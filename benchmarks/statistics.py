@@ -27,7 +27,7 @@ print(time.perf_counter() - started)
 """
 
 #: sessions of five events, two minutes apart, at random times; a quarter of the users makes half of them
-_FILL = """
+FILL = """
 INSERT INTO {table} (timestamp, user_id, event, metadata)
 SELECT moment, 'user-' || member, (ARRAY['open', 'look', 'search', 'buy', 'close'])[1 + step], '{{"plan": "pro"}}'
 FROM (
@@ -70,7 +70,7 @@ def main() -> None:
 
         def fill(events: int, start: str, span: str) -> None:
             cursor.execute("SELECT setseed(0.5)")
-            cursor.execute(_FILL.format(table="old", users=users, sessions=events // 5, start=start, span=span))
+            cursor.execute(FILL.format(table="old", users=users, sessions=events // 5, start=start, span=span))
             cursor.execute("SELECT coalesce(max(id), 0) FROM new")
             done = cursor.fetchone()[0]  # type: ignore[index]
             cursor.execute(

@@ -113,7 +113,8 @@ class Server:
     `version` picks the binaries (18 or 16 from the wheel, `None` for `pg_config --bindir`); `settings` are
     server parameters on top of `DEFAULT_SETTINGS`. The server listens on 127.0.0.1, with passwords, and on a Unix
     socket, without. The port is the same after a restart. Use it as a context manager, or end with `close()`.
-    With a `primary` the server begins as its copy and follows it, as `standby()` makes one.
+    With a `primary` the server begins as its copy and follows it, as `standby()` makes one. `in_memory`: the data lies
+    in memory where there is room.
     """
 
     def __init__(
@@ -122,12 +123,13 @@ class Server:
         version: int | None = 18,
         settings: Mapping[str, object] | None = None,
         primary: Server | None = None,
+        in_memory: bool = True,
     ) -> None:
         self._version = version
         self._primary = primary
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self.port = free_port()
-        self.home = _new_folder(in_memory=True)
+        self.home = _new_folder(in_memory=in_memory)
         self.data = self.home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._standbys: list[Server] = []
