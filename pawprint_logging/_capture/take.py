@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
+from gc import is_tracked
 from sys import modules
 from time import time
 from typing import Any
@@ -142,7 +143,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
-    plain, has_flat_tuples = quickjson.PLAIN, quickjson.has_flat_tuples
+    has_flat_tuples = quickjson.has_flat_tuples
     if steps.by_orjson:
         _, dumps, convert, options, _ = quickjson.by_orjson()  # type: ignore[misc]
     if steps.by_json:
@@ -321,9 +322,8 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             # ---- the usual columns: simple values may become a line later
             if steps.is_usual and (not (steps.has_send or steps.user_has_default) or entry is None):
                 document: str | None
-                if steps.refuses_tuples and not (
-                    plain.issuperset(map(type, extras.values())) or has_flat_tuples(extras.values())
-                ):
+                # a dict that the garbage collector does not track holds no container but tuples of plain values
+                if steps.refuses_tuples and is_tracked(extras) and not has_flat_tuples(extras.values()):
                     document = to_json(extras)
                 elif steps.by_orjson:  # `Orjson.way`, without the call
                     try:
