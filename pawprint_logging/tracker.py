@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,8 @@ class Tracker(Reading):
         fields = ("json_field", "timestamp_field", "user_field", "event_field")
         self.layout = Table(options["table"], options["schema"], **{name: options[name] for name in fields})
         self._session = None if self._dsn is None else Session(self._dsn)
+        #: a session for `write_many` while none uses it
+        self._spares: list[Session] = []
 
     @property
     def db(self) -> str | None:
@@ -185,6 +187,9 @@ class Tracker(Reading):
         """Close the connections, if there are any; the next use opens new ones."""
         if self._session is not None:
             self._session.close()
+        spares, self._spares = self._spares, []
+        for session in spares:
+            session.close()
         self._close_reading()
 
     @property
@@ -349,7 +354,7 @@ class Tracker(Reading):
             return 0
         self.layout.require_name()
         try:
-            with self._session.transaction() as cursor:
+            with self._spare() as session, session.transaction() as cursor:
                 if dedupe_key is None:
                     return self._copy(cursor, self._events(rows))
                 with claimed(cursor, self.layout, self._events(rows, dedupe_key)) as new:
@@ -357,6 +362,26 @@ class Tracker(Reading):
         except DatabaseError as error:
             self._report(error)
             raise
+
+    @contextmanager
+    def _spare(self) -> Iterator[Session]:
+        """Yield a session of one's own, and keep it for the next.
+
+        A transaction that lasts while the caller makes rows must not hold the session of `write`: a row's maker, or a
+        thread that it waits for, may write too.
+        """
+        spares = self._spares
+        try:
+            session = spares.pop()
+        except IndexError:
+            session = self.session()
+        try:
+            yield session
+        finally:
+            if spares or spares is not self._spares:  # there is one already, or the tracker was closed meanwhile
+                session.close()
+            else:
+                spares.append(session)
 
     def _copy(self, cursor: Any, rows: Iterator[Row]) -> int:
         """Copy rows; make missing partitions in between, on another connection."""

@@ -6,6 +6,9 @@ import datetime as dt
 import decimal
 import inspect
 import logging
+import queue
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -321,6 +324,65 @@ def test_an_error_of_the_callers_own_generator_reaches_the_caller(db: str, conne
     with pytest.raises(KeyError, match="mine"):
         tracker.write_many(rows())
     assert stored(connection) == []
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_is_written_while_rows_are_made_is_no_part_of_their_transaction(
+    db: str, connection: Any, key: str | None
+) -> None:
+    tracker = tracker_on(db)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        tracker.write(event="begin")
+        yield {"event": "a", "metadata": {"k": "1"}}
+        assert tracker.write_many([{"event": "of another", "metadata": {"k": "2"}}], dedupe_key=key) == 1
+        tracker.write(event="middle")
+        yield {"event": "x" * 100}
+
+    with pytest.raises(psycopg2.errors.StringDataRightTruncation):
+        tracker.write_many(rows(), dedupe_key=key)
+
+    assert sorted(event for _, event, _ in stored(connection)) == ["begin", "middle", "of another"]
+
+
+def test_rows_may_come_from_a_thread_that_writes_with_the_same_tracker(db: str, connection: Any) -> None:
+    tracker = tracker_on(db)
+    made: queue.Queue[dict[str, Any] | None] = queue.Queue(1)
+
+    def make() -> None:
+        made.put({"event": "a"})
+        made.put({"event": "b"})  # so that the first is on its way
+        tracker.write(event="progress")
+        made.put(None)
+
+    maker = threading.Thread(target=make, daemon=True)
+    maker.start()
+
+    def take() -> dict[str, Any] | None:
+        return made.get(timeout=60)
+
+    assert tracker.write_many(iter(take, None)) == 2
+    maker.join(60)
+    assert sorted(event for _, event, _ in stored(connection)) == ["a", "b", "progress"]
+
+
+def test_a_closed_tracker_keeps_no_connection_whoever_used_it_last(db: str, server: Server) -> None:
+    tracker = tracker_on(db)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"event": "a"}
+        tracker.write(event="b")
+        tracker.close()
+        yield {"event": "c"}
+
+    assert tracker.write_many([{"event": "before"}]) == 1
+    assert tracker.write_many(rows()) == 2
+    database = db.rpartition("/")[2]
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'pawprint_logging'"
+    deadline = time.monotonic() + 60
+    while server.execute(left, (database,)) != [(0,)]:  # a backend takes a moment to end
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # ---- debug mode and no table
