@@ -21,7 +21,7 @@ from pawprint_logging import Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import entry_of, new_delivery, refused_delivery
-from pawprint_logging._database.table.pruning import prunable
+from pawprint_logging._database.table.pruning import Series, prunable
 from pawprint_logging._database.writing.claim import Guess, claim_keys, copy_keyed
 from pawprint_logging._database.writing.copy import Flow
 
@@ -238,6 +238,20 @@ def test_row_level_security_on_the_ledger_is_no_hindrance(db: str, connection: A
         cursor.execute("CREATE POLICY all_of_them ON events__deliveries USING (true) WITH CHECK (true)")
     assert write(tracker, [keyed("a"), keyed("b")]) == (2, [], 0)
     assert write(tracker, [keyed("b"), keyed("c")]) == (1, [], 1)
+
+
+def test_a_new_table_knows_no_keys_of_one_that_was_dropped_without_its_ledger(db: str, connection: Any) -> None:
+    tracker = tracker_on(db)
+    rows = [{"event": "a", "metadata": {"order": number}} for number in range(3)]
+    assert tracker.write_many(rows, dedupe_key="order") == 3
+    assert write(tracker, [keyed("a")]) == (1, [], 0)
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO events__deliveries (delivery) VALUES (%s)", (str(Series().next()),))
+        cursor.execute("DROP TABLE events")
+    tracker.create_table()
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 1  # a delivery in doubt stays
+    assert tracker.write_many(rows, dedupe_key="order") == 3
+    assert write(tracker, [keyed("a")]) == (1, [], 0)
 
 
 def test_write_many_leaves_repeats_out(tracker: Tracker, connection: Any) -> None:

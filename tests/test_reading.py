@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import psycopg2
 import pytest
+from psycopg2.extensions import set_wait_callback
+from psycopg2.extras import wait_select
 from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Tracker
@@ -97,6 +99,18 @@ def test_a_value_of_every_type_comes_back(typed: Tracker, name: str) -> None:
     assert streamed == expected
     assert isinstance(streamed, type(expected))
     assert null is None
+
+
+def test_where_a_wait_callback_forbids_copy_the_frame_is_the_same(typed: Tracker) -> None:
+    typed.write(timestamp=NOON, text="a\tb\\N\n\\.", metadata={"a": "\\", "b": None})
+    copied, empty = typed.read(), typed.read(id=0)
+    set_wait_callback(wait_select)
+    try:
+        fetched, nothing = typed.read(), typed.read(id=0)
+    finally:
+        set_wait_callback(None)
+    pd.testing.assert_frame_equal(fetched, copied)
+    pd.testing.assert_frame_equal(nothing, empty)
 
 
 def test_dtypes_say_what_pandas_can_do_with_a_column(typed: Tracker) -> None:

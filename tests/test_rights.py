@@ -58,6 +58,19 @@ def test_it_may_write_with_create_table_where_the_table_exists(writer: str, conn
     assert diverted.records == []
 
 
+def test_a_missing_ledger_that_it_may_not_create_costs_no_event(writer: str, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events__deliveries")
+    handler, diverted = handler_on(writer, create_table=True), fallback()
+    logger_with(handler).info("x", extra={"event": "signup"})
+    handler.close()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE events__deliveries ()")  # for the fixture to take rights away from
+    assert len(stored(connection)) == 1
+    assert diverted.events == []
+    assert "events__deliveries" in diverted.warnings[0]
+
+
 def test_a_refused_row_is_isolated_with_these_rights_too(writer: str, connection: Any) -> None:
     handler, diverted = handler_on(writer, create_table=False, flush_interval=60), fallback()
     log = logger_with(handler)

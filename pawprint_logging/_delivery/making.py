@@ -71,7 +71,7 @@ class Maker:
         table = self._tracker.layout
         connection = session.connection(_ANSWER)
         with session.transaction(begin_within(_LOCK)) as cursor:
-            ddl.create(cursor, table, if_not_exists=True, **creation._asdict())
+            ddl.create(cursor, table, if_not_exists=True, needs_ledger=False, **creation._asdict())
         caller = caller_of(connection)
         assert isinstance(caller, Caller)
         return caller.talk(layout(table))

@@ -320,7 +320,7 @@ class Writer:
             process.run_first_at_exit()
         if self._must_create and self._create is not None:
             with session.transaction(self._begin) as cursor:
-                ddl.create(cursor, self._table, if_not_exists=True, **self._create._asdict())
+                ddl.create(cursor, self._table, if_not_exists=True, needs_ledger=False, **self._create._asdict())
             self._must_create = False
             is_new = True
         if is_new:  # the table was just created, or this may be another server: ask again

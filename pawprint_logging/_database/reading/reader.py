@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg2
+from psycopg2.extensions import get_wait_callback, new_type, register_type
 
+from ..._capture import copyline
 from ...errors import ConfigurationError
 from ..session.connection import BEGIN, Session
 from ..table.columns import Column, columns_of
@@ -66,9 +68,21 @@ def read(session: Session, table: Table, fields: Sequence[str], given: Mapping[s
         selection, outputs = query.select(source, fields, all_of(conditions(source, given)))
         columns = ColumnReader(outputs, cursor)
         statement = cursor.mogrify(selection.text, selection.params).decode()
-        cursor.copy_expert(f"COPY ({statement}) TO STDOUT", columns)
+        if get_wait_callback() is None:
+            cursor.copy_expert(f"COPY ({statement}) TO STDOUT", columns)
+        else:  # psycogreen: psycopg2 then refuses COPY
+            _fetch(cursor, statement, outputs, columns)
         values = columns.columns()
     return described(frame(outputs, values), kind_of(table))
+
+
+def _fetch(cursor: Any, statement: str, outputs: Iterable[Output], columns: ColumnReader) -> None:
+    """Give the rows of a statement to `columns` as a COPY would give them: as lines of text."""
+    oids = tuple({output.column.oid for output in outputs})
+    register_type(new_type(oids, "TEXT", lambda text, _cursor: text), cursor)
+    cursor.execute(statement)
+    for row in cursor:
+        columns.write(copyline.join(row))
 
 
 def rows(session: Session, table: Table, fields: Sequence[str], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import psycopg2
 
 from ...errors import ConfigurationError
 from ..session.connection import Session
-from . import eventviews, partitions
+from . import eventviews, partitions, pruning
 from .engine import engine_of, extension_schema
 from .indexes import index_ddl
 from .partitions import BEGIN_MAKING, Period, Plan
@@ -71,6 +71,7 @@ def create(
     if_not_exists: bool,
     partition_by: str | None = None,
     distribute_by: str | None = None,
+    needs_ledger: bool = True,
 ) -> None:
     """Create table, indexes and ledger inside the open transaction.
 
@@ -80,6 +81,7 @@ def create(
         if_not_exists: whether an existing table is fine; if table and ledger exist, no right to create is needed.
         partition_by: "day", "week" or "month": the partitions, or a hypertable's chunks, of a new table; None for none.
         distribute_by: the column by which Citus distributes a new table; None for none.
+        needs_ledger: whether an existing table needs its ledger even if the role may not create it, default True.
 
     Raises:
         ConfigurationError: the schema or the server does not allow the requested split.
@@ -94,12 +96,21 @@ def create(
         cursor.execute("; ".join([table.ddl(), *index_ddl(table)]))
     elif is_new:
         _create_split(cursor, table, period, distribute_by)
-    if not exists(cursor, table.ledger):
+    if exists(cursor, table.ledger):
+        if is_new:
+            pruning.forget_keys(cursor, table)
+    elif is_new or needs_ledger or _may_create(cursor, table):
         cursor.execute(table.ledger_ddl())
     if is_new and period is not None:
         _first_partitions(cursor, table, period)
     if is_new and distribute_by is not None:
         cursor.execute("SELECT create_distributed_table(%s, %s)", (table.sql, distribute_by))
+
+
+def _may_create(cursor: Any, table: Table) -> bool:
+    *namespace, _ = table.path
+    cursor.execute("SELECT has_schema_privilege(coalesce(%s, current_schema()), 'CREATE')", (*namespace, None)[:1])
+    return bool(cursor.fetchone()[0])
 
 
 def _create_split(cursor: Any, table: Table, period: Period | None, distribute_by: str | None) -> None:

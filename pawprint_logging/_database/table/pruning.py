@@ -93,6 +93,18 @@ def may_delete(cursor: Any, table: Table) -> bool:
     return bool(cursor.fetchone()[0])
 
 
+def forget_keys(cursor: Any, table: Table) -> None:
+    """Delete the dedupe keys that a dropped table has left in its ledger for a new one of its name, if the role may.
+
+    The new table has none of their events. At most a million are deleted: a handler's first batch waits for it.
+    """
+    if may_delete(cursor, table):
+        cursor.execute(
+            f"DELETE FROM {table.ledger} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table.ledger} l"
+            " WHERE substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) <> '00000000' LIMIT 1000000))"
+        )
+
+
 def delete_sql(table: Table, deliveries: Iterable[uuid.UUID]) -> str:
     """Return the statement that deletes settled deliveries from the ledger by its primary key; empty if there are none.
 
