@@ -94,6 +94,28 @@ def test_repeats_in_two_handlers_become_one_row(db: str, connection: Any, backgr
     assert value(connection, "SELECT count(*) FROM events WHERE event = 'plain'") == 100
 
 
+def test_a_table_that_is_named_with_and_without_its_schema_has_the_same_keys(db: str, connection: Any) -> None:
+    plain, qualified = tracker_on(db), Tracker(db=db, table="public.events")
+    handlers = [keyed_on(db, table=tracker.table) for tracker in (plain, qualified)]
+    for number, handler in enumerate(handlers):
+        log(logger_with(handler, name=f"shop{number}"), number, "a")
+        assert handler.flush(60)
+    assert sums(*handlers) == (1, 1, 0)
+    for tracker in (plain, qualified):
+        assert tracker.write_many([{"metadata": {"event_id": "a"}}], dedupe_key="event_id") == 0
+    assert value(connection, "SELECT count(*) FROM events") == 1
+
+
+def test_tables_of_the_same_name_in_different_schemas_have_keys_of_their_own(db: str, connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA other")
+    handlers = [keyed_on(db, table=table) for table in ("events", "other.events")]
+    for number, handler in enumerate(handlers):
+        log(logger_with(handler, name=f"shop{number}"), number, "a")
+        assert handler.flush(60)
+    assert sums(*handlers) == (2, 0, 0)
+
+
 def test_a_processor_leaves_repeats_out_too(db: str, connection: Any) -> None:
     processor = PawprintProcessor(db=db, table="events", create_table=True, dedupe_key="event_id")
     for _ in range(3):

@@ -160,6 +160,13 @@ def test_lines_of_another_table_are_rejected(tracker: Tracker, lines: Lines) -> 
     assert replay(tracker, path).reasons == {"of another table": 1}
 
 
+def test_lines_with_another_spelling_of_the_table_are_rejected_with_both(tracker: Tracker, lines: Lines) -> None:
+    path = lines(1)
+    path.write_text(path.read_text().replace('"table": "events"', '"table": "public.events"'))
+    (reason,) = replay(tracker, path).reasons
+    assert reason == "of table 'public.events', not 'events'; if these are the same table, replay with 'public.events'"
+
+
 def test_refused_rows_are_rejected_and_the_others_written(tracker: Tracker, connection: Any, lines: Lines) -> None:
     lines(2)
     path = lines(1, user_id="u" * 40)

@@ -39,7 +39,7 @@ def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
     """Return the dedupe key of a value, or None for None.
 
     Args:
-        table: the name of the events table.
+        table: the name of the events table, with or without its schema.
         value: text, or a whole number, which is the same as the text of its digits.
 
     Raises:
@@ -54,6 +54,8 @@ def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
 def key_number(table: str, value: Any) -> int:
     """Return the 128 bits from which `dedupe_key_of` makes the key of a value.
 
+    The table's schema is no part of them: a table may be named with it or without, and each table has its own ledger.
+
     Raises:
         TypeError: a value of another type than text or a whole number.
     """
@@ -64,5 +66,6 @@ def key_number(table: str, value: Any) -> int:
         text = f"{number}" if is_writable(number) else hex(number)
     else:
         raise TypeError(f"must be text or a whole number, not {type(value).__name__}")
-    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{table}\0{text}".encode(), usedforsecurity=False).digest()
+    own_name = table.rpartition(".")[2]
+    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{own_name}\0{text}".encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[:16], "big")

@@ -215,7 +215,10 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
         return _UNREADABLE
     if not raw.endswith(b"\n") or not isinstance(columns, dict) or not columns:
         return _UNREADABLE
-    if table != rules.tracker.table:
+    own = rules.tracker.table or ""
+    if table != own:
+        if isinstance(table, str) and table.rpartition(".")[2] == own.rpartition(".")[2]:
+            return f"of table {table!r}, not {own!r}; if these are the same table, replay with {table!r}"
         return "of another table"
     if rules.oldest is not None and written_at < rules.oldest:
         return f"older than {ledger.KEEP_DAYS} days, which is as long as the ledger remembers"
