@@ -240,6 +240,28 @@ def test_a_column_of_dates_is_of_no_zone(db: str) -> None:
             assert frame["count"].tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize("tz", ["America/New_York", "Pacific/Honolulu", "Asia/Tokyo", "Pacific/Kiritimati", "UTC"])
+def test_a_column_of_dates_is_filled_from_the_first_day_to_the_last_in_every_zone(db: str, tz: str) -> None:
+    with Tracker(db=db, table="t", schema={"timestamp": "DATE", "event": "TEXT", "n": "INT"}) as tracker:
+        tracker.create_table()
+        tracker.write(timestamp="2026-01-02", event="a", n=5)
+        days = {"start": "2026-01-01", "end": date(2026, 1, 3), "tz": tz, "fill": True}
+        expected = ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+        for frame in (tracker.count(**days), tracker.count(by="event", **days), tracker.sum("n", **days)):
+            assert [str(when.date()) for when in frame["datetime"]] == expected
+            assert {when.hour for when in frame["datetime"]} == {0}
+        assert tracker.count(**days)["count"].tolist() == [0, 1, 0]
+        frame = tracker.count(resolution="week", **{**days, "end": "2026-01-05"})
+        assert [str(when.date()) for when in frame["datetime"]] == ["2025-12-29", "2026-01-05"]
+        frame = tracker.count(resolution="hour", **days)
+        assert len(frame) == 49
+        before = datetime.now(timezone.utc).date()
+        frame = tracker.count(start="7d", end="0d", tz=tz, fill=True)
+        assert len(frame) == 8
+        assert before <= frame["datetime"].iloc[-1].date() <= datetime.now(timezone.utc).date()
+
+
 def test_an_aware_column_is_cut_alike(db: str) -> None:
     with Tracker(db=db, table="t", schema={"timestamp": "TIMESTAMPTZ"}) as tracker:
         tracker.create_table()

@@ -16,7 +16,7 @@ from .frame import described, frame, import_pandas
 from .notice import warn, warn_of_columns
 from .query import INTEGERS, Field, Output, Source, Span, Sql, all_of
 from .reader import BEGIN_READ, blaming, retried, source_of
-from .times import zone_of
+from .times import rules_of, zone_of
 from .values import register
 
 if TYPE_CHECKING:
@@ -176,8 +176,11 @@ def _bound(source: Source, span: Span, given: Any, otherwise: datetime | None) -
     """Return where filling begins or ends, aware or naive like the series; a word such as ``now`` is no bound."""
     if not isinstance(given, datetime):
         return otherwise
-    is_aware = span.zone != "UTC" or source.columns[source.timestamp].type == "timestamp with time zone"
-    return given if is_aware else given.replace(tzinfo=None)
+    column_type = source.columns[source.timestamp].type
+    if span.zone == "UTC":
+        return given if column_type == "timestamp with time zone" else given.replace(tzinfo=None)
+    # a DATE is a calendar day in every zone, see `query.trunc`
+    return given.replace(tzinfo=rules_of(span.zone)) if column_type == "date" else given
 
 
 def _result(source: Source, span: Span, output: Output, found: Rows, *, field: str) -> pd.DataFrame:
