@@ -401,11 +401,12 @@ class Tracker(Reading):
         """Give rows to `capture_events` instead of writing them; return how many."""
         count = 0
         for count, event in enumerate(self._events(rows), 1):  # noqa: B007 - the last one is the count
-            show(decode(event, self.layout.fields.kinds))
+            show(decode(event, self.layout.fields.known_kinds))
         return count
 
     def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
-        encode = RowEncoder(self.layout.fields.kinds, self.timestamp_field if self._auto_timestamp else None).encode
+        kinds = self.layout.fields.known_kinds
+        encode = RowEncoder(kinds, self.timestamp_field if self._auto_timestamp else None).encode
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
@@ -423,7 +424,7 @@ class Tracker(Reading):
             raise TypeError(f"row {number}: the dedupe key {dedupe_key!r} {error}") from None
 
     def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
-        kinds = self.layout.fields.kinds
+        kinds = self.layout.fields.known_kinds
         if self._auto_timestamp and self.timestamp_field not in fields:
             fields = {self.timestamp_field: datetime.now(timezone.utc), **fields}
         # a list for a column that the schema does not know is an array, as in psycopg2

@@ -20,6 +20,7 @@ from support.server import PASSWORD, Server
 from support.shop import VALUE, Collector, stored, tracker_on, value
 
 from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging.testing import capture_events
 
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 NOON = dt.datetime(2024, 2, 29, 12, 0)  # noqa: DTZ001 - as it comes back from a TIMESTAMP column
@@ -204,6 +205,31 @@ def test_a_tracker_writes_to_columns_that_its_schema_does_not_know(db: str, conn
     Tracker(db=db, table="events").write(weight=3, labels=["a", "b"], at=NOON.replace(tzinfo=EAST))
 
     assert stored(connection, "weight, labels, at") == [(3, ["a", "b"], dt.datetime(2024, 2, 29, 6, 30))]  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("data", [[], ["a", 1], {"a": [1]}, {}], ids=str)
+def test_json_and_time_columns_that_the_schema_does_not_list_take_values_like_listed_ones(
+    db: str, connection: Any, data: Any
+) -> None:
+    tracker_on(db)
+    tracker = Tracker(db=db, table="events", schema={"event": "TEXT"})
+    row = {"metadata": data, "timestamp": "2024-02-29T17:30:00+05:30"}
+
+    tracker.write(**row)
+    tracker.write_many([row])
+    with capture_events() as events:
+        tracker.write(**row)
+
+    assert stored(connection, "metadata, timestamp") == [(data, NOON)] * 2
+    assert events[0]["metadata"] == data
+
+
+def test_a_schema_says_what_the_time_column_is(db: str, connection: Any) -> None:
+    tracker = tracker_on(db, schema={"id": "SERIAL", "timestamp": "TEXT"})
+
+    tracker.write(timestamp="2024-02-29T17:30:00+05:30")
+
+    assert stored(connection, "timestamp") == [("2024-02-29T17:30:00+05:30",)]
 
 
 # ---- time

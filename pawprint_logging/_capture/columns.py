@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from ..errors import CaptureError
@@ -40,6 +40,11 @@ class Fields:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     #: the columns that PostgreSQL numbers or computes; an extra with such a name goes into the JSON column
     numbered: frozenset[str] = frozenset()
+
+    @cached_property
+    def known_kinds(self) -> Mapping[str, Kind]:
+        """How columns take their values, also the JSON column and the time if the schema does not list them."""
+        return {self.json: "json", self.timestamp: "timestamp", **self.kinds}
 
 
 def encode(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
