@@ -60,11 +60,13 @@ SCHEMAS: list[dict[str, str] | None] = [
     None,
     {
         "id": "BIGINT GENERATED ALWAYS AS IDENTITY", "timestamp": "TIMESTAMPTZ", "user_id": "TEXT DEFAULT 'nobody'",
-        "event": "TEXT", "plan": "TEXT", "tags": "TEXT[]", "payload": "JSONB", "at": "TIMESTAMP", "metadata": "JSONB",
+        "event": "TEXT", "plan": "TEXT", "tags": "TEXT[]", "visits": "INT", "payload": "JSONB", "at": "TIMESTAMP",
+        "metadata": "JSONB",
     },
     {"event": "TEXT", "metadata": "JSONB", "plan": "TEXT"},
     {"timestamp": "TIMESTAMP", "user_id": "JSONB", "event": "TEXT", "metadata": "JSON"},
     {"event": "TEXT", "user_id": "UUID"},
+    {"timestamp": "TIMESTAMP", "user_id": "BIGINT", "event": "TEXT", "metadata": "JSONB"},
     {"plan": "TEXT"},
 ]  # fmt: skip
 OPTIONS = st.fixed_dictionaries(
@@ -84,6 +86,7 @@ KEYS = [
     "id",
     "plan",
     "tags",
+    "visits",
     "payload",
     "at",
     "key",

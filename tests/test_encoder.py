@@ -231,7 +231,38 @@ def test_text_of_a_plain_column(value: Any, expected: str | None) -> None:
     assert column_text(value) == expected
 
 
-@given(hostile.values, st.sampled_from(["plain", "json", "timestamp", "array"]))
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (7, "7"),
+        (5.0, "5"),
+        (-0.0, "0"),
+        (float(2**62), f"{2**62}"),
+        (-float(2**63), f"{-(2**63)}"),
+        (5.5, "5.5"),
+        (1e300, "1e+300"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (np.float64(5), "5"),
+        (np.float32(5), "5"),
+        (np.array(5.0), "5"),
+        (decimal.Decimal("5.00"), "5"),
+        (decimal.Decimal("5E+2"), "500"),
+        (decimal.Decimal("5.01"), "5.01"),
+        (decimal.Decimal("1E+999999"), "1E+999999"),
+        (decimal.Decimal("NaN"), "NaN"),
+        (decimal.Decimal("sNaN"), "sNaN"),
+        (True, "true"),
+        ("5.0", "5.0"),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_text_of_an_integer_column(value: Any, expected: str | None) -> None:
+    assert column_text(value, "integer") == expected
+
+
+@given(hostile.values, st.sampled_from(["plain", "json", "timestamp", "integer", "array"]))
 def test_no_value_makes_a_column_raise_or_hold_what_cannot_be_stored(value: Any, kind: Any) -> None:
     text = column_text(value, kind)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 from support.server import PASSWORD
 from support.shop import VALUE, Collector, fallback, handler_on, logger_with, stored, value
 
-from pawprint_logging import ConfigurationError, PawprintHandler, Tracker
+from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor, Tracker
 
 
 def test_an_event_is_a_row(db: str, connection: Any) -> None:
@@ -341,6 +342,22 @@ def test_pandas_values_for_nothing_are_null(db: str, connection: Any) -> None:
     )
     handler.close()
     assert stored(connection) == [(None, "one", {"at": None, "seats": None, "deep": [None]})]
+
+
+@pytest.mark.parametrize("options", [{}, {"before_send": dict}, {"dedupe_key": "key"}, {"background": False}], ids=repr)
+def test_an_integer_column_takes_whole_floats_and_decimals(db: str, connection: Any, options: Any) -> None:
+    schema = {"id": "SERIAL", "timestamp": "TIMESTAMP", "user_id": "BIGINT", "event": "TEXT", "visits": "INTEGER"}
+    options = {"schema": {**schema, "metadata": "JSONB"}, **options}
+    handler, processor = handler_on(db, **options), PawprintProcessor(db=db, table="events", **options)
+
+    logger_with(handler).info("x", extra={"event": "a", "user_id": 7.0, "visits": Decimal("5.00"), "key": "1"})
+    assert handler.flush(60)
+    processor(None, "info", {"event": "b", "track": True, "user_id": Decimal(7), "visits": 5.0, "key": "2"})
+    assert processor.flush(60)
+
+    assert stored(connection, "event, user_id, visits") == [("a", 7, 5), ("b", 7, 5)]
+    handler.close()
+    processor.close()
 
 
 def test_an_extra_called_id_leaves_the_primary_key_to_its_sequence(db: str, connection: Any) -> None:

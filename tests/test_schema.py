@@ -182,6 +182,16 @@ def test_any_other_table_name_is_fine(table: str) -> None:
         ("text default '[]'", "plain"),
         ("text check (a <> '[]')", "plain"),
         ("DATE", "plain"),
+        ("smallint", "integer"),
+        ("INTEGER NOT NULL DEFAULT 5", "integer"),
+        ("int", "integer"),
+        ("int2", "integer"),
+        ("pg_catalog.int8", "integer"),
+        ("BIGSERIAL", "integer"),
+        ("serial PRIMARY KEY", "integer"),
+        ("INTERVAL", "plain"),
+        ("int4range", "plain"),
+        ("NUMERIC", "plain"),
     ],
 )
 def test_the_type_of_a_column_says_how_it_takes_values(column_type: str, kind: str) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import psycopg2
 import pytest
 from support.proxy import Proxy
@@ -196,6 +197,22 @@ def test_types_that_python_has_come_back_as_they_were(db: str, connection: Any) 
 
     for got in stored(connection, ", ".join(row)):
         assert [bytes(each) if isinstance(each, memoryview) else each for each in got] == list(row.values())
+
+
+@pytest.mark.parametrize(
+    "value", [5.0, decimal.Decimal("5.00"), np.float64(5), np.float32(5), np.int64(5), "5"], ids=repr
+)
+def test_an_integer_column_takes_whole_numbers_of_any_type(db: str, connection: Any, value: Any) -> None:
+    row = {"small": value, "usual": value, "big": value, "other": value}
+    types = ["SMALLINT", "INTEGER NOT NULL", "int8", "NUMERIC"]
+    tracker = tracker_on(db, schema={"id": "SERIAL", **dict(zip(row, types, strict=True))})
+
+    tracker.write(**row)
+    tracker.write_many([row])
+
+    assert stored(connection, "small, usual, big, other") == [(5, 5, 5, 5)] * 2
+    with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
+        tracker.write(usual=5.5)
 
 
 def test_a_tracker_writes_to_columns_that_its_schema_does_not_know(db: str, connection: Any) -> None:

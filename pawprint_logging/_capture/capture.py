@@ -70,7 +70,7 @@ class Capture:
             has_user=fields.user in kinds,
             user_has_default=fields.user_has_default,
             has_own=bool(kinds.keys() - {*roles, fields.json} - fields.numbered),
-            is_usual=fields.json in kinds and all(kinds.get(role) in ("plain", "timestamp") for role in roles),
+            is_usual=fields.json in kinds and {kinds.get(role) for role in roles} <= {"plain", "timestamp", "integer"},
             is_renamed=event_key != "event",
             has_record_fields=bool(record_fields),
             has_common=bool(common),

@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from numbers import Real
 from typing import Any, Literal
 from uuid import UUID
 
@@ -20,9 +22,9 @@ from .moment import parse, plain, text_in_utc
 from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
-#: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "array", or
-#: "plain" for all others
-Kind = Literal["json", "timestamp", "array", "plain"]
+#: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "integer"
+#: for SMALLINT, INTEGER and BIGINT, "array", or "plain" for all others
+Kind = Literal["json", "timestamp", "integer", "array", "plain"]
 
 
 def json_text(value: Any) -> str:
@@ -102,7 +104,7 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
     if type(value) is str and kind != "timestamp":
         return value if value.isprintable() and len(value) <= MAX_CHARACTERS else clean(value)
     try:
-        if kind != "json" and (known := KNOWN.get(type(value))) is not None:
+        if (known := KNOWN[kind].get(type(value))) is not None:
             return known(value)
         return _text(value, kind)
     except Exception:
@@ -126,8 +128,18 @@ def _of_int(value: int) -> str:
     return f"{value}" if is_writable(value) else hex(value)
 
 
-#: types whose values have the same simple text in every column that is not JSON
-KNOWN: dict[type, Callable[[Any], str | None]] = {
+def _of_real(value: Any) -> str:
+    """Return the text of a number for an integer column, which takes 5 and refuses 5.0."""
+    with suppress(ArithmeticError, ValueError):  # NaN and infinity
+        if abs(value) <= _BIGINT and (whole := int(value)) == value:
+            return f"{whole}"
+    return f"{value}"
+
+
+#: larger numbers are refused by every integer column
+_BIGINT = 2**63
+
+_SIMPLE: dict[type, Callable[[Any], str | None]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     int: _of_int,
     float: str,
@@ -135,6 +147,14 @@ KNOWN: dict[type, Callable[[Any], str | None]] = {
     UUID: str,
     date: str,
     time: str,
+}
+#: types whose values have a simple text, by the kind of the column
+KNOWN: dict[Kind, dict[type, Callable[[Any], str | None]]] = {
+    "json": {},
+    "timestamp": _SIMPLE,
+    "integer": {**_SIMPLE, float: _of_real, Decimal: _of_real},
+    "array": _SIMPLE,
+    "plain": _SIMPLE,
 }
 
 
@@ -157,6 +177,8 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         return column_text(value.tolist(), kind)
     if hasattr(type(value), "__index__"):  # numpy's integers too
         return _of_int(value.__index__())
+    if kind == "integer" and isinstance(value, (Real, Decimal)):  # numpy's too
+        return _of_real(value)
     if isinstance(value, (float, Decimal)):
         return f"{value}"
     if isinstance(value, datetime):

@@ -91,7 +91,7 @@ def _field(value: Any, kind: Kind) -> str:
         if kind_of_value is datetime or kind_of_value is _pandas.timestamp:
             if value.tzinfo is None or value.tzinfo is _UTC:
                 return text_in_utc(value)
-        elif (known := KNOWN.get(kind_of_value)) is not None:
+        elif (known := KNOWN[kind].get(kind_of_value)) is not None:
             return known(value) or "\\N"
     if kind == "timestamp":
         _pandas.look_at(kind_of_value)

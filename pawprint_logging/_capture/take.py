@@ -132,6 +132,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     user_key = user_field if user_field not in no_keys else None
     roles = (timestamp, user_field, event_field)
     usual: Columns = (*roles, json_field)
+    user_kind = kinds.get(user_field, "plain")
     own = [name for name in kinds if name not in usual and name not in fields.numbered]
     known: dict[Columns, Columns] = {}
     #: names of events that may be part of an entry of values
@@ -356,7 +357,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 if kind is str:
                     is_simple = is_simple and len(user) <= _LONG
                 elif not (user is None or kind is UUID or (kind is int and user.bit_length() < 64)):
-                    text = field_text(user, "plain")
+                    text = field_text(user, user_kind)
                     is_simple = is_simple and _is_simple(text)
                 if steps.has_own and owned is not None:
                     columns = known.get(names := tuple(owned)) or known.setdefault(names, (*roles, *names, json_field))

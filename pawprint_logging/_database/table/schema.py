@@ -23,6 +23,9 @@ _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
 _TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp", re.IGNORECASE)
+_INTEGER = re.compile(
+    r"\s*(?:pg_catalog\.)?(?:(?:small|big)?(?:int|serial)|integer|(?:int|serial)[248])\b", re.IGNORECASE
+)
 
 
 def identifier(name: str) -> str:
@@ -36,6 +39,8 @@ def kind_of(column_type: str) -> Kind:
         return "json"
     if _ARRAY.search(_CONSTRAINT.split(column_type, maxsplit=1)[0]):
         return "array"
+    if _INTEGER.match(column_type):
+        return "integer"
     return "timestamp" if _TIMESTAMP.match(column_type) else "plain"
 
 
