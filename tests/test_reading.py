@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psycopg2
+import psycopg2.extras
 import pytest
+from psycopg2 import extensions
 from psycopg2.extensions import set_wait_callback
 from psycopg2.extras import wait_select
 from support.proxy import Proxy
 
-from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging import ConfigurationError, Statistics, Tracker
 from pawprint_logging._database.reading import copyout, reader
 
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -283,6 +284,83 @@ def test_settings_of_the_role_change_nothing(typed: Tracker, connection: Any, db
     with Tracker(db=db, table="events") as fresh:
         pd.testing.assert_frame_equal(fresh.read(), before)
         assert list(fresh.iter_rows()) == list(typed.iter_rows())
+
+
+@pytest.fixture
+def registrations() -> Iterator[None]:
+    """Put back what a test registers with psycopg2 for the whole process."""
+    kept = [(each, dict(each)) for each in (extensions.string_types, extensions.adapters)]
+    yield
+    for each, before in kept:
+        each.clear()
+        each.update(before)
+
+
+def everything(tracker: Tracker) -> list[Any]:
+    """Return answers that need parameters and results of all types."""
+    tracker.create_views()
+    stats = Statistics(tracker)
+    stats.sessions()
+    stats.engagement()
+    return [
+        tracker.read().to_dict("list"),
+        list(tracker.iter_rows()),
+        tracker.read("metadata__p", "metadata__q__r__0").to_dict("list"),
+        *(ids(tracker, **{name: value}) for name, value in {"metadata__p__in": [1, 2], "metadata__q__r": [1]}.items()),
+        *(ids(tracker, **{name: value}) for name, value in {"big__in": [2**53 + 1], "event": "a", "ok": True}.items()),
+        *(ids(tracker, **{name: value}) for name, value in {"num": Decimal("1.10"), "timestamp": NOON}.items()),
+        tracker.count(by="metadata__p", fill=True).to_dict("list"),
+        tracker.sum("big").to_dict("list"),
+        tracker.average("num").to_dict("list"),
+        tracker.top("metadata__p").to_dict("list"),
+        tracker.catalogue().to_dict("list"),
+        tracker.query("SELECT num, big, ok, timestamp, metadata, num_range FROM events ORDER BY id").to_dict("list"),
+        stats["engagement"].read().to_dict("list"),
+        stats.funnel("a", "a").to_dict("list"),
+        stats.retention().to_dict("list"),
+        stats.paths().to_dict("list"),
+        tracker.maintain(),
+    ]
+
+
+def test_what_the_application_registers_with_psycopg2_changes_nothing(
+    db: str, connection: Any, registrations: None
+) -> None:
+    schema = {
+        "id": "SERIAL PRIMARY KEY",
+        "timestamp": "TIMESTAMP",
+        "user_id": "TEXT",
+        "event": "TEXT",
+        "metadata": "JSONB",
+        "big": "BIGINT",
+        "num": "NUMERIC",
+        "ok": "BOOLEAN",
+        "num_range": "NUMRANGE",
+    }
+    values = {"event": "a", "big": 2**53 + 1, "num": "1.10", "ok": True, "num_range": "[1,2)"}
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        for place in range(3):
+            at, document = NOON + timedelta(days=place), {"p": place, "q": {"r": [place]}}
+            tracker.write(timestamp=at, user_id=f"u{place}", metadata=document, **values)
+        everything(tracker)
+        before = everything(tracker)
+
+    extensions.register_type(extensions.new_type((1700,), "DEC2FLOAT", lambda text, _: text and float(text)))
+    extensions.register_type(extensions.new_type((16, 20, 21, 23, 25, 26, 1082, 1114, 1184), "X", lambda *_: "text"))
+    psycopg2.extras.register_default_json(loads=lambda text: text, globally=True)
+    psycopg2.extras.register_default_jsonb(loads=lambda text: text, globally=True)
+    for kind in (list, tuple, str, bool, int, float, Decimal, datetime, timedelta):
+        extensions.register_adapter(kind, psycopg2.extras.Json)
+
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        assert everything(tracker) == before
+        # what the user passes, and the user's own connections, are converted as the user wants it
+        assert tracker.query("SELECT %s::jsonb AS given", [[1]])["given"].tolist() == [[1]]
+        assert tracker.erase_user("u1") == 1
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1.5, 7")
+        assert cursor.fetchone() == (1.5, "text")
 
 
 # -- conditions on columns of each type

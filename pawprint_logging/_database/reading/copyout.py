@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from psycopg2.extensions import string_types
-
+from ..session.conversions import PARSERS
 from ..table.columns import Column
 from .frame import moments
 from .query import INTEGERS, Output
@@ -98,7 +97,7 @@ def _parser(column: Column, cursor: Any) -> Parse:
     if column.type in _SIMPLE:
         return _each(_SIMPLE[column.type])
     cast = caster(column)
-    if cast is None or cast is string_types.get(25):
+    if cast is None or cast is PARSERS[25]:
         return _texts
     return lambda texts: [None if text is None else cast(text, cursor) for text in _texts(texts)]
 

@@ -122,7 +122,7 @@ def run(session: Session, table: Table, sql: str, params: Any) -> pd.DataFrame:
     table.sql  # noqa: B018 - raises if no table is named: a tracker without one is not to be used
     with session.transaction(_BEGIN) as cursor:
         register(cursor)
-        cursor.execute(sql, params)
+        cursor.execute_users(sql, params)
         found = cursor.fetchall() if cursor.description else []
         description = [(each.name, each.type_code) for each in cursor.description or ()]
         types = _types(cursor, {oid for _, oid in description})

@@ -13,6 +13,7 @@ from typing import Any
 from psycopg2 import BINARY
 from psycopg2.extensions import UNICODE, new_array_type, new_type, register_type, string_types
 
+from ..session.conversions import PARSERS
 from ..table.columns import Column
 
 
@@ -74,9 +75,9 @@ def _in_the_calendar(cast: Any) -> Callable[[Any, Any], Any]:
     return parse
 
 
-_DATE = new_type((1082,), "DATE", _in_the_calendar(string_types[1082]))
-_TIMESTAMP = new_type((1114,), "TIMESTAMP", _in_the_calendar(string_types[1114]))
-_TIMESTAMPTZ = new_type((1184,), "TIMESTAMPTZ", _in_the_calendar(string_types[1184]))
+_DATE = new_type((1082,), "DATE", _in_the_calendar(PARSERS[1082]))
+_TIMESTAMP = new_type((1114,), "TIMESTAMP", _in_the_calendar(PARSERS[1114]))
+_TIMESTAMPTZ = new_type((1184,), "TIMESTAMPTZ", _in_the_calendar(PARSERS[1184]))
 _UUID = new_type((2950,), "UUID", _uuid)
 _BYTES = new_type((17,), "BYTES", _bytes)
 _JSON = new_type((114, 3802), "JSON", _json)
@@ -95,13 +96,13 @@ _OWN = (
     new_array_type((1001,), "BYTESARRAY", _BYTES),
     new_array_type((199, 3807), "JSONARRAY", _JSON),
 )
-_CASTERS = {**string_types, **{oid: cast for cast in _OWN for oid in cast.values}}
+_CASTERS = {**string_types, **PARSERS, **{oid: cast for cast in _OWN for oid in cast.values}}
 
 
 def caster(column: Column) -> Any:
     """Return psycopg2's parser for a column's text, or None if the value stays text."""
     if column.oid not in _CASTERS and column.category == "A":
-        return new_array_type((column.oid,), "ARRAY", string_types[25])
+        return new_array_type((column.oid,), "ARRAY", PARSERS[25])
     return _CASTERS.get(column.oid)
 
 

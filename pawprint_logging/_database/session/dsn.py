@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from ...errors import ConfigurationError
-from . import embedded
+from . import conversions, embedded
 
 #: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's default is to wait forever,
 #: and its minimum is 2:
@@ -84,6 +84,7 @@ class Dsn:
             settings["connect_timeout"] = min(usual, bound) if usual > 0 else bound
         connection = psycopg2.connect(make_dsn(**settings))
         connection.autocommit = True  # BEGIN is sent explicitly, together with other statements in one round trip
+        conversions.restore(connection)
         return connection
 
     @property
