@@ -297,6 +297,29 @@ def test_an_interval_comes_back_as_it_was(shared_connection: Any) -> None:
         assert first(shared_connection, "SELECT %s::interval", column_text(interval)) == interval
 
 
+@pytest.mark.parametrize("style", ["postgres", "postgres_verbose", "sql_standard", "iso_8601"])
+@pytest.mark.parametrize(
+    "interval",
+    [
+        dt.timedelta(hours=-1),
+        dt.timedelta(days=-2),
+        dt.timedelta(days=2, seconds=5),
+        dt.timedelta(microseconds=-1),
+        dt.timedelta(),
+        dt.timedelta.min,
+        dt.timedelta.max,
+    ],
+)
+def test_an_interval_is_the_same_in_every_style(shared_connection: Any, style: str, interval: dt.timedelta) -> None:
+    with shared_connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT set_config('intervalstyle', %s, true)", (style,))
+        cursor.execute("SELECT extract(epoch FROM %s::interval) * 1000000", (column_text(interval),))
+        (microseconds,) = cursor.fetchone()
+        cursor.execute("ROLLBACK")
+    assert microseconds == interval // dt.timedelta(microseconds=1)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ from support.proxy import Proxy
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
 from pawprint_logging._database.reading import copyout, reader
+from pawprint_logging._database.reading.tail import Tail
 
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250)  # noqa: DTZ001 - what PostgreSQL stores has no zone
@@ -269,7 +271,7 @@ def test_rows_of_many_chunks_are_put_together(tracker: Tracker, monkeypatch: pyt
     assert list(tracker.iter_rows("timestamp", "event", "metadata")) == rows
 
 
-def test_settings_of_the_role_change_nothing(typed: Tracker, connection: Any, db: str) -> None:
+def test_settings_of_the_role_change_no_value(typed: Tracker, connection: Any, db: str) -> None:
     before = typed.read()
     with connection.cursor() as cursor:
         name = connection.info.dbname
@@ -296,13 +298,55 @@ def registrations() -> Iterator[None]:
         each.update(before)
 
 
+SCHEMA = {
+    "id": "SERIAL PRIMARY KEY",
+    "timestamp": "TIMESTAMP",
+    "user_id": "TEXT",
+    "event": "TEXT",
+    "metadata": "JSONB",
+    "big": "BIGINT",
+    "num": "NUMERIC",
+    "float": "DOUBLE PRECISION",
+    "ok": "BOOLEAN",
+    "length": "INTERVAL",
+    "bytes": "BYTEA",
+    "num_range": "NUMRANGE",
+}
+
+
+@pytest.fixture
+def some_rows(db: str) -> Iterator[Tracker]:
+    """A table of events of several users, with columns of many types."""
+    with Tracker(db=db, table="events", schema=SCHEMA) as opened:
+        opened.create_table()
+        for place in range(3):
+            opened.write(
+                timestamp=NOON + timedelta(days=place),
+                user_id=f"u{place}",
+                event="a",
+                metadata={"p": place, "q": {"r": [place]}},
+                big=2**53 + 1,
+                num="1.10",
+                float=0.1 + 0.2,
+                ok=True,
+                length=timedelta(hours=-1),
+                bytes=b"\x00",
+                num_range="[1,2)",
+            )
+        everything(opened)  # makes views and statistics, about which `maintain` says something only then
+        yield opened
+
+
 def everything(tracker: Tracker) -> list[Any]:
-    """Return answers that need parameters and results of all types."""
-    tracker.create_views()
+    """Return answers that need parameters and results of many types."""
+    with closing(tracker.session()) as session:
+        rows = Tail(session, tracker.layout, (), {}).newest(3)
     stats = Statistics(tracker)
     stats.sessions()
     stats.engagement()
     return [
+        rows,
+        tracker.create_views(),
         tracker.read().to_dict("list"),
         list(tracker.iter_rows()),
         tracker.read("metadata__p", "metadata__q__r__0").to_dict("list"),
@@ -314,7 +358,8 @@ def everything(tracker: Tracker) -> list[Any]:
         tracker.average("num").to_dict("list"),
         tracker.top("metadata__p").to_dict("list"),
         tracker.catalogue().to_dict("list"),
-        tracker.query("SELECT num, big, ok, timestamp, metadata, num_range FROM events ORDER BY id").to_dict("list"),
+        tracker.query("SELECT * FROM events ORDER BY id").to_dict("list"),
+        tracker.query("SELECT * FROM events_a ORDER BY timestamp").to_dict("list"),
         stats["engagement"].read().to_dict("list"),
         stats.funnel("a", "a").to_dict("list"),
         stats.retention().to_dict("list"),
@@ -324,27 +369,10 @@ def everything(tracker: Tracker) -> list[Any]:
 
 
 def test_what_the_application_registers_with_psycopg2_changes_nothing(
-    db: str, connection: Any, registrations: None
+    some_rows: Tracker, connection: Any, registrations: None
 ) -> None:
-    schema = {
-        "id": "SERIAL PRIMARY KEY",
-        "timestamp": "TIMESTAMP",
-        "user_id": "TEXT",
-        "event": "TEXT",
-        "metadata": "JSONB",
-        "big": "BIGINT",
-        "num": "NUMERIC",
-        "ok": "BOOLEAN",
-        "num_range": "NUMRANGE",
-    }
-    values = {"event": "a", "big": 2**53 + 1, "num": "1.10", "ok": True, "num_range": "[1,2)"}
-    with Tracker(db=db, table="events", schema=schema) as tracker:
-        tracker.create_table()
-        for place in range(3):
-            at, document = NOON + timedelta(days=place), {"p": place, "q": {"r": [place]}}
-            tracker.write(timestamp=at, user_id=f"u{place}", metadata=document, **values)
-        everything(tracker)
-        before = everything(tracker)
+    before = everything(some_rows)
+    some_rows.close()
 
     extensions.register_type(extensions.new_type((1700,), "DEC2FLOAT", lambda text, _: text and float(text)))
     extensions.register_type(extensions.new_type((16, 20, 21, 23, 25, 26, 1082, 1114, 1184), "X", lambda *_: "text"))
@@ -353,14 +381,32 @@ def test_what_the_application_registers_with_psycopg2_changes_nothing(
     for kind in (list, tuple, str, bool, int, float, Decimal, datetime, timedelta):
         extensions.register_adapter(kind, psycopg2.extras.Json)
 
-    with Tracker(db=db, table="events", schema=schema) as tracker:
-        assert everything(tracker) == before
-        # what the user passes, and the user's own connections, are converted as the user wants it
-        assert tracker.query("SELECT %s::jsonb AS given", [[1]])["given"].tolist() == [[1]]
-        assert tracker.erase_user("u1") == 1
+    assert everything(some_rows) == before
+    # what the user passes, and the user's own connections, are converted as the user wants it
+    assert some_rows.query("SELECT %s::jsonb AS given", [[1]])["given"].tolist() == [[1]]
+    assert some_rows.erase_user("u1") == 1
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1.5, 7")
         assert cursor.fetchone() == (1.5, "text")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "extra_float_digits = 0",
+        "quote_all_identifiers = on",
+        "intervalstyle = 'sql_standard'",
+        "datestyle = 'SQL, DMY'",
+        "bytea_output = 'escape'",
+    ],
+)
+def test_settings_of_the_role_change_no_answer(some_rows: Tracker, connection: Any, setting: str) -> None:
+    before = everything(some_rows)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
+    some_rows.close()
+
+    assert everything(some_rows) == before
 
 
 # -- conditions on columns of each type

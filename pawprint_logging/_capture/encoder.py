@@ -186,7 +186,8 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):
-        return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
+        # both signs: with intervalstyle = 'sql_standard', a lone sign at the beginning would count for all of it
+        return f"{value.days:+d} days +{value.seconds}.{value.microseconds:06d} seconds"
     if isinstance(value, (Sequence, AbstractSet)):
         return _array(list(value)) if kind == "array" else json_text(value)
     return text_of(value)

@@ -22,9 +22,9 @@ from .._database.analysis import paths as walks
 from .._database.analysis import retention as cohorts
 from .._database.analysis.selection import Asked, step_of, steps_of
 from .._database.reading.pages import Range, View, floor, plain
-from .._database.reading.reader import source_of
+from .._database.reading.reader import BEGIN_READ, source_of
 from .._database.reading.values import register
-from .._database.session.connection import BEGIN, Session
+from .._database.session.connection import Session
 from ..tracker import Tracker
 
 #: most questions that are looked up at once
@@ -138,9 +138,8 @@ class Data:
     def _run(self, session: Session, question: Callable[[View], Answer], limit: float) -> Answer:
         milliseconds = max(1, round(limit * 1000))
         begin = (
-            f"{BEGIN.replace('BEGIN', 'BEGIN READ ONLY', 1)}; SET LOCAL statement_timeout = {milliseconds};"
-            f" SET LOCAL lock_timeout = {milliseconds}; SET LOCAL max_parallel_workers_per_gather = 0;"
-            " SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'"
+            f"{BEGIN_READ}; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds};"
+            " SET LOCAL max_parallel_workers_per_gather = 0"
         )
         with session.limit(limit + _GRACE), session.transaction(begin) as cursor:
             register(cursor)

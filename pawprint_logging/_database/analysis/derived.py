@@ -11,7 +11,7 @@ import psycopg2
 
 from ...errors import ConfigurationError
 from ..reading.query import quoted
-from ..session.connection import UTC, Session
+from ..session.connection import BEGIN, Session
 from ..table.columns import columns_of
 from ..table.ddl import exists
 from ..table.schema import Table
@@ -23,7 +23,7 @@ ENGAGEMENT = "__engagement"
 MEMORY = "__statistics"
 
 # READ COMMITTED, so that the statements after the lock see what the computation that held it has committed.
-_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {UTC}"
+_BEGIN = BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL READ COMMITTED", 1)
 
 _INDEXES = """
 SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i

@@ -30,7 +30,8 @@ FETCH = 1000
 
 # What is parsed here must look the same whatever the role's or the database's settings are.
 _BEGIN = (
-    f"{BEGIN}; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL bytea_output = 'hex'"
+    f"{BEGIN}; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL bytea_output = 'hex';"
+    " SET LOCAL extra_float_digits = 1"
 )
 BEGIN_READ = _BEGIN.replace("BEGIN", "BEGIN READ ONLY", 1)
 #: for a question that takes several statements: all of them see one snapshot

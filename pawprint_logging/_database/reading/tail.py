@@ -10,22 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import ConfigurationError
-from ..session.connection import BEGIN, Session
+from ..session.connection import Session
 from ..table.schema import Table
 from .arrivals import Gap, Number, among, gaps_at_the_end, key_of, look, number_of
 from .conditions import conditions, repeatable
 from .query import TIMES, Source, Sql, all_of, in_utc, quoted
-from .reader import source_of
+from .reader import BEGIN_SNAPSHOT, source_of
 from .values import register
 
 #: rows below the highest number that are read at first: a batch that is still being written has up to 50,000
 LOOKBACK = 100_000
 #: how far back a table without such a column is watched: seconds before its newest row
 WINDOW = 60
-
-_BEGIN = (
-    BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 1) + "; SET LOCAL datestyle = 'ISO, YMD'"
-)
 
 
 class Tail:
@@ -57,7 +53,7 @@ class Tail:
             ConfigurationError: a field or condition is unknown, or the table has neither a serial number nor a time.
             psycopg2.Error: the database could not be reached, or there is no such table.
         """
-        with self._session.transaction(_BEGIN) as cursor:
+        with self._session.transaction(BEGIN_SNAPSHOT) as cursor:
             source = source_of(cursor, self._table)
             self._number = self._find_number(cursor, source)
             order = f" ORDER BY {self._position(source)} DESC NULLS LAST LIMIT {number:d}"
@@ -80,7 +76,7 @@ class Tail:
         Raises:
             psycopg2.Error: the database could not be reached, or the table is gone.
         """
-        with self._session.transaction(_BEGIN) as cursor:
+        with self._session.transaction(BEGIN_SNAPSHOT) as cursor:
             source = source_of(cursor, self._table)
             if self._number is None:
                 return self._arrived_lately(cursor, source)

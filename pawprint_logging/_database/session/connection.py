@@ -21,7 +21,8 @@ from .watchdog import watchdog
 #: part of every transaction: PgBouncer in transaction mode refuses `options` at connect, and a session-level SET leaks
 #: to its other clients
 UTC = "SET LOCAL timezone = 'UTC'"
-BEGIN = f"BEGIN; {UTC}"
+# what the server prints as a type's name must not depend on the role either
+BEGIN = f"BEGIN; {UTC}; SET LOCAL quote_all_identifiers = off"
 
 #: connections inherited by fork; closing one here would end the parent's session
 _inherited: list[Any] = []
