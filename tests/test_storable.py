@@ -12,6 +12,7 @@ from hypothesis import given
 from support import hostile
 
 from pawprint_logging._capture import storable
+from pawprint_logging._capture.encoder import column_text, json_text
 from pawprint_logging._capture.guard import guard
 from pawprint_logging._capture.storable import Storable, clean, number, stand_in, text_of
 
@@ -129,6 +130,24 @@ def test_a_number_stays_a_number_where_nothing_is_lost(value: Any, expected: Any
 def test_an_integer_past_pythons_own_limit_of_digits_is_hexadecimal_text() -> None:
     limit = 10 ** (sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 4300)
     assert number(limit) == hex(limit)
+
+
+@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="this Python has no such limit")
+@pytest.mark.parametrize(("limit", "digits"), [(640, 640), (5000, 5000), (2**31 - 1, None), (0, None)])
+def test_the_limit_of_digits_may_be_another(limit: int, digits: int | None) -> None:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(limit)
+    try:
+        for sign in (1, -1):
+            short, long = (sign * (10 ** (digits or 6000) - less) for less in (1, 0))
+            stored = long if digits is None else hex(long)
+            # the quick ways fail at a key that is a tuple
+            written = {"short": short, "long": long, "name": "x", "odd": {(): 1}}
+            assert json.loads(json_text(written)) == {**written, "long": stored, "odd": {"[]": 1}}
+            assert column_text(short) == str(short)
+            assert column_text(long) == str(stored)
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def test_a_stand_in_names_the_type_and_nothing_more() -> None:

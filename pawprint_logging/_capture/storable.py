@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timezone
@@ -26,8 +27,10 @@ MAX_DEPTH = 64
 #: characters in one event's JSON, and in one text; jsonb refuses strings past 256 MiB, and 1.1 GB of text ends the
 #: connection
 MAX_CHARACTERS = 16 * 2**20
-#: integers below it are written as JSON numbers: CPython reads and writes no more than 4,300 digits (CVE-2020-10735)
-_TOO_LONG = 10**4300
+#: integers below it are written by every process: no limit of digits (CVE-2020-10735) can be lower
+_SHORT = 10**640
+#: the limit where Python has none that can be asked for; it is what others have unless it is changed
+_DIGITS = 4300
 
 #: significant digits of a decimal that a float keeps, sys.float_info.dig
 _KEPT = 15
@@ -60,8 +63,13 @@ def stand_in(value: object, why: str = "") -> str:
 
 
 def is_writable(value: int) -> bool:
-    """Return whether CPython can write the integer in decimal."""
-    return -_TOO_LONG < int.__int__(value) < _TOO_LONG
+    """Return whether Python can write the integer in decimal."""
+    whole = int.__int__(value)
+    if -_SHORT < whole < _SHORT:
+        return True
+    digits = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else _DIGITS
+    # the bits first: the limit may be a number whose power of ten would fill the memory
+    return digits == 0 or whole.bit_length() <= 3 * digits or abs(whole) < 10**digits
 
 
 def number(value: int | float | Decimal) -> int | float | str:
