@@ -30,11 +30,11 @@ from ._database.session.sqlstate import (
     is_connect_error,
     is_missing_partition,
 )
-from ._database.table import ddl, maintain, partitions
+from ._database.table import ddl, maintain, partitions, usable
 from ._database.table.schema import Table
 from ._database.writing.blame import with_column
 from ._database.writing.claim import claimed
-from ._database.writing.copy import copy_stream
+from ._database.writing.copy import Flow, copy_stream
 from ._database.writing.insert import insert
 from ._explicit import notes_arguments
 from ._reading import Reading
@@ -331,7 +331,7 @@ class Tracker(Reading):
             raise
 
     def write_many(self, rows: Iterable[Mapping[str, Any]], *, dedupe_key: str | None = None) -> int:
-        """Write many rows by COPY in one transaction, all or nothing.
+        """Write many rows by COPY in one transaction, all or nothing; by INSERT under row level security.
 
         Args:
             rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
@@ -385,16 +385,17 @@ class Tracker(Reading):
 
     def _copy(self, cursor: Any, rows: Iterator[Row]) -> int:
         """Copy rows; make missing partitions in between, on another connection."""
+        flow = Flow(uses_insert=usable.ask(cursor, self.layout).needs_insert)
         split = partitions.split_of(cursor, self.layout)
         if split is None:
-            return copy_stream(cursor, self.layout, rows)
+            return copy_stream(cursor, self.layout, rows, flow)
         stretches = partitions.Stretches(self.layout, rows, split)
         count = 0
         with closing(self.session()) as other:
             while not stretches.is_done:
                 if stretches.lacking is not None:
                     partitions.make_missing(other, self.layout, [stretches.lacking])
-                count += copy_stream(cursor, self.layout, stretches.stretch())
+                count += copy_stream(cursor, self.layout, stretches.stretch(), flow)
         return count
 
     def _show(self, rows: Iterable[Mapping[str, Any]]) -> int:

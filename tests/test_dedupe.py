@@ -267,6 +267,24 @@ def test_write_many_leaves_repeats_out(tracker: Tracker, connection: Any) -> Non
     assert sorted(stored(connection, "event")) == [("a",), ("c",), ("d",), ("d",), ("e",), ("e",)]
 
 
+@pytest.mark.parametrize("dedupe_key", [None, "order"])
+def test_write_many_works_under_row_level_security(tracker: Tracker, connection: Any, dedupe_key: str | None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY; ALTER TABLE events FORCE ROW LEVEL SECURITY")
+        cursor.execute("CREATE POLICY mine ON events USING (true) WITH CHECK (user_id = 'u')")
+    rows: list[dict[str, Any]] = [
+        {"user_id": "u", "event": "a\t\\", "metadata": {"order": 1}},
+        {"user_id": "u", "metadata": {"order": 2}},
+        {"user_id": "u", "event": None, "metadata": {"order": 3}},
+    ]
+    assert tracker.write_many(rows, dedupe_key=dedupe_key) == 3
+    found = [("a\t\\", {"order": 1}), (None, {"order": 3}), (None, {"order": 2})]
+    assert stored(connection, "event, metadata") == found
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        tracker.write_many([{"user_id": "u", "event": "b"}, {"user_id": "v", "event": "b"}])
+    assert value(connection, "SELECT count(*) FROM events") == 3
+
+
 def test_write_many_takes_a_column_for_the_key_too(tracker: Tracker, connection: Any) -> None:
     rows = [{"user_id": str(number % 3), "event": str(number)} for number in range(9)]
     assert tracker.write_many(rows, dedupe_key="user_id") == 3

@@ -147,7 +147,7 @@ def texts_of(events: Sequence[Row]) -> dict[Columns, bytes]:
     return {columns: b"".join(lines) for columns, lines in by_columns(events).items()}
 
 
-def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:
+def copy_stream(cursor: Any, table: Table, events: Iterable[Row], flow: Flow | None = None) -> int:
     """Copy events as they are drawn, in bounded memory; return how many.
 
     Events whose columns differ from the first one's are kept aside, for a COPY of their own.
@@ -172,8 +172,8 @@ def copy_stream(cursor: Any, table: Table, events: Iterable[Row]) -> int:
                     if room <= 0:
                         break
 
-        copy(cursor, table, first[0], lines())
-        copy_rows(cursor, table, aside)
+        copy(cursor, table, first[0], lines(), flow)
+        copy_rows(cursor, table, aside, flow)
     return count
 
 
