@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import gc
 import subprocess
 import sys
@@ -407,6 +408,21 @@ def test_settings_of_the_role_change_no_answer(some_rows: Tracker, connection: A
     some_rows.close()
 
     assert everything(some_rows) == before
+
+
+@pytest.mark.parametrize("traps", [[], [decimal.FloatOperation, decimal.Inexact, decimal.InvalidOperation]])
+def test_the_applications_decimal_context_changes_no_condition(typed: Tracker, traps: list[Any]) -> None:
+    typed.query("ALTER TABLE events ADD real REAL DEFAULT 0.1")
+    with decimal.localcontext(decimal.Context(prec=3, traps=traps)):
+        assert ids(typed, real=Decimal("0.1")) == [1, 2]
+        assert ids(typed, real__in=[Decimal("0.1"), Decimal("1e50")]) == [1, 2]
+        assert ids(typed, numeric=TYPES["numeric"][1]) == ids(typed, float=Decimal("0.1")) == [1]
+        assert ids(typed, numeric=str(TYPES["numeric"][1])) == [1]
+        for name in ("numeric", "numeric__ne", "int__in"):
+            with pytest.raises(ConfigurationError, match="compare it with a number, not with a text"):
+                ids(typed, **{name: ["abc"] if name.endswith("in") else "abc"})
+        with pytest.raises(ConfigurationError, match="beyond what PostgreSQL's NUMERIC holds"):
+            ids(typed, metadata__n__gt="1e9999999999999999999")
 
 
 # -- conditions on columns of each type

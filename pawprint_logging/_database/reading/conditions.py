@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 
@@ -44,7 +44,9 @@ _BOOLEANS = {
 }
 #: bounds of a NUMERIC's decimal exponent: https://www.postgresql.org/docs/current/datatype-numeric.html
 _MAX_EXPONENT, _MIN_EXPONENT = 131_000, -16_000
-_MAX_REAL = 3.4e38
+_MAX_REAL = 34 * 10**37
+#: not the application's context, which may trap comparisons with a float, and take a text for NaN
+_DECIMALS = Context(traps=[InvalidOperation])
 
 _NEVER, _ALWAYS = Sql("FALSE"), Sql("TRUE")
 
@@ -343,7 +345,7 @@ def _number(field: Field, value: Any) -> int | float | Decimal:
     number: Any = value
     if isinstance(value, str):
         try:
-            number = Decimal(value.strip())
+            number = Decimal(value.strip(), _DECIMALS)
         except InvalidOperation:
             number = None
     if isinstance(number, bool) or not isinstance(number, (int, float, Decimal)):
@@ -366,7 +368,7 @@ def _number(field: Field, value: Any) -> int | float | Decimal:
 def _checked_size(field: Field, given: Decimal | str) -> None:
     number: Decimal | None
     try:
-        number = Decimal(given)
+        number = Decimal(given, _DECIMALS)
     except InvalidOperation:  # an exponent that not even a Decimal holds
         number = None
     if number is None or (number and not _MIN_EXPONENT < number.adjusted() < _MAX_EXPONENT):
