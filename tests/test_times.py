@@ -103,6 +103,13 @@ def test_a_hostile_zone_is_refused(value: str) -> None:
         zone_of(value)
 
 
+@pytest.mark.parametrize("value", ["localtime", "posixrules", "posix/UTC", "right/UTC"])
+def test_a_file_that_is_no_zone_of_the_server_is_refused(value: str) -> None:
+    likely = "; did you mean 'UTC'" if value.endswith("UTC") else '"UTC"$'
+    with pytest.raises(ConfigurationError, match=f"tz '{value}' is not a known time zone; .*{likely}"):
+        zone_of(value)
+
+
 @pytest.mark.parametrize("value", [None, 5, timezone(timedelta(hours=3))])
 def test_what_is_no_name_is_no_zone(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="tz must be the name of a time zone"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -13,6 +14,8 @@ from ...errors import ConfigurationError
 
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(rf"\s*(\d{{1,8}})\s*({'|'.join(_UNITS)})\s*", re.IGNORECASE | re.ASCII)
+#: files beside those of the zones, which the server does not know, or not as the same
+_NO_ZONE = re.compile(r"localtime|posixrules|(?:posix|right)/.*", re.DOTALL)
 _DAY = re.compile(r"\s*\d{4}-\d\d-\d\d\s*", re.ASCII)
 _TIMES = 'a datetime, a date, ISO 8601 text such as "2026-01-31T12:00:00Z", or how long ago, such as "7d", "12h", "4w"'
 
@@ -83,15 +86,16 @@ def zone_of(value: Any, *, name: str = "tz") -> str:
             f'{name} must be the name of a time zone, such as "Europe/Berlin",'
             f" not a value of type {type(value).__name__}"
         )
-    try:
-        return str(zoneinfo.ZoneInfo(value).key)
-    except Exception:  # besides its own KeyError, ZoneInfo raises ValueError and OSError for names that cannot be files
-        known = zoneinfo.available_timezones()
+    if _NO_ZONE.fullmatch(value) is None:
+        # besides its own KeyError, ZoneInfo raises ValueError and OSError for names that cannot be files
+        with suppress(Exception):
+            return str(zoneinfo.ZoneInfo(value).key)
+    known = zoneinfo.available_timezones() - {"localtime"}
     if not known and value.isascii() and value.isprintable():
         return value  # no database on this system: the server has its own, and decides
     raise ConfigurationError(
         f"{name} {value!r} is not a known time zone; take a name of the IANA database, such as"
-        f' "Europe/Berlin" or "UTC"{did_you_mean(value, known, 3)}'
+        f' "Europe/Berlin" or "UTC"{did_you_mean(value.removeprefix("posix/").removeprefix("right/"), known, 3)}'
     )
 
 
