@@ -23,6 +23,7 @@ from support.shop import Collector, fallback, handler_on, logger_with, stored, t
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, replay, within
 from pawprint_logging._capture.key import dedupe_key_of
+from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.writing.claim import claim_keys
 from pawprint_logging._delivery.blocks import _numbers
 
@@ -344,6 +345,23 @@ def test_a_table_that_takes_nothing_costs_the_transaction_nothing(
     shop.run(kind, scenario)
     assert [line["sqlstate"] for line in shop.lines] == [sqlstate] * 2
     assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_a_row_without_a_partition_is_told_of_as_elsewhere(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    shop.tracker.drop_table()
+    shop.tracker.create_table(partition_by="day")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("old", timestamp="2020-01-01")
+            shop.event("new")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert events(connection) == ["new"]
+    (line,) = shop.lines
+    assert (line["event"]["event"], line["sqlstate"]) == ("old", "23514")
+    assert line["reason"] == f"{NO_PARTITION}, nor inside within()"
 
 
 def test_a_locked_table_costs_a_second_at_most(shop: Shop, kind: type[Driver], db: str, connection: Any) -> None:

@@ -72,7 +72,7 @@ STANDBY_AWAY = (
 
 def is_connect_error(error: Exception) -> bool:
     """Return whether an error means that no connection could be made, not that a statement failed."""
-    return _sqlstate(error) is None and (
+    return sqlstate_of(error) is None and (
         isinstance(error, ImportError) or any(part in str(error) for part, _ in _CONNECT_REASONS)
     )
 
@@ -82,10 +82,10 @@ def connect_failure(error: Exception) -> Failure:
     text = str(error)
     for part, reason in _CONNECT_REASONS:
         if part in text:
-            return Failure("transient", f"no connection to the database: {reason}", _sqlstate(error), error)
+            return Failure("transient", f"no connection to the database: {reason}", sqlstate_of(error), error)
     if isinstance(error, ImportError):
         return Failure("transient", "no connection to the database: the extra [embedded] is not installed", None, error)
-    return Failure("transient", f"no connection to the database ({type(error).__name__})", _sqlstate(error), error)
+    return Failure("transient", f"no connection to the database ({type(error).__name__})", sqlstate_of(error), error)
 
 
 def failure(error: Exception, *, lost: bool = False) -> Failure:
@@ -95,7 +95,7 @@ def failure(error: Exception, *, lost: bool = False) -> Failure:
         error: what psycopg2 raised.
         lost: whether the connection is gone, default False.
     """
-    sqlstate = _sqlstate(error)
+    sqlstate = sqlstate_of(error)
     line, column = _place(error)
     if "statement pooling mode" in str(error):
         return Failure("transient", STATEMENT_POOLING, sqlstate, error, lost=lost)
@@ -116,10 +116,12 @@ def is_missing_partition(error: BaseException | None) -> bool:
     Its SQLSTATE is that of a CHECK constraint, but it names a table and no constraint. An error that Citus passes on
     from a worker names neither, and has only its text.
     """
-    if not isinstance(error, psycopg2.Error) or error.pgcode != "23514":
+    if error is None or sqlstate_of(error) != "23514":
         return False
-    about = error.diag
-    return about.constraint_name is None and (about.table_name is not None or "no partition of relation" in str(error))
+    about = getattr(error, "diag", error.__cause__)  # SQLAlchemy's error for asyncpg has them on its cause
+    return getattr(about, "constraint_name", None) is None and (
+        getattr(about, "table_name", None) is not None or "no partition of relation" in str(error)
+    )
 
 
 def describe(sqlstate: str | None, column: str | None = None) -> str:
@@ -129,8 +131,9 @@ def describe(sqlstate: str | None, column: str | None = None) -> str:
     return f"PostgreSQL refused it: {name} ({sqlstate or 'no SQLSTATE'}){place}"
 
 
-def _sqlstate(error: Exception) -> str | None:
-    return error.pgcode if isinstance(error, psycopg2.Error) else None
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error of any driver, or None."""
+    return getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
 
 
 def _place(error: Exception) -> tuple[int | None, str | None]:

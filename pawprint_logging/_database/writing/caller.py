@@ -15,6 +15,7 @@ import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from ...errors import ConfigurationError
+from ..session.sqlstate import sqlstate_of
 from .dialogue import Answer, Dialogue, Statement, StatementError, run, run_async
 
 #: "idle": in no transaction. "open": in one. "failed": in a failed one. "closed": by its owner. "lost": broken
@@ -244,8 +245,7 @@ class _SqlAlchemy(Caller):
             return Answer(rows, result.rowcount)
         except errors.DBAPIError as error:
             original = error.orig
-            sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-            raise StatementError(sqlstate, original, lost=error.connection_invalidated) from error
+            raise StatementError(sqlstate_of(original), original, lost=error.connection_invalidated) from error
         except errors.SQLAlchemyError as error:  # the connection cannot be used any more
             raise StatementError(None, error, lost=True) from error
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from ..._capture import copyline
 from ..._capture.row import Columns
 from ..._failure import Failure
-from ..session.sqlstate import describe
+from ..session.sqlstate import NO_PARTITION, describe, is_missing_partition
 from ..table.mend import mend
 from ..table.schema import Table, identifier
 from .blame import with_column
@@ -337,6 +337,9 @@ def _is_everything(error: StatementError) -> bool:
 
 def _failure(error: StatementError, table: Table, rows: Sequence[AnyRow] = ()) -> Failure:
     """Return why rows were not written, with the column for a single row if it can be told."""
-    reason = f"{describe(error.sqlstate)}{mend(error.sqlstate, table)}"
+    if is_missing_partition(error.error):
+        reason = f"{NO_PARTITION}, nor inside within()"
+    else:
+        reason = f"{describe(error.sqlstate)}{mend(error.sqlstate, table)}"
     why = Failure("table" if _is_everything(error) else "row", reason, error.sqlstate, error.error)
     return with_column(why, table, rows[0][:2]) if len(rows) == 1 else why
