@@ -456,6 +456,35 @@ def test_a_deferred_constraint_of_the_events_table_does_not_fail_the_commit(
     assert value(connection, "SELECT count(*) FROM items") == 1
 
 
+def test_a_deferred_constraint_of_the_callers_that_has_the_same_name_is_left_alone(
+    shop: Shop, kind: type[Driver], connection: Any
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE users (id TEXT PRIMARY KEY);"
+            "ALTER TABLE events ALTER user_id TYPE TEXT, ADD CONSTRAINT known FOREIGN KEY (user_id) REFERENCES users"
+            " DEFERRABLE INITIALLY DEFERRED;"
+            "CREATE TABLE items (owner TEXT,"
+            " CONSTRAINT known FOREIGN KEY (owner) REFERENCES users DEFERRABLE INITIALLY DEFERRED)"
+        )
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO users VALUES ('alice')")
+        async with driver.block():  # as long as nothing of the caller's is pending, its own is checked
+            shop.event("a", user_id="alice")
+            shop.event("nobody", user_id="nobody")
+        await driver.sql("INSERT INTO items VALUES ('bob')")
+        async with driver.block():
+            shop.event("b", user_id="alice")
+        await driver.sql("INSERT INTO users VALUES ('bob')")
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert shop.counts() == {"written": 2, "diverted": 1}
+    assert events(connection) == ["a", "b"]
+    assert value(connection, "SELECT count(*) FROM items") == 1
+
+
 # ---- a table that is made on first use
 
 

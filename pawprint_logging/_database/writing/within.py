@@ -164,7 +164,8 @@ def _settings(*values: str) -> Statement:
 
 def _writing_part(part: Part) -> Dialogue[None]:
     found = yield from layout(part.table)
-    insert = _Insert(part.table, *(found if found[0] or part.layout is None else part.layout))
+    types, constraints = found if found[0] or part.layout is None else part.layout
+    insert = _Insert(part.table, types, (yield from _met(constraints)))
     end = time.monotonic() + _PATIENCE
     keyed = [row for row in part.rows if len(row) > 2]
     by_columns: dict[Columns, list[AnyRow]] = {}
@@ -192,7 +193,7 @@ class _Insert:
     Args:
         table: the table to insert into.
         types: column → type that its texts are cast to.
-        constraints: the names of the constraints that may wait for COMMIT.
+        constraints: the names of the constraints to check, of those that may wait for COMMIT.
     """
 
     table: Table
@@ -213,12 +214,32 @@ class _Insert:
             texts,
             " AS pg_catalog.text) AS pg_catalog.json)) AS r",
         )
-        if self.constraints:
-            # check them now and leave them pending as they were: an error at COMMIT would hit the caller
-            yield Statement("SAVEPOINT pawprint_check")
-            yield Statement(f"SET CONSTRAINTS {', '.join(self.constraints)} IMMEDIATE")
-            yield Statement("ROLLBACK TO SAVEPOINT pawprint_check")
-            yield Statement("RELEASE SAVEPOINT pawprint_check")
+        if self.constraints:  # an error at COMMIT would hit the caller
+            yield from _checking(self.constraints)
+
+
+def _checking(constraints: Sequence[str]) -> Dialogue[None]:
+    """Check deferred constraints now, and leave them pending as they were."""
+    yield Statement("SAVEPOINT pawprint_check")
+    yield Statement(f"SET CONSTRAINTS {', '.join(constraints)} IMMEDIATE")
+    yield Statement("ROLLBACK TO SAVEPOINT pawprint_check")
+    yield Statement("RELEASE SAVEPOINT pawprint_check")
+
+
+def _met(constraints: list[str]) -> Dialogue[list[str]]:
+    """Return the constraints that are met so far.
+
+    A constraint of the caller's tables may have the same name, and is checked with ours. If the caller has yet to meet
+    it, that must not be held against the events.
+    """
+    if not constraints or (yield from _attempt(_checking(constraints))) is None:
+        return constraints
+    met = []
+    for name in constraints:
+        error = yield from _attempt(_checking([name]))
+        if error is None or _is_everything(error):
+            met.append(name)
+    return met
 
 
 def _isolating(part: Part, insert: _Insert, rows: Sequence[AnyRow], end: float) -> Dialogue[None]:
