@@ -80,6 +80,7 @@ class Event:
                 )
             if _NAME in vars(cls).get("__annotations__", {}):
                 raise TypeError(f"{cls.__name__}: a field cannot be called {_NAME}")
+            super().__init_subclass__()  # of the bases after Event, such as Generic
             name = plain_name(keywords["name"])
             setattr(cls, _NAME, name)
             dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)

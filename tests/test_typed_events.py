@@ -16,7 +16,7 @@ import queue
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 import msgspec
@@ -123,6 +123,23 @@ def test_a_base_hands_fields_down_and_has_no_instances() -> None:
         Person(user_id="alice")
     assert BOUGHT.user_id == "alice"
     assert Person not in declared_events().values()
+
+
+def test_other_bases_learn_of_the_class_too(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    value = TypeVar("value")
+    told: list[str] = []
+
+    class Mixin:
+        def __init_subclass__(cls) -> None:
+            super().__init_subclass__()
+            told.append(cls.__name__)
+
+    class Changed(Event, Mixin, Generic[value], name="changed"):
+        to: value
+
+    assert told == ["Changed"]
+    log.info(Changed[int](to=5))
+    assert only(events) == (None, "changed", {"to": 5})
 
 
 def test_any_field_name_is_free() -> None:
