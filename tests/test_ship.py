@@ -20,7 +20,7 @@ from support.proxy import Proxy
 from support.server import Server
 from support.shop import fallback, logger_with, stored, tracker_on, value
 
-from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, ship
+from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, replay, ship
 from pawprint_logging._delivery import ship as module
 from pawprint_logging._delivery.segment import Progress, Segment
 
@@ -333,7 +333,26 @@ def test_a_refused_row_is_on_the_shippers_fallback(db: str, folder: Path, connec
     result = module.Shipper(folder, db=db, fallback_file=tmp_path / "refused").run(once=True)
     assert (result.written, result.diverted) == (2, 1)
     assert names(connection) == ["e1", "e3"]
-    assert b'"event": "e2"' in (tmp_path / "refused").read_bytes()
+    assert b'"event": "e2", "metadata": {}}' in (tmp_path / "refused").read_bytes()
+
+
+def test_a_refused_row_keeps_its_values_whatever_its_columns_are(
+    db: str, folder: Path, connection: Any, tmp_path: Path
+) -> None:
+    schema = {"id": "SERIAL", "user_id": "VARCHAR(5)", "event": "TEXT", "metadata": "TEXT", "data": "JSONB"}
+    options: dict[str, Any] = {"schema": schema, "json_field": "data"}
+    tracker = tracker_on(db, **options)
+    texts = ["null", '{"b":  1}', '{"b":1}', "1.50", "15", "true", '"x"', "plain", None]
+    handler = spooler(db, folder, **options)
+    for number, text in enumerate(texts):
+        log(handler, number, user_id="u" * 40, metadata=text, more={"a": [1.5, None]})
+    lost = tmp_path / "refused"
+    assert module.Shipper(folder, db=db, fallback_file=lost).run(once=True).diverted == len(texts)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE TEXT")
+
+    assert replay(tracker, lost).written == len(texts)
+    assert stored(connection, "metadata, data") == [(text, {"more": {"a": [1.5, None]}}) for text in texts]
 
 
 def test_a_missing_table_is_waited_for(db: str, folder: Path, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:

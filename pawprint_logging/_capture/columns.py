@@ -53,13 +53,19 @@ def encode(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
     return tuple(columns), copyline.join(texts)
 
 
-def decode(event: Row | Keyed, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Return the columns of a line as a dict: JSON columns as Python objects, the others as text."""
+def decode(event: Row | Keyed, kinds: Mapping[str, Kind], *, is_sure: bool = True) -> dict[str, Any]:
+    """Return the columns of a line as a dict: JSON columns as Python objects, the others as text.
+
+    Args:
+        event: the columns' names, and the line.
+        kinds: how each column takes its values.
+        is_sure: whether these are the kinds of the table that the line is for, default True. If not, JSON is left as
+            text where a column that is not JSON would not get the same text back.
+    """
     names, line = event[0], event[1]
     texts = copyline.split(line)
-    return {
-        name: _document(text) if kinds.get(name) == "json" else text for name, text in zip(names, texts, strict=True)
-    }
+    read = _document if is_sure else _document_or_text
+    return {name: read(text) if kinds.get(name) == "json" else text for name, text in zip(names, texts, strict=True)}
 
 
 def _document(text: str | None) -> Any:
@@ -67,6 +73,11 @@ def _document(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):  # a number too long, or nesting too deep, for Python but not for PostgreSQL
         return text
+
+
+def _document_or_text(text: str | None) -> Any:
+    document = _document(text)
+    return document if field_text(document, "plain") == text else text
 
 
 def made_columns_of(fields: Fields) -> Callable[..., dict[str, Any]]:

@@ -107,17 +107,27 @@ class Fallback:
         file: path of a file to append to instead.
         on_error: called as well, with the exception and the events as dicts.
         layout: the table, whose name and columns the lines carry.
+        has_schema: whether the layout has the table's own schema, default True.
 
     Raises:
         ConfigurationError: the file belongs to another user.
     """
 
-    def __init__(self, logger: logging.Logger, *, file: str | None, on_error: OnError | None, layout: Table) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        file: str | None,
+        on_error: OnError | None,
+        layout: Table,
+        has_schema: bool = True,
+    ) -> None:
         self.logger = logger
         self._file = file
         self._on_error = on_error
         self._layout = layout
         self._kinds = layout.fields.kinds
+        self._has_schema = has_schema
         self._formatter = FallbackFormatter()
         # made here: making a handler takes logging's module lock, which a thread that waits for the worker may hold
         self._standard_error = _StandardError()
@@ -167,7 +177,7 @@ class Fallback:
         columns: dict[str, Any] = {}
         with silenced():
             try:
-                columns = decode(row[:2], self._kinds)
+                columns = decode(row[:2], self._kinds, is_sure=self._has_schema)
                 extra = {
                     "table": self._layout.name,
                     "reason": why.reason,

@@ -579,6 +579,7 @@ class Shipper:
             file=self._fallback_file,
             on_error=None,
             layout=tracker.layout,
+            has_schema=False,  # the spool does not tell it
         )
 
     def _report(self, path: Path, why: str) -> None:
