@@ -301,3 +301,9 @@ def test_a_role_that_may_only_read_learns_what_erasing_needs(
 
     server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
     one_line(shop("erase", "alice", "--yes"), "read-only for this role or database", "check")
+
+
+@pytest.mark.parametrize("command", ["ship", "replay", "import"])
+def test_an_empty_path_is_not_the_current_directory(cli: CommandLine, command: str) -> None:
+    cli.options = ["--db", "postgresql://127.0.0.1:1/x", "--table", "events"]
+    one_line(cli(command, ""), "the path is empty", status=2)

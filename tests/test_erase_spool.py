@@ -334,6 +334,7 @@ def test_a_directory_that_is_none_is_one_line_and_nothing_is_erased(
 ) -> None:
     Tracker(db=db, table="events").write(user_id=ALICE, event="e")
     one_line(cli("erase", ALICE, "--yes", "--spool", str(folder)), "no such directory: ")
+    one_line(cli("erase", ALICE, "--yes", "--spool", ""), "'--spool': the path is empty", status=2)
     assert of_alice(connection) == 1
     with pytest.raises(ConfigurationError):
         spoolblanking.SpoolBlanking(folder, Tracker(db=db, table="events"), ALICE)

@@ -10,7 +10,7 @@ import click
 from .._delivery.blanking import blank_user
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note
-from .program import State, command, is_confirmed
+from .program import PATH, State, command, is_confirmed
 
 
 @command("erase")
@@ -18,7 +18,7 @@ from .program import State, command, is_confirmed
 @click.option(
     "--fallback",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="A fallback file in which the user's lines are blanked as well, and in FILE.rejected; can be repeated.",
 )
@@ -26,11 +26,11 @@ from .program import State, command, is_confirmed
     "--spool",
     "spools",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="A spool: what waits there is delivered first, and the user's events blanked; as often as needed.",
 )
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
+@click.argument("more", nargs=-1, type=PATH, metavar="")
 @click.option("--yes", is_flag=True, help="Do not ask at a terminal.")
 def erase(
     state: State, *, user: str, fallback: tuple[Path, ...], spools: tuple[Path, ...], more: tuple[Path, ...], yes: bool

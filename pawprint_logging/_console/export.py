@@ -11,7 +11,7 @@ from typing import Literal
 import click
 
 from .output import csv_line, json_line, note
-from .program import State, command
+from .program import PATH, State, command
 
 
 @command("export")
@@ -22,7 +22,7 @@ from .program import State, command
     type=click.Choice(["json", "csv"]),
     help="Default: by the ending of --output, else json, one object a line.",
 )
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write into this file.")
+@click.option("--output", type=PATH, metavar="FILE", help="Write into this file.")
 def export(state: State, user: str, style: Literal["json", "csv"] | None, output: Path | None) -> None:
     """Export all rows of a user, in order of time."""
     tracker = state.connect("read")

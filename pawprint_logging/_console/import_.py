@@ -32,7 +32,7 @@ from ..tracker import Tracker
 from .files import Piece, Plan, Source, source_of
 from .making import Made, Maker, helpers, made_of
 from .output import console, note
-from .program import State, command
+from .program import PATH, State, command
 from .replay import summary
 
 #: records looked at for the fields that options name, before anything is written
@@ -40,7 +40,7 @@ _ENOUGH = 20_000
 
 
 @command("import")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PATH)
 @click.option(
     "--rename",
     "renames",

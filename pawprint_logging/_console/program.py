@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +25,17 @@ from .output import note
 PROGRAM = "pawprint-logging"
 #: the variable by which a shell's completion script asks for completions
 COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
+
+
+class _Path(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:  # as from an unset variable of the shell; it would be the current directory
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+#: the type of options and arguments that are paths
+PATH = _Path(path_type=Path)
 
 
 @dataclass

@@ -14,11 +14,11 @@ from .._delivery.replay import replay as put_back
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .output import console, note
-from .program import State, command
+from .program import PATH, State, command
 
 
 @command("replay")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PATH)
 @click.option(
     "--even-old",
     is_flag=True,

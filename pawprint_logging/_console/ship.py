@@ -10,16 +10,16 @@ import click
 
 from .._delivery.ship import Shipper
 from .output import note
-from .program import State, command
+from .program import PATH, State, command
 
 
 @command("ship")
-@click.argument("directory", metavar="DIRECTORY", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIRECTORY", type=PATH)
 @click.option("--once", is_flag=True, help="Stop when everything there has been delivered, as for cron.")
 @click.option(
     "--fallback-file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File for events that the table refuses; default: standard error.",
 )
 def ship(state: State, directory: Path, once: bool, fallback_file: Path | None) -> int:
