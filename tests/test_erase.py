@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 import stat
 import subprocess
 import sys
@@ -159,6 +160,19 @@ def test_rejected_lines_and_torn_ones_are_blanked_too(cli: CommandLine, lost: Pa
         assert f'"{ALICE}"'.encode() not in path.read_bytes()
     said = cli("replay", str(lost)).out
     assert said.startswith("2 written, 0 already there, 2 rejected (incomplete or unrecognised)")
+
+
+def test_a_user_whose_id_is_no_text_is_found_as_it_is_stored(cli: CommandLine, lost: Path) -> None:
+    user = os.fsdecode(b"\xffz")
+    handler = handler_on(f"postgresql://{USER}:{PASSWORD}@127.0.0.1:1/x", fallback_file=lost, background=False)
+    logger_with(handler).info("x", extra={"event": "e", "user_id": user})
+    handler.close()
+    assert b"\\ufffdz" in lost.read_bytes()
+
+    done = cli("erase", user, "--yes", "--fallback", str(lost))
+
+    assert done.out == f"0 events erased from events\n1 line blanked in {lost}\n"
+    assert b"\\ufffdz" not in lost.read_bytes()
 
 
 @pytest.mark.parametrize(

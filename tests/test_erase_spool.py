@@ -300,7 +300,7 @@ def test_of_another_table_nothing_is_touched(cli: CommandLine, folder: Path, db:
     assert ship(folder, db=db, once=True).written == 1
 
 
-@pytest.mark.parametrize("user", ["with\ttab", "back\\slash", "é", "line\nfeed", "\\N"])
+@pytest.mark.parametrize("user", ["with\ttab", "back\\slash", "é", "line\nfeed", "\\N", "\udcffz"])
 def test_any_text_is_a_user(cli: CommandLine, folder: Path, db: str, connection: Any, user: str) -> None:
     handler = PawprintHandler(db=db, table="events", spool=folder, deliver=False)
     for each in (user, None, "bob"):

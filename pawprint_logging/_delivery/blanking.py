@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._capture.encoder import column_text
+from .._capture.storable import clean
 from .._database.table.schema import Table
 from .replay import parts
 
@@ -50,6 +51,7 @@ def blank_user(path: Path, table: Table, user: str) -> int:
         OSError: the file cannot be read or written.
     """
     number = 0
+    user = clean(user)  # as it is stored
     # As the formatter writes it; a number has no quotes, and ends where another character follows.
     name, text_of_user, table_name = (json.dumps(each).encode() for each in (table.fields.user, user, table.name))
     naming = re.compile(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._capture import copyline
+from .._capture.storable import clean
 from .._database.table.schema import Table
 from ..tracker import Tracker
 from .blanking import is_user, spellings
@@ -65,7 +66,7 @@ class SpoolBlanking:
         self._directory = directory.expanduser().absolute()
         self._tracker = tracker
         self._table: Table = tracker.layout
-        self._user = user
+        self._user = clean(user)  # as it is stored
         self._fallback_file = fallback_file
         #: number of the last record of each segment at the beginning; later records are not waited for
         self._last: dict[Path, int] = {}
