@@ -65,11 +65,11 @@ def flush(timeout: float | None = None) -> bool:
 def within(connection: Any, *names: str) -> Within:
     """Write the events that are logged in a block in the transaction of a connection, at the end of the block.
 
-    Events logged in this thread or task, by `logging` or structlog, are inserted behind a savepoint. The caller
-    commits; a rollback takes the rows with it. If the block raises, or the transaction has failed, the events are
-    dropped and counted. A row that PostgreSQL refuses goes to the fallback and does not harm the transaction. Events
-    logged inside a savepoint that the caller rolls back in the block are written all the same; give such a savepoint a
-    block of its own.
+    Events logged in this thread or task, by `logging` or structlog, are inserted behind a savepoint; so are those that
+    the task logs with ``await log.ainfo(…)``, with structlog 23.3 or newer. The caller commits; a rollback takes the
+    rows with it. If the block raises, or the transaction has failed, the events are dropped and counted. A row that
+    PostgreSQL refuses goes to the fallback and does not harm the transaction. Events logged inside a savepoint that the
+    caller rolls back in the block are written all the same; give such a savepoint a block of its own.
 
     Args:
         connection: a connection of psycopg2 or psycopg 3, a SQLAlchemy ``Connection`` or ``Session`` (flushed at the

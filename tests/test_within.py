@@ -9,19 +9,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+import structlog
 from support.drivers import DRIVERS, Driver
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
-from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, replay, within
+from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor, Tracker, replay, within
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.writing.claim import claim_keys
@@ -931,3 +933,102 @@ def test_in_debug_mode_nothing_is_written(db: str, connection: Any, table: str |
                 log.info("x", extra={"event": "paid"})
     assert events(connection) == []
     assert handler.stats.accepted == 3
+
+
+# ---- structlog's asynchronous methods, which log in a thread of an executor
+
+
+@pytest.fixture(params=["filtering", "stdlib", "AsyncBoundLogger"])
+def async_log(request: pytest.FixtureRequest, shop: Shop) -> Callable[[str], Awaitable[None]]:
+    """The asynchronous `info` of a logger whose marked events are the shop's."""
+    wrapper: Any = {
+        "filtering": structlog.make_filtering_bound_logger(logging.INFO),
+        "stdlib": structlog.stdlib.BoundLogger,
+        "AsyncBoundLogger": structlog.stdlib.AsyncBoundLogger,
+    }[request.param]
+    processors: Any = [PawprintProcessor(handler=shop.handler), structlog.processors.JSONRenderer()]
+    log: Any = structlog.wrap_logger(logger_with(name="app"), processors=processors, wrapper_class=wrapper)
+    name = "info" if request.param == "AsyncBoundLogger" else "ainfo"
+
+    async def info(event: str) -> None:
+        await getattr(log, name)(event, track=True)
+
+    return info
+
+
+@pytest.mark.parametrize("name", ["async psycopg", "psycopg2"])
+def test_what_the_task_awaits_is_part_of_its_block(
+    shop: Shop, connection: Any, name: str, async_log: Callable[[str], Awaitable[None]]
+) -> None:
+    async def helper(event: str) -> None:
+        await async_log(event)
+
+    async def lines() -> AsyncIterator[int]:
+        await helper("in a generator")
+        yield 1
+
+    async def scenario(driver: Driver) -> None:
+        for is_kept in (False, True):
+            async with driver.block():
+                for number in range(20):
+                    await async_log(f"{is_kept} {number}")
+                await helper("in a helper")
+                async for _ in lines():
+                    pass
+            await (driver.commit() if is_kept else driver.rollback())
+
+    shop.run(DRIVERS[name], scenario)
+    assert shop.counts() == {"written": 44}
+    assert events(connection) == [*(f"True {number}" for number in range(20)), "in a helper", "in a generator"]
+
+
+def test_what_other_tasks_and_threads_log_meanwhile_is_ordinary(
+    shop: Shop, connection: Any, async_log: Callable[[str], Awaitable[None]]
+) -> None:
+    async def other(number: int) -> None:
+        await async_log(f"other {number}")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            tasks = [asyncio.create_task(other(number)) for number in range(20)]
+            for number in range(20):
+                await async_log(f"own {number}")
+            await asyncio.gather(*tasks, asyncio.to_thread(shop.event, "in a thread"))
+        await driver.rollback()
+
+    shop.run(DRIVERS["async psycopg"], scenario)
+    assert shop.handler.flush(30)
+    assert shop.counts() == {"written": 41}
+    assert sorted(events(connection)) == sorted(["in a thread", *(f"other {number}" for number in range(20))])
+
+
+def test_what_is_logged_after_the_task_has_stopped_waiting_is_counted(shop: Shop, connection: Any) -> None:
+    may_go_on, is_logging = threading.Event(), threading.Event()
+
+    def wait(_: Any, __: str, event: Any) -> Any:
+        is_logging.set()
+        assert may_go_on.wait(30)
+        return event
+
+    log: Any = structlog.wrap_logger(
+        logger_with(name="app"),
+        processors=[wait, PawprintProcessor(handler=shop.handler), structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+    async def block(driver: Driver) -> None:
+        async with driver.block():
+            await log.ainfo("late", track=True)
+
+    async def scenario(driver: Driver) -> None:
+        task = asyncio.create_task(block(driver))
+        assert await asyncio.to_thread(is_logging.wait, 30)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        may_go_on.set()
+
+    shop.run(DRIVERS["async psycopg"], scenario)
+    assert shop.handler.flush(30)
+    assert shop.counts() == {"written": 1}
+    assert events(connection) == ["late"]

@@ -22,6 +22,7 @@ from .._database.table.ledger import new_delivery
 from .._database.writing.within import Part, Result
 from .._failure import Failure
 from ..tracker import Tracker
+from .awaited import is_awaited_by
 from .making import Maker
 
 _ENDED = Failure("table", "the transaction ended inside within()")
@@ -50,7 +51,9 @@ class Block:
     def __init__(self, pipelines: Collection[Pipeline] | None) -> None:
         self._pipelines = None if pipelines is None else frozenset(map(id, pipelines))
         self._owner = _who()
-        self._rows: list[tuple[Pipeline, Entry, Failure | None]] = []
+        #: the rows in the order in which they came; each is popped once, whichever thread does it
+        self._rows: dict[int, tuple[Pipeline, Entry, Failure | None]] = {}
+        self._count = itertools.count()
         self._token: Token[Block | None] | None = None
         self.outer = _current.get()
         self.is_open = False
@@ -85,18 +88,33 @@ class Block:
             self.is_open
             and not pipeline.tracker.is_debug
             and (self._pipelines is None or id(pipeline) in self._pipelines)
-            and self._owner == _who()
+            and self._is_owner()
         )
 
-    def hold(self, pipeline: Pipeline, row: Entry, why: Failure | None) -> None:
-        """Hold a row, with the reason if it must not be written."""
-        self._rows.append((pipeline, row, why))
+    def _is_owner(self) -> bool:
+        """Return whether this thread and task own it, or its task awaits what an executor's thread does."""
+        pid, thread, task = who = _who()
+        owner = self._owner
+        if who == owner:
+            return True
+        is_executor = pid == owner[0] and thread != owner[1] and task is None
+        return is_executor and owner[2] is not None and is_awaited_by(owner[2])
+
+    def hold(self, pipeline: Pipeline, row: Entry, why: Failure | None) -> bool:
+        """Hold a row, with the reason if it must not be written; return False if the block has ended meanwhile.
+
+        It may have ended in another thread: a task that is cancelled does not wait for the executor.
+        """
+        number = next(self._count)
+        self._rows[number] = (pipeline, row, why)
+        return self.is_open or self._rows.pop(number, None) is None
 
     def parts(self) -> list[tuple[Pipeline, Part]]:
         """Hand over the rows, by pipeline."""
-        rows, self._rows = self._rows, []
+        popped = [self._rows.pop(number, None) for number in list(self._rows)]
         if self._owner[0] != os.getpid():  # forked inside the block: the rows are the parent's, which still has them
             return []
+        rows = [row for row in popped if row is not None]
         pipelines = {id(pipeline): pipeline for pipeline, _, _ in rows}
         return [
             (
@@ -129,8 +147,7 @@ def take(pipeline: Pipeline, row: Entry, why: Failure | None = None) -> bool:
     """
     block = _current.get()
     while block is not None:
-        if block.takes(pipeline):
-            block.hold(pipeline, row, why)
+        if block.takes(pipeline) and block.hold(pipeline, row, why):
             return True
         block = block.outer
     return False
