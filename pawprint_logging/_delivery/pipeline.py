@@ -246,6 +246,7 @@ class Pipeline:
     def close(self) -> None:
         """Write what waits, divert the rest; idempotent."""
         self._worker.close()
+        self.maker.forget()  # the next use may be of another database
 
     @property
     def stats(self) -> Stats:

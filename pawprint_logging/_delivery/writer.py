@@ -296,6 +296,7 @@ class Writer:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []
         session.close()
+        self._must_create = self._create is not None  # the next connection may be to another database
 
     def _limit(self, session: Session) -> AbstractContextManager[None]:
         """Return a context manager that bounds the wait for one answer."""

@@ -248,6 +248,57 @@ def test_a_transaction_test_case_finds_its_rows(handler: PawprintHandler, log: L
     ran(Buying)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_tests_write_to_the_test_database_though_events_were_written_before(
+    databases: list[str], connection: Any, background: bool
+) -> None:
+    handler = PawprintHandler(**{**options(), "background": background})
+    logger = logger_with(handler)
+    real = connections["default"].settings_dict["NAME"]
+    creation = connections["default"].creation
+
+    def log(name: str) -> None:
+        logger.info("x", extra={"event": name})
+        assert handler.flush(20)
+
+    log("as the application starts")
+    assert handler.tracker.count()["count"].sum() == 1
+    with override_settings(INSTALLED_APPS=[]):
+        creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        log("in the test database")
+        assert [row["event"] for row in handler.tracker.iter_rows("event")] == ["in the test database"]
+        creation.clone_test_db("1", verbosity=0, autoclobber=True)
+        log("after the copy was made")
+        creation.setup_worker_connection(1)  # in this process, which --parallel does in another
+        log("in the copy")
+        assert [row["event"] for row in handler.tracker.iter_rows("event")] == ["in the test database", "in the copy"]
+        connections["default"].settings_dict["NAME"] = f"test_{real}"
+        creation.destroy_test_db(verbosity=0, suffix="1")
+    finally:
+        connections["default"].settings_dict["NAME"] = f"test_{real}"
+        creation.destroy_test_db(real, verbosity=0)
+    assert [name for (name,) in stored(connection, "event")] == ["as the application starts"]
+
+
+def test_a_transaction_in_a_test_finds_the_table_though_there_was_one_before(
+    handler: PawprintHandler, log: Log, connection: Any
+) -> None:
+    real = connections["default"].settings_dict["NAME"]
+    creation = connections["default"].creation
+    with transaction.atomic(), handler.within(connections["default"]):
+        log("as the application starts")
+    with override_settings(INSTALLED_APPS=[]):
+        creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        with transaction.atomic(), handler.within(connections["default"]):
+            log("in the test database")
+        assert events(handler) == ["in the test database"]
+    finally:
+        creation.destroy_test_db(real, verbosity=0)
+    assert [name for (name,) in stored(connection, "event")] == ["as the application starts"]
+
+
 def test_tests_write_to_the_test_database_which_can_be_dropped(handler: PawprintHandler, log: Log) -> None:
     real = connections["default"].settings_dict["NAME"]
     creation = connections["default"].creation

@@ -23,6 +23,8 @@ from .options import given, options
 
 #: the handler's name, for `get_handler`
 NAME = "pawprint"
+#: what a test runner does with databases; the last but one makes a process of `--parallel` use its own copy
+_STEPS = ("create_test_db", "set_as_test_mirror", "clone_test_db", "setup_worker_connection", "destroy_test_db")
 
 
 class PawprintConfig(AppConfig):
@@ -86,16 +88,23 @@ def _configure_again_with(handler: PawprintHandler) -> None:
 
 
 def _let_go_of_test_databases() -> None:
-    """Close our connections before a test runner drops a database: PostgreSQL does not drop one that is in use."""
-    destroy: Callable[..., Any] = BaseDatabaseCreation.destroy_test_db
-    if hasattr(destroy, "__wrapped__"):
-        return
+    """Close our connections before each step in which a test runner changes, copies or drops a database.
 
-    @functools.wraps(destroy)
-    def destroying(self: BaseDatabaseCreation, *args: Any, **keywords: Any) -> Any:
+    One that stays open would go on writing to the development database; and PostgreSQL neither copies nor drops a
+    database that is in use.
+    """
+    for name in _STEPS:
+        step = getattr(BaseDatabaseCreation, name)
+        if not hasattr(step, "__wrapped__"):
+            setattr(BaseDatabaseCreation, name, _after_letting_go(step))
+
+
+def _after_letting_go(step: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(step)
+    def stepping(self: BaseDatabaseCreation, *args: Any, **keywords: Any) -> Any:
         write_what_waits()
         for made in living():
             made.tracker.close()
-        return destroy(self, *args, **keywords)
+        return step(self, *args, **keywords)
 
-    BaseDatabaseCreation.destroy_test_db = destroying  # type: ignore[method-assign]
+    return stepping
