@@ -166,3 +166,51 @@ def test_a_start_that_fails_stays_the_applications_own() -> None:
 
     with pytest.raises(ValueError, match="no such file"):
         asyncio.run(live(EventsMiddleware(app)))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError, KeyboardInterrupt])
+def test_an_application_that_raises_at_the_end_keeps_its_events(
+    db: str, connection: Any, error: type[BaseException]
+) -> None:
+    logger_with(handler_on(db, flush_interval=60)).info("x", extra={"event": "last"})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise error
+
+    with pytest.raises(error):
+        asyncio.run(live(EventsMiddleware(app)))
+    assert stored(connection, "event") == [("last",)]
+
+
+@pytest.mark.parametrize("has_lifespan", [True, False])
+def test_a_server_that_cancels_the_lifespan_loses_no_events(db: str, connection: Any, has_lifespan: bool) -> None:
+    handler = handler_on(db, flush_interval=60)
+    logger_with(handler).info("x", extra={"event": "last"})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not has_lifespan:
+            raise ValueError("only http")
+        await lively(scope, receive, send)
+
+    async def serve() -> None:
+        is_asked = asyncio.Event()
+
+        async def receive() -> Any:
+            is_asked.set()
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            raise AssertionError
+
+        life = asyncio.create_task(EventsMiddleware(app)({"type": "lifespan"}, receive, send))
+        await is_asked.wait()
+        life.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await life
+
+    asyncio.run(serve())
+    assert handler.stats.pending == 0
+    assert stored(connection, "event") == [("last",)]

@@ -61,6 +61,16 @@ class EventsMiddleware:
             return None
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._live_to_the_end(scope, receive, send)
+        except Exception:
+            await asyncio.to_thread(write_what_waits)
+            raise
+        except BaseException:  # such as CancelledError: whatever is awaited now may be cancelled too
+            write_what_waits()
+            raise
+
+    async def _live_to_the_end(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_known = is_over = False
         unanswered: str | None = None
 
