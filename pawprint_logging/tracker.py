@@ -349,7 +349,7 @@ class Tracker(Reading):
             psycopg2.Error: the database refused a row or could not be reached. Nothing is written then.
         """
         if taps:
-            return self._show(rows)
+            return self._show(rows, dedupe_key)
         if self._session is None:
             return 0
         self.layout.require_name()
@@ -398,12 +398,14 @@ class Tracker(Reading):
                 count += copy_stream(cursor, self.layout, stretches.stretch(), flow)
         return count
 
-    def _show(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Give rows to `capture_events` instead of writing them; return how many."""
-        count = 0
-        for count, event in enumerate(self._events(rows), 1):  # noqa: B007 - the last one is the count
+    def _show(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> int:
+        """Give rows to `capture_events` instead of writing them, all or nothing; return how many."""
+        events: dict[uuid.UUID | int, Row] = {}
+        for number, (columns, line, *key) in enumerate(self._events(rows, dedupe_key)):
+            events.setdefault(key[0] if key else number, (columns, line))
+        for event in events.values():
             show(decode(event, self.layout.fields.known_kinds))
-        return count
+        return len(events)
 
     def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
         kinds = self.layout.fields.known_kinds

@@ -86,6 +86,25 @@ def test_a_trackers_writes_are_there(options: dict[str, Any]) -> None:
     assert events[0]["metadata"] == {"n": 1}
 
 
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [({}, ValueError), ("text", TypeError), ({"event": "c", "metadata": {"order": 1.5}}, TypeError)],
+    ids=["empty", "no mapping", "key that cannot be one"],
+)
+def test_write_many_shows_nothing_if_it_raises(last: Any, error: type[Exception]) -> None:
+    with capture_events() as events, pytest.raises(error):
+        Tracker(**NOWHERE).write_many([{"event": "a"}, {"event": "b"}, last], dedupe_key="order")
+    assert events == []
+
+
+def test_write_many_shows_one_of_the_events_with_a_key() -> None:
+    rows = [{"event": name, "metadata": {"order": key}} for name, key in [("a", 1), ("b", 2), ("c", "1")]]
+    rows += [{"event": "d"}, {"event": "e"}]
+    with capture_events() as events:
+        assert Tracker(**NOWHERE).write_many(rows, dedupe_key="order") == 4
+    assert [event["event"] for event in events] == ["a", "b", "d", "e"]
+
+
 def test_before_send_has_its_say() -> None:
     def only_carol(event: dict[str, Any]) -> dict[str, Any] | None:
         return {**event, "user_id": "***"} if event["user_id"] == "carol" else None
