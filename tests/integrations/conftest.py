@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import django
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections
 from django.urls import URLPattern
@@ -73,6 +75,7 @@ def databases(server: Server, db: str) -> Iterator[list[str]]:
         )
     yield addresses
     connections.close_all()
+    asyncio.run(sync_to_async(connections.close_all)())  # those of the thread that async code calls
     server.execute(f"DROP DATABASE {second} WITH (FORCE)")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import io
 import logging
 import logging.config
 import subprocess
@@ -10,8 +12,9 @@ import sys
 import textwrap
 import threading
 import unittest
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,18 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections, transaction
-from django.http import HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client, TestCase, TransactionTestCase, override_settings
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.test import (
+    AsyncClient,
+    AsyncRequestFactory,
+    Client,
+    RequestFactory,
+    TestCase,
+    TransactionTestCase,
+    override_settings,
+)
 from django.urls import path
+from structlog.contextvars import bound_contextvars, get_contextvars
 from support.shop import logger_with, stored, value
 
 from pawprint_logging import ConfigurationError, PawprintHandler
@@ -366,19 +378,123 @@ def test_the_middleware_is_async_where_django_is(
     assert EventsMiddleware.sync_capable
 
 
+def test_what_a_streamed_response_logs_has_user_and_request_id(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], migrated: list[str]
+) -> None:
+    def parts() -> Iterator[bytes]:
+        try:
+            log("first part")
+            yield b"x"
+            log("second part")
+            yield b"y"
+        finally:
+            log("end")
+
+    views(path("x", lambda request: StreamingHttpResponse(parts())))
+    user = get_user_model().objects.create(username="alice")
+    known = Client()
+    known.force_login(user)
+    with capture_events() as seen:
+        whole = known.get("/x", headers={"X-Request-ID": "abc-1"})
+        assert get_contextvars() == {}
+        assert next(whole.streaming_content) == b"x"
+        log("between")
+        assert b"".join(whole.streaming_content) == b"y"
+        left = known.get("/x", headers={"X-Request-ID": "abc-2"})
+        next(iter(left))
+        left.close()
+        log("afterwards")
+    alice = str(user.pk)
+    assert [(event["event"], event["user_id"], event["metadata"].get("request_id")) for event in seen] == [
+        ("first part", alice, "abc-1"),
+        ("between", None, None),
+        ("second part", alice, "abc-1"),
+        ("end", alice, "abc-1"),
+        ("first part", alice, "abc-2"),
+        ("end", alice, "abc-2"),
+        ("afterwards", None, None),
+    ]
+
+
+def test_what_an_async_response_streams_has_user_and_request_id(
+    handler: PawprintHandler, log: Log, views: Callable[..., None], migrated: list[str]
+) -> None:
+    is_left = asyncio.Event()
+
+    async def parts(name: str) -> AsyncIterator[str]:
+        try:
+            for number in range(3):
+                await asyncio.sleep(0)
+                log(name)
+                yield str(number)
+        finally:
+            log(f"end of {name}")
+            if name == "c":
+                is_left.set()
+
+    async def view(request: Any, name: str) -> StreamingHttpResponse:
+        return StreamingHttpResponse(parts(name))
+
+    views(path("<str:name>", view))
+    user = get_user_model().objects.create(username="alice")
+    known = AsyncClient()
+    known.force_login(user)
+
+    async def ask(client: AsyncClient, name: str) -> bytes:
+        response = await client.get(f"/{name}", headers={"X-Request-ID": name})
+        return b"".join([part async for part in response])
+
+    async def ask_both() -> list[bytes]:
+        return await asyncio.gather(ask(known, "a"), ask(AsyncClient(), "b"))
+
+    async def leave() -> None:
+        request = AsyncRequestFactory().get("/c", headers={"X-Request-ID": "c"})
+        request.user = user
+        response = await EventsMiddleware(functools.partial(view, name="c"))(request)
+        async with aclosing(aiter(response)) as content:  # as Django does when the client goes away
+            async for _ in content:
+                break
+        del response, content
+        await asyncio.wait_for(is_left.wait(), 60)
+
+    with capture_events() as seen:
+        assert asyncio.run(ask_both()) == [b"012", b"012"]
+        asyncio.run(leave())
+    told = Counter((event["event"], event["user_id"], event["metadata"].get("request_id")) for event in seen)
+    alice = str(user.pk)
+    assert told == {
+        ("a", alice, "a"): 3,
+        ("end of a", alice, "a"): 1,
+        ("b", None, "b"): 3,
+        ("end of b", None, "b"): 1,
+        ("c", alice, "c"): 1,
+        ("end of c", alice, "c"): 1,
+    }
+
+
+def test_a_streamed_file_is_left_to_the_server(databases: list[str]) -> None:
+    response = EventsMiddleware(lambda request: FileResponse(io.BytesIO(b"content")))(RequestFactory().get("/x"))
+    assert response.file_to_stream is not None
+    assert response.getvalue() == b"content"
+
+
 def test_a_request_id_that_is_bound_already_is_kept(
     handler: PawprintHandler, log: Log, views: Callable[..., None]
 ) -> None:
-    import structlog
+    def parts() -> Iterator[bytes]:
+        log("streamed")
+        yield b"x"
 
     def view(request: Any) -> StreamingHttpResponse:
         log("viewed")
-        return StreamingHttpResponse([b"x"])
+        return StreamingHttpResponse(parts())
 
     views(path("x", view))
-    with capture_events() as seen, structlog.contextvars.bound_contextvars(request_id="outer"):
-        Client().get("/x", headers={"X-Request-ID": "abc-1"})
-    assert seen[0]["metadata"] == {"request_id": "outer"}
+    with capture_events() as seen:
+        with bound_contextvars(request_id="outer"):
+            response = Client().get("/x", headers={"X-Request-ID": "abc-1"})
+        assert response.getvalue() == b"x"
+    assert [event["metadata"] for event in seen] == [{"request_id": "outer"}] * 2
 
 
 def test_a_user_who_cannot_be_found_costs_the_request_nothing_else(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.http import StreamingHttpResponse
 from django.utils.functional import SimpleLazyObject
 from structlog.contextvars import bound_contextvars, get_contextvars
 
@@ -19,9 +20,11 @@ from .options import problem
 #: what a proxy may pass as X-Request-ID; anything else may be a stranger's text, and is ignored
 _REQUEST_ID = re.compile(r"[\w.:=+/-]{1,128}")
 
+_END = object()
+
 
 class EventsMiddleware:
-    """Binds the user's primary key and the request's id (``request_id``) while a request is served.
+    """Binds the user's primary key and the request's id (``request_id``) until the last part of the response.
 
     Put it after ``AuthenticationMiddleware``. The user is not looked up for requests without a session cookie, so that
     public pages stay cacheable. The request's id is the header ``X-Request-ID``, or a new id; one that is already bound
@@ -46,19 +49,70 @@ class EventsMiddleware:
         """Serve a request; in async Django, return a coroutine that serves it."""
         if self._is_async:
             return self._respond(request)
-        with bound_contextvars(**_known_of(request), **as_user(asked(_user_of, request))):
-            return self._get_response(request)
+        bound = {**_known_of(request), **as_user(asked(_user_of, request))}
+        with bound_contextvars(**bound):
+            return _bound_to_the_end(self._get_response(request), bound)
 
     async def _respond(self, request: Any) -> Any:
         user = await sync_to_async(asked)(_user_of, request) if _may_have_user(request) else None
-        with bound_contextvars(**_known_of(request), **as_user(user)):
+        bound = {**_known_of(request), **as_user(user)}
+        with bound_contextvars(**bound):
             response: Awaitable[Any] = self._get_response(request)
-            return await response
+            return _bound_to_the_end(await response, bound)
+
+
+def _bound_to_the_end(response: Any, bound: Mapping[str, Any]) -> Any:
+    """Return the response; what is left of it, if it is streamed, is made with the same variables bound."""
+    # a file involves no code of the application, and the server may know a quicker way
+    if isinstance(response, StreamingHttpResponse) and getattr(response, "file_to_stream", None) is None:
+        # not its streaming_content, which holds the response: nothing would end when the client goes away
+        parts = vars(response)["_iterator"]
+        if response.is_async:
+            response.streaming_content = _parts_later(parts, bound)
+        else:
+            response.streaming_content = _parts(parts, bound)
+            _bind_close(response, bound)
+    return response
+
+
+def _bind_close(response: Any, bound: Mapping[str, Any]) -> None:
+    """Have the variables bound while the response closes what the view has given it, which may log its end."""
+    close = response.close
+
+    def closing() -> None:
+        vars(response).pop("close", None)  # ends the cycle of references
+        with bound_contextvars(**bound):
+            close()
+
+    response.close = closing
+
+
+def _parts(parts: Iterator[Any], bound: Mapping[str, Any]) -> Iterator[Any]:
+    while True:
+        with bound_contextvars(**bound):
+            part = next(parts, _END)
+        if part is _END:
+            return
+        yield part
+
+
+async def _parts_later(parts: AsyncIterator[Any], bound: Mapping[str, Any]) -> AsyncIterator[Any]:
+    try:
+        while True:
+            with bound_contextvars(**bound):
+                part = await anext(parts, _END)
+            if part is _END:
+                return
+            yield part
+    finally:
+        if hasattr(parts, "aclose"):
+            with bound_contextvars(**bound):
+                await parts.aclose()
 
 
 def _known_of(request: Any) -> dict[str, Any]:
-    if "request_id" in get_contextvars():
-        return {}
+    if "request_id" in (present := get_contextvars()):
+        return {"request_id": present["request_id"]}
     given = request.headers.get("X-Request-ID", "")
     return {"request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
 
