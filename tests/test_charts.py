@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from support.commandline import environment
 from support.server import PASSWORD
+from support.shop import tracker_on
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Statistics, Tracker
 from pawprint_logging._charts import drawing
@@ -106,6 +107,15 @@ def test_where_nothing_says_what_it_is_the_columns_do(kind: str) -> None:
 def test_a_frame_without_rows_says_that_there_is_nothing(kind: str) -> None:
     frame = KINDS[kind].iloc[:0]
     assert texts(plot(frame, kind)) == ["nothing to draw"]
+
+
+def test_cohorts_of_nobody_are_drawn(db: str) -> None:
+    tracker = tracker_on(db)
+    tracker.write(event="signup", user_id="alice")
+    with pytest.warns(UserWarning, match="no event 'singup'"):
+        frame = Statistics(tracker).retention("month", first="singup")
+    assert texts(plot(frame)) == ["nothing to draw"]
+    assert drawing.kind_of(frame) == "retention"
 
 
 @pytest.mark.parametrize("kind", KINDS)

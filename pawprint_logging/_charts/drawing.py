@@ -150,7 +150,8 @@ def _missing(frame: pd.DataFrame, chart: _Chart) -> list[str]:
     names = [str(name) for name in frame.columns]
     if chart.first is not None:
         lacks_numbers = not all(isinstance(name, int) or str(name).isdecimal() for name in frame.columns)
-        return [chart.first] * (frame.index.name != chart.first) + ["0"] * (lacks_numbers or "0" not in names)
+        lacks_first = "0" not in names and len(frame) > 0  # where nobody came, no column counts them
+        return [chart.first] * (frame.index.name != chart.first) + ["0"] * (lacks_numbers or lacks_first)
     lacking = [name for name in chart.columns if name not in names]
     if not lacking and chart.needs_number and not _number_columns(frame):
         return ["of numbers beside " + chart.columns[0]]
