@@ -55,7 +55,8 @@ def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
     """Count what becomes of the records that reach a handler."""
     watch = _watching(handler)
     pipeline.replace_of_record(lambda of_record: _counting(of_record, watch))
-    handle, threshold = handler.handle, handler.level
+    # not `handler.handle`: the handler would hold itself, and one that a later dictConfig replaces would live on
+    handle, threshold = type(handler).handle, handler.level
 
     def set_level(level: int | str) -> None:
         nonlocal threshold
@@ -65,7 +66,8 @@ def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:
         if record.levelno < threshold:
             watch.seen["level"] += 1
             return False
-        passed = handle(record)
+        alive = watch.made()
+        passed = alive is not None and handle(alive, record)
         if not passed:
             watch.seen["filter"] += 1
         return passed
@@ -139,8 +141,9 @@ def report() -> None:
 def _silent_loggers() -> list[str]:
     """Return a line for each logger that leads to a handler of ours but is disabled, or lets no INFO record through."""
     ours = {id(made) for watch in _watches if (made := watch.made()) is not None}
-    known = logging.root.manager.loggerDict.values()
-    loggers = [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
+    known = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    # our own loggers' records are never events
+    loggers = [logging.root, *(each for each in known if each.name.partition(".")[0] != __package__)]
     found = []
     for each in loggers:
         if not _leads_to(each, ours):

@@ -29,10 +29,9 @@ def get_handler(name: str | None = None) -> PawprintHandler:
     Raises:
         ConfigurationError: there is no handler of that name; or, without a name, there is none, or more than one.
     """
-    handlers = _handlers()
-    found = handlers if name is None else [each for each in handlers if each.get_name() == name]
-    if name is not None and found:
-        return found[-1]  # the newest: a later dictConfig may have made another of that name
+    # the newest of each name: one that a later dictConfig has replaced lives on until the garbage collector runs
+    handlers = {each.get_name() or id(each): each for each in _handlers()}.values()
+    found = [each for each in handlers if name is None or each.get_name() == name]
     if len(found) == 1:
         return found[0]
     raise ConfigurationError(f"get_handler({'' if name is None else repr(name)}): {_choice(handlers)}")

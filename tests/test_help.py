@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,32 @@ def test_pawprint_debug_follows_a_level_that_is_set_later(monkeypatch: pytest.Mo
     (watch,) = _watch._watches
     assert watch.line() == "PawprintHandler: saw 2 records, of which 1 were events; not events: 1 level"
     assert handler.stats.accepted == 1
+
+
+def test_under_pawprint_debug_a_handler_that_nobody_holds_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    monkeypatch.setattr(_watch, "_watches", [])
+    handler = PawprintHandler()
+    logger_with(handler).info("x", extra={"event": "one"})
+    logger_with()
+    gone = weakref.ref(handler)
+    gc.disable()
+    try:
+        del handler
+        assert gone() is None
+    finally:
+        gc.enable()
+    (watch,) = _watch._watches
+    assert watch.line() == "PawprintHandler: saw 1 record, of which 1 were events"
+
+
+def test_pawprint_debug_says_nothing_of_the_packages_own_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    monkeypatch.setattr(_watch, "_watches", [])
+    handler = PawprintHandler()
+    logging.getLogger().addHandler(handler)
+    for name in ("pawprint_logging", "pawprint_logging.fallback", "pawprint_logging_shop"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+    said = " ".join(_watch._silent_loggers())
+    assert "'pawprint_logging_shop' is disabled" in said
+    assert "'pawprint_logging" not in said.replace("'pawprint_logging_shop'", "")

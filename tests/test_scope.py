@@ -582,6 +582,22 @@ def test_a_handler_of_a_dictconfig_is_found_by_its_name() -> None:
         get_handler()
 
 
+@pytest.mark.usefixtures("nobody_else")
+def test_a_handler_that_a_dictconfig_made_anew_is_the_only_one() -> None:
+    described = {
+        "version": 1,
+        "handlers": {"events": {"class": "pawprint_logging.PawprintHandler"}},
+        "loggers": {"shop": {"handlers": ["events"]}},
+    }
+    gc.disable()  # logging holds the old one until the collector runs
+    try:
+        for _ in range(2):
+            logging.config.dictConfig(described)
+        assert get_handler() is get_handler("events") is logging.getLogger("shop").handlers[0]
+    finally:
+        gc.enable()
+
+
 def test_where_there_is_none_it_says_so() -> None:
     gc.collect()
     with pytest.raises(ConfigurationError, match="there is no PawprintHandler"):
