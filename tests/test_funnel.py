@@ -315,6 +315,24 @@ def test_a_misspelled_step_is_a_warning_with_the_nearest_name(tracker: Tracker, 
         stats.funnel("signup", "qqqq")
 
 
+@pytest.mark.parametrize(("table", "event"), [("T%s", "event"), ("100%", "event"), ("events", "ev%s"), ("%%", "%(a)s")])
+def test_names_with_a_percent_sign_are_names_in_that_warning_too(db: str, table: str, event: str) -> None:
+    schema = {"timestamp": "TIMESTAMP", "user_id": "TEXT", event: "TEXT", "metadata": "JSONB"}
+    with Tracker(db=db, table=table, schema=schema, event_field=event) as tracker:
+        tracker.create_table()
+        tracker.write(**{event: "signup", "user_id": "a", "timestamp": START})
+        stats = Statistics(tracker)
+
+        ask: list[Callable[[], object]] = [
+            lambda: stats.funnel("singup", "signup"),
+            lambda: stats.paths(after="singup"),
+            lambda: stats.retention(first="singup"),
+        ]
+        for each in ask:
+            with pytest.warns(UserWarning, match="no event 'singup' in .*; did you mean 'signup'"):
+                each()
+
+
 def test_a_step_that_nobody_reached_but_that_there_is_is_no_warning(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, [row("a", 0, "x"), row(None, 5, "y")])
 

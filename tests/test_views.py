@@ -166,6 +166,17 @@ def test_what_is_not_ours_is_an_error_and_nothing_is_made(tracker: Tracker, conn
     assert tracker.create_views(prefix="v_") == ["v_a", "v_e"]
 
 
+@pytest.mark.parametrize("name", ["m%s", "%", "%%s", "%(a)s"])
+def test_a_json_column_may_have_any_name(db: str, connection: Any, name: str) -> None:
+    schema = {"event": "TEXT", name: "JSONB"}
+    with Tracker(db=db, table="t", schema=schema, json_field=name) as tracker:
+        tracker.create_table()
+        tracker.write(**{"event": "e", name: {"amount": 1, "%s": "x"}})
+
+        assert tracker.create_views() == tracker.create_views() == ["t_e"]
+    assert run(connection, 'SELECT amount, "%%s" FROM t_e', ()) == [(1, "x")]
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -217,8 +217,10 @@ def warn_of_unknown(cursor: Any, selection: Selection, steps: Iterable[Step]) ->
         if cursor.fetchone()[0]:
             continue
         if known is None:
+            name = selection.name.sql
+            # with parameters even if there are none: the names in the text have each % doubled
             cursor.execute(
-                f"SELECT DISTINCT {events.event} FROM {events.table} WHERE {selection.name.sql.text} IS NOT NULL"
+                f"SELECT DISTINCT {events.event} FROM {events.table} WHERE {name.text} IS NOT NULL", name.params
             )
             known = [row[0] for row in cursor.fetchall()]
         warn(f"no event {missing!r} in {selection.source.table}{did_you_mean(missing, known)}")

@@ -261,8 +261,10 @@ class _Views:
             if isinstance(each, str):
                 selected.append(quoted(column))
                 continue
-            expression = _VALUES[each.type].replace("{0}", value).replace("{1}", text)
-            params += [list(each.path)] * expression.count("%s")
+            template = _VALUES[each.type]
+            expression = template.replace("{0}", value).replace("{1}", text)
+            # not the "%s" in the expression: the column's own name may have one
+            params += [list(each.path)] * (template.count("{0}") + template.count("{1}"))
             selected.append(f"{expression} AS {quoted(column)}")
         view, name_of_event = self._quoted(name), quoted(self._table.fields.event)
         if source.columns[self._table.fields.event].category != "S":
