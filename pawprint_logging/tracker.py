@@ -394,7 +394,7 @@ class Tracker(Reading):
         with closing(self.session()) as other:
             while not stretches.is_done:
                 if stretches.lacking is not None:
-                    partitions.make_missing(other, self.layout, [stretches.lacking])
+                    partitions.make_missing(other, self.layout, [stretches.lacking], patience=partitions.PATIENCE)
                 count += copy_stream(cursor, self.layout, stretches.stretch(), flow)
         return count
 
@@ -447,7 +447,7 @@ class Tracker(Reading):
                 # socket the reset may cut that message off, but nothing else ends such a connection while the server
                 # goes on. Over TCP, a lost connection leaves the outcome open: no second try.
                 is_due = is_missing_partition(error) and partitions.make_missing(
-                    session, self.layout, [(columns, copyline.join(texts))]
+                    session, self.layout, [(columns, copyline.join(texts))], patience=partitions.PATIENCE
                 )
                 is_ended = error.pgcode in ("57P01", "57P05") or (error.pgcode is None and was_local)
                 if not is_due and (is_fresh or not is_ended):

@@ -18,7 +18,7 @@ from support.server import PASSWORD, Server
 from support.shop import handler_on, logger_with, value
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
-from pawprint_logging._database.table import ledger, maintain, pruning
+from pawprint_logging._database.table import ledger, maintain, partitions, pruning
 from pawprint_logging._database.table.partitions import name_of, start_of
 from pawprint_logging._database.table.pruning import Series
 
@@ -207,6 +207,26 @@ def test_a_run_that_is_killed_between_detach_and_drop_is_finished_by_the_next(sp
 def test_with_a_default_partition_old_ones_go_all_the_same(split: Tracker, connection: Any) -> None:
     connection.cursor().execute("CREATE TABLE events__rest PARTITION OF events DEFAULT")
     assert split.maintain(keep="50d")[0].startswith("dropped 9 partitions")
+
+
+def test_many_partitions_ahead_are_made_a_dozen_at_a_time(
+    split: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split.maintain(ahead=0)
+    first = len(tables(connection))
+    seen: list[int] = []
+    make = partitions.make
+
+    def watched(*args: Any) -> list[datetime]:
+        seen.append(len(tables(connection)) - first)  # what others see
+        return make(*args)
+
+    monkeypatch.setattr(partitions, "make", watched)
+    assert split.maintain(ahead=30, dry_run=True)[0].startswith("would make")
+    done = split.maintain(ahead=30)
+    made = len(tables(connection)) - first
+    assert done[0].startswith(f"made {made} partitions ahead")
+    assert seen == list(range(0, made, 12))
 
 
 @pytest.mark.parametrize("blocker", ["LOCK TABLE ONLY events IN SHARE UPDATE EXCLUSIVE MODE", "ANALYZE {oldest}"])

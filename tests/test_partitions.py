@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -15,11 +16,12 @@ import pytest
 from support.server import PASSWORD, Server
 from support.shop import fallback, handler_on, logger_with, value
 
-from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, ship
 from pawprint_logging._database.session.sqlstate import is_missing_partition
 from pawprint_logging._database.table import ddl, partitions
 from pawprint_logging._database.table.engine import engine_of
 from pawprint_logging._database.table.partitions import Period, later, make_missing, name_of, start_of
+from pawprint_logging._delivery import ship as shipping
 from pawprint_logging._delivery.replay import replay
 
 PERIODS: tuple[Period, ...] = ("day", "week", "month")
@@ -49,6 +51,22 @@ def partitions_of(connection: Any, table: str = "events") -> list[str]:
             (table,),
         )
         return [row[0] for row in cursor.fetchall()]
+
+
+def fallback_line(number: int, moment: str) -> str:
+    """Return the line of an event of this moment; each number has a delivery of its own."""
+    line = {
+        "timestamp": now().isoformat(),
+        "level": "ERROR",
+        "logger": "x",
+        "message": "x",
+        "table": "events",
+        "reason": "x",
+        "sqlstate": None,
+        "delivery": f"00000000-0000-4000-8000-00000000000{number}",
+        "event": {"timestamp": moment, "event": "x"},
+    }
+    return json.dumps(line) + "\n"
 
 
 # ---- the calendar
@@ -268,21 +286,8 @@ def test_a_handler_makes_partitions_and_refuses_by_itself_what_no_plan_allows(
 
 def test_replay_makes_partitions(tracker: Tracker, connection: Any, tmp_path: Path) -> None:
     path = tmp_path / "fallback.jsonl"
-    lines = [
-        {
-            "timestamp": now().isoformat(),
-            "level": "ERROR",
-            "logger": "x",
-            "message": "x",
-            "table": "events",
-            "reason": "x",
-            "sqlstate": None,
-            "delivery": f"00000000-0000-4000-8000-00000000000{number}",
-            "event": {"timestamp": moment, "event": "x"},
-        }
-        for number, moment in enumerate([(now() - days(20)).isoformat(), "1970-01-01 00:00:00"], 1)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    moments = [(now() - days(20)).isoformat(), "1970-01-01 00:00:00"]
+    path.write_text("".join(fallback_line(number, moment) for number, moment in enumerate(moments, 1)))
 
     result = replay(tracker, path)
     assert (result.written, result.rejected) == (1, 1)
@@ -315,6 +320,159 @@ def test_making_them_holds_up_nobody_though_a_reader_keeps_a_transaction_open(tr
         started = now()
         tracker.write(event="late", timestamp=now() - days(10))
         assert now() - started < timedelta(seconds=10)
+
+
+class Holder:
+    """Another session that holds a lock with which no partition can be attached, as ANALYZE does."""
+
+    def __init__(self, db: str) -> None:
+        self._connection = psycopg2.connect(db)
+        self._connection.cursor().execute("LOCK TABLE ONLY events IN SHARE UPDATE EXCLUSIVE MODE")
+
+    def release(self) -> None:
+        self._connection.close()
+
+    def release_at_second_try(self, watcher: Any) -> threading.Thread:
+        """Release the lock once two transactions, one after the other, were seen to wait for it."""
+
+        def watch() -> None:
+            seen: set[Any] = set()
+            deadline = time.monotonic() + 60
+            while len(seen) < 2 and time.monotonic() < deadline:
+                with watcher.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND wait_event_type = 'Lock'"
+                    )
+                    seen.update(row[0] for row in cursor.fetchall())
+                time.sleep(0.01)
+            self.release()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def holder(tracker: Tracker, db: str) -> Iterator[Holder]:
+    made = Holder(db)
+    yield made
+    made.release()
+
+
+@pytest.mark.parametrize("way", ["write", "write_many", "replay", "background", "inline"])
+def test_a_row_waits_for_its_partition_while_another_session_holds_a_lock(
+    db: str,
+    tracker: Tracker,
+    holder: Holder,
+    connection: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    monkeypatch.setattr(partitions, "PATIENCE", 60.0)
+    late = now() - days(9)
+    path = tmp_path / "fallback.jsonl"
+    path.write_text(fallback_line(1, f"{late}"))
+    releasing = holder.release_at_second_try(connection)
+    if way == "write":
+        tracker.write(event="late", timestamp=late)
+    elif way == "write_many":
+        tracker.write_many([{"event": "late", "timestamp": late}])
+    elif way == "replay":
+        assert replay(tracker, path).written == 1
+    else:
+        diverted = fallback()
+        handler = handler_on(db, create_table=False, background=way == "background", write_timeout=120)
+        logger_with(handler).info("x", extra={"event": "late", "timestamp": late})
+        assert handler.flush(100)
+        assert not diverted.events
+        assert handler.stats.written == 1
+    releasing.join()
+    assert value(connection, "SELECT count(*) FROM events") == 1
+
+
+@pytest.mark.parametrize("way", ["write", "write_many"])
+def test_a_lock_that_stays_is_the_error(
+    tracker: Tracker, holder: Holder, connection: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(partitions, "PATIENCE", 0.0)
+    row = {"event": "late", "timestamp": now() - days(9)}
+    with pytest.raises(psycopg2.errors.LockNotAvailable):
+        tracker.write(**row) if way == "write" else tracker.write_many([row])
+    assert value(connection, "SELECT count(*) FROM events") == 0
+    holder.release()
+    tracker.write(**row)
+    assert value(connection, "SELECT count(*) FROM events") == 1
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_while_a_lock_stays_only_the_rows_that_lack_a_partition_are_refused(
+    db: str, tracker: Tracker, holder: Holder, connection: Any, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    monkeypatch.setattr(partitions, "PATIENCE", 0.0)
+    diverted = fallback()
+    options: dict[str, Any] = {"write_timeout": 4, "close_timeout": 60, "flush_interval": 60}
+    handler = handler_on(db, create_table=False, background=background, **options)
+    log = logger_with(handler)
+    for name, age in {"a": 0, "late": 9, "b": 0}.items():
+        log.info("x", extra={"event": name, "timestamp": now() - days(age)})
+    assert handler.flush(60)
+
+    assert value(connection, "SELECT string_agg(event, ',' ORDER BY event) FROM events") == "a,b"
+    assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("late", "23514")]
+    assert "while another session locks the table" in diverted.events[0]["reason"]
+
+
+def test_what_is_shipped_waits_in_the_spool_for_its_partition(
+    db: str, tracker: Tracker, holder: Holder, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_PATIENCE", 0.0)
+    diverted = fallback()
+    handler = PawprintHandler(tracker, spool=tmp_path, deliver=False)
+    logger_with(handler).info("x", extra={"event": "late", "timestamp": now() - days(9)})
+    assert not ship(tmp_path, db=db, once=True).is_complete
+    assert any("another session holds a lock" in each.getMessage() for each in diverted.records)
+    holder.release()
+    result = ship(tmp_path, db=db, once=True)
+    assert (result.written, result.diverted) == (1, 0)
+
+
+def test_a_maker_of_many_lets_others_in_between(
+    tracker: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a maker that looks, before each transaction's partitions are made, at what others see
+    seen: list[int] = []
+    make = partitions.make
+
+    def watched(*args: Any) -> list[datetime]:
+        seen.append(len(partitions_of(connection)))
+        return make(*args)
+
+    monkeypatch.setattr(partitions, "make", watched)
+    # When thirty are missing
+    moments = [now() - days(number) for number in range(10, 40)]
+    rows = [(("timestamp", "event"), f"{moment}\tx\n".encode()) for moment in moments]
+    assert make_missing(tracker.session(), tracker.layout, rows)
+    # Then they come by the dozen
+    assert seen == [4, 16, 28]
+    assert len(partitions_of(connection)) == 34
+
+
+def test_partitions_that_others_cover_in_part_are_tried_once(
+    tracker: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "AT_ONCE", 2)
+    starts = [start_of(now() - days(number), "day") for number in range(10, 15)]
+    with connection.cursor() as cursor:
+        for number, start in enumerate(starts):
+            cursor.execute(
+                f"CREATE TABLE part{number} PARTITION OF events FOR VALUES FROM (%s) TO (%s)",
+                (f"{start:%Y-%m-%d}", f"{start:%Y-%m-%d 12:00}"),
+            )
+    rows = [(("timestamp", "event"), f"{start:%Y-%m-%d} 13:00\tx\n".encode()) for start in starts]
+    make_missing(tracker.session(), tracker.layout, rows)
+    assert len(partitions_of(connection)) == 9
 
 
 def test_many_who_lack_the_same_partition_make_it_once(tracker: Tracker, db: str, connection: Any) -> None:

@@ -6,7 +6,7 @@ import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from .._capture.encoder import Kind
 from .._capture.quickjson import quickest
 from .._capture.row import Row
 from .._database.session.connection import Session
+from .._database.session.sqlstate import DatabaseError
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
 from .._database.table.mend import mend_row
@@ -251,7 +252,8 @@ class _Job:
                 written, refused, repeated = self._copy(made, may_make=not has_made)
             except _MissingError:
                 has_made = True
-                partitions.make_missing(self._session, self._table, _plain(made))
+                with suppress(DatabaseError):  # another session holds a lock: such rows are refused
+                    partitions.make_missing(self._session, self._table, _plain(made), patience=partitions.PATIENCE)
             else:
                 self._result.written += written
                 self._result.present += repeated

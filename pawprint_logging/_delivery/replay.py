@@ -237,6 +237,11 @@ def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tup
     while remaining := [line for line in lines if line.delivery not in refused]:
         try:
             written, found = _write(session, rules, remaining)
+            homeless = {delivery for delivery, why in found.items() if is_missing_partition(why.error)}
+            events = [line.event for line in remaining if line.delivery in homeless]
+            if events and not has_made and make_missing(session, rules.tracker.layout, events):
+                has_made = True
+                continue
         except DatabaseError as error:
             lost = session.is_lost
             why = connect_failure(error) if lost and error.pgcode is None else failure(error, lost=lost)
@@ -255,11 +260,6 @@ def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tup
         else:
             if not found:
                 return written, refused
-            homeless = {delivery for delivery, why in found.items() if is_missing_partition(why.error)}
-            events = [line.event for line in remaining if line.delivery in homeless]
-            if events and not has_made and make_missing(session, rules.tracker.layout, events):
-                has_made = True
-                continue
             refused.update(found)  # nothing was written: once more, without them
     return 0, refused
 

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.diagnosis import waits_for_standby
-from .._database.session.sqlstate import STANDBY_AWAY, DatabaseError, connect_failure, failure, is_missing_partition
+from .._database.session.sqlstate import (
+    NO_PARTITION_YET,
+    STANDBY_AWAY,
+    DatabaseError,
+    connect_failure,
+    failure,
+    is_missing_partition,
+)
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
@@ -38,6 +45,8 @@ PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
 KEY_TIMEOUT = 100
 #: least seconds to wait for an answer, however close the deadline is
 _LEAST = 0.05
+#: seconds before a batch is given up from which on it no longer waits for a partition: longer than the longest backoff
+_LAST = 10.0
 
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
@@ -113,6 +122,7 @@ class Writer:
         self._taken = 0
         self._may_delete = False
         self._deadline: float | None = None
+        self._keeps_rows = keeps_rows
         self._then = "stay in the spool meanwhile" if keeps_rows else f"are diverted after {write_timeout:g} s"
         self._session = session
         if session is None and not tracker.is_debug:
@@ -243,12 +253,31 @@ class Writer:
                 raise
             if not has_made and is_missing_partition(why.error):
                 has_made = True
-                if partitions.make_missing(session, self._table, batch.rows) or one_by_one:
+                try:
+                    is_made = partitions.make_missing(session, self._table, batch.rows, patience=self._patience_here())
+                except DatabaseError:  # another session holds a lock that this needs
+                    if self._may_wait(batch):
+                        return self._again(Failure("transient", NO_PARTITION_YET, why.sqlstate, why.error))
+                    is_made = False
+                if is_made or one_by_one:
                     continue  # if a row still lacks one, it is refused
             if one_by_one or not self._may_be_a_row(why, flow, batch):
                 return self._failed(session, batch, why, flow)
             one_by_one = True
         return Outcome(retry=WITHDRAWN)
+
+    def _patience_here(self) -> float:
+        """Return for how many seconds an attempt may wait to make partitions: a calling thread makes only one."""
+        return 0.0 if self._deadline is None else min(partitions.PATIENCE, self._patience())
+
+    def _may_wait(self, batch: Batch) -> bool:
+        """Return whether a batch waits for a partition; if not, its other rows are written without those that lack one.
+
+        The attempt that does so must come before the batch is given up.
+        """
+        longest = max(self._write_timeout / 2, self._write_timeout - _LAST)
+        is_young = batch.failed_since is None or time.monotonic() < batch.failed_since + longest
+        return self._keeps_rows or (self._deadline is None and is_young)
 
     def _undo_deletion(self, *, lost: bool) -> bool:
         """Note that a transaction failed; return whether it was to delete settled deliveries.

@@ -62,7 +62,12 @@ STATEMENT_POOLING = (
 #: for a check_violation that names no constraint
 NO_PARTITION = (
     "PostgreSQL refused it: there is no partition for its time (23514); `pawprint-logging maintain` creates partitions "
-    "ahead; none is created for events older than the table keeps"
+    "ahead; none is created for events older than the table keeps, or while another session locks the table"
+)
+#: while another session holds a lock that making the partition needs
+NO_PARTITION_YET = (
+    "there is no partition for its time (23514), and another session holds a lock that creating one needs; pg_locks "
+    "and pg_stat_activity show which"
 )
 #: for a COMMIT that gets no answer
 STANDBY_AWAY = (

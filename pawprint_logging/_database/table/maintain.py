@@ -303,17 +303,21 @@ class _Run:
         starts = partitions.ahead_of(split)
         if not starts:
             return
-        if not self._wish.dry_run:
-            try:
-                with self._transaction() as cursor:
-                    partitions.one_maker(cursor, self._engine)
-                    starts = partitions.make(cursor, split, starts)
-            except psycopg2.errors.LockNotAvailable:
-                self.done.append(f"another session holds a lock on {self._table.name}: no partition was made ahead")
-                return
-        if starts:
-            end = partitions.later(starts[-1], split.plan.period)
-            number = f"{len(starts)} partition{'s' * (len(starts) > 1)} ahead, for {span(starts[0], end)}"
+        made: list[datetime] = []
+        try:
+            for first in range(0, len(starts), partitions.AT_ONCE):
+                some = starts[first : first + partitions.AT_ONCE]
+                if not self._wish.dry_run:
+                    with self._transaction() as cursor:
+                        partitions.one_maker(cursor, self._engine)
+                        some = partitions.make(cursor, split, some)
+                made += some
+        except psycopg2.errors.LockNotAvailable:
+            number = "not every" if made else "no"
+            self.done.append(f"another session holds a lock on {self._table.name}: {number} partition was made ahead")
+        if made:
+            end = partitions.later(made[-1], split.plan.period)
+            number = f"{len(made)} partition{'s' * (len(made) > 1)} ahead, for {span(made[0], end)}"
             self._say(f"made {number}", f"make {number}")
 
     def _drop_old(self, keep: timedelta) -> None:

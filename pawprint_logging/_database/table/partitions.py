@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, NamedTuple, get_args
@@ -38,6 +39,10 @@ MAX_PARTITIONS = 1000
 LOCK_TIMEOUT = 1
 #: seconds that one statement may take, or the transaction be idle
 _TIMEOUT = 20.0
+#: partitions made in one transaction: until it ends, others that need one wait
+AT_ONCE = 12
+#: seconds for which a caller who waits tries again while another session holds a lock
+PATIENCE = 5.0
 #: the statements that begin a transaction that looks at partitions; bounds are printed in the session's datestyle
 BEGIN_MAKING = (
     f"{BEGIN}; SET LOCAL datestyle = 'ISO'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; "
@@ -63,9 +68,10 @@ _NAMES = 9
 #: what a partition copies from its table; it gets identity and indexes when it is attached
 _LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
 
-#: SQLSTATEs that mean that another session has made the partition (duplicate table, overlapping partition) or is making
-#: it (lock, deadlock); the next attempt of the batch finds out
-_ELSEWHERE = ("42P07", "42P17", "55P03", "40P01")
+#: SQLSTATEs that mean that another session has made the partition: duplicate table, overlapping partition
+_ELSEWHERE = ("42P07", "42P17")
+#: SQLSTATEs that mean that another session holds a lock that making one needs: lock not available, deadlock
+_BUSY = ("55P03", "40P01")
 
 
 class Plan(NamedTuple):
@@ -308,40 +314,85 @@ def ahead_of(split: Split) -> list[datetime]:
     return [start for start in wanted if not split.covers(start)]
 
 
-def make_missing(session: Session, table: Table, rows: Sequence[Row]) -> bool:
-    """Make the partitions that rows lack, in a separate transaction; return whether to try the rows once more.
+def make_missing(session: Session, table: Table, rows: Sequence[Row], *, patience: float = 0.0) -> bool:
+    """Make the partitions that rows lack, in separate transactions; return whether to try the rows once more.
 
     It makes only partitions that the table's plan allows (see `Split.bounds`), and only if the role may. Call it after
-    the ROLLBACK of the refused transaction. It raises no database error: if it fails, the rows are refused one by one.
+    the ROLLBACK of the refused transaction. If it fails for another reason than a lock, the rows are refused one by
+    one.
 
     Args:
         session: a session without an open transaction.
         table: the table.
         rows: the refused rows, or the batch that they are in.
+        patience: seconds for which it tries again if another session holds a lock that it needs, each time waiting for
+            `LOCK_TIMEOUT`; default 0.0: once.
+
+    Raises:
+        psycopg2.Error: another session still holds the lock; its SQLSTATE is 55P03 or 40P01.
     """
-    try:
-        with session.limit(2 * _TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
-            engine = engine_of(cursor, table)
-            if engine is None or engine.kind != "partitioned":
-                return False
-            is_time = engine.column_type.startswith(("timestamp", "date"))
-            # the table's own column, since `ship` is not told the name of the timestamp field
-            column = engine.column if engine.column is not None and is_time else table.fields.timestamp
-            may_make = engine.is_owner and engine.may_create
-            if may_make:
-                one_maker(cursor, engine)
-            split = split_of(cursor, table, engine, column=column)
-            if split is None or split.plan.period is None:
-                return False
-            lacking = [moment for moment in set(_moments(column, rows, split.now)) if _may_be_made(split, moment)]
-            missing = {start_of(moment, split.plan.period) for moment in lacking if not split.covers(moment)}
-            room = MAX_PARTITIONS - len(split.partitions)
-            if missing and may_make and room > 0:
-                make(cursor, split, sorted(missing, reverse=True)[:room])
-                return True
-            return len(lacking) > 0 and not missing  # another session made them meanwhile
-    except psycopg2.Error as error:
-        return error.pgcode in _ELSEWHERE
+    until = time.monotonic() + patience
+    making = _Making(table, rows)
+    while True:
+        try:
+            with session.limit(2 * _TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+                starts = making.make_some(cursor)
+        except psycopg2.Error as error:
+            if error.pgcode not in _BUSY:
+                return making.has_helped or error.pgcode in _ELSEWHERE
+            if time.monotonic() >= until:
+                raise
+        else:
+            making.tried.update(starts)
+            if len(starts) < AT_ONCE:
+                return making.has_helped
+
+
+class _Making:
+    """The making of the partitions that rows lack, some in each transaction.
+
+    Args:
+        table: the table.
+        rows: the rows.
+    """
+
+    def __init__(self, table: Table, rows: Sequence[Row]) -> None:
+        self._table = table
+        self._rows = rows
+        self._moments: set[datetime] | None = None
+        #: beginnings of the periods for which one was made or was there; if it covers no row, it never will
+        self.tried: set[datetime] = set()
+        #: whether a row that lacked a partition has one by now
+        self.has_helped = False
+
+    def make_some(self, cursor: Any) -> list[datetime]:
+        """Make up to `AT_ONCE` partitions in the open transaction; return where they begin, with those that were there.
+
+        Args:
+            cursor: in a transaction that began with `BEGIN_MAKING`.
+        """
+        engine = engine_of(cursor, self._table)
+        if engine is None or engine.kind != "partitioned":
+            return []
+        is_time = engine.column_type.startswith(("timestamp", "date"))
+        # the table's own column, since `ship` is not told the name of the timestamp field
+        column = engine.column if engine.column is not None and is_time else self._table.fields.timestamp
+        may_make = engine.is_owner and engine.may_create
+        if may_make:
+            one_maker(cursor, engine)
+        split = split_of(cursor, self._table, engine, column=column)
+        if split is None or split.plan.period is None:
+            return []
+        if self._moments is None:
+            self._moments = set(_moments(column, self._rows, split.now))
+        lacking = [moment for moment in self._moments if _may_be_made(split, moment)]
+        missing = {start_of(moment, split.plan.period) for moment in lacking if not split.covers(moment)}
+        room = max(0, MAX_PARTITIONS - len(split.partitions)) if may_make else 0
+        starts = [start for start in sorted(missing, reverse=True)[:room] if start not in self.tried][:AT_ONCE]
+        if starts:
+            make(cursor, split, starts)
+        self.has_helped |= bool(starts) or (len(lacking) > 0 and not missing)  # or another session made them meanwhile
+        return starts
 
 
 def _may_be_made(split: Split, moment: datetime) -> bool:
