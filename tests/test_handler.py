@@ -384,6 +384,24 @@ def test_a_partition_by_that_does_not_fit_the_schema_is_refused_at_construction(
         )
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_a_distributed_table_without_citus_is_no_missing_connection(db: str, connection: Any, background: bool) -> None:
+    diverted = fallback()
+    handler = handler_on(db, distribute_by="user_id", background=background)
+    logger_with(handler).info("x", extra={"event": "signup"})
+    assert handler.flush(60)
+    ((event, *more), (told,)) = diverted.events, diverted.warnings
+    assert not more
+    assert event["reason"].startswith("distribute_by: this database has no Citus; CREATE EXTENSION citus, or ")
+    assert told == f"events cannot be written: {event['reason']}"
+    assert handler.stats.retries == 0
+    # and once it can be made, it is
+    connection.cursor().execute("CREATE TABLE events (timestamp TIMESTAMP, user_id TEXT, event TEXT, metadata JSONB)")
+    logger_with(handler).info("x", extra={"event": "later"})
+    assert handler.flush(60)
+    assert value(connection, "SELECT event FROM events") == "later"
+
+
 def test_partition_by_without_create_table_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="create_table=True"):
         PawprintHandler(table="events", partition_by="day")

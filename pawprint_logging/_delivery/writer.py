@@ -146,10 +146,9 @@ class Writer:
             with self._limit(session):
                 connection = self._connect(session)
         except Exception as error:
-            if isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost:
-                why = failure(error)  # the table could not be created
-                return self._refuse(why) if why.meaning == "table" else self._again(why)
-            return self._again(connect_failure(error))
+            is_servers = isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost
+            why = failure(error) if is_servers else connect_failure(error)
+            return self._refuse(why) if why.meaning == "table" else self._again(why)  # "table": it cannot be created
         return self._write(session, connection, batch, store, one_by_one=one_by_one)
 
     def write_together(self, batches: Sequence[Batch], store: Store) -> bool:

@@ -8,6 +8,7 @@ import psycopg2
 from psycopg2 import errorcodes
 
 from ..._failure import Failure, Meaning
+from ...errors import ConfigurationError
 
 #: psycopg2's base class, for modules that may not import psycopg2
 DatabaseError = psycopg2.Error
@@ -83,8 +84,13 @@ def is_connect_error(error: Exception) -> bool:
 
 
 def connect_failure(error: Exception) -> Failure:
-    """Return what a failed attempt to connect means; it is always transient."""
+    """Return what a failed attempt to connect, or to create the table, means.
+
+    It is transient, unless an option is wrong for this server or directory: no further attempt would mend that.
+    """
     text = str(error)
+    if isinstance(error, ConfigurationError):
+        return Failure("table", text, None, error)
     for part, reason in _CONNECT_REASONS:
         if part in text:
             return Failure("transient", f"no connection to the database: {reason}", sqlstate_of(error), error)
