@@ -65,6 +65,24 @@ def test_a_handler_that_does_not_deliver_has_no_thread_and_no_connection(db: str
     assert (stats.accepted, stats.written, stats.pending) == (2, 2, 0)
 
 
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        ({}, "`pawprint-logging create-table`"),
+        ({"partition_by": "day"}, "`pawprint-logging create-table --partition-by day`"),
+    ],
+)
+def test_that_create_table_makes_none_for_the_spool_is_said_with_the_mend(
+    db: str, folder: Path, options: dict[str, Any], command: str
+) -> None:
+    told = fallback()
+    spooler(db, folder)
+    assert told.warnings == []
+    spooler(db, folder, create_table=True, **options)
+    (warning,) = told.warnings
+    assert command in warning
+
+
 def test_without_a_spool_there_is_nobody_to_deliver(db: str) -> None:
     with pytest.raises(ConfigurationError, match="deliver"):
         PawprintHandler(db=db, table="events", deliver=False)
@@ -365,7 +383,8 @@ def test_a_missing_table_is_waited_for(db: str, folder: Path, connection: Any, m
     warnings = fallback()
     first = ship(folder, db=db, once=True)
     assert (first.written, first.diverted, first.is_complete) == (1, 0, False), "the other table's are delivered"
-    assert "create" in warnings.warnings[0].lower()
+    assert "`pawprint-logging create-table`" in warnings.warnings[0]
+    assert "create_table=True" not in warnings.warnings[0]
     connection.cursor().execute(Tracker(db=db, table="events").layout.ddl())
     assert ship(folder, db=db, once=True).written == 2
     assert names(connection) == ["e1", "e2"]

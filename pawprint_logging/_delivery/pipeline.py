@@ -105,6 +105,8 @@ class Pipeline:
         )
         creation = Creation(settings.partition_by, settings.distribute_by) if settings.create_table else None
         self.maker = Maker(tracker, creation, fallback.warn)
+        if creation is not None and is_spooled and not settings.deliver:
+            fallback.notice(_no_table_made(tracker, creation))
         open_table = partial(Writer, tracker, fallback, write_timeout=settings.write_timeout, create=creation)
         self._worker: Worker | SpoolOnly = (
             Worker(settings, open_table, fallback, stores)
@@ -252,6 +254,14 @@ class Pipeline:
     def stats(self) -> Stats:
         """A snapshot of the counters."""
         return self._worker.stats
+
+
+def _no_table_made(tracker: Tracker, creation: Creation) -> str:
+    options = [f" --{name.replace('_', '-')} {value}" for name, value in creation._asdict().items() if value]
+    return (
+        f"create_table=True makes table {tracker.table} only for events of within(), not for those that deliver=False "
+        f"leaves to a shipper: create it with `pawprint-logging create-table{''.join(options)}`"
+    )
 
 
 def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:

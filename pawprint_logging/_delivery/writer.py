@@ -446,12 +446,12 @@ class Writer:
         return refused, 0
 
     def _again(self, why: Failure, hint: str = "") -> Outcome:
-        hint = hint or mend(why.sqlstate, self._table)
+        hint = hint or mend(why.sqlstate, self._table, is_shipped=self._keeps_rows)
         self._fallback.warn(f"events wait for the database, and {self._then}: {why.reason}{hint}")
         return Outcome(retry=why)
 
     def _refuse(self, why: Failure) -> Outcome:
-        hint = mend(why.sqlstate, self._table)
+        hint = mend(why.sqlstate, self._table, is_shipped=self._keeps_rows)
         if self._session is not None:
             if why.sqlstate == "42501":
                 hint = self._right(self._session) or hint

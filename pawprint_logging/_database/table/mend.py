@@ -26,19 +26,21 @@ def plain(*names: str) -> str:
     return ".".join(name if _PLAIN.fullmatch(name) and name not in RESERVED else identifier(name) for name in names)
 
 
-def mend(sqlstate: str | None, table: Table) -> str:
+def mend(sqlstate: str | None, table: Table, *, is_shipped: bool = False) -> str:
     """Return what to do about an error that is no single row's fault, as text to add to its reason; empty if unknown.
 
     Args:
         sqlstate: the error's SQLSTATE.
         table: the table that the rows were for.
+        is_shipped: whether `ship` writes, which makes no table, default False.
     """
+    other = "`pawprint-logging create-table`" if is_shipped else "pass create_table=True"
     hints = {
         "25006": "; the server is read-only: name the primary, or all hosts and target_session_attrs=read-write",
         "42501": f"; GRANT INSERT ON {table.sql}, {table.ledger} and USAGE on the table's sequences to the role",
         "42703": f"; the table's columns differ from the tracker's schema, which has {', '.join(table.columns)}",
         "3F000": "; there is no such schema: CREATE SCHEMA, or correct the table's name",
-        "42P01": f"; create table {table.name} with Tracker.create_table(), or pass create_table=True",
+        "42P01": f"; create table {table.name} with Tracker.create_table(), or {other}",
         "53100": "; the server's disk is full: make room there",
         "55P03": f"; another session holds a lock on {table.name}, or an earlier attempt waits for a synchronous "
         "standby: pg_locks and pg_stat_activity (wait_event SyncRep) show which",
