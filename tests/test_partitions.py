@@ -360,7 +360,7 @@ def holder(tracker: Tracker, db: str) -> Iterator[Holder]:
     made.release()
 
 
-@pytest.mark.parametrize("way", ["write", "write_many", "replay", "background", "inline"])
+@pytest.mark.parametrize("way", ["write", "write_many", "replay", "background", "inline", "keyed", "spooled"])
 def test_a_row_waits_for_its_partition_while_another_session_holds_a_lock(
     db: str,
     tracker: Tracker,
@@ -383,8 +383,14 @@ def test_a_row_waits_for_its_partition_while_another_session_holds_a_lock(
         assert replay(tracker, path).written == 1
     else:
         diverted = fallback()
-        handler = handler_on(db, create_table=False, background=way == "background", write_timeout=120)
-        logger_with(handler).info("x", extra={"event": "late", "timestamp": late})
+        options: dict[str, Any] = {
+            "background": {},
+            "inline": {"background": False},
+            "keyed": {"dedupe_key": "key"},
+            "spooled": {"spool": tmp_path},
+        }[way]
+        handler = handler_on(db, create_table=False, write_timeout=120, **options)
+        logger_with(handler).info("x", extra={"event": "late", "timestamp": late, "key": 1})
         assert handler.flush(100)
         assert not diverted.events
         assert handler.stats.written == 1
