@@ -71,6 +71,7 @@ class Batch:
         "is_filled",
         "is_inherited",
         "lane",
+        "lines",
         "origin",
         "refused",
         "rows",
@@ -93,6 +94,8 @@ class Batch:
         self.is_filled = True
         #: where the store has its rows
         self.origin: Any = None
+        #: the UUIDs of its rows' fallback lines, if a process that is gone may have put some of these there
+        self.lines: list[uuid.UUID] | None = None
         #: whether it was recovered from the spool
         self.is_inherited = False
         #: monotonic time of its first failed attempt, and of the next attempt at the earliest
@@ -127,6 +130,11 @@ class Batch:
         self.verdict = Verdict()
         self.diverter = -1
         self.is_filled = True
+
+    @property
+    def keeps_delivery(self) -> bool:
+        """Whether each attempt and the fallback must use the same delivery: it may be in the ledger, or on lines."""
+        return self.in_doubt or self.lines is not None
 
     @property
     def is_keyed(self) -> bool:

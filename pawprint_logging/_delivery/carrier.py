@@ -13,7 +13,7 @@ from collections.abc import Callable
 from .. import _native as native
 from .._capture.guard import ends_here
 from .._capture.row import wholes
-from .._database.table.ledger import event_delivery, new_delivery, refused_delivery
+from .._database.table.ledger import line_delivery, new_delivery
 from .._failure import Failure
 from .account import Account
 from .batch import Batch, Diversion, Outcome, Verdict
@@ -73,7 +73,7 @@ class Carrier:
 
     def _write(self, batch: Batch, store: Store, deadline: float | None) -> Outcome:
         batch.rows = list(wholes(batch.rows))
-        if batch.failed_since is not None and not batch.in_doubt:
+        if batch.failed_since is not None and not batch.keeps_delivery:
             # Until the server notices that a connection is lost, its transaction stays open there. An attempt with the
             # same delivery would have to wait for the end of that transaction.
             batch.renew()
@@ -146,7 +146,7 @@ class Carrier:
                 self._tell(why, told)
                 told = []
             why = reason
-            columns, arrived = self._fallback.put(batch.rows[place], reason, _line(diversion, place))
+            columns, arrived = self._fallback.put(batch.rows[place], reason, _line(batch, diversion, place))
             if may_wait and not arrived and self._fallback.is_out_of_descriptors:
                 if told:
                     self._tell(why, told)
@@ -173,7 +173,7 @@ def _diversion(batch: Batch) -> Diversion:
     assert verdict is not None
     if verdict.given_up is None:
         return Diversion(verdict.refused, batch.delivery, frozenset(place for place, _ in verdict.refused))
-    if not batch.in_doubt:
+    if not batch.keeps_delivery:
         return Diversion([(place, verdict.given_up) for place in range(len(batch.rows))], new_delivery(), frozenset())
     # rows that the attempt left out are not in the table, even if its COMMIT arrived and the ledger has the delivery
     reasons = dict(batch.refused)
@@ -181,6 +181,8 @@ def _diversion(batch: Batch) -> Diversion:
     return Diversion(places, batch.delivery, frozenset(reasons))
 
 
-def _line(diversion: Diversion, place: int) -> uuid.UUID:
-    delivery = diversion.delivery
-    return event_delivery(refused_delivery(delivery) if place in diversion.left_out else delivery, place)
+def _line(batch: Batch, diversion: Diversion, place: int) -> uuid.UUID:
+    if batch.lines is not None:
+        return batch.lines[place]
+    index = place if batch.origin is None else batch.origin.index(place)
+    return line_delivery(diversion.delivery, index, is_left_out=place in diversion.left_out)

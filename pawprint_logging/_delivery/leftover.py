@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._capture.row import Entry
-from .._database.table.ledger import KEEP_DAYS
+from .._database.table.ledger import KEEP_DAYS, line_delivery
 from .._failure import Failure
 from .batch import Batch
 from .frame import HEAD, Record
@@ -44,6 +44,10 @@ class Origin:
     numbers: list[int] | None = None
     was_under_way: bool = False
 
+    def index(self, place: int) -> int:
+        """Return a row's number within the delivery, which stays the same when other rows are blanked."""
+        return place if self.numbers is None else self.numbers[place] - self.start
+
 
 def is_forgotten(progress: Progress) -> bool:
     """Return whether the ledger may have forgotten the delivery under way."""
@@ -63,15 +67,13 @@ def note_delivery(batch: Batch, origin: Origin) -> None:
 def note_refused(batch: Batch, origin: Origin) -> None:
     """Note which rows a delivery leaves out, before its COMMIT.
 
+    Not for one that was under way before: the ledger gets the UUIDs of the rows that it does not leave out.
+
     Raises:
         OSError: there is no room.
     """
-    if batch.refused or origin.has_noted:
-        numbers = origin.numbers
-        rows = [
-            (place if numbers is None else numbers[place] - origin.start, why.reason, why.sqlstate)
-            for place, why in batch.refused
-        ]
+    if batch.lines is None and (batch.refused or origin.has_noted):
+        rows = [(origin.index(place), why.reason, why.sqlstate) for place, why in batch.refused]
         origin.segment.add_refused(batch.delivery, rows)
         origin.has_noted = True
 
@@ -216,6 +218,8 @@ class Leftover:
             numbers=_unless_in_a_row(numbers, progress),
             was_under_way=True,
         )
+        indices = map(batch.origin.index, range(len(rows)))
+        batch.lines = [line_delivery(batch.delivery, index, is_left_out=index in refused) for index in indices]
         if rows and is_forgotten(progress):
             lines = [b"%b\t%b" % (json.dumps(row[0]).encode(), row[1]) for row in rows]
             self._put_aside(

@@ -10,8 +10,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from .._capture.row import Entry
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.diagnosis import waits_for_standby
 from .._database.session.sqlstate import (
@@ -25,7 +27,7 @@ from .._database.session.sqlstate import (
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
 from .._database.table.mend import mend
 from .._database.table.usable import Usable
-from .._database.writing.claim import Guess, copy_keyed
+from .._database.writing.claim import Guess, claim, copy_keyed
 from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
@@ -379,11 +381,11 @@ class Writer:
                 if batch.origin is None and not batch.in_doubt and not pruning.is_of_series(batch.delivery):
                     batch.delivery = self._series.next()
                 flow.before += deletion
-                claim = ledger.claim_sql(self._table, batch.delivery)
-                if batch.in_doubt:  # the claim tells whether the COMMIT arrived
-                    before, flow.before = flow.before, ""
+                entry = ledger.claim_sql(self._table, batch.delivery)
+                if batch.keeps_delivery:  # the claim tells whether the COMMIT arrived
+                    before, flow.before = f"{flow.before}SAVEPOINT pawprint_asked; ", ""
                     with self._limit(session):
-                        cursor.execute(before + claim)
+                        cursor.execute(before + entry)
                     if not cursor.rowcount:
                         with self._limit(session):
                             cursor.execute("ROLLBACK")
@@ -392,9 +394,10 @@ class Writer:
                         return Outcome(batch.refused, batch.duplicates)
                     batch.in_doubt = False
                 else:
-                    flow.before += f"{claim}; "
-            batch.refused, batch.duplicates = self._copy(
-                session, cursor, batch, flow, one_by_one=one_by_one, may_make=may_make
+                    flow.before += f"{entry}; "
+            copy = self._copy if batch.lines is None or not has_ledger else self._copy_once
+            batch.refused, batch.duplicates = copy(
+                session, cursor, batch, batch.rows, flow, one_by_one=one_by_one, may_make=may_make
             )
             store.refusing(batch)
             # set before `is_withdrawn` is read; a thread that withdraws the batch does it the other way round
@@ -407,10 +410,43 @@ class Writer:
         self._look_after_ledger(session)
         return Outcome(batch.refused, batch.duplicates)
 
-    def _copy(
-        self, session: Session, cursor: Any, batch: Batch, flow: Flow, *, one_by_one: bool, may_make: bool
+    def _copy_once(
+        self, session: Session, cursor: Any, batch: Batch, rows: Sequence[Entry], flow: Flow, **options: bool
     ) -> tuple[Refused, int]:
-        """Copy the rows; return those that are refused, and how many the table has already, under their dedupe keys."""
+        """Do what `_copy` does, but for the rows that `replay` has put back, and keep it from putting back the others.
+
+        Called behind the savepoint in which the ledger was asked about the delivery. The delivery does not stay in the
+        ledger: that would say that the lines of refused rows are in the table too.
+        """
+        limit = partial(self._limit, session)
+        refused: dict[int, Failure] = {}
+        while True:
+            with limit():
+                cursor.execute("ROLLBACK TO SAVEPOINT pawprint_asked")
+            lines = {line: place for place, line in enumerate(batch.lines or ()) if place not in refused}
+            # claimed, and not only asked for: a replay may be under way
+            places = sorted(lines[line] for line in claim(cursor, self._table, lines, keep=False, limit=limit))
+            found: Refused = []
+            duplicates = 0
+            if places:
+                some = [rows[place] for place in places]
+                found, duplicates = self._copy(session, cursor, batch, some, flow, **options)
+            if not found:
+                return sorted(refused.items(), key=itemgetter(0)), duplicates
+            refused.update((places[index], why) for index, why in found)  # once more: their lines must not be claimed
+
+    def _copy(
+        self,
+        session: Session,
+        cursor: Any,
+        batch: Batch,
+        rows: Sequence[Entry],
+        flow: Flow,
+        *,
+        one_by_one: bool,
+        may_make: bool,
+    ) -> tuple[Refused, int]:
+        """Copy rows of a batch; return the places among them of those that are refused, and how many are duplicates."""
         if batch.is_keyed and self._usable.ledger_problem is None:
             # a key that another transaction holds must not delay other rows
             flow.before += f"SET LOCAL lock_timeout = {KEY_TIMEOUT}; "
@@ -419,7 +455,7 @@ class Writer:
             _, refused, duplicates = copy_keyed(
                 cursor,
                 self._table,
-                batch.rows,
+                rows,
                 partial(self._limit, session),
                 one_by_one=one_by_one,
                 may_make=may_make,
@@ -430,7 +466,7 @@ class Writer:
             return refused, duplicates
         if not one_by_one:
             with self._limit(session):
-                copy_rows(cursor, self._table, batch.rows, flow)
+                copy_rows(cursor, self._table, rows, flow)
             return [], 0
         with self._limit(session):
             # deferred constraints are then checked at each COPY, so that the row at fault is found
@@ -438,7 +474,7 @@ class Writer:
         refused = copy_isolating(
             cursor,
             self._table,
-            batch.rows,
+            rows,
             partial(self._limit, session),
             uses_insert=flow.uses_insert,
             may_make=may_make,

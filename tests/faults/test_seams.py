@@ -21,11 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 import structlog
 from support.commandline import environment, program
@@ -111,14 +112,14 @@ def started(source: str, *arguments: object, **options: Any) -> Iterator[Child]:
         yield child
 
 
-def replay(db: str, *paths: Path) -> None:
+def replay(db: str, *paths: Path, check: bool = True) -> None:
     """Put the lines of fallback files back by the command."""
     subprocess.run(
         program("--db", db, "--table", "events", "replay", *map(str, paths)),
         env=environment(),
         capture_output=True,
         timeout=PATIENCE,
-        check=True,
+        check=check,
     )
 
 
@@ -180,6 +181,83 @@ def test_a_process_killed_while_it_diverts_the_refused_rows_of_a_batch(
         cursor.execute("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT")
     replay(db, lines, more)
     assert events_of(connection) == list(range(600))
+
+
+def diverted_in_part(db: str, tmp_path: Path) -> tuple[dict[str, Any], Path]:
+    """Kill a process that diverts a batch of its spool since there is no table; return its options and its lines."""
+    options = {"db": db, "table": "events", "spool": str(tmp_path / "spool"), "flush_interval": 0.2}
+    lines = tmp_path / "lines.jsonl"
+    some_are_refused = '"event": str(each), "user_id": "u" * (40 if each % 9 == 5 else 1)'
+    run(DIVERTING.replace('"event": str(each)', some_are_refused), json.dumps(options), 300, 100, lines, check=False)
+    assert lines.read_bytes().count(b'"delivery"') == 100
+    return options, lines
+
+
+@pytest.mark.parametrize(
+    ("by", "trouble"),
+    [
+        ("handler", "replay came first"),
+        ("handler", "the first attempt fails"),
+        ("handler", "the table is away again"),
+        ("ship", "replay came first"),
+        ("ship", "the first attempt fails"),
+    ],
+)
+def test_whatever_becomes_of_a_batch_that_a_killed_process_diverted_in_part(
+    db: str, connection: Any, tmp_path: Path, by: str, trouble: str
+) -> None:
+    options, lines = diverted_in_part(db, tmp_path)
+    more = tmp_path / "more.jsonl"
+    tracker_on(db)
+    if trouble == "replay came first":
+        replay(db, lines, check=False)  # some are refused again
+    elif trouble == "the table is away again":
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE events RENAME TO elsewhere")
+    elif trouble == "the first attempt fails":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE SEQUENCE attempts; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN IF nextval('attempts') = 1 THEN RAISE 'not now' USING ERRCODE = '40001'; END IF; "
+                "RETURN NULL; END $$; "
+                "CREATE TRIGGER fail BEFORE INSERT ON events EXECUTE FUNCTION fail()"
+            )
+    if by == "handler":
+        handler = PawprintHandler(**options, fallback_file=str(more))
+        assert handler.flush(60)
+        handler.close()
+        assert adds_up(handler)
+    else:
+        command = program("--db", db, "ship", options["spool"], "--once", "--fallback-file", str(more))
+        subprocess.run(command, env=environment(), capture_output=True, timeout=PATIENCE, check=True)
+    with connection.cursor() as cursor:
+        if trouble == "the table is away again":
+            cursor.execute("ALTER TABLE elsewhere RENAME TO events")
+        cursor.execute("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT")
+    for _ in range(2):
+        replay(db, lines, more)
+    assert events_of(connection) == list(range(300))
+
+
+def test_a_replay_beside_the_delivery_of_a_batch_that_a_killed_process_diverted_in_part(
+    db: str, connection: Any, tmp_path: Path
+) -> None:
+    options, lines = diverted_in_part(db, tmp_path)
+    tracker_on(db)
+    first = next(each for each in map(json.loads, lines.read_text().splitlines()) if "delivery" in each)
+    with closing(psycopg2.connect(db)) as replaying:
+        cursor = replaying.cursor()
+        cursor.execute("INSERT INTO events__deliveries VALUES (%s, 'infinity')", (first["delivery"],))
+        cursor.execute("INSERT INTO events (event) VALUES (%s)", (first["event"]["event"],))
+        handler = PawprintHandler(**options, fallback_file=str(tmp_path / "more.jsonl"))
+        wait_for(lambda: value(connection, "SELECT count(*) FROM pg_locks WHERE NOT granted") > 0, PATIENCE)
+        replaying.commit()
+    assert handler.flush(60)
+    handler.close()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER COLUMN user_id TYPE TEXT")
+    replay(db, lines, tmp_path / "more.jsonl")
+    assert events_of(connection) == list(range(300))
 
 
 @pytest.mark.parametrize("reason", ["the database is away", "no table"])  # 0.1.0 did the second right

@@ -46,6 +46,17 @@ def event_delivery(delivery: uuid.UUID, index: int) -> uuid.UUID:
     return uuid.UUID(int=delivery.int + index + 1)
 
 
+def line_delivery(delivery: uuid.UUID, index: int, *, is_left_out: bool) -> uuid.UUID:
+    """Return the UUID of the fallback line of one event of a delivery.
+
+    Args:
+        delivery: what `new_delivery` returned.
+        index: the event's place in the batch, from 0.
+        is_left_out: whether the delivery left the event out: even if it was committed, the table lacks the event.
+    """
+    return event_delivery(refused_delivery(delivery) if is_left_out else delivery, index)
+
+
 def delivery_of(event: uuid.UUID) -> uuid.UUID:
     """Return the delivery of an event's UUID."""
     return uuid.UUID(int=event.int >> _INDEX_BITS << _INDEX_BITS)

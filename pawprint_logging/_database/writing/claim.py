@@ -124,13 +124,27 @@ def _insert(table: Table, texts: list[str], *, keep: bool) -> str:
     return f"INSERT INTO {table.ledger} ({columns}) SELECT pg_catalog.unnest({array}){moment} ON CONFLICT DO NOTHING"
 
 
-def claim(cursor: Any, table: Table, claims: Iterable[uuid.UUID], *, keep: bool) -> set[uuid.UUID]:
-    """Do what `claiming` does, over a psycopg2 cursor in an open transaction.
+def claim(
+    cursor: Any,
+    table: Table,
+    claims: Iterable[uuid.UUID],
+    *,
+    keep: bool,
+    limit: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> set[uuid.UUID]:
+    """Do what `claiming` does, over a psycopg2 cursor.
+
+    Args:
+        cursor: a psycopg2 cursor in an open transaction.
+        table: whose ledger.
+        claims: the UUIDs to enter.
+        keep: whether they are never pruned.
+        limit: returns a context manager that bounds the wait for one answer, default no bound.
 
     Raises:
         psycopg2.Error: the ledger cannot be written; the transaction has then failed.
     """
-    return _on(cursor, claiming(table, claims, keep=keep))
+    return _on(cursor, claiming(table, claims, keep=keep), limit)
 
 
 def claim_keys(cursor: Any, table: Table, keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
@@ -150,10 +164,13 @@ def claim_keys(cursor: Any, table: Table, keys: Iterable[uuid.UUID]) -> set[uuid
     return _on(cursor, claiming_keys(table, keys))
 
 
-def _on(cursor: Any, dialogue: Dialogue[set[T]]) -> set[T]:
+def _on(
+    cursor: Any, dialogue: Dialogue[set[T]], limit: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> set[T]:
     def execute(statement: Statement) -> Answer:
         try:
-            cursor.execute(statement.head)
+            with limit():
+                cursor.execute(statement.head)
         except psycopg2.Error as error:
             raise StatementError(error.pgcode, error, lost=is_lost(cursor.connection)) from error
         rows = cursor.fetchall() if cursor.description is not None else []
