@@ -114,6 +114,10 @@ class Spool:
         self._segments: deque[Segment] = deque()
         self._window = _NO_WINDOW
         self._inherited: Segment | None = None
+        #: batches that were given out and may not be settled: the last one, and those that threads put on the fallback
+        self._carried: list[Batch] = []
+        #: segments that were to be released while a thread put rows of theirs on the fallback
+        self._kept: list[Segment] = []
         self._bytes = 0
         #: settled deliveries: since when (monotonic time), and of which segment
         self._settled = Settled()
@@ -124,7 +128,7 @@ class Spool:
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments to it, and close their descriptors, which would keep its locks after its end."""
-        segments = [*self._segments, self._inherited]
+        segments = [*self._segments, *self._kept, self._inherited]
         for segment in segments:
             if segment is not None:
                 if segment.window is not None:
@@ -136,6 +140,11 @@ class Spool:
     def leftovers(self) -> bool:
         """Return whether there may be segments of dead processes."""
         return any(True for _ in self._directory.glob(f"{self._prefix}-*{SUFFIX}"))
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a thread still puts rows on the fallback from a segment that is to be released."""
+        return bool(self._kept)
 
     # ---- the calling thread
 
@@ -430,6 +439,7 @@ class Spool:
                 note_delivery(batch, origin)
             segment.taken = end
             batch.origin = origin
+            self._note_carried(batch)
             return True
 
     def resending(self, batch: Batch) -> None:
@@ -460,6 +470,11 @@ class Spool:
             with self._delivering_on():
                 note_settled(origin)
                 self._settled.add(batch, origin)
+            if segment in self._kept:
+                self._kept.remove(segment)
+                if not segment.is_inherited:
+                    self._remove_if_settled(segment)
+                segment.release()
             if segment.is_inherited:
                 return
             self._seal_if_settled(segment, self._worth_deleting)
@@ -500,7 +515,7 @@ class Spool:
             for segment in list(self._segments):
                 if segment.count == 0 and not segment.is_released:
                     self._remove_if_settled(segment)
-                segment.release()
+                self._let_go(segment)
                 if self._head.deliver:
                     self._forget(segment)
             self._window = _NO_WINDOW
@@ -522,6 +537,7 @@ class Spool:
             leftover = Leftover(segment, self._report)
             try:
                 while (batch := self._next_of(leftover, max_rows, max_bytes)) is not None:
+                    self._note_carried(batch)
                     yield batch
                     if segment.progress.sending:  # not settled: left to the next process
                         break
@@ -529,9 +545,23 @@ class Spool:
                     self._remove_inherited(leftover)
             finally:
                 self._inherited = None
-                segment.release()
+                self._let_go(segment)
         for path in self._directory.glob(f"{self._prefix}-*{BESIDE}"):
             remove_orphan(path)
+
+    def _note_carried(self, batch: Batch) -> None:
+        self._carried = [each for each in self._carried if each.diverter is not None]
+        self._carried.append(batch)
+
+    def _let_go(self, segment: Segment) -> None:
+        """Release a segment, or keep it until the rows are settled that a thread still puts on the fallback.
+
+        Otherwise whoever takes it over would deliver these too.
+        """
+        if any(each.diverter is not None and each.origin.segment is segment for each in self._carried):
+            self._kept.append(segment)
+        else:
+            segment.release()
 
     def _next_of(self, leftover: Leftover, max_rows: int, max_bytes: int) -> Batch | None:
         try:

@@ -40,6 +40,10 @@ class Store(Protocol):
     def leftovers(self) -> bool:
         """Return whether dead processes may have left rows."""
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether rows cannot be recovered yet: a thread still puts rows beside them on the fallback."""
+
     def limit(self) -> int:
         """Return how many rows at the front of the queue may form one batch."""
 
@@ -88,6 +92,11 @@ class Nowhere:
 
     def leftovers(self) -> bool:
         """Return False: nothing is ever left."""
+        return False
+
+    @property
+    def is_held_up(self) -> bool:
+        """False: there is nothing to recover."""
         return False
 
     def limit(self) -> int:

@@ -112,6 +112,11 @@ class Lane:
         #: whether rows were left in the store, so that later ones must stay there too
         self.stays = False
 
+    @property
+    def can_recover(self) -> bool:
+        """Whether to look for rows of dead processes now."""
+        return self.has_leftovers and not self.store.is_held_up
+
     def begin_anew(self) -> None:
         """Reset the lane, when the worker is reopened or in a forked child."""
         self.waits_since = None
@@ -348,7 +353,7 @@ class Worker:
             if lane.looks_with_first_row and lane.queue.taken:
                 lane.looks_with_first_row = False
                 lane.has_leftovers = lane.store.leftovers()
-            if lane.has_leftovers and (found := self._recovered(lane)) is not None:
+            if lane.can_recover and (found := self._recovered(lane)) is not None:
                 return lane, found
         return None
 
@@ -456,9 +461,9 @@ class Worker:
 
     def _end_recovery(self, lane: Lane) -> None:
         found, lane.leftovers = lane.leftovers, None
-        lane.has_leftovers = False
         if found is not None:
             found.close()
+        lane.has_leftovers = lane.store.is_held_up
         self.account.notify()
 
     # ---- carrying
@@ -571,6 +576,9 @@ class Worker:
         if is_current:
             with suppress(BaseException):
                 self._finish()
+        elif self._state is State.RUNNING:  # reopened, and perhaps held up by this thread
+            with suppress(BaseException):
+                self._attend()
 
     def _step(self, run: _Run) -> bool:
         """Do the next piece of work; return False if the thread has to end."""
@@ -633,7 +641,7 @@ class Worker:
         if lane.waits_since is None:
             lane.waits_since = now
         due = lane.waits_since + self._settings.flush_interval
-        if lane.flush_to > queue.taken or lane.has_leftovers or number >= filling or not queue.has_room:
+        if lane.flush_to > queue.taken or lane.can_recover or number >= filling or not queue.has_room:
             return now
         if now < paced:
             return paced  # from then on, a full batch wakes the thread

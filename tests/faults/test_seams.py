@@ -260,6 +260,49 @@ def test_a_replay_beside_the_delivery_of_a_batch_that_a_killed_process_diverted_
     assert events_of(connection) == list(range(300))
 
 
+@pytest.mark.parametrize("has_inherited", [False, True])
+def test_a_handler_that_is_closed_and_opened_again_while_it_diverts(
+    db: str, connection: Any, tmp_path: Path, has_inherited: bool
+) -> None:
+    spool, lines = tmp_path / "spool", tmp_path / "lines.jsonl"
+    options: dict[str, Any] = {"db": db, "table": "events", "spool": str(spool), "flush_interval": 60}
+    if has_inherited:
+        run(DIVERTING.replace("handler.flush(60)", "os._exit(0)"), json.dumps(options), 5, -1, tmp_path / "none")
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow(logging.FileHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            if hasattr(record, "pawprint_fallback"):
+                has_begun.set()
+                goes_on.wait(PATIENCE)
+
+    diverted = Slow(lines)
+    diverted.setFormatter(FallbackFormatter())
+    logger = logging.getLogger("pawprint_logging.fallback")
+    logger.propagate = False
+    logger.addHandler(diverted)
+    handler = PawprintHandler(**{**options, "flush_interval": 0.01, "close_timeout": 1.0})
+    log = logger_with(handler)
+    for number in range(5 * has_inherited, 5):
+        log.info("x", extra={"event": str(number)})
+    assert has_begun.wait(PATIENCE)
+    for number in (5, 6):  # they wait behind what is diverted
+        log.info("x", extra={"event": str(number)})
+    handler.close()
+    tracker_on(db)
+    log.info("x", extra={"event": "7"})
+    goes_on.set()
+    assert handler.flush(60)
+    assert adds_up(handler)
+    assert handler.stats.accepted == 8
+    handler.close()
+    on_fallback = [json.loads(line).get("event", {}).get("event") for line in lines.read_text().splitlines()]
+    there = [*events_of(connection), *(int(each) for each in on_fallback if each is not None)]
+    assert sorted(there) == list(range(8))
+    assert not list(spool.iterdir())
+
+
 @pytest.mark.parametrize("reason", ["the database is away", "no table"])  # 0.1.0 did the second right
 def test_an_inline_diversion_that_is_interrupted(
     db: str, connection: Any, proxy: Proxy, tmp_path: Path, reason: str
