@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.commandline import environment, insert, program
-from support.screen import Screen
+from support.proxy import Proxy
+from support.screen import PATIENCE, Screen
 from support.server import PASSWORD
 from support.shop import handler_on, logger_with, tracker_on, value
 
+from pawprint_logging import Tracker
 from pawprint_logging._console.plot import ticks
+from pawprint_logging._database.session import embedded
+from pawprint_logging.cli import main
 
 Open = Callable[..., Screen]
 
@@ -286,6 +294,90 @@ def test_ctrl_c_at_a_question_changes_nothing(
 
     assert screen.finish() == 130
     assert value(connection, "SELECT count(*) FROM events") == 3
+
+
+LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def locked(shop: list[str], db: str) -> Iterator[None]:
+    """Another session holds a lock on the table of events."""
+    with closing(psycopg2.connect(db)) as other:
+        other.cursor().execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def wait_until(connection: Any, question: str, wanted: int) -> None:
+    """Return when a question has an answer."""
+    deadline = time.monotonic() + PATIENCE
+    while value(connection, question) != wanted:
+        assert time.monotonic() < deadline, question
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["count", "read", "tail -f", "export alice", "sessions", "funnel a b", "erase alice --yes", "drop-table --yes"],
+)
+@pytest.mark.usefixtures("locked")
+def test_ctrl_c_ends_a_wait_on_the_server_and_its_backend(
+    terminal: Open, shop: list[str], connection: Any, command: str
+) -> None:
+    screen = terminal(*command.split(), *shop)
+    wait_until(connection, LOCKED, 1)
+
+    screen.type("\x03")
+
+    assert screen.finish() == 130
+    assert "".join(screen.lines) in ("", "^C")
+    wait_until(connection, LOCKED, 0)
+
+
+@pytest.mark.usefixtures("locked")
+def test_ctrl_c_ends_a_wait_on_a_server_that_says_nothing_any_more(
+    terminal: Open, shop: list[str], connection: Any, db: str, proxy: Proxy
+) -> None:
+    screen = terminal("count", "--db", proxy.through(db), *shop[2:])
+    wait_until(connection, LOCKED, 1)
+    proxy.blackhole()
+
+    screen.type("\x03")
+
+    assert screen.finish() == 130
+    assert "".join(screen.lines) in ("", "^C")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_wait_on_an_embedded_server_which_stops(
+    short_folder: Path, number: signal.Signals, status: int
+) -> None:
+    directory = short_folder / "here"
+    options = ["--db", f"embedded:{directory}", "--table", "events"]
+    with closing(Tracker(db=f"embedded:{directory}", table="events")) as tracker:
+        tracker.create_table()
+        with closing(psycopg2.connect(embedded.start(str(directory)))) as other:
+            other.autocommit = True
+            other.cursor().execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            running = subprocess.Popen(
+                program("count", *options), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            with closing(psycopg2.connect(embedded.start(str(directory)))) as looking:
+                looking.autocommit = True
+                wait_until(looking, LOCKED, 1)
+                running.send_signal(number)
+                out, err = running.communicate(timeout=PATIENCE)
+                wait_until(looking, LOCKED, 0)
+
+    assert (running.returncode, out, err.strip()) == (status, b"", b"")
+
+
+def test_a_command_in_another_thread_leaves_signals_alone(shop: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(main, ["count", "--format", "csv", *shop]).result() == 0
+    assert main(["count", "--format", "csv", *shop]) == 0
+
+    assert capsys.readouterr().out == 2 * "datetime,count\n2026-01-01T00:00:00+00:00,1\n2026-01-02T00:00:00+00:00,2\n"
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -81,6 +82,29 @@ def test_cutting_ends_a_wait_from_another_thread(session: Session) -> None:
         cursor.execute("SELECT pg_sleep(60)")
     assert time.monotonic() - started < 20
     assert one(session, "SELECT 1") == 1
+
+
+def test_cancelling_ends_a_wait_from_another_thread(session: Session) -> None:
+    session.connection()
+    threading.Timer(0.2, session.cancel).start()
+    with pytest.raises(psycopg2.errors.QueryCanceled), session.transaction() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+    assert one(session, "SELECT 1") == 1
+
+
+def test_cancelling_works_with_a_psycopg2_that_hides_its_libpq(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    test_cancelling_ends_a_wait_from_another_thread(session)
+
+
+def test_cancelling_nothing_is_harmless(session: Session) -> None:
+    session.cancel()
+    assert one(session, "SELECT 1") == 1
+    session.cancel()
+    session.close()
+    session.cancel()
 
 
 def test_cutting_keeps_descriptors(session: Session) -> None:

@@ -28,6 +28,7 @@ from . import (  # noqa: F401
     tail,
 )
 from .failures import explain, one_line
+from .interrupts import signals_end_waits
 from .program import COMPLETE, PROGRAM, State, is_interrupt, program
 
 # A connection string passed where a name belongs must not be printed: it may hold a password.
@@ -41,7 +42,14 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
             stream.reconfigure(errors="backslashreplace")
-    state = State(described=described or {})
+    try:
+        with signals_end_waits():
+            return _run(arguments, State(described=described or {}), name)
+    except KeyboardInterrupt:  # once more, while the first one was ending the program
+        return 130
+
+
+def _run(arguments: Sequence[str] | None, state: State, name: str) -> int:
     try:
         status = program.main(
             args=None if arguments is None else list(arguments),

@@ -89,12 +89,11 @@ class State:
     def _end_in_order(self) -> None:
         """Make SIGTERM exit normally, which stops the embedded server that this program may have started.
 
-        With other servers, SIGTERM ends the program at once: a Python signal handler would have to wait for the answer
-        to a query.
+        With other servers, SIGTERM ends the program at once.
         """
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+            signal.signal(signal.SIGTERM, end_in_order)
             self._has_handler = True
 
     def restore_signals(self) -> None:
@@ -110,6 +109,11 @@ class State:
         if self.tracker.is_debug:
             raise ConfigurationError("no database is named: name one in the settings, or pass --db")
         return self.tracker
+
+
+def end_in_order(number: int, _: object) -> None:
+    """End the program; the handler of a signal."""
+    sys.exit(128 + number)
 
 
 def is_confirmed(question: str, otherwise: str) -> bool:

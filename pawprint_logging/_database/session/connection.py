@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_UNKNOWN
 
 from ... import _native as native
+from . import cancel
 from .dsn import Dsn
 from .excepthook import reset as reset_quiet
 from .watchdog import watchdog
@@ -37,6 +38,8 @@ class Session:
         self._new_lock: Callable[[], Any] = threading.RLock
         self.lock = self._new_lock()
         self._connection: Any = None
+        #: the thread that has used it last
+        self.thread: int | None = None
         #: held while the connection is replaced or cut, so that `cut` never hits a descriptor reused by another socket
         self._handling = native.RLock()
         _sessions.add(self)
@@ -55,6 +58,7 @@ class Session:
         Raises:
             psycopg2.OperationalError: none could be opened.
         """
+        self.thread = native.get_ident()
         if self._connection is not None and self._is_broken(self._connection):
             self.discard()
         if self._connection is None:
@@ -69,7 +73,7 @@ class Session:
         """
         if connection.closed:
             return True
-        if not _is_readable(connection.fileno()):
+        if not is_readable(connection.fileno()):
             return False
         try:
             with connection.cursor() as cursor:  # a notice or a parameter change makes it readable too
@@ -119,6 +123,17 @@ class Session:
                 finally:
                     handle.detach()
 
+    def cancel(self) -> None:
+        """Ask the server to cancel the statement, from any thread; the thread that waits for it gets QueryCanceled.
+
+        Returns when the server has answered, which may be never.
+        """
+        with self._handling:
+            connection = self._connection
+            ask = None if connection is None or connection.closed else cancel.request(connection)
+        if ask is not None:
+            ask()
+
     @contextmanager
     def transaction(self, begin: str = BEGIN) -> Iterator[Any]:
         """Run the block in one transaction on a cursor; commit at its end, roll back if it raises.
@@ -162,6 +177,13 @@ class Session:
         self.lock = self._new_lock()
 
 
+def sessions_of(thread: int) -> list[Session]:
+    """Return the sessions that a thread has used last, so that another one can end its wait."""
+    while True:
+        with suppress(RuntimeError):  # another thread makes a session meanwhile
+            return [each for each in _sessions if each.thread == thread]
+
+
 def _let_go(connection: Any) -> None:
     """Close this process' copy of the parent's socket, which would keep a killed parent's transaction open."""
     with suppress(OSError, psycopg2.Error):
@@ -172,12 +194,13 @@ def _let_go(connection: Any) -> None:
             os.close(nothing)
 
 
-def _is_readable(descriptor: int) -> bool:
+def is_readable(descriptor: int, seconds: float = 0) -> bool:
+    """Return whether there is something to read, or an end, at once or within some seconds."""
     if native.poll is None:  # Windows
-        return bool(native.select([descriptor], [], [], 0)[0])
+        return bool(native.select([descriptor], [], [], seconds)[0])
     poll = native.poll()  # select() does not take descriptors above 1023
     poll.register(descriptor, native.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(1000 * seconds))
 
 
 def is_lost(connection: Any) -> bool:
