@@ -99,6 +99,27 @@ def test_a_time_of_parquet_is_one(cli: CommandLine, tmp_path: Path, connection: 
     assert value(connection, "SELECT \"timestamp\"::text FROM events WHERE event = 'a'") == "2026-01-01 00:00:00.123456"
 
 
+@pytest.mark.parametrize("style", ["json", "csv"])
+def test_what_export_writes_is_imported_digit_by_digit(
+    cli: CommandLine, tmp_path: Path, connection: Any, style: str
+) -> None:
+    amounts = [Decimal("123456789012.12345678"), Decimal("0.00000001"), Decimal("-5.50000000"), Decimal("NaN")]
+    connection.cursor().execute("ALTER TABLE events ADD amount NUMERIC(20, 8), ADD amounts NUMERIC[]")
+    for amount in amounts:
+        connection.cursor().execute(
+            "INSERT INTO events (user_id, amount, amounts) VALUES ('u', %s, %s)", (amount, [amount])
+        )
+    path = tmp_path / f"u.{'jsonl' if style == 'json' else 'csv'}"
+
+    assert cli("export", "u", "--format", style, "--output", str(path)).status == 0
+    connection.cursor().execute("DELETE FROM events")
+    assert cli("import", str(path), "--rename", "amounts=").status == 0
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT amount FROM events ORDER BY id")
+        assert [str(row[0]) for row in cursor.fetchall()] == list(map(str, amounts))
+
+
 def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:

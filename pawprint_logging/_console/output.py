@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._capture.storable import number
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -139,9 +141,9 @@ def length(value: Any) -> str:
         return f"{value.total_seconds() * 1000:.0f} ms"
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        number, seconds = divmod(seconds, size)
-        if number or parts:
-            parts.append(f"{number} {unit}" if number else "")
+        count, seconds = divmod(seconds, size)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
     return " ".join(part for part in parts[:2] if part)
 
 
@@ -226,8 +228,8 @@ def _cell(value: Any, *, is_terminal: bool) -> str:
 
 
 def _cut(rows: Iterable[Row]) -> Iterator[Row]:
-    for number, row in enumerate(rows):
-        if number == TABLE_ROWS:
+    for place, row in enumerate(rows):
+        if place == TABLE_ROWS:
             note(f"these are the first {TABLE_ROWS:,} rows; pass --limit 0 for all of them")
             return
         yield row
@@ -354,6 +356,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     value = _storable(value)
     return _encode(value) if isinstance(value, (dict, list)) else str(value)
 
@@ -367,13 +371,7 @@ def _storable(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, Decimal):
-        return (
-            int(value)
-            if value.is_finite() and value == value.to_integral_value()
-            else float(value)
-            if value.is_finite()
-            else str(value)
-        )
+        return number(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (bytes, memoryview)):
