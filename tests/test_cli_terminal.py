@@ -399,3 +399,28 @@ def test_output_that_goes_nowhere_is_one_line(
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert reason in done.stderr
+
+
+def test_a_closed_standard_input_is_no_answer(shop: list[str], connection: Any) -> None:
+    def run(*command: str, closed: str = "<&-") -> tuple[int, str]:
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *program(*command, *shop)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    assert run("drop-table") == (1, "pawprint-logging: nothing was dropped; answer y, or pass --yes\n")
+    assert run("erase", "alice") == (0, "")
+    assert value(connection, "SELECT count(*) FROM events") == 1
+
+
+def test_a_closed_standard_error_stops_no_command(shop: list[str], connection: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"event": "x"}\n')
+    command = ["sh", "-c", '"$@" 2>&-', "sh", *program("import", str(path), *shop)]
+
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=environment(), check=False).returncode == 0
+    assert value(connection, "SELECT count(*) FROM events") == 4

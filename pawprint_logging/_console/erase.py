@@ -53,7 +53,7 @@ def erase(
         with path.open("r+b"):  # check all files before anything is erased
             pass
     blankings = {path: SpoolBlanking(path, tracker, user, fallback_file=files[0] if files else None) for path in spools}
-    if not yes and sys.stdin.isatty():
+    if not yes and sys.stdin is not None and sys.stdin.isatty():
         number = sum(1 for _ in tracker.export_user(user))
         if not is_confirmed(f"erase {_events(number)} of this user from {tracker!r}?", otherwise="nothing was erased"):
             return 1

@@ -71,7 +71,7 @@ format_option = click.option(
 def console(*, err: bool = False) -> Console:
     """Return a console that highlights nothing, and has no colours without a terminal or with NO_COLOR."""
     stream = sys.stderr if err else sys.stdout
-    width = None if stream.isatty() else _UNBOUNDED
+    width = None if stream is not None and stream.isatty() else _UNBOUNDED
     return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
 
 

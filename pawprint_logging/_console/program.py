@@ -127,6 +127,8 @@ def is_confirmed(question: str, otherwise: str) -> bool:
         click.Abort: Ctrl-C was pressed.
     """
     try:
+        if sys.stdin is None:  # the caller has closed it, as <&- does
+            raise click.Abort
         click.confirm(question, abort=True, err=True)
     except click.Abort as error:
         if is_interrupt(error):
