@@ -100,6 +100,25 @@ def test_nothing_reaches_a_terminal_that_it_obeys(
     assert value(connection, "SELECT count(*) FROM events") == len(TEXTS)
 
 
+def test_no_message_reaches_a_terminal_that_it_obeys(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    connection.cursor().execute('ALTER TABLE events ADD "ti\x1b[31mme" INT NOT NULL DEFAULT 0')
+    connection.cursor().execute("ALTER TABLE events ADD \"\u202elast\" TEXT NOT NULL DEFAULT ''")
+    connection.cursor().execute('ALTER TABLE events ALTER "\u202elast" DROP DEFAULT')
+    path = tmp_path / "h.jsonl"
+    path.write_text(json.dumps({"ti\x1b[31mme": "x", "event": "x"}) + "\n")
+
+    for command, words in (
+        (["import", str(path), "--rename", "when=timestamp"], r"the fields are event, ti\x1b[31mme"),
+        (["import", str(path)], r"column ti\x1b[31mme"),
+        (["check"], r"\u202elast"),
+        (["count", "--where", "nothing=1"], r"ti\x1b[31mme"),
+        (["count", "\x1b[31mred", "\x1b[31mred"], r"\x1b[31mred"),
+    ):
+        result = cli(*command)
+        assert words in result.err + result.out
+        assert OBEYED.findall(result.err + result.out) == []
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], shop: list[str]) -> CommandLine:
     command_line = CommandLine(capsys)

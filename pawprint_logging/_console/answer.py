@@ -16,7 +16,7 @@ from .._database.reading.hints import hints
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from . import plot
-from .output import Row, Shapes, frame_rows, note, printable, show, write_csv, write_json
+from .output import Row, Shapes, frame_rows, note, show, write_csv, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def warnings_as_notes() -> Iterator[list[str]]:
         yield said
     for text in dict.fromkeys(str(each.message) for each in caught):
         said.append(text)
-        note(printable(text))
+        note(text)
 
 
 def hint(
@@ -97,7 +97,7 @@ def hint(
         found = hints(session, tracker.layout, given, fields=fields, more=more)
     for each in found:
         if not any(text.startswith(f"no event {each.asked!r}") for text in said):
-            note(printable(each.text))
+            note(each.text)
     if is_empty and not found and not said:
         note("no event matches")
 

@@ -29,6 +29,7 @@ from . import (  # noqa: F401
 )
 from .failures import explain, one_line
 from .interrupts import signals_end_waits
+from .output import say
 from .program import COMPLETE, PROGRAM, State, is_interrupt, program
 
 # A connection string passed where a name belongs must not be printed: it may hold a password.
@@ -112,10 +113,10 @@ def _usage(error: click.UsageError, name: str) -> int:
         return 2
     path = error.ctx.command_path if error.ctx is not None else name
     message = _SECRET.sub("…", error.format_message()).rstrip(".")
-    click.echo(one_line(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help"), err=True)
+    say(one_line(f"{path}: {message[:1].lower()}{message[1:]}; see {path} --help"), err=True)
     return 2
 
 
 def _fail(name: str, message: str) -> int:
-    click.echo(one_line(f"{name}: {message}"), err=True)
+    say(one_line(f"{name}: {message}"), err=True)
     return 1

@@ -8,7 +8,7 @@ import click
 from rich.text import Text
 
 from .._database.table.rights import Purpose, inspect
-from .output import console, note
+from .output import console, note, printable
 from .program import State, command
 
 # colours that are legible on dark and on light terminals; yellow is not
@@ -35,9 +35,9 @@ def check(state: State, purpose: Purpose) -> int:
     with closing(tracker.session()) as session:
         for found in inspect(session, tracker.layout, purpose):
             mark, style = _MARKS[found.level]
-            out.print(Text.assemble((mark, style), "  ", found.text), soft_wrap=True)
+            out.print(Text.assemble((mark, style), "  ", printable(found.text)), soft_wrap=True)
             if found.mend is not None:
-                out.print(Text(f"      -> {found.mend}"), soft_wrap=True)
+                out.print(Text(f"      -> {printable(found.mend)}"), soft_wrap=True)
             if found.level == "fail":
                 failed.append(found)
     if failed:

@@ -9,7 +9,7 @@ import click
 
 from .._delivery.blanking import blank_user
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
-from .output import note
+from .output import note, say
 from .program import PATH, State, command, is_confirmed
 
 
@@ -61,15 +61,15 @@ def erase(
     # write events from the files.
     spooled = {path: blanking.run(note) for path, blanking in blankings.items()}
     lines = {path: blank_user(path, tracker.layout, user) for path in files}
-    click.echo(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
+    say(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
     for path, number in lines.items():
-        click.echo(f"{number:,} line{'' if number == 1 else 's'} blanked in {path}")
+        say(f"{number:,} line{'' if number == 1 else 's'} blanked in {path}")
     return max([_tell(path, done) for path, done in spooled.items()], default=0)
 
 
 def _tell(directory: Path, done: Blanked) -> int:
     """Print what became of a spool; return 1 if events of the user may be left there."""
-    click.echo(f"{_events(done.rows)} blanked in {directory}")
+    say(f"{_events(done.rows)} blanked in {directory}")
     left = [f"{_events(number)} of this user still wait in {path}" for path, number in done.waiting.items()]
     if left:
         left[-1] += ": run this again when they are delivered"

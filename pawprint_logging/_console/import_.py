@@ -32,7 +32,7 @@ from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .files import Piece, Plan, Source, source_of
 from .making import Made, Maker, helpers, made_of
-from .output import console, note
+from .output import console, note, say
 from .program import PATH, State, command
 from .replay import summary
 
@@ -94,7 +94,7 @@ def import_(
         note(f"{_rows(job.without_time)} no {field}: name the field that holds it, as in --rename when={field}")
     if job.without_key:
         note(f"{_rows(job.without_key)} no {dedupe_key}: running this again writes such rows again")
-    click.echo(summary(result))
+    say(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
         note(

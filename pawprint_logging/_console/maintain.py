@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .output import say
 from .program import State, command
 
 
@@ -28,4 +29,4 @@ def maintain(state: State, keep: str | None, ahead: int | None, dry_run: bool) -
     """
     done = state.connect("maintain").maintain(keep=keep, ahead=ahead, dry_run=dry_run)
     for sentence in done or ["nothing to do"]:
-        click.echo(sentence)
+        say(sentence)

@@ -80,9 +80,14 @@ def chosen(style: Format | None) -> Format:
     return style or ("table" if sys.stdout.isatty() else "csv")
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a sentence on one line, which may quote names and values that a terminal would obey."""
+    click.echo(printable(text), err=err)
+
+
 def note(text: str) -> None:
     """Print something that is not a result on standard error, so that it stays out of pipes."""
-    click.echo(f"pawprint-logging: {text}", err=True)
+    say(f"pawprint-logging: {text}", err=True)
 
 
 def show(

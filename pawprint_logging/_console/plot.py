@@ -15,7 +15,7 @@ import click
 
 from .._charts import drawing
 from ..errors import ConfigurationError
-from .output import plain
+from .output import plain, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ def draw(lines: Points | Mapping[str, Points], title: str, resolution: str) -> N
     }
     drawn = {name: points for name, points in drawn.items() if points}
     if not drawn:
-        click.echo(f"{title}: nothing to draw")
+        say(f"{title}: nothing to draw")
         return
     is_terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size(_SIZE)

@@ -13,7 +13,7 @@ from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
 from .conditions import checked_span, parse, resolution_option, span_options, where_option
-from .output import Format, Row, format_option, note, percent, plain, printable, show
+from .output import Format, Row, format_option, note, percent, plain, say, show
 from .plan import declared_by, differences
 from .program import State, command
 
@@ -215,7 +215,7 @@ def catalogue(state: State, *, plan: str | None, **options: Any) -> int:
     if planned is not None:
         found = differences(frame, planned, tracker)
         for sentence in found or ["the table is as the plan has it"]:
-            click.echo(printable(sentence))
+            say(sentence)
         return 1 if found else 0
     if frame.attrs.get("sampled"):
         note(f"this is what a sample of {frame.attrs['rows']:,} events has")
@@ -232,5 +232,5 @@ def create_views(state: State, prefix: str | None) -> None:
     """
     names = state.connect("create").create_views(prefix=prefix)
     for name in names:
-        click.echo(printable(name))
+        say(name)
     note(f"{len(names)} view{'' if len(names) == 1 else 's'}")

@@ -13,7 +13,7 @@ from .._delivery.replay import Replayed
 from .._delivery.replay import replay as put_back
 from ..errors import ConfigurationError
 from ..tracker import Tracker
-from .output import console, note
+from .output import console, note, say
 from .program import PATH, State, command
 
 
@@ -52,7 +52,7 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
                 "create it with pawprint-logging create-table --if-not-exists"
             )
     result = _with_progress(tracker, files, even_old=even_old, uncommitted=uncommitted)
-    click.echo(summary(result))
+    say(summary(result))
     if result.rejected:
         rejected = [f"{path}.rejected" for path in files if Path(f"{path}.rejected").exists()]
         note(f"the rejected lines are in {', '.join(rejected)}: mend them or the table, and replay that file")

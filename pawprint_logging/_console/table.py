@@ -11,6 +11,7 @@ from click.shell_completion import get_completion_class
 from .._database.session.sqlstate import DatabaseError
 from .._database.table.ddl import count_events
 from ..tracker import Tracker
+from .output import say
 from .program import COMPLETE, PROGRAM, State, command, is_confirmed, program
 
 
@@ -26,7 +27,7 @@ def create_table(state: State, if_not_exists: bool, partition_by: str | None, di
     """Create the table and its ledger."""
     tracker = state.connect("create")
     tracker.create_table(if_not_exists=if_not_exists, partition_by=partition_by, distribute_by=distribute_by)
-    click.echo(f"the table {tracker.table} and its ledger are there")
+    say(f"the table {tracker.table} and its ledger are there")
 
 
 @command("drop-table")
@@ -43,7 +44,7 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     ):
         return 1
     tracker.drop_table(if_exists=if_exists)
-    click.echo(f"the table {tracker.table} is gone")
+    say(f"the table {tracker.table} is gone")
     return 0
 
 
