@@ -29,6 +29,8 @@ Since = datetime | date | timedelta | str
 #: the name of an event, a step as `funnel` takes it, or several
 Names = str | tuple[str, Mapping[str, Any]] | Sequence[str | tuple[str, Mapping[str, Any]]]
 
+#: most minutes of silence in a session, 10,000 years: the intervals of PostgreSQL end later
+_LONGEST = 10_000 * 366 * 24 * 60
 _SESSION_COLUMNS = {
     "duration": "DOUBLE PRECISION",
     "total_events": "BIGINT",
@@ -160,11 +162,13 @@ class Statistics:
                 then, and a UserWarning says how many.
 
         Raises:
-            ConfigurationError: `duration` is not a positive number, the table has no column for user or time, or debug
-                mode.
+            ConfigurationError: `duration` is not a positive number or is over 10,000 years, the table has no column for
+                user or time, or debug mode.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
         minutes = _minutes("duration", duration)
+        if minutes > _LONGEST:
+            raise ConfigurationError(f"duration must be at most {_LONGEST:,} minutes, not {duration!r}")
         with self._work() as job:
             days.bring_up_to_date(job, duration=minutes, clean=clean)
         self._tell(job)

@@ -202,6 +202,14 @@ def test_what_read_writes_to_a_file_is_what_it_prints(cli: CommandLine, tmp_path
     assert result.out == path.read_text()
 
 
+@pytest.mark.parametrize("command", [["read"], ["read", "--format", "table"], ["tail", "-n"], ["sessions"]])
+def test_a_limit_beyond_all_numbers_is_none(cli: CommandLine, command: list[str]) -> None:
+    option = [] if command[-1] == "-n" else ["--limit"]
+    few, many = cli(*command, *option, "1000"), cli(*command, *option, "9" * 30)
+
+    assert (many.status, many.out) == (0, few.out)
+
+
 def test_a_bound_is_not_given_twice(cli: CommandLine) -> None:
     condition = ("--where", "timestamp__gte=2026-01-08")
 

@@ -209,6 +209,7 @@ def test_the_right_to_create_that_is_lacking_is_one_line(reader: str, shop: Comm
         (["read", "user_id__x"], ["paths work on 'metadata' only"]),
         (["sum", "event"], ["sum needs a number"]),
         (["sessions", "--duration", "-1"], ["duration must be a positive number"]),
+        (["sessions", "--duration", "1e300"], ["duration must be at most", "minutes"]),
         (["engagement", "--start", "soon"], ["--since takes ISO 8601", "7d"]),
     ],
 )

@@ -382,18 +382,19 @@ def test_a_command_in_another_thread_leaves_signals_alone(shop: list[str], capsy
 
 @pytest.mark.parametrize(
     ("redirection", "reason"),
-    [(">&-", "standard output is closed"), (">/dev/full", "No space left on device")],
+    [(">&-", "standard output is closed"), (">/dev/full", "cannot write to standard output: No space left on device")],
 )
-@pytest.mark.parametrize("command", [["count"], ["read", "--format", "json"]], ids=lambda each: each[0])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["count"], ["read"], ["read", "--format", "json"]], ids=" ".join)
 def test_output_that_goes_nowhere_is_one_line(
-    shop: list[str], connection: Any, command: list[str], redirection: str, reason: str
+    shop: list[str], connection: Any, command: list[str], unbuffered: str, redirection: str, reason: str
 ) -> None:
-    connection.cursor().execute("INSERT INTO events (event) SELECT 'many' FROM generate_series(1, 3000)")
+    connection.cursor().execute("INSERT INTO events (event) SELECT 'many' FROM generate_series(1, 400)")
     done = subprocess.run(
         ["sh", "-c", f'"$@" {redirection}', "sh", *program(*command, *shop)],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(PYTHONUNBUFFERED=unbuffered),
         check=False,
     )
 

@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
@@ -43,14 +43,44 @@ def run(arguments: Sequence[str] | None, described: Mapping[str, Any] | None = N
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not end the command
             stream.reconfigure(errors="backslashreplace")
+    original, output = sys.stdout, _Output(sys.stdout)
+    sys.stdout = replaced = cast("TextIO", output)
     try:
         with signals_end_waits():
-            return _run(arguments, State(described=described or {}), name)
+            return _run(arguments, State(described=described or {}), name, output)
     except KeyboardInterrupt:  # once more, while the first one was ending the program
         return 130
+    finally:
+        if sys.stdout is replaced:  # else click has wrapped it, because the reader has closed the pipe
+            sys.stdout = original
 
 
-def _run(arguments: Sequence[str] | None, state: State, name: str) -> int:
+class _Output:
+    """Standard output that keeps the error of a failed write: a flush afterwards may have nothing left that fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _run(arguments: Sequence[str] | None, state: State, name: str, output: _Output) -> int:
     try:
         status = program.main(
             args=None if arguments is None else list(arguments),
@@ -70,9 +100,13 @@ def _run(arguments: Sequence[str] | None, state: State, name: str) -> int:
         _discard_output()  # the reader, such as `head`, has closed the pipe
         return 1
     except Exception as error:
-        lost = _lost_output()
-        if isinstance(error, OSError) and error.filename is None and lost and not state.with_traceback:
-            return _fail(name, f"cannot write to standard output: {lost}")
+        is_lost = error is output.error
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+        if is_lost and isinstance(error, OSError) and not state.with_traceback:
+            return _fail(name, f"cannot write to standard output: {error.strerror}")
         if state.with_traceback:
             traceback.print_exc()
             return 1
@@ -87,16 +121,6 @@ def _run(arguments: Sequence[str] | None, state: State, name: str) -> int:
             state.tracker.close()
         state.restore_signals()
     return status if isinstance(status, int) else 0
-
-
-def _lost_output() -> str | None:
-    """Return why what was printed cannot be written, as on a full disk; None if it can."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        _discard_output()
-        return error.strerror
-    return None
 
 
 def _discard_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,6 +23,17 @@ _ARGUMENTS = frozenset(
 )
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Rows(click.IntRange):
+    """A number of rows, from 0. Python and PostgreSQL count to 2**63 - 1, which is as good as any number beyond."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return min(int(super().convert(value, param, ctx)), sys.maxsize)
+
 
 where_option = click.option(
     "--where",

@@ -12,7 +12,7 @@ from .._database.reading.series import LIMIT
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
-from .conditions import checked_span, parse, resolution_option, span_options, where_option
+from .conditions import Rows, checked_span, parse, resolution_option, span_options, where_option
 from .output import Format, Row, format_option, note, percent, plain, say, show
 from .plan import declared_by, differences
 from .program import State, command
@@ -35,7 +35,7 @@ _OF = {
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=Rows(),
     help="Print at most so many rows; 0: all. Default: 1000 in a table, all as csv and json.",
 )
 @answer.data_output_option

@@ -14,7 +14,7 @@ from .._database.reading.tail import Tail
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ..tracker import Tracker
 from . import answer
-from .conditions import parse, where_option
+from .conditions import Rows, parse, where_option
 from .output import Format, chosen, console, csv_line, format_option, json_line, lines, note
 from .program import State, command
 
@@ -24,9 +24,7 @@ PATIENCE = 60.0
 
 @command("tail")
 @click.argument("fields", nargs=-1)
-@click.option(
-    "-n", "number", metavar="N", type=click.IntRange(min=0), default=10, show_default=True, help="Rows to begin with."
-)
+@click.option("-n", "number", metavar="N", type=Rows(), default=10, show_default=True, help="Rows to begin with.")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new events as they arrive, until Ctrl-C.")
 @click.option(
     "--interval",
