@@ -360,6 +360,37 @@ def test_keys_survive_a_process_that_is_killed_with_a_spool(db: str, connection:
     handler.close()
 
 
+def test_keys_that_were_spooled_are_delivered_by_a_handler_without_them(
+    db: str, connection: Any, tmp_path: Path
+) -> None:
+    # Given a process that was killed, and a next one whose `dedupe_key` was taken out
+    tracker_on(db)
+    spool = tmp_path / "spool"
+    assert killed(db, spool, deliver=True)[0] == 400
+    handler = handler_on(db, spool=str(spool))
+    assert handler.flush(60)
+    # Then the keys count all the same
+    sums(handler)
+    assert handler.stats.duplicates == 100
+    assert value(connection, "SELECT count(DISTINCT event) FROM events WHERE event <> 'plain'") == 100
+    assert value(connection, "SELECT count(*) FROM events WHERE event = 'plain'") == 200
+    handler.close()
+    assert not list(spool.iterdir())
+
+
+def test_a_file_that_is_no_spool_is_warned_of_once(db: str, tmp_path: Path) -> None:
+    tracker_on(db)
+    diverted = fallback()
+    spool = tmp_path / "spool"
+    assert killed(db, spool, deliver=True)[0] == 400
+    for path in spool.glob("*.spool"):
+        path.write_bytes(b"?" * path.stat().st_size)
+    handler = handler_on(db, spool=str(spool))
+    assert handler.flush(60)
+    assert len(diverted.warnings) == len(set(diverted.warnings)) == 2
+    handler.close()
+
+
 def test_keys_that_are_only_spooled_are_shipped_once(db: str, connection: Any, tmp_path: Path) -> None:
     tracker_on(db)
     for _ in range(2):

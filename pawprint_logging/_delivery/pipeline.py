@@ -82,10 +82,14 @@ class Pipeline:
             on_error=settings.on_error,
             layout=layout,
         )
-        is_keyed = (False,) if settings.dedupe_key is None else (False, True)
         is_spooled = settings.spool is not None and not tracker.is_debug
+        # a process before may have left events with dedupe keys in the spool, though the option is not set now
+        may_have_keys = settings.dedupe_key is not None or (is_spooled and settings.deliver)
+        is_keyed = (False, True) if may_have_keys else (False,)
+        said: set[str] = set()
         stores = [
-            _spool(settings, tracker, fallback.notice, keyed=keyed) if is_spooled else Nowhere() for keyed in is_keyed
+            _spool(settings, tracker, fallback.notice, said, keyed=keyed) if is_spooled else Nowhere()
+            for keyed in is_keyed
         ]
         fields = layout.fields
         if settings.distribute_by == fields.user:  # the table that is made then has a default, see `split_ddl`
@@ -264,7 +268,7 @@ def _no_table_made(tracker: Tracker, creation: Creation) -> str:
     )
 
 
-def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *, keyed: bool) -> Store:
+def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], said: set[str], *, keyed: bool) -> Store:
     try:
         from .spool import Spool
     except ImportError as error:  # Windows has no fcntl
@@ -281,6 +285,7 @@ def _spool(settings: Settings, tracker: Tracker, warn: Callable[[str], None], *,
         warn=warn,
         deliver=settings.deliver,
         keyed=keyed,
+        said=said,
     )
 
 

@@ -66,6 +66,7 @@ class Spool:
         warn: called with each warning for the user, once.
         deliver: whether this process delivers what it writes, default True.
         keyed: whether the rows have dedupe keys, default False.
+        said: what the user was warned of, if another spool in the directory warns as well; default: nothing yet.
 
     Raises:
         ConfigurationError: the directory cannot be used.
@@ -82,6 +83,7 @@ class Spool:
         database: str = "",
         deliver: bool = True,
         keyed: bool = False,
+        said: set[str] | None = None,
     ) -> None:
         self._directory = Path(directory)
         self._prefix = prefix_of(table)
@@ -100,7 +102,7 @@ class Spool:
             raise ConfigurationError(f"spool: the directory {directory!r} is not writable for this process")
         self._head = Head(database, table, deliver, keyed, int.from_bytes(os.urandom(4), "big"), with_fsync)
         self._is_mapped = not with_fsync and mapping.can_map(self._directory)
-        self._has_said: set[str] = set()
+        self._has_said: set[str] = set() if said is None else said
         #: writes a row to the current segment and puts it into the queue; see `_append_mapped`
         self.append: Callable[[Entry, Accepting], bool] = self._append_written
         if self._is_mapped:
