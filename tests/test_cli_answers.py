@@ -191,7 +191,35 @@ def test_engagement_from_a_day_is_the_same_when_it_is_asked_again(cli: CommandLi
     earlier = cli("engagement", "--start", "2026-01-01").rows
     assert (earlier[0][0], earlier[2:]) == ("2026-01-01T00:00:00+00:00", first.rows)
     again = cli("engagement", "--start", "2026-01-03")
-    assert (again.status, again.err) == (0, "")
+    assert (again.status, again.err, again.rows) == (0, "", first.rows)
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_days_of_engagement_are_those_of_the_range(cli: CommandLine, tz: str) -> None:
+    everything = [row[0][:10] for row in cli("engagement").rows]
+    found = cli("engagement", "--since", "2026-01-02", "--until", "2026-01-02", "--tz", tz)
+
+    assert everything == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert [row[0][:10] for row in found.rows] == ["2026-01-02"]
+
+
+@pytest.mark.parametrize(
+    ("command", "moments"),
+    [
+        ("sessions --since 2026-01-02", ["03T09"]),
+        ("sessions --until 2026-01-01T10:30", ["01T10"]),
+        ("sessions --since 2026-01-03 --tz America/Los_Angeles", ["03T09"]),
+        ("sessions --since 2026-01-03 --tz Pacific/Pago_Pago", []),
+        ("sessions --since 1h", []),
+        ("tail timestamp --since 2026-01-01T12:00 --until 2026-01-05", ["01T12", "03T09"]),
+        ("tail timestamp -n 1 --until 2026-01-05", ["03T09"]),
+        ("tail timestamp --since 2026-01-03 --tz Pacific/Pago_Pago", ["09T09"]),
+    ],
+)
+def test_sessions_and_tail_have_a_range_of_time(cli: CommandLine, command: str, moments: list[str]) -> None:
+    found = cli(*command.split())
+
+    assert (found.status, [row[0][8:13] for row in found.rows]) == (0, moments)
 
 
 def test_what_read_writes_to_a_file_is_what_it_prints(cli: CommandLine, tmp_path: Path) -> None:
@@ -215,6 +243,7 @@ def test_a_bound_is_not_given_twice(cli: CommandLine) -> None:
 
     assert len(cli("read", "event", *condition, "--until", "2026-01-31").rows) == 1
     one_line(cli("read", "event", *condition, "--since", "2026-01-01"), "--since", "timestamp__gte", status=2)
+    one_line(cli("tail", *condition, "--since", "2026-01-01"), "--since", "timestamp__gte", status=2)
 
 
 @pytest.mark.parametrize("name", ["field", "period", "self"])

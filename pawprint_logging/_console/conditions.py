@@ -79,6 +79,25 @@ def checked_span(options: Mapping[str, Any]) -> dict[str, datetime]:
     }
 
 
+def bounds_of(field: str, span: Mapping[str, datetime], given: Mapping[str, Any]) -> dict[str, datetime]:
+    """Return the conditions that keep a time column in the range of --since and --until.
+
+    Args:
+        field: the column.
+        span: the range, as `checked_span` returns it.
+        given: the other conditions.
+
+    Raises:
+        click.UsageError: one of those sets the same bound.
+    """
+    modifiers = {"start": "gte", "end": "lte"}
+    bounds = {f"{field}__{modifiers[name]}": moment for name, moment in span.items()}
+    if twice := [name for name in bounds if name in given]:
+        option = "--since" if twice[0].endswith("gte") else "--until"
+        raise click.UsageError(f"--where {twice[0]} and {option} set the same bound; pass one of them")
+    return bounds
+
+
 def _moment(text: str, option: str, zone: str) -> datetime:
     try:
         found = moment_of(text, name=option, zone=zone)

@@ -12,7 +12,7 @@ from .._database.reading.series import LIMIT
 from .._database.table.columns import columns_of
 from ..tracker import Tracker
 from . import answer
-from .conditions import Rows, checked_span, parse, resolution_option, span_options, where_option
+from .conditions import Rows, bounds_of, checked_span, parse, resolution_option, span_options, where_option
 from .output import Format, Row, format_option, note, percent, plain, say, show
 from .plan import declared_by, differences
 from .program import State, command
@@ -61,12 +61,7 @@ def read(
     answer.check_output(output, pictures=False)
     span = checked_span({"start": start, "end": end, "tz": tz})
     tracker = state.connect("read")
-    modifiers = {"start": "gte", "end": "lte"}
-    bounds = {f"{tracker.timestamp_field}__{modifiers[name]}": moment for name, moment in span.items()}
-    if twice := [name for name in bounds if name in given]:
-        option = "--since" if twice[0].endswith("gte") else "--until"
-        raise click.UsageError(f"--where {twice[0]} and {option} set the same bound; pass one of them")
-    given |= bounds
+    given |= bounds_of(tracker.timestamp_field, span, given)
     rows = tracker.iter_rows(*fields, **given)
     try:
         first = next(rows, None)

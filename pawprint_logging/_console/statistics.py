@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, time, timezone
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from .._database.reading.times import duration_of
 from ..errors import ConfigurationError
 from ..statistics import Statistics
 from . import answer
-from .conditions import checked_span, parse, span_options, where_option
+from .conditions import bounds_of, checked_span, parse, span_options, where_option
 from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
@@ -24,6 +25,7 @@ _clean_option = click.option("--clean", is_flag=True, help="Recompute everything
     "--duration", metavar="MINUTES", type=float, default=30.0, show_default=True, help="Silence that ends a session."
 )
 @_clean_option
+@span_options
 @click.option(
     "--limit",
     metavar="N",
@@ -35,24 +37,20 @@ _clean_option = click.option("--clean", is_flag=True, help="Recompute everything
 def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> None:
     """Bring the sessions of all users up to date, and print them.
 
-    They are kept in a table beside the events, TABLE__sessions; only what is new is computed.
+    They are kept in a table beside the events, TABLE__sessions; only what is new is computed. --since and --until
+    choose those to print, by their beginning. Times are in UTC.
     """
     answer.check_output(options["output"])
+    span = checked_span(options)
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
         statistics.sessions(duration=duration, clean=clean)
-    _show(statistics, "sessions", options)
+    _show(statistics, "sessions", options, span)
 
 
 @command("engagement")
 @_clean_option
-@click.option(
-    "--since",
-    "--start",
-    "start",
-    metavar="DAY",
-    help="First day of the table, or how long ago, as in 90d. Default: the first with an event.",
-)
+@span_options
 @click.option(
     "--min-sessions",
     metavar="N",
@@ -69,23 +67,26 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
 )
 @format_option
 @answer.output_option
-def engagement(state: State, *, clean: bool, start: str | None, min_sessions: int, **options: Any) -> None:
+def engagement(state: State, *, clean: bool, min_sessions: int, **options: Any) -> None:
     """Print how many users were active, day by day.
 
     On the day (dau), in the 7 (wau) and in the 30 days (mau) that end with it; engagement is dau/mau. They are kept in
-    a table beside the events, TABLE__engagement; only what is new is computed.
+    a table beside the events, TABLE__engagement, from the first day with an event or --since; only what is new is
+    computed. Days are in UTC.
     """
     answer.check_output(options["output"])
-    checked_span({"start": start})
+    # a date is that day in UTC, in whichever zone it begins
+    days = {name: moment.date() for name, moment in checked_span(options).items()}
+    span = {name: datetime.combine(day, time(), timezone.utc) for name, day in days.items()}
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
-        statistics.engagement(clean=clean, start=start, min_sessions=min_sessions)
-    _show(statistics, "engagement", options)
+        statistics.engagement(clean=clean, start=days.get("start"), min_sessions=min_sessions)
+    _show(statistics, "engagement", options, span)
 
 
-def _show(statistics: Statistics, name: str, options: dict[str, Any]) -> None:
+def _show(statistics: Statistics, name: str, options: dict[str, Any], span: Mapping[str, datetime]) -> None:
     with statistics[name] as tracker:
-        frame = tracker.read()
+        frame = tracker.read(**bounds_of(tracker.timestamp_field, span, {}))
     limit = options["limit"]
     if limit is None and options["output"] is None and chosen(options["style"]) == "table" and len(frame) > TABLE_ROWS:
         note(f"these are the first {TABLE_ROWS:,} rows; pass --limit 0 for all of them")

@@ -14,7 +14,7 @@ from .._database.reading.tail import Tail
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from ..tracker import Tracker
 from . import answer
-from .conditions import Rows, parse, where_option
+from .conditions import Rows, bounds_of, checked_span, parse, span_options, where_option
 from .output import Format, chosen, console, csv_line, format_option, json_line, lines, note
 from .program import State, command
 
@@ -35,6 +35,7 @@ PATIENCE = 60.0
     help="Time between two queries, with -f.",
 )
 @where_option
+@span_options
 @format_option
 def tail(
     state: State,
@@ -45,13 +46,17 @@ def tail(
     interval: float,
     where: tuple[str, ...],
     style: Format | None,
+    **options: Any,
 ) -> None:
     """Print the newest events, and with -f new ones as they arrive.
 
-    Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line.
+    Each is printed once, however late its transaction commits. FIELDS are as for read. JSON is one object a line. Times
+    are in UTC.
     """
     given = parse(where)
+    span = checked_span(options)
     tracker = state.connect("read")
+    given |= bounds_of(tracker.timestamp_field, span, given)
     printer = _Printer(tracker, chosen(style))
     with closing(tracker.session()) as session:
         end = Tail(session, tracker.layout, fields, given)
