@@ -214,6 +214,18 @@ def test_times_beyond_the_calendar_of_python_are_read(tracker: Tracker, connecti
     ]
 
 
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ"])
+def test_a_time_before_the_year_1_is_no_warning(db: str, connection: Any, kind: str) -> None:
+    with Tracker(db=db, table="events", schema={"timestamp": kind}) as tracker:
+        tracker.create_table()
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO events VALUES ('0044-03-15 BC'), ('0001-01-01 12:00 BC'), (NULL)")
+
+        times = tracker.read("timestamp")["timestamp"].dt.tz_localize(None).to_numpy()
+
+    assert [str(moment) for moment in times] == ["-043-03-15T00:00:00.000000", "0000-01-01T12:00:00.000000", "NaT"]
+
+
 def test_a_year_that_python_does_not_have_spoils_nothing(db: str, connection: Any) -> None:
     schema = {
         "id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "day": "DATE",

@@ -130,8 +130,10 @@ def moments(values: Sequence[datetime | str | None]) -> Any:
     import numpy as np
 
     plain = [
-        value.astimezone(timezone.utc).replace(tzinfo=None)
-        if isinstance(value, datetime) and value.tzinfo is not None
+        (_iso(value) if value.endswith("BC") else value)  # NumPy would take "BC" for a time zone, and warn of it
+        if isinstance(value, str)
+        else value.astimezone(timezone.utc).replace(tzinfo=None)
+        if value is not None and value.tzinfo is not None
         else value
         for value in values
     ]
