@@ -204,6 +204,30 @@ def test_days_are_cut_by_the_midnights_of_the_zone(tracker: Tracker) -> None:
     assert rows_of(tracker.count(tz=timezone.utc)) == rows_of(tracker.count())
 
 
+@pytest.mark.parametrize(
+    ("moment", "zone", "shown"),
+    [
+        ("20000-01-01", BERLIN, "9999-12-31 23:59:59.999999+01:00"),
+        ("20000-01-01", "America/New_York", "9999-12-31 18:59:59.999999-05:00"),
+        ("0044-03-15 BC", BERLIN, "0001-01-01 00:53:28+00:53:28"),
+        ("0044-03-15 BC", "America/New_York", "0001-01-01 00:00:00-04:56:02"),
+        ("0001-01-01 00:30", "America/New_York", "0001-01-01 00:00:00-04:56:02"),
+    ],
+)
+@pytest.mark.parametrize("fill", [True, False])
+def test_a_time_at_an_end_of_the_calendar_is_one_in_each_zone(
+    tracker: Tracker, connection: Any, moment: str, zone: str, shown: str, fill: bool
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO events (timestamp) VALUES (%s), ('2026-06-01'), (NULL)", (moment,))
+
+    rows = rows_of(tracker.count(resolution="year", tz=zone, fill=fill))
+
+    assert (shown, 1) in rows
+    assert ("2026-01-01 00:00:00" + ("+01:00" if zone == BERLIN else "-05:00"), 1) in rows
+    assert rows[-1] == (None, 1)
+
+
 def test_an_hour_that_comes_twice_is_two(tracker: Tracker) -> None:
     tracker.write_many({"timestamp": f"2026-10-25 0{hour}:30"} for hour in (0, 1))
 

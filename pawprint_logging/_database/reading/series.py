@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import MAXYEAR, MINYEAR, datetime
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError
@@ -41,6 +41,9 @@ _SECONDS = {
     "week": 601_200.0,
 }
 _LONG = 2_415_600.0
+
+_NO_TIME = timedelta()
+_OLD = datetime(1678, 1, 1, tzinfo=timezone.utc)
 
 Rows = list[tuple[Any, ...]]
 
@@ -202,9 +205,20 @@ def _result(source: Source, span: Span, output: Output, found: Rows, *, field: s
         columns.insert(1, [row[1] for row in found])
     result = frame(outputs, columns)
     if span.zone != "UTC":
-        result["datetime"] = result["datetime"].dt.tz_convert(span.zone)
+        result["datetime"] = _in_zone(result["datetime"], span.zone)
     facts = {"field": field, "resolution": span.resolution, "fill": span.fill, "tz": span.zone}
     return described(result, "series", **facts, by=None if split is None else split.by)
+
+
+def _in_zone(moments: Any, zone: str) -> Any:
+    """Return times in a zone; those whose clock there would be beyond Python's calendar move to its end."""
+    rules = rules_of(zone)
+    first, last = (end.replace(tzinfo=timezone.utc) for end in (datetime.min, datetime.max))  # noqa: DTZ901
+    first -= min(rules.utcoffset(datetime.min) or _NO_TIME, _NO_TIME)  # noqa: DTZ901
+    last -= max(rules.utcoffset(datetime.max) or _NO_TIME, _NO_TIME)  # noqa: DTZ901
+    held = moments.clip(first, last)
+    # of a name, pandas 2 makes a zone of pytz, with which it crashes before 1678
+    return held.dt.tz_convert(rules if held.min() < _OLD else zone)
 
 
 def _type_of_aggregate(function: str, field: Field, values: list[Any]) -> Column:
