@@ -192,6 +192,42 @@ def test_a_chart_may_reach_to_the_ends_of_the_calendar(zone: str, days: list[str
     assert sum(len(line.get_ydata()) for line in axes.get_lines()) >= len(days)
 
 
+@pytest.mark.parametrize(
+    ("days", "drawn"),
+    [
+        (["2020-11-01", "2500-01-01"], [1, 2]),
+        (["2020-11-01", "20000-03-15"], [1, 2]),
+        (["-0043-03-15", "2020-11-01"], [2]),
+        (["-0043-03-15"], [1]),
+        (["20000-03-15"], [0, 1]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["second", "day", "sessions"])
+def test_one_wrong_time_makes_no_line_of_millions_of_points(kind: str, days: list[str], drawn: list[int]) -> None:
+    times = pd.DatetimeIndex(np.array(days, dtype="datetime64[us]"))
+    if kind == "sessions":
+        axes = plot(pd.DataFrame({"timestamp": times, "duration": 1.0, "total_events": 1}), "sessions")
+    else:
+        axes = plot(series(*[1] * len(days), resolution=kind).assign(datetime=times))
+
+    assert [len(line.get_ydata()) for line in axes.get_lines()] == drawn
+
+
+def test_the_present_is_found_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    is_over = drawing.is_over
+    monkeypatch.setattr(drawing, "is_over", lambda *given: asked.append(given) or is_over(*given))
+    frame = series(*[1] * 40_000, fill=True)
+
+    axes = plot(frame)
+
+    drawn = [len(line.get_ydata()) for line in axes.get_lines()]
+    begun = (pd.Timestamp.now("UTC").tz_localize(None) - frame["datetime"][0]).days
+    assert drawn[0] in (begun, begun - 1)
+    assert sum(drawn) == 40_001
+    assert len(asked) < 20
+
+
 def test_an_average_has_no_zeros_where_nothing_happened() -> None:
     frame = series(4, 6).rename(columns={"count": "avg"})
     frame["datetime"] = pd.to_datetime(["2026-01-01", "2026-01-04"])

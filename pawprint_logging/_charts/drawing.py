@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import MINYEAR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +36,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MARKED = 45
 #: most bars, cohorts and lines that are drawn: more cannot be read
 _MOST_BARS, _MOST_COHORTS, _MOST_LINES = 30, 40, 11
+#: most points of a line that zeros are put into
+_MOST_POINTS = 50_000
 #: the ends of the calendar in days since 1970, less some hours for time zones: matplotlib fails beyond them
 _FIRST_DAY, _LAST_DAY, _YEAR = -719_161.5, 2_932_896.4, 366
 #: most characters of a name
@@ -49,6 +53,18 @@ _LENGTHS = {
     "month": ("months", 1),
     "quarter": ("months", 3),
     "year": ("years", 1),
+}
+
+#: how pandas names a period, and how many begin in a day
+_STEPS = {
+    "second": ("s", 86_400.0),
+    "minute": ("min", 1440.0),
+    "hour": ("h", 24.0),
+    "day": ("D", 1.0),
+    "week": ("7D", 1 / 7),
+    "month": ("MS", 12 / 365),
+    "quarter": ("QS", 4 / 365),
+    "year": ("YS", 1 / 365),
 }
 
 _UNITS = {"count": "events", "users": "users", "avg": "average", "min": "minimum", "max": "maximum"}
@@ -256,8 +272,8 @@ def is_over(beginning: Any, resolution: Any, stretches: int = 1) -> bool:
     unit, number = length
     try:
         end = moment + pd.DateOffset(**{unit: number * stretches})  # type: ignore[arg-type]
-    except (OverflowError, ValueError):  # beyond the end of the calendar
-        return False
+    except (NotImplementedError, OverflowError, ValueError):  # beyond an end of Python's calendar
+        return moment.year < MINYEAR
     return bool((end if end.tzinfo is not None else end.tz_localize("UTC")) <= pd.Timestamp.now("UTC"))
 
 
@@ -304,10 +320,7 @@ def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
     points = pd.Series(frame[value].astype("float64").to_numpy(), index=pd.DatetimeIndex(frame["datetime"]))
     points = points[points.index.notna()]
     points = points[~points.index.duplicated()].sort_index()
-    step = {
-        "second": "s", "minute": "min", "hour": "h", "day": "D", "week": "7D", "month": "MS", "quarter": "QS",
-        "year": "YS",
-    }.get(str(frame.attrs.get("resolution")))  # fmt: skip
+    step, per_day = _STEPS.get(str(frame.attrs.get("resolution")), (None, 0.0))
     if step is None or value not in ("count", "sum") or not len(points) or frame.attrs.get("fill"):
         return points
     drawn = pd.DatetimeIndex(points.index if moments is None else moments.dropna())
@@ -315,8 +328,10 @@ def _stretched(frame: pd.DataFrame, value: str, moments: Any = None) -> Any:
     by_calendar = step not in ("s", "min", "h")
     if by_calendar:
         places, drawn = _dates(places), _dates(drawn)
+    if (drawn.max() - drawn.min()).days * per_day > _MOST_POINTS:  # such as by one event with a wrong time
+        return points
     every = pd.date_range(drawn.min(), drawn.max(), freq=step, unit="us")
-    if len(every) > 50_000 or not (places.is_unique and places.isin(every).all()):
+    if not (places.is_unique and places.isin(every).all()):
         return points  # such as hours in a zone whose clocks change by half an hour
     stretched = points.set_axis(places).reindex(every, fill_value=0.0)
     return stretched.set_axis(_beginnings(every, points.index)) if by_calendar else stretched
@@ -344,9 +359,7 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
     for number, (name, points) in enumerate(lines.items()):
         hue = _HUES[number % len(_HUES)] if name else _BLUE
         marker = _MARKERS[number % len(_MARKERS)]
-        closed = len(points)
-        while closed and not is_over(points.index[closed - 1], resolution):
-            closed -= 1
+        closed = bisect_left(points.index, True, key=lambda beginning: not is_over(beginning, resolution))
         axes.plot(
             points.index[:closed].to_numpy(),
             points[:closed].to_numpy(),
@@ -387,7 +400,7 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
     zone = next((points.index.tz for points in lines.values()), None)
     early, late = axes.get_xlim()
     if early < _FIRST_DAY + _YEAR or late > _LAST_DAY - _YEAR:  # ticks may lie beyond the limits
-        axes.set_xlim(max(early, _FIRST_DAY), min(late, _LAST_DAY))
+        axes.set_xlim(min(max(early, _FIRST_DAY), _LAST_DAY - 1), max(min(late, _LAST_DAY), _FIRST_DAY + 1))
         zone = None
     low, high = axes.get_ylim()
     if low >= 0 or all((points.dropna() >= 0).all() for points in lines.values()):
@@ -437,9 +450,10 @@ def _sessions(frame: pd.DataFrame, axes: Axes) -> None:
 
     moments = pd.DatetimeIndex(frame["timestamp"])
     counted = _dates(moments).value_counts().sort_index()
-    every = pd.date_range(counted.index[0], counted.index[-1], freq="D")
-    points = counted.reindex(every, fill_value=0).astype("float64")
-    _lines(axes, {"": points.set_axis(_beginnings(every, moments))}, unit="sessions", is_count=True, resolution="day")
+    beginnings = _beginnings(pd.DatetimeIndex(counted.index), moments)
+    days = pd.DataFrame({"datetime": beginnings, "count": counted.to_numpy()})
+    days.attrs["resolution"] = "day"
+    _lines(axes, {"": _stretched(days, "count")}, unit="sessions", is_count=True, resolution="day")
 
 
 # -- bars -------------------------------------------------------------------------------------------------------------
