@@ -277,6 +277,21 @@ def test_columns_may_be_arrays_and_have_any_name(db: str) -> None:
             assert counts == {"['x']": [1, 1], "['x', 'y']": [1, 0], "[]": [1, 0]}
 
 
+def test_a_column_may_have_the_name_that_a_step_has_in_the_query(db: str) -> None:
+    schema = {"timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "pawprint_step": "INT", "metadata": "JSONB"}
+    with Tracker(db=db, table="events", schema={"id": "SERIAL PRIMARY KEY", **schema}) as tracker:
+        tracker.create_table()
+        for number in (1, 2):
+            when = START + timedelta(minutes=number)
+            tracker.write(timestamp=when, user_id="a", event="w", pawprint_step=number)
+        stats = Statistics(tracker)
+
+        assert stats.funnel("w", "w")["users"].tolist() == [1, 1]
+        assert stats.funnel("w", "w", pawprint_step__gt=1)["users"].tolist() == [1, 0]
+        assert stats.funnel("w", "w", by="pawprint_step")["users"].tolist() == [1, 1]
+        assert stats.funnel("w", "w", unit="pawprint_step")["users"].tolist() == [2, 0]
+
+
 def test_start_and_end_bound_what_is_looked_at(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, [row("a", 0, "x"), row("a", 10, "y"), row("b", 0, "x"), row("b", 20, "y")])
 

@@ -147,12 +147,14 @@ def _walks(selection: Selection, steps: Sequence[Step], value: Sql | None, unit:
         cases = [
             Sql(f"CASE WHEN {match.text} THEN {number} END", match.params) for number, match in enumerate(matches, 1)
         ]
-        step = Sql("pawprint_step::int2")
+        name = "pawprint_step"
+        while name in selection.source.columns:
+            name += "_"
+        step = Sql(f"{name}::int2")
         lateral = Sql(
-            f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(case.text for case in cases)}]) AS pawprint_step",
-            _params(cases),
+            f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(case.text for case in cases)}]) AS {name}", _params(cases)
         )
-        where = Sql(f"{where.text} AND pawprint_step IS NOT NULL", where.params)
+        where = Sql(f"{where.text} AND {name} IS NOT NULL", where.params)
     order = "ORDER BY moment, place, step DESC" if lateral.text else "ORDER BY moment, place"
     values = f", array_agg(value {order}) FILTER (WHERE step = 1) AS splits" if value.text != "NULL" else ""
     places = ", ".join(f"array_positions(steps, {number}::int2) AS at{number}" for number in range(1, len(steps) + 1))
