@@ -96,6 +96,23 @@ def test_an_answer_goes_into_a_file(cli: CommandLine, tmp_path: Path, ending: st
     assert path.stat().st_size
 
 
+def test_numbers_that_parquet_has_no_type_for_become_text(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    insert(connection, ("2026-02-01", "a", "x", {"big": 10**29}), ("2026-02-02", "a", "x", {"big": 5}))
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ADD COLUMN amount NUMERIC")
+        cursor.execute("UPDATE events SET amount = CASE WHEN event = 'x' THEN 1.50 ELSE 'Infinity'::numeric END")
+    path = tmp_path / "a.parquet"
+
+    result = cli("read", "metadata__big", "amount", "--since", "2026-01-09", "--output", str(path))
+
+    assert (result.status, result.out) == (0, "")
+    assert parquet.read_table(path).to_pydict() == {
+        "metadata__big": [None, str(10**29), "5"],
+        "amount": ["Infinity", "1.50", "1.50"],
+    }
+
+
 def test_by_splits_and_fill_fills(cli: CommandLine) -> None:
     assert cli("count", "--by", "event", "--since", "2026-01-09").rows == [["2026-01-09T00:00:00+00:00", "view", "1"]]
     assert len(cli("count", "--fill").rows) == 9

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import MAXYEAR, MINYEAR, datetime
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,10 +145,17 @@ def _save_parquet(path: str, names: Sequence[str], rows: Sequence[Row]) -> None:
 
 def _arrow(values: list[Any], pyarrow: Any) -> Any:
     """Return an Arrow column; nested or mixed values become text, in JSON unless they are strings."""
+    moments = [value for value in values if isinstance(value, datetime)]
+    if any(not MINYEAR <= value.year <= MAXYEAR for value in moments):  # of pandas; Arrow would take them for others
+        kind = pyarrow.timestamp("us", "UTC" if moments[0].tzinfo else None)
+        return pyarrow.array([value and value.asm8 for value in values], kind)
     if not any(isinstance(value, (dict, list)) for value in values):
-        try:
+        # Arrow raises errors of Python's own for integers beyond 64 bits and for a Decimal that is not finite
+        with suppress(pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OverflowError, TypeError):
             return pyarrow.array(values)
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
-            pass
-    texts = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values]
+    texts = [value if value is None or isinstance(value, str) else _text(value) for value in values]
     return pyarrow.array(texts, pyarrow.string())
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, default=str)
