@@ -113,6 +113,35 @@ def test_numbers_that_parquet_has_no_type_for_become_text(cli: CommandLine, tmp_
     }
 
 
+@pytest.mark.parametrize(
+    ("moment", "day"),
+    [("20000-03-15 10:00", "20000-03-15"), ("0044-03-15 10:00 BC", "-0043-03-15"), ("0001-02-03 10:00", "0001-02-03")],
+)
+def test_one_wrong_time_of_any_year_is_shown_as_it_is(
+    cli: CommandLine, tmp_path: Path, connection: Any, moment: str, day: str
+) -> None:
+    insert(connection, (moment, "a", "x", {}))
+
+    for style in ("table", "markdown", "csv", "json"):
+        result = cli("sessions", "--format", style)
+        between = "T" if style in ("csv", "json") else " "
+        assert (result.status, result.err) == (0, "")
+        assert f"{day}{between}10:00:00" in result.out.replace("\\", "")
+        assert f"2026-01-03{between}09:00:00" in result.out.replace("\\", "")
+        result = cli("engagement", "--limit", "0", "--format", style)
+        assert (result.status, result.err) == (0, "")
+        assert day in result.out.replace("\\", "")
+    screen = Screen(program("sessions", *cli.options), environment(), columns=80)
+    assert screen.finish() == 0
+    assert any(line.startswith(f"{day}   ") for line in screen.lines)
+    for ending in ("png", "parquet"):
+        assert cli("sessions", "--output", str(tmp_path / f"a.{ending}")).status == 0
+    parquet = pytest.importorskip("pyarrow.parquet")
+    kept = parquet.read_table(tmp_path / "a.parquet").column("timestamp")
+    assert f"{day} 10:00:00" in str(kept)
+    assert "2026-01-03 09:00:00" in str(kept)
+
+
 def test_by_splits_and_fill_fills(cli: CommandLine) -> None:
     assert cli("count", "--by", "event", "--since", "2026-01-09").rows == [["2026-01-09T00:00:00+00:00", "view", "1"]]
     assert len(cli("count", "--fill").rows) == 9

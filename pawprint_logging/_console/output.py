@@ -272,11 +272,11 @@ def _show_table(names: Sequence[str], rows: Sequence[Row], shapes: Shapes, bar: 
     widths = {name: max(cell_len(heads[name]), *map(cell_len, texts[name])) for name in names}
     moments = [name for name in names if any(isinstance(row[name], datetime) for row in rows)] if with_time else []
     numbers = [name for name in names if any(isinstance(row[name], (int, float, Decimal)) for row in rows)]
-    for size in (16, 10):  # drop the seconds, then the whole time of day; never cut in the middle
+    for size in (3, 6):  # drop the seconds, then the whole time of day; never cut in the middle
         if _least(heads, widths, {*moments, *numbers}) <= out.width:
             break
         for name in moments:
-            texts[name] = [text[:size] for text in texts[name]]
+            texts[name] = [text[:-size] for text in texts[name]]
             widths[name] = max(cell_len(heads[name]), *map(cell_len, texts[name]))
     kept = _fitting(heads, widths, out.width, {*moments, *numbers})
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
@@ -338,12 +338,17 @@ def _fitting(heads: Mapping[str, str], widths: dict[str, int], room: int, whole:
 def _shown(value: Any, *, with_time: bool) -> str:
     """Return a value as people read it, with everything escaped that a terminal would obey."""
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}" if with_time else f"{value:%Y-%m-%d}"
+        return f"{_day(value)} {value.hour:02d}:{value.minute:02d}:{value.second:02d}" if with_time else _day(value)
     if isinstance(value, timedelta):
         return length(value)
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.2f}"
     return printable(_text(value))
+
+
+def _day(value: datetime) -> str:
+    """Return the date as ISO 8601 has it, in any year: pandas formats none that Python lacks."""
+    return f"{value.year:0{5 if value.year < 0 else 4}d}-{value.month:02d}-{value.day:02d}"
 
 
 def printable(text: str) -> str:
@@ -372,7 +377,10 @@ def _storable(value: Any) -> Any:
     if value is None or type(value) in (str, int, bool):  # as most values are
         return value
     if isinstance(value, datetime):
-        return value.isoformat() if value.tzinfo else f"{value.isoformat()}+00:00"
+        text = value.isoformat()
+        if value.year < 0:  # pandas writes such a year with three digits
+            text = f"{_day(value)}{text[text.index('T') :]}"
+        return text if value.tzinfo else f"{text}+00:00"
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, Decimal):
