@@ -202,6 +202,18 @@ def test_lines_of_other_tables_are_left(cli: CommandLine, lost: Path) -> None:
     assert lost.read_bytes() == before
 
 
+def test_lines_of_the_table_by_its_other_name_are_told_of(cli: CommandLine, lost: Path) -> None:
+    lost.write_bytes(lost.read_bytes().replace(b'"table": "events"', b'"table": "public.events"'))
+
+    done = cli("erase", ALICE, "--yes", "--fallback", str(lost))
+
+    assert done.status == 1
+    assert done.err.count("for table public.events: if that is this table, erase them with --table public.events") == 1
+    assert cli("erase", "--table", "public.events", ALICE, "--yes", "--fallback", str(lost)).status == 0
+    assert f'"{ALICE}"'.encode() not in lost.read_bytes()
+    assert cli("erase", ALICE, "--yes", "--fallback", str(lost)).status == 0
+
+
 @pytest.mark.parametrize("user", ["'; DROP TABLE events; --", '"quoted"', "\\", "é", "%s", "*", ".*", "with\ttab"])
 def test_any_text_is_a_user(cli: CommandLine, lost: Path, connection: Any, user: str) -> None:
     insert(connection, ("2026-01-01", user, "e", {}))

@@ -274,6 +274,23 @@ def test_events_for_another_database_are_told_of(cli: CommandLine, folder: Path,
     assert traces(folder)
 
 
+def test_events_for_the_table_by_its_other_name_are_told_of(
+    cli: CommandLine, folder: Path, db: str, connection: Any
+) -> None:
+    handler = PawprintHandler(db=db, table="public.events", spool=folder, deliver=False)
+    logger_with(handler).info("x", extra={"event": "e", "user_id": ALICE})
+    handler.close()
+
+    done = cli("erase", ALICE, "--yes", "--spool", str(folder))
+
+    assert done.status == 1
+    assert f"{folder} has events of this user for table public.events: if that is this table, " in done.err
+    assert traces(folder)
+    assert cli("erase", "bob", "--yes", "--spool", str(folder)).status == 0
+    assert cli("erase", "--table", "public.events", ALICE, "--yes", "--spool", str(folder)).status == 0
+    assert not traces(folder)
+
+
 def test_what_another_database_erased_is_nobodys_any_more(cli: CommandLine, folder: Path, connection: Any) -> None:
     handler = handler_on(
         "postgresql://127.0.0.1:1/x", spool=folder, deliver=False, create_table=False, fallback_file=folder / "f"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .._delivery.blanking import blank_user
+from .._delivery.blanking import blank_user, names_alike
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note, say
 from .program import PATH, State, command, is_confirmed
@@ -64,7 +64,9 @@ def erase(
     say(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
     for path, number in lines.items():
         say(f"{number:,} line{'' if number == 1 else 's'} blanked in {path}")
-    return max([_tell(path, done) for path, done in spooled.items()], default=0)
+    left = [_tell(path, done) for path, done in spooled.items()]
+    left += [_tell_alike(path, names_alike(path, tracker.layout, user)) for path in files]
+    return max(left, default=0)
 
 
 def _tell(directory: Path, done: Blanked) -> int:
@@ -79,7 +81,14 @@ def _tell(directory: Path, done: Blanked) -> int:
     left += [f"{path}: {why}; see what is in it" for path, why in done.unreadable.items()]
     for each in left:
         note(each)
-    return 1 if left else 0
+    return max(_tell_alike(directory, done.alike), 1 if left else 0)
+
+
+def _tell_alike(path: Path, names: set[str]) -> int:
+    """Print under which other names of the table, or of others, there are events of the user; return 1 if there are."""
+    for name in sorted(names):
+        note(f"{path} has events of this user for table {name}: if that is this table, erase them with --table {name}")
+    return 1 if names else 0
 
 
 def _events(number: int) -> str:

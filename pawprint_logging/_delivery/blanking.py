@@ -36,6 +36,33 @@ def _uuid(text: str) -> uuid.UUID | None:
         return None
 
 
+def are_alike(one: str, other: str) -> bool:
+    """Return whether two names may be those of one table, named once with its schema and once without."""
+    return ("." in one) is not ("." in other) and one.rpartition(".")[2] == other.rpartition(".")[2]
+
+
+def names_alike(path: Path, table: Table, user: str) -> set[str]:
+    """Return the other names in a fallback file, alike the table's, of which there are lines of the user.
+
+    Args:
+        path: the file.
+        table: the table.
+        user: the user, as in the user column.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = set()
+    user = clean(user)
+    with path.open("rb") as file:
+        for line in file:
+            for part in parts(line):
+                of_table, text = _read(part, table) or ("", None)
+                if text is not None and is_user(text, user) and are_alike(str(of_table), table.name or ""):
+                    found.add(str(of_table))
+    return found
+
+
 def blank_user(path: Path, table: Table, user: str) -> int:
     """Overwrite a user's lines in a fallback file with spaces, which `replay` skips; return how many.
 
@@ -80,11 +107,18 @@ def blank_user(path: Path, table: Table, user: str) -> int:
 def _is_of(line: bytes, table: Table, user: str, naming: re.Pattern[bytes], other_table: re.Pattern[bytes]) -> bool:
     if not line.strip():
         return False
+    read = _read(line, table)
+    if read is None:
+        return naming.search(line) is not None and other_table.search(line) is None
+    of_table, found = read
+    return of_table == table.name and found is not None and is_user(found, user)
+
+
+def _read(line: bytes, table: Table) -> tuple[Any, str | None] | None:
+    """Return the table that a line names and the text of its user; None for a line that cannot be read."""
     data: Any
     try:
         data = json.loads(line)
-        event, of_table = data["event"], data["table"]
-        found = column_text(event.get(table.fields.user))
+        return data["table"], column_text(data["event"].get(table.fields.user))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return naming.search(line) is not None and other_table.search(line) is None
-    return of_table == table.name and found is not None and is_user(found, user)
+        return None

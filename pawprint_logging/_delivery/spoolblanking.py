@@ -19,7 +19,7 @@ from .._capture import copyline
 from .._capture.storable import clean
 from .._database.table.schema import Table
 from ..tracker import Tracker
-from .blanking import is_user, spellings
+from .blanking import are_alike, is_user, spellings
 from .frame import Record
 from .segment import SUFFIX, Segment, UnreadableError, prefix_of
 from .ship import Shipped, Shipper
@@ -39,12 +39,14 @@ class Blanked:
         rows: rows that were blanked.
         waiting: number of rows that are not delivered yet, by file.
         elsewhere: addresses of other databases that rows of the user are spooled for.
+        alike: names of the same table with or without its schema, or of another one, that rows of the user are for.
         unreadable: segments that cannot be read, and why.
     """
 
     rows: int = 0
     waiting: dict[Path, int] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
+    alike: set[str] = field(default_factory=set)
     unreadable: dict[Path, str] = field(default_factory=dict)
 
 
@@ -132,9 +134,15 @@ class SpoolBlanking:
             try:
                 if segment.head.table == self._table.sql:
                     self._look_into(segment, done)
+                elif are_alike(segment.head.table, self._table.sql) and self._has_any(segment):
+                    done.alike.add(segment.head.table.replace('"', ""))
             finally:
                 segment.release()
         return done
+
+    def _has_any(self, segment: Segment) -> bool:
+        records = (record for record in segment.read() if isinstance(record, Record) and record.row is not None)
+        return any(_is_of(record.row, self._table, self._user) for record in records if record.row is not None)
 
     def _look_into(self, segment: Segment, done: Blanked) -> None:
         is_ours = segment.head.database == self._tracker.address
