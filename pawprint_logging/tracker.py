@@ -114,7 +114,7 @@ class Tracker(Reading):
         fields = ("json_field", "timestamp_field", "user_field", "event_field")
         self.layout = Table(options["table"], options["schema"], **{name: options[name] for name in fields})
         self._session = None if self._dsn is None else Session(self._dsn)
-        #: a session for `write_many` while none uses it
+        #: a session for rows that are made while `write_many` takes them, while none are
         self._spares: list[Session] = []
 
     @property
@@ -354,7 +354,7 @@ class Tracker(Reading):
             return 0
         self.layout.require_name()
         try:
-            with self._spare() as session, session.transaction() as cursor:
+            with self._session_for(rows) as session, session.transaction() as cursor:
                 if dedupe_key is None:
                     return self._copy(cursor, self._events(rows))
                 with claimed(cursor, self.layout, self._events(rows, dedupe_key)) as new:
@@ -364,12 +364,15 @@ class Tracker(Reading):
             raise
 
     @contextmanager
-    def _spare(self) -> Iterator[Session]:
-        """Yield a session of one's own, and keep it for the next.
+    def _session_for(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Session]:
+        """Yield a session for a transaction that lasts as long as it takes to draw the rows.
 
-        A transaction that lasts while the caller makes rows must not hold the session of `write`: a row's maker, or a
-        thread that it waits for, may write too.
+        It must not be that of `write` if the caller makes the rows meanwhile: their maker, or a thread that it waits
+        for, may write too. One is kept for the next time.
         """
+        if self._session is not None and isinstance(rows, (list, tuple)):
+            yield self._session
+            return
         spares = self._spares
         try:
             session = spares.pop()

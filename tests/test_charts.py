@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import matplotlib as mpl
 import numpy as np
@@ -184,7 +185,7 @@ def test_days_may_begin_at_another_hour_than_midnight_or_have_two_of_them(
 )
 def test_a_chart_may_reach_to_the_ends_of_the_calendar(zone: str, days: list[str]) -> None:
     frame = series(*[1] * len(days)).assign(
-        datetime=pd.DatetimeIndex(np.array(days, dtype="datetime64[us]")).tz_localize(zone)
+        datetime=pd.DatetimeIndex(np.array(days, dtype="datetime64[us]")).tz_localize(ZoneInfo(zone))
     )
 
     axes = plot(frame)
