@@ -103,6 +103,8 @@ class Capture:
             level: event dicts below it are not accepted, default 0.
         """
         orjson = quickjson.by_orjson()
+        if orjson is not None and quickest.way is not orjson.way:
+            orjson = None
         steps = replace(
             self._steps,
             of_records=not of_event_dicts,
@@ -111,8 +113,8 @@ class Capture:
             has_queue=exits.door is not None,
             is_spooled=exits.door is not None and exits.door.append is not None,
             has_level=level > 0,
-            by_orjson=orjson is not None and quickest.way is orjson.way,
-            refuses_tuples=orjson is not None and quickest.way is orjson.way and not orjson.counts_tuples,
+            by_orjson=orjson is not None,
+            refuses_tuples=orjson is not None and not orjson.counts_tuples,
             by_json=quickest.way is quickjson.by_json,
         )
         return made_for(made_take, steps=steps)(*self._ingredients, exits, level, steps)

@@ -144,7 +144,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
     if steps.gives_run_key:
         give_run_key = made_give_run_key(keyed, contextvars=steps.contextvars)  # type: ignore[arg-type]
     to_json = quickest.way
-    has_flat_tuples = quickjson.has_flat_tuples
+    by_json, has_flat_tuples = quickjson.by_json, quickjson.has_flat_tuples
     if steps.by_orjson:
         _, dumps, convert, options, _ = quickjson.by_orjson()  # type: ignore[misc]
     if steps.by_json:
@@ -325,7 +325,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 document: str | None
                 # a dict that the garbage collector does not track holds no container but tuples of plain values
                 if steps.refuses_tuples and is_tracked(extras) and not has_flat_tuples(extras.values()):
-                    document = to_json(extras)
+                    document = by_json(extras)
                 elif steps.by_orjson:  # `Orjson.way`, without the call
                     try:
                         document = dumps(extras, convert, options).decode()
