@@ -35,6 +35,11 @@ class RunKeys(Protocol):
 run_key: ContextVar[RunKeys | None] = ContextVar("pawprint_logging.run_key", default=None)
 
 
+def own_name(table: str) -> str:
+    """Return a table's name without its schema."""
+    return table.rpartition(".")[2]
+
+
 def dedupe_key_of(table: str, value: Any) -> uuid.UUID | None:
     """Return the dedupe key of a value, or None for None.
 
@@ -66,6 +71,5 @@ def key_number(table: str, value: Any) -> int:
         text = f"{number}" if is_writable(number) else hex(number)
     else:
         raise TypeError(f"must be text or a whole number, not {type(value).__name__}")
-    own_name = table.rpartition(".")[2]
-    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{own_name}\0{text}".encode(), usedforsecurity=False).digest()
+    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{own_name(table)}\0{text}".encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[:16], "big")

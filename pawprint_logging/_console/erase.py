@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .._delivery.blanking import blank_user, names_alike
+from .._delivery.blanking import blank_user
 from .._delivery.spoolblanking import Blanked, SpoolBlanking
 from .output import note, say
 from .program import PATH, State, command, is_confirmed
@@ -62,10 +62,10 @@ def erase(
     spooled = {path: blanking.run(note) for path, blanking in blankings.items()}
     lines = {path: blank_user(path, tracker.layout, user) for path in files}
     say(f"{_events(tracker.erase_user(user))} erased from {tracker.table}")
-    for path, number in lines.items():
+    for path, (number, _) in lines.items():
         say(f"{number:,} line{'' if number == 1 else 's'} blanked in {path}")
     left = [_tell(path, done) for path, done in spooled.items()]
-    left += [_tell_alike(path, names_alike(path, tracker.layout, user)) for path in files]
+    left += [_tell_alike(path, alike) for path, (_, alike) in lines.items()]
     return max(left, default=0)
 
 

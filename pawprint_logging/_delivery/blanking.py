@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._capture.encoder import column_text
+from .._capture.key import own_name
 from .._capture.storable import clean
 from .._database.table.schema import Table
 from .replay import parts
@@ -38,33 +39,13 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 def are_alike(one: str, other: str) -> bool:
     """Return whether two names may be those of one table, named once with its schema and once without."""
-    return ("." in one) is not ("." in other) and one.rpartition(".")[2] == other.rpartition(".")[2]
+    return ("." in one) is not ("." in other) and own_name(one) == own_name(other)
 
 
-def names_alike(path: Path, table: Table, user: str) -> set[str]:
-    """Return the other names in a fallback file, alike the table's, of which there are lines of the user.
+def blank_user(path: Path, table: Table, user: str) -> tuple[int, set[str]]:
+    """Overwrite a user's lines in a fallback file with spaces, which `replay` skips.
 
-    Args:
-        path: the file.
-        table: the table.
-        user: the user, as in the user column.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    found = set()
-    user = clean(user)
-    with path.open("rb") as file:
-        for line in file:
-            for part in parts(line):
-                of_table, text = _read(part, table) or ("", None)
-                if text is not None and is_user(text, user) and are_alike(str(of_table), table.name or ""):
-                    found.add(str(of_table))
-    return found
-
-
-def blank_user(path: Path, table: Table, user: str) -> int:
-    """Overwrite a user's lines in a fallback file with spaces, which `replay` skips; return how many.
+    Returns how many there were, and the other names, alike the table's, of which there are lines of the user.
 
     The file keeps its length and the other lines their places, so that running processes may append to it meanwhile;
     what they append after the start is left alone. An incomplete line that names the user counts as the user's.
@@ -78,6 +59,7 @@ def blank_user(path: Path, table: Table, user: str) -> int:
         OSError: the file cannot be read or written.
     """
     number = 0
+    alike: set[str] = set()
     user = clean(user)  # as it is stored
     # As the formatter writes it; a number has no quotes, and ends where another character follows.
     name, text_of_user, table_name = (json.dumps(each).encode() for each in (table.fields.user, user, table.name))
@@ -92,26 +74,25 @@ def blank_user(path: Path, table: Table, user: str) -> int:
         while place < end and (line := file.readline()):
             start = place
             for part in parts(line):
-                if _is_of(part, table, user, naming, other_table):
+                read = _read(part, table)
+                of_table, found = read or (None, None)
+                is_users = found is not None and is_user(found, user)
+                if read is None:
+                    is_ours = naming.search(part) is not None and other_table.search(part) is None
+                else:
+                    is_ours = is_users and of_table == table.name
+                if is_ours:
                     text = part.rstrip(b"\n")
                     os.pwrite(file.fileno(), b" " * len(text), start)
                     number += 1
+                elif is_users and are_alike(str(of_table), table.name or ""):
+                    alike.add(str(of_table))
                 # `parts` ends each part but the last with a newline that is not in the file
                 start += len(part) - 1
             place += len(line)
         if number:
             os.fsync(file.fileno())
-    return number
-
-
-def _is_of(line: bytes, table: Table, user: str, naming: re.Pattern[bytes], other_table: re.Pattern[bytes]) -> bool:
-    if not line.strip():
-        return False
-    read = _read(line, table)
-    if read is None:
-        return naming.search(line) is not None and other_table.search(line) is None
-    of_table, found = read
-    return of_table == table.name and found is not None and is_user(found, user)
+    return number, alike
 
 
 def _read(line: bytes, table: Table) -> tuple[Any, str | None] | None:

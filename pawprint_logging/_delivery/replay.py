@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._capture.columns import encode
+from .._capture.key import own_name
 from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_missing_partition
@@ -217,7 +218,7 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
         return _UNREADABLE
     own = rules.tracker.table or ""
     if table != own:
-        if isinstance(table, str) and table.rpartition(".")[2] == own.rpartition(".")[2]:
+        if isinstance(table, str) and own_name(table) == own_name(own):
             return f"of table {table!r}, not {own!r}; if these are the same table, replay with {table!r}"
         return "of another table"
     if rules.oldest is not None and written_at < rules.oldest:

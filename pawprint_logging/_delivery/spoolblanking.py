@@ -141,8 +141,8 @@ class SpoolBlanking:
         return done
 
     def _has_any(self, segment: Segment) -> bool:
-        records = (record for record in segment.read() if isinstance(record, Record) and record.row is not None)
-        return any(_is_of(record.row, self._table, self._user) for record in records if record.row is not None)
+        rows = (record.row for record in segment.read() if isinstance(record, Record))
+        return any(row is not None and _is_of(row, self._table, self._user) for row in rows)
 
     def _look_into(self, segment: Segment, done: Blanked) -> None:
         is_ours = segment.head.database == self._tracker.address
