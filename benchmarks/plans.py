@@ -40,7 +40,7 @@ _SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": 0,
 }
-_PLAN = re.compile(r"duration: ([\d.]+) ms  plan:\n(\t\{.*?\n\t\})\n", re.DOTALL)
+_PLAN = re.compile(r"duration: [\d.]+ ms  plan:\n(\t\{.*?\n\t\})\n", re.DOTALL)
 #: names of temporary relations end in a number of their own
 _NUMBER = re.compile(r"_?\d+\b|_[0-9a-f]{8,}\b")
 
@@ -104,7 +104,7 @@ def measure(events: int) -> Iterator[tuple[str, Measured]]:
 def read(log: str, seconds: float) -> Measured:
     """Return what the plans in a part of the server's log say."""
     measured = Measured(seconds)
-    for _, plan in _PLAN.findall(log):
+    for plan in _PLAN.findall(log):
         root = json.loads(plan)["Plan"]
         measured.spilled += 8192 * int(root.get("Temp Written Blocks", 0))
         for node in nodes(root):

@@ -33,10 +33,12 @@ BLOCKS = 512
 
 # The cost is bounded whatever the size of the ledger: a statement reads a fixed number of blocks, and looks into the
 # primary key once for each row of a series. A row with 'infinity' belongs to a replayed line.
-_SETTLED = """
-substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) = '00000000' AND isfinite(l.written_at)
+_HAS_VERSION = f"substr(l.delivery::text, 15, 1) = '{_VERSION}'"
+_IS_DELIVERY = "right(l.delivery::text, 8) = '00000000'"
+_SETTLED = f"""
+{_HAS_VERSION} AND {_IS_DELIVERY} AND isfinite(l.written_at)
 AND EXISTS (
-  SELECT FROM {ledger} later WHERE later.delivery > l.delivery
+  SELECT FROM {{ledger}} later WHERE later.delivery > l.delivery
   AND later.delivery <= (substr(l.delivery::text, 1, 18) || '-ffff-ffffffffffff')::uuid)
 """
 _OLD = f"l.written_at < CURRENT_TIMESTAMP - INTERVAL '{KEEP_DAYS} days'"
@@ -101,7 +103,7 @@ def forget_keys(cursor: Any, table: Table) -> None:
     if may_delete(cursor, table):
         cursor.execute(
             f"DELETE FROM {table.ledger} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table.ledger} l"
-            " WHERE substr(l.delivery::text, 15, 1) = '8' AND right(l.delivery::text, 8) <> '00000000' LIMIT 1000000))"
+            f" WHERE {_HAS_VERSION} AND NOT {_IS_DELIVERY} LIMIT 1000000))"
         )
 
 
