@@ -155,7 +155,8 @@ def test_a_signal_handler_that_raises_during_a_copy_is_no_rows_fault(db: str) ->
     def raise_it(*_: object) -> None:
         raise TimeLimitError
 
-    def copy_until_it_is_stopped(cursor: Any, table: Any) -> None:
+    def copy_until_it_is_stopped(cursor: Any, table: Any, after: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, after)  # here, and not before the exception is waited for
         for _ in range(100):
             assert copy_isolating(cursor, table, [(("event",), b"x" * 60 + b"\n")] * 20_000) == []
 
@@ -166,9 +167,8 @@ def test_a_signal_handler_that_raises_during_a_copy_is_no_rows_fault(db: str) ->
             for number in range(20):
                 with closing(tracker.session()) as session, session.connection().cursor() as cursor:
                     cursor.execute("BEGIN")
-                    signal.setitimer(signal.ITIMER_REAL, 0.002 + number / 1000)
                     with pytest.raises(TimeLimitError):
-                        copy_until_it_is_stopped(cursor, tracker.layout)
+                        copy_until_it_is_stopped(cursor, tracker.layout, after=0.002 + number / 1000)
             assert tracker.query("SELECT count(*) FROM events")["count"].tolist() == [0]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
