@@ -273,6 +273,16 @@ def test_the_demo_in_a_directory_can_be_looked_at_afterwards(short_folder: Path)
     assert json.loads(again.stdout)["user_id"]
 
 
+def test_a_demo_in_the_directory_of_another_shows_the_same(short_folder: Path) -> None:
+    command = program("demo", "--directory", str(short_folder / "here"))
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout for _ in range(2)
+    )
+
+    assert "none were added" in second
+    assert first.partition("in the table")[2] == second.partition("in the table; none were added")[2]
+
+
 @pytest.mark.parametrize(("number", "shown"), [(4.0, "4"), (0.0, "0"), (1000.0, "1,000"), (0.5, "0.5")])
 def test_the_only_number_at_the_side_of_a_plot_is_plain(number: float, shown: str) -> None:
     assert [f"{tick:,f}" for tick in ticks(number, number)] == [shown]

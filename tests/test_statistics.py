@@ -19,6 +19,7 @@ from support.server import Server
 from pawprint_logging import ConfigurationError, Statistics, Tracker
 from pawprint_logging._database.analysis import days as derived_days
 from pawprint_logging._database.analysis.derived import distribution, work
+from pawprint_logging._database.analysis.sharing import roomy
 from pawprint_logging._database.reading import arrivals
 from pawprint_logging._database.reading.query import Sql
 
@@ -1215,6 +1216,25 @@ def test_a_table_that_citus_spreads_by_user_has_what_is_derived_beside_it(tracke
         "SELECT create_distributed_table(%s::regclass, %s, colocate_with => %s)",
         ('"events__days"', "user_id", '"events"'),
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "own", "wanted"),
+    [(0, "4MB", "32MB"), (40, "4MB", "64MB"), (100, "4MB", "128MB"), (10_000, "4MB", "512MB"), (100, "1GB", "1GB")],
+)
+def test_a_larger_table_is_sorted_with_more_memory(
+    tracker: Tracker, rows: int, own: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawprint_logging._database.analysis.sharing._ROWS_FOR_IT", 10)
+    with closing(tracker.session()) as session, session.transaction() as cursor:
+        cursor.execute("INSERT INTO events (event) SELECT 'e' FROM generate_series(1, %s)", (rows,))
+        cursor.execute("ANALYZE events")
+        cursor.execute("SELECT set_config('work_mem', %s, true)", (own,))
+        with roomy(cursor, tracker.layout.sql):
+            cursor.execute("SHOW work_mem")
+            assert cursor.fetchone()[0] == wanted
+        cursor.execute("SHOW work_mem")
+        assert cursor.fetchone()[0] == own
 
 
 def test_sessions_are_the_same_whichever_way_the_planner_takes(db: str, monkeypatch: pytest.MonkeyPatch) -> None:

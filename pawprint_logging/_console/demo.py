@@ -62,8 +62,10 @@ def demo(state: State, directory: str | None) -> int:
     tracker.create_table(if_not_exists=True)
     _say('handler = PawprintHandler(db="embedded:…", table="events")', 'logging.getLogger("shop").addHandler(handler)')
     _say('logger.info("paid", extra={"event": "purchase", "user_id": "alice", "amount": 12})    # and so on')
-    written = _log(tracker)
-    click.echo(f"{written} events are in the table\n")
+    if tracker.read("event").empty:
+        click.echo(f"{_log(tracker)} events are in the table\n")
+    else:  # a second time would double what follows
+        click.echo("the events of an earlier demo are in the table; none were added\n")
     _say('tracker.read("timestamp", "user_id", "event", "metadata__amount", event="purchase")')
     names, rows = frame_rows(tracker.read("timestamp", "user_id", "event", "metadata__amount", event="purchase"))
     show(names, rows[-5:], "table", limit=0)

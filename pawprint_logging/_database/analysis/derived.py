@@ -133,7 +133,7 @@ class Work(NamedTuple):
         name, names = self.beside(suffix), ", ".join(columns)
         lost = 0
         if self.matches(suffix, columns):
-            with roomy(self.cursor):
+            with roomy(self.cursor, self.table.sql):
                 self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}")
                 if keeps:
                     self.run(f"INSERT INTO pawprint_filled {lacking}")
@@ -147,7 +147,7 @@ class Work(NamedTuple):
             self.run(f"INSERT INTO {name} {query}")
         else:
             self.run(f"DROP TABLE IF EXISTS {name}")
-            with roomy(self.cursor):
+            with roomy(self.cursor, self.table.sql):
                 self.run(f"CREATE TABLE {name} ({names}) AS {query}")
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
             self.run(f"ALTER TABLE {name} " + ", ".join(f"ALTER {column} SET NOT NULL" for column in required))

@@ -92,7 +92,7 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
     ]
     statement = _answer(_joined(attempts), length, "value" if array is None else f"value::{array}")
     register(cursor)
-    with roomy(cursor) if len(parts) > 1 else nullcontext():
+    with roomy(cursor, table.sql) if len(parts) > 1 else nullcontext():
         cursor.execute(statement.text, statement.params)
         rows = cursor.fetchall()
     groups = [Group(row[0], list(row[1 : length + 1]), [None, *row[length + 1 :]]) for row in rows]

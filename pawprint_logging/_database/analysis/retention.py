@@ -105,7 +105,7 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
         statement = _counts(selection, question, beginnings)
     else:
         statement = _by_days(days, beginnings, is_rolling=question.is_rolling)
-    with with_memory(cursor):
+    with with_memory(cursor, table.sql):
         cursor.execute(statement.text, statement.params)
         found = cursor.fetchall()
     counts = {(cohort, place): number for cohort, place, number in found}

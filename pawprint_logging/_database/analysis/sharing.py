@@ -28,6 +28,10 @@ _NO_HASH = "0"
 MAX_SHARES = 4
 #: memory for each sort or hash of a statement that reads all events, in kB, unless the server allows more
 _WORK_MEM = 32 * 1024
+#: rows of the table up to which it is enough
+_ROWS_FOR_IT = 25_000_000
+#: how often it is doubled at most: for 6,400,000,000 rows
+_MOST_DOUBLINGS = 4
 
 #: the server's estimate of the rows of a table and all its partitions
 _ROWS = """
@@ -59,39 +63,41 @@ def shares(cursor: Any, events: Events, *, least: int = 0) -> list[str]:
     number = min(cursor.fetchone()[0], MAX_SHARES)
     if number_of == _NO_HASH or number < 2 or events.is_distributed:
         return ["true"]
-    if least > 0:
-        cursor.execute(_ROWS, (events.name, events.name, events.name))
-        if cursor.fetchone()[0] < least:
-            return ["true"]
+    if least > 0 and _rows(cursor, events.name) < least:
+        return ["true"]
     return [f"({number_of} & {2**31 - 1}) %% {number} = {share}" for share in range(number)]
 
 
-def roomy(cursor: Any) -> AbstractContextManager[None]:
-    """Let the statements of the block, which read all events, use parallel processes and more memory."""
+def roomy(cursor: Any, table: str) -> AbstractContextManager[None]:
+    """Let the statements of the block, which read all events, use parallel processes and more memory.
+
+    Args:
+        cursor: in a transaction.
+        table: the quoted name of the events table.
+    """
     # Passing on a worker's rows costs next to nothing compared with the sort that it saves. One process sorts each
     # share. The leader writes the rows and does not sort too, so that no worker waits for it.
     return _with(
         cursor,
+        table,
         parallel_tuple_cost="0",
         min_parallel_table_scan_size="5TB",
         parallel_leader_participation="off",
     )
 
 
-def with_memory(cursor: Any) -> AbstractContextManager[None]:
-    """Give the statements of the block enough memory for one number for each of some 200,000 users."""
-    return _with(cursor)
+def with_memory(cursor: Any, table: str) -> AbstractContextManager[None]:
+    """Give the statements of the block enough memory for one number for each user; arguments as for `roomy`."""
+    return _with(cursor, table)
 
 
 @contextmanager
-def _with(cursor: Any, **settings: str) -> Iterator[None]:
-    """Change settings for the block, and give it the memory with which most of these statements are fastest.
-
-    That is enough to merge up to 100,000,000 sorted events in one pass; more memory makes sorting slower.
-    """
+def _with(cursor: Any, table: str, **settings: str) -> Iterator[None]:
+    """Change settings for the block, and give it the memory with which most of these statements are fastest."""
+    wanted = _memory(_rows(cursor, table))
     cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'work_mem'")
-    if cursor.fetchone()[0] < _WORK_MEM:
-        settings["work_mem"] = f"{_WORK_MEM}kB"
+    if cursor.fetchone()[0] < wanted:
+        settings["work_mem"] = f"{wanted}kB"
     before = {}
     for name, value in settings.items():
         cursor.execute("SELECT current_setting(%s), set_config(%s, %s, true)", (name, name, value))
@@ -99,3 +105,21 @@ def _with(cursor: Any, **settings: str) -> Iterator[None]:
     yield
     for name, value in before.items():
         cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+
+
+def _memory(rows: float) -> int:
+    """Return the memory with which a sort of a table's events reads its temporary files once, in kB.
+
+    Such a sort writes parts as large as its memory, and merges as many at once as it has buffers for: twice the memory
+    is enough for four times the rows. More than enough makes sorting slower.
+    """
+    doublings = 0
+    while doublings < _MOST_DOUBLINGS and rows > _ROWS_FOR_IT * 4**doublings:
+        doublings += 1
+    return _WORK_MEM << doublings
+
+
+def _rows(cursor: Any, table: str) -> float:
+    """Return the server's estimate of the rows of a table, given by its quoted name."""
+    cursor.execute(_ROWS, (table, table, table))
+    return float(cursor.fetchone()[0])
