@@ -517,10 +517,12 @@ def on_alarm(*_):  # while the call below waits for the table; that call may be 
     log.info("2", track=True)
     raise Interrupted
 signal.signal(signal.SIGALRM, on_alarm)
-signal.setitimer(signal.ITIMER_REAL, 1.0)
 print("ready", flush=True)
 sys.stdin.readline()
-try: log.info("1", track=True)
+try:
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    print("calls", flush=True)
+    log.info("1", track=True)
 except Interrupted: print("interrupted", flush=True)
 sys.stdin.readline()
 """
@@ -529,6 +531,7 @@ sys.stdin.readline()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE events IN SHARE MODE")
             child.go_on()
+            assert child.line() == "calls\n"
             time.sleep(1.5)  # Python hears of the alarm when the driver returns from its wait
             cursor.execute("COMMIT")
             assert child.line() == "interrupted\n"
