@@ -23,7 +23,7 @@ from support.shop import handler_on, logger_with, tracker_on, value
 
 from pawprint_logging import Tracker
 from pawprint_logging._console.plot import ticks
-from pawprint_logging._database.session import embedded
+from pawprint_logging._database.session import cluster, embedded
 from pawprint_logging.cli import main
 
 Open = Callable[..., Screen]
@@ -377,6 +377,7 @@ def test_signals_end_a_wait_on_an_embedded_server_which_stops(
                 running.send_signal(number)
                 out, err = running.communicate(timeout=PATIENCE)
                 wait_until(looking, LOCKED, 0)
+    cluster.stop(directory, cluster.programs())  # or it would write in the folder while that is removed
 
     assert (running.returncode, out, err.strip()) == (status, b"", b"")
 
