@@ -189,10 +189,10 @@ def test_a_tls_file_that_cannot_be_used_is_not_taken_for_something_else(message:
 
 def test_an_excepthook_that_somebody_puts_back_twice_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "excepthook", lambda *_: None)
-    with excepthook.quiet():
+    with excepthook.quiet([]):
         found = sys.excepthook
     monkeypatch.setattr(sys, "excepthook", found)
-    with excepthook.quiet():
+    with excepthook.quiet([]):
         pass
     assert sys.excepthook is sys.__excepthook__
     monkeypatch.setattr(sys, "excepthook", found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import encodings.utf_8
 import signal
 import time
 from contextlib import closing
@@ -173,6 +175,31 @@ def test_a_signal_handler_that_raises_during_a_copy_is_no_rows_fault(db: str) ->
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_that_python_handles_while_psycopg2_decodes_an_error_is_not_lost(
+    db: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held = encodings.utf_8.decode  # psycopg2 holds the function, so that only its code can be another
+
+    # its names are those of the module encodings.utf_8
+    def interrupted(text: bytes, errors: str = "strict") -> tuple[str, int]:
+        if not text.startswith(b"ERROR"):
+            return codecs.utf_8_decode(text, errors, True)
+        decode.__code__ = decode.former  # type: ignore[name-defined]  # noqa: F821
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(held, "former", held.__code__, raising=False)
+    tracker = tracker_on(db)
+    with closing(tracker), closing(tracker.session()) as session, session.connection().cursor() as cursor:
+        cursor.execute("BEGIN")
+        monkeypatch.setattr(held, "__code__", interrupted.__code__)
+        with pytest.raises(KeyboardInterrupt):
+            copy_isolating(cursor, tracker.layout, [(("id",), b"no number\n")] * 3)
+        cursor.execute("ROLLBACK; BEGIN")
+        assert copy_isolating(cursor, tracker.layout, [(("event",), b"x\n")]) == []
+
+    assert capfd.readouterr().err == ""
 
 
 def test_a_lock_that_an_insert_waits_for_is_no_rows_fault(db: str, connection: Any) -> None:

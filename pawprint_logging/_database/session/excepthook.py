@@ -1,8 +1,11 @@
-"""Keeps psycopg2 from printing rows on standard error.
+"""Keeps psycopg2 from printing on standard error, during a COPY, what belongs to the caller.
 
 When the server ends a connection in the middle of a COPY, psycopg2 (2.9.13) meets a second error while it reports the
 first. It prints both with `PyErr_Print`, which calls `sys.excepthook`. The text includes the server's CONTEXT, which
 quotes the row. The error is raised as well.
+
+To report an error, psycopg2 calls Python to decode its text. Python handles a signal there that came during the COPY,
+and psycopg2 prints what the handler raises, instead of raising it.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from ... import _native as native
 Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], object]
 
 _lock = native.RLock()
-#: the threads that are inside a COPY
-_copying: list[int] = []
+#: for each COPY, its thread and its list of errors
+_copying: list[tuple[int, list[BaseException]]] = []
 #: the hooks that ours replaced, the latest last; a hook installed over ours since then may call ours
 _previous: list[Hook] = []
 
@@ -35,11 +38,14 @@ _depth = _Depth()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Print nothing about a connection that ends inside the block."""
-    me = native.get_ident()
+def quiet(errors: list[BaseException]) -> Iterator[None]:
+    """Let psycopg2 print nothing inside the block.
+
+    Args:
+        errors: gets what it would have printed, but for its own errors, which it raises as well.
+    """
     with _lock:
-        _copying.append(me)
+        _copying.append((native.get_ident(), errors))
         if sys.excepthook is not _hook:
             _previous.append(sys.excepthook)
             sys.excepthook = _hook
@@ -47,7 +53,7 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _copying.remove(me)
+            _copying[:] = [each for each in _copying if each[1] is not errors]
             if not _copying and sys.excepthook is _hook:  # else another hook was installed over it, and may call it
                 _put_back()
 
@@ -67,7 +73,10 @@ def _put_back() -> None:
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if native.get_ident() in _copying and kind is SystemError and isinstance(error.__cause__, psycopg2.Error):
+    me = native.get_ident()
+    for errors in [errors for thread, errors in _copying if thread == me][-1:]:
+        if not (kind is SystemError and isinstance(error.__cause__, psycopg2.Error)):
+            errors.append(error)
         return
     before = _previous[: len(_previous) - _depth.inside]
     hook = before[-1] if before else sys.__excepthook__

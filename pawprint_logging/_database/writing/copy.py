@@ -63,12 +63,14 @@ def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
     """
     source = _Source(pieces)
     try:
-        with quiet():
+        with quiet(source.errors):
             cursor.copy_expert(statement, source, CHUNK)
     except psycopg2.Error:
         if source.errors:
             raise source.errors[0] from None
         raise
+    if source.errors:
+        raise source.errors[0]
 
 
 class _Source:
