@@ -14,6 +14,7 @@ from datetime import date
 from typing import Any
 
 from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
+from .sharing import with_memory
 from .watermark import Events
 
 #: days that count as a week, and as a month
@@ -51,9 +52,9 @@ def compute(work: Work, events: Events, *, clean: bool, start: date | None, min_
             return
     work.empty(ENGAGEMENT, _columns(min_sessions))
     work.run("SET LOCAL parallel_tuple_cost = 0")
-    work.run(
-        f"CREATE TEMPORARY TABLE pawprint_stay ON COMMIT DROP AS {_stays(work, events, min_sessions, 1, of_all=True)}"
-    )
+    stays = _stays(work, events, min_sessions, 1, of_all=True)
+    with with_memory(work.cursor, work.table.sql):
+        work.run(f"CREATE TEMPORARY TABLE pawprint_stay ON COMMIT DROP AS {stays}")
     memory = {
         "form": _FORM,
         "min_sessions": min_sessions,

@@ -8,7 +8,6 @@ binary search in the sorted positions of step 2 finds the next step 2, and so on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from ..reading.values import register
 from ..table.columns import Column
 from ..table.schema import Table
 from .selection import Asked, Selection, Step, either, select, warn_of_unknown
-from .sharing import hashed, roomy, shares
+from .sharing import hashed, roomy, shares, with_memory
 
 #: number of events from which on a split funnel divides users among processes, each of which reads all events
 _MANY = 1_000_000
@@ -92,7 +91,7 @@ def funnel(cursor: Any, table: Table, question: Question, asked: Asked) -> Funne
     ]
     statement = _answer(_joined(attempts), length, "value" if array is None else f"value::{array}")
     register(cursor)
-    with roomy(cursor, table.sql) if len(parts) > 1 else nullcontext():
+    with (roomy if len(parts) > 1 else with_memory)(cursor, table.sql):
         cursor.execute(statement.text, statement.params)
         rows = cursor.fetchall()
     groups = [Group(row[0], list(row[1 : length + 1]), [None, *row[length + 1 :]]) for row in rows]
