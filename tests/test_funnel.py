@@ -141,6 +141,25 @@ def test_by_splits_users_by_the_first_step_of_their_attempt(
     assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("within", [None, 30])
+def test_of_attempts_that_begin_at_the_same_time_the_first_one_written_counts(
+    tracker: Tracker, stats: Statistics, within: int | None
+) -> None:
+    for user in (f"u{number}" for number in range(20)):  # the first attempt buys at once, the others after ten minutes
+        write(
+            tracker,
+            [row(user, 0, "visit", place=0), row(user, 0, "buy")]
+            + [row(user, 0, "visit", place=place) for place in range(1, 9)]
+            + [row(user, 10, "buy")],
+        )
+
+    frame = stats.funnel("visit", "buy", within=within, by="metadata__place")
+
+    assert frame["metadata__place"].tolist() == [0, 0]
+    assert frame["users"].tolist() == [20, 20]
+    assert times(frame) == [None, timedelta(0)]
+
+
 @calm
 @few
 @given(rows=ROWS, names=st.lists(st.sampled_from("xyz"), min_size=1, max_size=3))

@@ -183,18 +183,19 @@ def _attempts(walks: Sql, length: int, within: float | None, *, is_split: bool) 
         walk = f"SELECT *, {at} AS p{number} FROM ({walk}) AS step{number} OFFSET bigint '0'"
     value = "value" if is_split else "NULL AS value"
     moments = ", ".join(f"moments[p{number}] AS t{number}" for number in range(1, length + 1))
-    attempts = f"SELECT member, {value}, {moments} FROM ({walk}) AS walk WHERE p1 IS NOT NULL"
+    attempts = f"SELECT member, {value}, p1, {moments} FROM ({walk}) AS walk WHERE p1 IS NOT NULL"
     if within is None:
         return Sql(attempts, walks.params)
     timely = ", ".join(
         f"CASE WHEN t{number} - t1 <= %s::interval THEN t{number} END AS t{number}" for number in range(2, length + 1)
     )
-    columns = ", ".join(("member", "value", "t1", *([timely] if timely else [])))
+    columns = ", ".join(("member", "value", "p1", "t1", *([timely] if timely else [])))
     reached = " + ".join(f"(t{number} IS NOT NULL)::int" for number in range(1, length + 1))
+    # by the position, not by the time: attempts that begin at the same time have their order, too
     return Sql(
         f"SELECT DISTINCT ON (member) * FROM ("
         f"SELECT {columns} FROM ({attempts} OFFSET bigint '0') AS attempt) AS timely"
-        f" ORDER BY member, {reached} DESC, t1",
+        f" ORDER BY member, {reached} DESC, p1",
         (*[f"{within:.6f} seconds"] * (length - 1), *walks.params),
     )
 
