@@ -396,7 +396,7 @@ class Statistics:
         return described(frame, "paths", **facts, depth=depth, limit=limit, tz=self.tz)
 
     def _asked(self, given: Mapping[str, Any], start: Any, end: Any, **arguments: Any) -> Asked:
-        return Asked(given, start, end, self.tz, self._accounts, arguments)
+        return Asked(given, start, end, self.tz, self._accounts, {"start": start, "end": end, **arguments})
 
     @contextmanager
     def _question(self, asked: Asked) -> Iterator[Any]:

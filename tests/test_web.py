@@ -159,6 +159,25 @@ def test_the_retention_has_a_row_for_each_cohort(visit: TestClient) -> None:
     assert "First seen Users Week 1" in said
 
 
+@pytest.mark.parametrize("far", ["9999-12-31", "2350-01-01", "0001-01-01"])
+@pytest.mark.parametrize("page", ["/retention?period=day&tz=Asia%2FTokyo", "/retention?period=day&first=signup"])
+def test_an_event_with_a_wrong_time_is_not_in_the_cohorts_of_another_time(
+    tracker: Tracker, visit: TestClient, page: str, far: str
+) -> None:
+    said = text_of(visit.get(page).text)
+    assert "First seen Users Day 1" in said
+    tracker.write(timestamp=far, user_id="dora", event="signup")
+    with client(tracker) as later:
+        assert text_of(later.get(page).text) == said
+
+
+def test_the_cohorts_end_with_the_range(tracker: Tracker, visit: TestClient) -> None:
+    day = f"{ago(days=9):%Y-%m-%d}"
+    said = text_of(visit.get(f"/retention?period=week&from={day}&until={day}").text)
+    assert "First seen Users" in said
+    assert "Week 1" not in said
+
+
 def test_paths_say_what_users_did_next(visit: TestClient) -> None:
     said = text_of(visit.get("/paths?after=signup").text)
     assert "from their first signup in this time on" in said

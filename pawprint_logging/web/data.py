@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from .._database.analysis import funnel as funnels
@@ -225,10 +225,9 @@ def paths(
 
 
 def _asked(view: View, given: Mapping[str, Any], start: datetime, span: Range) -> Asked:
-    moment = view.table.fields.timestamp
     view.column("timestamp")
-    bounds = {f"{moment}__gte": view.asked(start, span.zone), f"{moment}__lt": view.asked(span.end, span.zone)}
-    return Asked({**given, **bounds}, zone=span.zone)
+    last = span.end - timedelta(microseconds=1)  # the range excludes its end, the question does not
+    return Asked(given, view.asked(start, span.zone), view.asked(last, span.zone), span.zone)
 
 
 def is_cancelled(error: BaseException) -> bool:

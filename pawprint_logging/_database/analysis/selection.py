@@ -34,7 +34,7 @@ class Asked(NamedTuple):
         end: the last moment; None if it is open.
         zone: the time zone whose midnight a date means, and whose calendar separates periods, default UTC.
         accounts: the users' own table and its user column, if one is named.
-        arguments: the question's own arguments, None if not given: a column of the same name may have been meant.
+        arguments: what the user gave as arguments, None if not given: a column of the same name may have been meant.
     """
 
     given: Mapping[str, Any]
@@ -132,7 +132,7 @@ def select(cursor: Any, table: Table, asked: Asked) -> Selection:
     """
     events = events_of(cursor, table)
     source = source_of(cursor, table)
-    warn_of_columns(source, {"start": asked.start, "end": asked.end, **asked.arguments})
+    warn_of_columns(source, asked.arguments)
     joined = events.table
     if asked.accounts is not None:
         join, columns = accounts_of(cursor, asked.accounts, events.user)
