@@ -472,6 +472,25 @@ def test_what_an_async_response_streams_has_user_and_request_id(
     }
 
 
+class KeptByItself(StreamingHttpResponse):
+    """A response that keeps its parts in its own way."""
+
+    @property
+    def streaming_content(self) -> Any:
+        return self._own
+
+    @streaming_content.setter
+    def streaming_content(self, value: Any) -> None:
+        self._own = value
+
+
+def test_a_streamed_response_that_keeps_its_parts_in_its_own_way_is_left_alone(databases: list[str]) -> None:
+    made = KeptByItself([b"x", b"y"])
+    response = EventsMiddleware(lambda request: made)(RequestFactory().get("/x"))
+    assert response is made
+    assert b"".join(response.streaming_content) == b"xy"
+
+
 def test_a_streamed_file_is_left_to_the_server(databases: list[str]) -> None:
     response = EventsMiddleware(lambda request: FileResponse(io.BytesIO(b"content")))(RequestFactory().get("/x"))
     assert response.file_to_stream is not None

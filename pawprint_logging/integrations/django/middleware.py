@@ -64,9 +64,11 @@ class EventsMiddleware:
 def _bound_to_the_end(response: Any, bound: Mapping[str, Any]) -> Any:
     """Return the response; what is left of it, if it is streamed, is made with the same variables bound."""
     # a file involves no code of the application, and the server may know a quicker way
-    if isinstance(response, StreamingHttpResponse) and getattr(response, "file_to_stream", None) is None:
-        # not its streaming_content, which holds the response: nothing would end when the client goes away
-        parts = vars(response)["_iterator"]
+    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
+        return response
+    # not its streaming_content, which holds the response: nothing would end when the client goes away
+    parts = vars(response).get("_iterator")
+    if parts is not None:  # else a subclass keeps its parts in its own way
         if response.is_async:
             response.streaming_content = _parts_later(parts, bound)
         else:
