@@ -292,6 +292,23 @@ def test_a_bound_is_not_given_twice(cli: CommandLine) -> None:
     one_line(cli("tail", *condition, "--since", "2026-01-01"), "--since", "timestamp__gte", status=2)
 
 
+@pytest.mark.parametrize("option", ["--since", "--until"])
+@pytest.mark.parametrize("command", ["read", "tail", "count", "top"])
+@pytest.mark.parametrize("kind", ["TEXT", "BIGINT"])
+def test_a_range_of_time_needs_a_column_of_times(
+    cli: CommandLine, connection: Any, kind: str, command: str, option: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER timestamp DROP DEFAULT")
+        cursor.execute(f"ALTER TABLE events ALTER timestamp TYPE {kind} USING extract(epoch FROM timestamp)::bigint")
+
+    assert cli("tail", "event").status == 0
+    one_line(cli(command, option, "2026-01-03"), "'timestamp' is not a time column", f"type {kind.lower()}")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events DROP timestamp")
+    one_line(cli(command, option, "2026-01-03"), "'timestamp': there is no such column", "it has id, user_id")
+
+
 @pytest.mark.parametrize("name", ["field", "period", "self"])
 @pytest.mark.parametrize(
     "command", [["count"], ["top"], ["funnel", "signup"], ["retention"], ["paths"]], ids=lambda each: each[0]

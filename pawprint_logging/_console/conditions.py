@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-from .._database.reading.query import RESOLUTIONS
+from .._database.reading.conditions import ends
+from .._database.reading.query import RESOLUTIONS, Source
+from .._database.reading.reader import source_of
 from .._database.reading.times import duration_of, is_day, moment_of, rules_of, zone_of
 from .._database.reading.written import read_conditions
 from ..errors import ConfigurationError
+from ..tracker import Tracker
 
 #: argument names of the reading methods; a condition on a column of such a name gets the modifier ``eq``
 _ARGUMENTS = frozenset(
@@ -79,22 +83,31 @@ def checked_span(options: Mapping[str, Any]) -> dict[str, datetime]:
     }
 
 
-def bounds_of(field: str, span: Mapping[str, datetime], given: Mapping[str, Any]) -> dict[str, datetime]:
-    """Return the conditions that keep a time column in the range of --since and --until.
+def source_in(tracker: Tracker) -> Source:
+    """Return a tracker's table with its present columns."""
+    with closing(tracker.session()) as session, session.transaction() as cursor:
+        return source_of(cursor, tracker.layout)
+
+
+def bounds_of(tracker: Tracker, span: Mapping[str, datetime], given: Mapping[str, Any]) -> dict[str, datetime]:
+    """Return the conditions that keep a table's time column in the range of --since and --until.
 
     Args:
-        field: the column.
+        tracker: the tracker on the table.
         span: the range, as `checked_span` returns it.
         given: the other conditions.
 
     Raises:
         click.UsageError: one of those sets the same bound.
+        ConfigurationError: the table has no such column, or it does not hold times.
     """
     modifiers = {"start": "gte", "end": "lte"}
-    bounds = {f"{field}__{modifiers[name]}": moment for name, moment in span.items()}
+    bounds = {f"{tracker.timestamp_field}__{modifiers[name]}": moment for name, moment in span.items()}
     if twice := [name for name in bounds if name in given]:
         option = "--since" if twice[0].endswith("gte") else "--until"
         raise click.UsageError(f"--where {twice[0]} and {option} set the same bound; pass one of them")
+    if span:
+        ends(source_in(tracker), span.get("start"), span.get("end"))  # a column of texts would be compared as texts
     return bounds
 
 

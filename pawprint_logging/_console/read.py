@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._database.reading.series import LIMIT
-from .._database.table.columns import columns_of
-from ..tracker import Tracker
 from . import answer
-from .conditions import Rows, bounds_of, checked_span, parse, resolution_option, span_options, where_option
+from .conditions import Rows, bounds_of, checked_span, parse, resolution_option, source_in, span_options, where_option
 from .output import Format, Row, format_option, note, percent, plain, say, show
 from .plan import declared_by, differences
 from .program import State, command
@@ -61,11 +59,11 @@ def read(
     answer.check_output(output, pictures=False)
     span = checked_span({"start": start, "end": end, "tz": tz})
     tracker = state.connect("read")
-    given |= bounds_of(tracker.timestamp_field, span, given)
+    given |= bounds_of(tracker, span, given)
     rows = tracker.iter_rows(*fields, **given)
     try:
         first = next(rows, None)
-        names = list(first) if first is not None else list(fields) or _columns(tracker)
+        names = list(first) if first is not None else list(fields) or list(source_in(tracker).columns)
         if first is None:
             answer.hint(tracker, given, fields=fields)
         blank = {name for name in fields if "__" in name}
@@ -90,15 +88,6 @@ def _noting(blank: set[str], rows: Iterable[Row]) -> Iterator[Row]:
         if blank:
             blank.difference_update([name for name in blank if row.get(name) is not None])
         yield row
-
-
-def _columns(tracker: Tracker) -> list[str]:
-    session = tracker.session()
-    try:
-        with session.transaction() as cursor:
-            return list(columns_of(cursor, tracker.layout.sql))
-    finally:
-        session.close()
 
 
 def series_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ def tail(
     given = parse(where)
     span = checked_span(options)
     tracker = state.connect("read")
-    given |= bounds_of(tracker.timestamp_field, span, given)
+    given |= bounds_of(tracker, span, given)
     printer = _Printer(tracker, chosen(style))
     with closing(tracker.session()) as session:
         end = Tail(session, tracker.layout, fields, given)
