@@ -157,6 +157,22 @@ def test_a_filled_series_of_rows_without_time_keeps_them_last(tracker: Tracker) 
     ]
 
 
+@pytest.mark.parametrize("by", [None, "user_id"])
+def test_filling_keeps_each_row_of_years_that_python_does_not_have(
+    tracker: Tracker, connection: Any, by: str | None
+) -> None:
+    years = ("20260-01-01", "20261-01-01", "20262-01-01", "0044-03-15 BC", "0043-03-15 BC")
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE events")
+        for moment in ("2026-01-01", "2026-01-03", *years):
+            cursor.execute("INSERT INTO events (timestamp, user_id) VALUES (%s, 'a')", (moment,))
+
+    bare, filled = (tracker.count(by=by, fill=fill)["count"].tolist() for fill in (False, True))
+
+    assert bare == [1] * 7
+    assert filled == [1, 1, 1, 0, 1, 1, 1, 1]
+
+
 def test_events_at_infinity_are_not_filled_up_to(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO events (timestamp) VALUES ('infinity'), ('2026-01-01'), ('2026-01-03')")

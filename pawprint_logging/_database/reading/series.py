@@ -164,13 +164,17 @@ def _filled(cursor: Any, source: Source, span: Span, found: Rows, nothing: int |
     statement = query.stretches(span, first, last)
     cursor.execute(statement.text, statement.params)
     moments = sorted({row[0] for row in cursor.fetchall()} | {row[0] for row in found if row[0] is not None})
-    rows = {(row[0], row[2] if span.split is not None else None): row for row in found}
+    # several rows for one moment: stretches beyond Python's calendar all begin at its end
+    rows: dict[Any, Rows] = {}
+    for row in found:
+        rows.setdefault((row[0], row[2] if span.split is not None else None), []).append(row)
     filled = [
-        rows.get(
-            (moment, place), (moment, values[place], place, nothing) if span.split is not None else (moment, nothing)
-        )
+        row
         for moment in moments
         for place in places
+        for row in rows.get(
+            (moment, place), [(moment, values[place], place, nothing) if span.split is not None else (moment, nothing)]
+        )
     ]
     return filled + [row for row in found if row[0] is None]
 
