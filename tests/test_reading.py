@@ -226,6 +226,29 @@ def test_a_time_before_the_year_1_is_no_warning(db: str, connection: Any, kind: 
     assert [str(moment) for moment in times] == ["-043-03-15T00:00:00.000000", "0000-01-01T12:00:00.000000", "NaT"]
 
 
+def test_an_interval_that_python_does_not_have_is_its_longest(db: str, connection: Any) -> None:
+    lengths = {
+        "178000000 years": timedelta.max,
+        "-178000000 years": timedelta.min,
+        "1 year -2000000000 days": timedelta.min,
+        "-1 mon 2000000000 days": timedelta.max,
+        "-1 day 02:00": timedelta(hours=-22),
+    }
+    if connection.info.server_version >= 170_000:
+        lengths |= {"infinity": timedelta.max, "-infinity": timedelta.min}
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE lengths (timestamp TIMESTAMP DEFAULT now(), one INTERVAL, many INTERVAL[])")
+        for text in [*lengths, None]:
+            cursor.execute("INSERT INTO lengths (one, many) VALUES (%s, ARRAY[%s::interval])", (text, text))
+
+    expected = [*lengths.values(), None]
+    with Tracker(db=db, table="lengths") as tracker:
+        assert tracker.read()["one"].tolist() == expected
+        assert [row["one"] for row in tracker.iter_rows()] == expected
+        assert [row["many"] for row in tracker.iter_rows()] == [[each] for each in expected]
+        assert tracker.maximum("one")["max"].tolist() == [timedelta.max]
+
+
 def test_a_year_that_python_does_not_have_spoils_nothing(db: str, connection: Any) -> None:
     schema = {
         "id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": "TEXT", "event": "TEXT", "day": "DATE",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -75,9 +77,25 @@ def _in_the_calendar(cast: Any) -> Callable[[Any, Any], Any]:
     return parse
 
 
+def _interval(text: Any, cursor: Any) -> timedelta | None:
+    """Return an interval; one beyond Python's, or without an end, becomes Python's longest."""
+    if text is None or not text.endswith("infinity"):  # psycopg2 takes infinity for no time at all
+        try:
+            return PARSERS[1186](text, cursor)  # type: ignore[no-any-return]
+        except OverflowError:
+            pass
+    days = sum(_DAYS[unit] * int(number) for number, unit in _PART.findall(text))
+    return timedelta.min if days < 0 or text.startswith("-inf") else timedelta.max
+
+
+#: the parts of an interval that can be beyond Python's, and how many days psycopg2 takes each for
+_PART = re.compile(r"([+-]?\d+) (year|mon|day)")
+_DAYS = {"year": 365, "mon": 30, "day": 1}
+
 _DATE = new_type((1082,), "DATE", _in_the_calendar(PARSERS[1082]))
 _TIMESTAMP = new_type((1114,), "TIMESTAMP", _in_the_calendar(PARSERS[1114]))
 _TIMESTAMPTZ = new_type((1184,), "TIMESTAMPTZ", _in_the_calendar(PARSERS[1184]))
+_INTERVAL = new_type((1186,), "INTERVAL", _interval)
 _UUID = new_type((2950,), "UUID", _uuid)
 _BYTES = new_type((17,), "BYTES", _bytes)
 _JSON = new_type((114, 3802), "JSON", _json)
@@ -86,12 +104,14 @@ _OWN = (
     _DATE,
     _TIMESTAMP,
     _TIMESTAMPTZ,
+    _INTERVAL,
     _UUID,
     _BYTES,
     _JSON,
     new_array_type((1182,), "DATEARRAY", _DATE),
     new_array_type((1115,), "TIMESTAMPARRAY", _TIMESTAMP),
     new_array_type((1185,), "TIMESTAMPTZARRAY", _TIMESTAMPTZ),
+    new_array_type((1187,), "INTERVALARRAY", _INTERVAL),
     new_array_type((2951,), "UUIDARRAY", _UUID),
     new_array_type((1001,), "BYTESARRAY", _BYTES),
     new_array_type((199, 3807), "JSONARRAY", _JSON),
