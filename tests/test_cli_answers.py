@@ -221,6 +221,7 @@ def test_each_hint_comes_once(cli: CommandLine, command: list[str], hints: list[
             )
             for option in ("--since", "--until")
         ),
+        (["read", "--since", "0001-01-01", "--tz", "Asia/Tokyo"], ["--since '0001-01-01' is before the year 1 in UTC"]),
         (["engagement", "--since", "7x"], ["--since takes ISO 8601", "7d, 12h or 4w"]),
         (["maintain", "--keep", "7x"], ["keep must be an age", "400d"]),
     ],

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from .._capture.moment import parse as parse_moment
 from .._database.reading.conditions import ends
 from .._database.reading.query import RESOLUTIONS, Source
 from .._database.reading.reader import source_of
@@ -115,7 +116,7 @@ def _moment(text: str, option: str, zone: str) -> datetime:
     try:
         found = moment_of(text, name=option, zone=zone)
     except ConfigurationError as error:
-        if duration_of(text) is not None:  # well-formed, but longer ago than the calendar goes
+        if duration_of(text) is not None or parse_moment(text) is not None:  # well-formed, but not in the calendar
             raise
         raise ConfigurationError(
             f"{option} takes ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or how long ago, such as 7d, 12h or 4w"
