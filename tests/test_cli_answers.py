@@ -153,14 +153,19 @@ def test_a_day_of_another_zone_is_shown_as_that_day(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize("tz", ["America/New_York", "UTC", "Asia/Tokyo"])
 def test_a_date_is_that_day_in_a_column_of_dates(cli: CommandLine, db: str, tz: str) -> None:
-    with Tracker(db=db, table="days", schema={"timestamp": "DATE", "event": "TEXT"}) as tracker:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "DATE", "user_id": "TEXT", "event": "TEXT"}
+    with Tracker(db=db, table="days", schema=schema) as tracker:
         tracker.create_table()
-        tracker.write_many({"timestamp": f"2026-01-0{day}", "event": "x"} for day in range(1, 6))
+        tracker.write_many({"timestamp": f"2026-01-0{day}", "user_id": "a", "event": "x"} for day in range(1, 6))
     cli.options[cli.options.index("--table") + 1] = "days"
     span = ["--since", "2026-01-02", "--until", "2026-01-04", "--tz", tz]
 
-    assert [row[0] for row in cli("read", *span, "timestamp").rows] == ["2026-01-02", "2026-01-03", "2026-01-04"]
-    assert cli("top", *span[:4], "event").rows == [["x", "3", ""]]
+    days = ["2026-01-02", "2026-01-03", "2026-01-04"]
+    assert [row[0] for row in cli("read", *span, "timestamp").rows] == days
+    assert [row[0] for row in cli("tail", *span, "timestamp").rows] == days
+    assert [row[0][:10] for row in cli("sessions", *span).rows] == days
+    assert [row[0][:10] for row in cli("engagement", *span).rows] == days
+    assert cli("top", *span[:4], "event").rows == [["x", "3", "1"]]
 
 
 def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:

@@ -12,7 +12,7 @@ from .._database.reading.times import duration_of
 from ..errors import ConfigurationError
 from ..statistics import Statistics
 from . import answer
-from .conditions import bounds_of, checked_span, parse, span_options, where_option
+from .conditions import bounds_of, checked_span, parse, source_in, span_options, where_option
 from .output import TABLE_ROWS, chosen, format_option, minutes, note, percent
 from .program import State, command
 
@@ -45,6 +45,10 @@ def sessions(state: State, *, duration: float, clean: bool, **options: Any) -> N
     statistics = Statistics(state.connect("derive"))
     with answer.warnings_as_notes():
         statistics.sessions(duration=duration, clean=clean)
+    tracker = statistics.tracker
+    if span and source_in(tracker).columns[tracker.timestamp_field].type == "date":
+        # a day has no zone: its sessions begin at midnight in UTC
+        span = {name: moment.replace(tzinfo=timezone.utc) for name, moment in span.items()}
     _show(statistics, "sessions", options, span)
 
 
