@@ -91,6 +91,8 @@ def engagement(state: State, *, clean: bool, min_sessions: int, **options: Any) 
 def _show(statistics: Statistics, name: str, options: dict[str, Any], span: Mapping[str, datetime]) -> None:
     with statistics[name] as tracker:
         frame = tracker.read(**bounds_of(tracker, span, {}))
+    if frame.empty:
+        note("no event matches")
     limit = options["limit"]
     if limit is None and options["output"] is None and chosen(options["style"]) == "table" and len(frame) > TABLE_ROWS:
         note(f"these are the first {TABLE_ROWS:,} rows; pass --limit 0 for all of them")
