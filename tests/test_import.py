@@ -120,6 +120,34 @@ def test_what_export_writes_is_imported_digit_by_digit(
         assert [str(row[0]) for row in cursor.fetchall()] == list(map(str, amounts))
 
 
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_arrays_in_files_of_our_own_are_arrays(cli: CommandLine, tmp_path: Path, connection: Any, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    arrays: list[tuple[Any, Any]] = [
+        ([1, None, 3], ["a", 'b,"\\', None]), ([], []), ([[1, 2], [3, 4]], [""]), (None, ["[1]", "{}"])
+    ]  # fmt: skip
+    connection.cursor().execute("ALTER TABLE events ADD numbers INT[], ADD texts TEXT[]")
+    connection.cursor().executemany("INSERT INTO events (numbers, texts) VALUES (%s, %s)", arrays)
+    path = tmp_path / f"a.{ending}"
+
+    assert cli("read", "--output", str(path)).status == 0
+    connection.cursor().execute("DELETE FROM events")
+    done = cli("import", str(path))
+
+    assert (done.status, done.out) == (0, "4 written, 0 already there, 0 rejected\n"), done.err
+    assert stored(connection, "numbers, texts") == arrays
+
+
+def test_arrays_as_postgresql_writes_them_are_arrays(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    connection.cursor().execute("ALTER TABLE events ADD numbers INT[]")
+    (tmp_path / "a.csv").write_text('event,numbers\na,"{1,2}"\nb,{}\nc,[5:5]={7}\n')
+
+    assert cli("import", str(tmp_path / "a.csv")).status == 0
+    assert stored(connection, "event, numbers::text") == [("a", "{1,2}"), ("b", "{}"), ("c", "[5:5]={7}")]
+
+
 def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:

@@ -387,7 +387,7 @@ class _Shape(NamedTuple):
     """How records with the same names become rows.
 
     Args:
-        fields: the fields that are columns, the JSON column aside, and whether each column takes times.
+        fields: the fields that are columns, the JSON column aside, and what a value goes through first, if anything.
         columns: the names of these columns.
         all_columns: the same, and the name of the JSON column.
         kinds: how these columns take their values.
@@ -395,7 +395,7 @@ class _Shape(NamedTuple):
         key: the place of the dedupe key among the columns; None if it is not one of them.
     """
 
-    fields: list[tuple[str, bool]]
+    fields: list[tuple[str, Callable[[Any], Any] | None]]
     columns: Columns
     all_columns: Columns
     kinds: list[Kind]
@@ -440,7 +440,7 @@ class Plan:
         shape = self._shapes.get(names) or self._learn(names)
         take = values.pop
         columns = shape.columns
-        row = [_moment(take(name)) if is_time else take(name) for name, is_time in shape.fields]
+        row = [take(name) if read is None else read(take(name)) for name, read in shape.fields]
         document: Any = None
         if shape.has_document or len(names) > len(columns):
             given = _document(take(self.json_field)) if shape.has_document and self.json_field is not None else None
@@ -470,7 +470,7 @@ class Plan:
             self._shapes.clear()
         columns = tuple(name for name in self.kinds if name in names and name != self.json_field)
         shape = self._shapes[names] = _Shape(
-            [(name, self.kinds[name] == "timestamp") for name in columns],
+            [(name, _READ.get(self.kinds[name])) for name in columns],
             columns,
             columns if self.json_field is None else (*columns, self.json_field),
             [*(self.kinds[name] for name in columns), "json"],
@@ -562,3 +562,12 @@ def _moment(value: Any) -> Any:
     number = int(match[1])
     micros = number // 1000 if unit == 0.001 else number * int(unit)
     return _1970 + timedelta(microseconds=micros + (round(float(match[2]) * unit) if match[2] else 0))
+
+
+def _array(value: Any) -> Any:
+    """Return a value for an array column; text that is a JSON array, as CSV and Parquet of ours have it, is decoded."""
+    return _document(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+
+
+#: how a column takes its values → what a value goes through first
+_READ: dict[str, Callable[[Any], Any]] = {"timestamp": _moment, "array": _array}
