@@ -1105,6 +1105,36 @@ def test_a_user_who_is_erased_is_in_nothing_that_is_derived(tracker: Tracker, st
     assert days(stats) == models.engagement(happenings(tracker), 3)
 
 
+@pytest.mark.parametrize("start", [None, minute(-5000).date(), minute(9 * 1440).date(), minute(31 * 1440).date()])
+@pytest.mark.parametrize("least", [0, 3])
+def test_engagement_begins_and_ends_with_the_users_who_stay(
+    tracker: Tracker, stats: Statistics, start: date | None, least: int
+) -> None:
+    write(tracker, *on(0, "a", 3), *on(8, "b", 3), *on(10, "c"), *on(20, "b"), *on(30, "a"), *on(44, "a"))
+    stats.engagement(start=start, min_sessions=least)
+
+    def check() -> None:
+        kept = days(stats)
+        stats.engagement(clean=True, start=start, min_sessions=least)
+        assert kept == days(stats)
+
+    for user, later in (("a", 25), ("b", 41), ("c", 50), ("d", 60)):
+        tracker.erase_user(user)
+        kept = days(stats)
+        stats.engagement(start=start, min_sessions=least)
+        assert days(stats) == kept
+        # what the months of those who stay have left counts on the days that come
+        write(tracker, *on(later, "d", 3))
+        stats.engagement(start=start, min_sessions=least)
+        if start is None:
+            assert days(stats) == models.engagement(happenings(tracker), least)
+        if user == "b":
+            check()
+    tracker.erase_user("d")
+    assert days(stats) == []
+    check()
+
+
 # -- numbers and times that make trouble
 
 

@@ -136,6 +136,7 @@ def erase(work: Work, chosen: Sql) -> None:
     with engagement.following(work, events):
         for suffix in present:
             work.run(f"DELETE FROM {work.beside(suffix)}{chosen.text}", chosen.params)
+    engagement.trim(work)
 
 
 def is_same(work: Work, events: Events, memory: Mapping[str, Any]) -> bool:

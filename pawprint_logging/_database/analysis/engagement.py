@@ -95,6 +95,25 @@ def following(work: Work, events: Events) -> Iterator[None]:
     _apply(work, memory)
 
 
+def trim(work: Work) -> None:
+    """Remove the rows before the first day of activity and after the last, which were those of an erased user."""
+    memory = _memory(work)
+    if memory is None or memory["stale"]:
+        return
+    table = work.beside(ENGAGEMENT)
+    first, last = work.one(f'SELECT min("day") - {_EPOCH}, max("day") - {_EPOCH} FROM {work.beside(DAYS)}')
+    if last is None:
+        work.run(f"DELETE FROM {table}")
+        work.remember("engagement", {**memory, "last": None, "ahead": []})
+        return
+    # the month after the last day has no rows, but is remembered
+    day, names = f'"timestamp"::date - {_EPOCH}', ", ".join(_names(memory["min_sessions"]))
+    work.run(f"SELECT {day}, {names} FROM {table} WHERE {day} > %s AND {day} <= %s ORDER BY 1", (last, last + MONTH))
+    ahead = work.cursor.fetchall() + [each for each in memory["ahead"] if each[0] <= last + MONTH]
+    work.run(f"DELETE FROM {table} WHERE {day} NOT BETWEEN %s AND %s", (first, last))
+    work.remember("engagement", {**memory, "last": last, "ahead": ahead})
+
+
 def _memory(work: Work) -> dict[str, Any] | None:
     memory = work.remembered("engagement") if work.has(ENGAGEMENT) and work.has(DAYS) else None
     if memory is None or memory.get("form") != _FORM:
@@ -102,9 +121,18 @@ def _memory(work: Work) -> dict[str, Any] | None:
     return {**memory, "stale": memory["stale"] or memory["oid"] != work.oid(ENGAGEMENT)}
 
 
+def _kinds(min_sessions: int) -> tuple[str, ...]:
+    """Return the suffixes of the columns: none for those of all users."""
+    return ("", "_active") if min_sessions else ("",)
+
+
+def _names(min_sessions: int) -> list[str]:
+    return [f"{name}{kind}" for kind in _kinds(min_sessions) for name in _COUNTS]
+
+
 def _columns(min_sessions: int) -> dict[str, str]:
     columns = {'"timestamp"': "TIMESTAMP NOT NULL"}
-    for suffix in ("", "_active") if min_sessions else ("",):
+    for suffix in _kinds(min_sessions):
         columns.update({f'"{name}{suffix}"': "BIGINT NOT NULL" for name in _COUNTS})
         columns[f'"engagement{suffix}"'] = "DOUBLE PRECISION NOT NULL"
     return columns
@@ -140,8 +168,7 @@ def _apply(work: Work, memory: dict[str, Any]) -> None:
     These are steps down within the next month. They have no rows yet; later rows are made from them.
     """
     table = work.beside(ENGAGEMENT)
-    kinds = ("", "_active") if memory["min_sessions"] else ("",)
-    names = [f"{name}{kind}" for kind in kinds for name in _COUNTS]
+    kinds, names = _kinds(memory["min_sessions"]), _names(memory["min_sessions"])
     weights = {"": "users", "_active": "regulars"}
     ups = ", ".join(weights[kind] for kind in kinds for _ in _COUNTS)
     week = ", ".join(column for kind in kinds for column in ("0", f"-{weights[kind]}", "0"))
