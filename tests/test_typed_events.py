@@ -288,8 +288,89 @@ def test_a_registered_name_is_taken_once() -> None:
         register_event(Model, name="bought")
 
 
+class Cart(pydantic.BaseModel, extra="allow"):
+    user_id: str
+    items: int = 0
+    card: str = "4111"
+    secret: str = pydantic.Field("secret", exclude=True)
+
+    @pydantic.computed_field
+    def mean(self) -> float:
+        return 5 / self.items
+
+    @pydantic.field_serializer("card")
+    def _hide(self, card: str) -> str:
+        return card if self.items else f"{len(card)} digits"
+
+
+class Unset(msgspec.Struct):
+    user_id: str
+    total: int
+
+
+@attrs.define
+class Later:
+    user_id: str
+    total: int = attrs.field(init=False)
+
+
+@dataclasses.dataclass
+class Slow:
+    user_id: str
+    total: int = dataclasses.field(init=False)
+
+    def __getattr__(self, name: str) -> Any:
+        raise (TimeoutError if name == "total" else AttributeError)(name)
+
+
+class Late(Event, name="late"):
+    user_id: str
+    total: int = dataclasses.field(init=False)
+
+
+register_event(Cart, name="cart")
+register_event(Unset, name="unset")
+register_event(Later, name="later")
+register_event(Slow, name="slow")
+DELETED = Unset("alice", 5)
+del DELETED.total
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "others"),
+    [
+        (
+            Cart(user_id="alice", more=1),  # type: ignore[call-arg]
+            "cart",
+            {"items": 0, "card": "4 digits", "mean": "<ZeroDivisionError>", "more": 1},
+        ),
+        (DELETED, "unset", {}),
+        (Later("alice"), "later", {}),
+        (Late(user_id="alice"), "late", {}),
+        (Slow("alice"), "slow", {"total": "<TimeoutError>"}),
+    ],
+)
+def test_a_field_that_cannot_be_read_costs_nothing_else_of_the_event(
+    log: logging.Logger, events: list[dict[str, Any]], event: Any, name: str, others: dict[str, Any]
+) -> None:
+    log.info("m", extra={"track": event, "order": 7})
+    structlog_with(PawprintProcessor(), structlog.processors.JSONRenderer()).info("m", track=event, order=7)
+    assert [(each["user_id"], each["event"], each["metadata"]) for each in events] == [
+        ("alice", name, {**others, "order": 7})
+    ] * 2
+
+
+def test_nor_does_one_of_an_object_in_an_event(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    log.info(Event("x", later=Later("alice"), slow=Slow("alice")))
+    assert only(events)[2] == {"later": {"user_id": "alice"}, "slow": {"user_id": "alice", "total": "<TimeoutError>"}}
+
+
 class Unreadable(pydantic.BaseModel):
     user_id: str
+
+    @property
+    def model_extra(self) -> dict[str, Any]:
+        raise ValueError("no")
 
     @pydantic.field_serializer("user_id")
     def _raise(self, _: str) -> str:

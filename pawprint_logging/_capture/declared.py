@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_type_hints
 
+from .storable import field_names, fields_of, readable
+
 #: returns the name and the fields of an instance
 Reader = Callable[[Any], "tuple[str, dict[str, Any]]"]
 
@@ -66,6 +68,8 @@ class FieldType(NamedTuple):
 
 @dataclass(frozen=True)
 class _Declaration:
+    #: None if the instances carry their own names
+    name: str | None
     read: Reader
     fields: Callable[[type], dict[str, bool]]
 
@@ -95,8 +99,9 @@ def declare(cls: type, name: str, read: Reader, fields: Callable[[type], dict[st
             f"{cls.__name__}: {other.__module__}.{other.__qualname__} is called {name!r} already; "
             "each class of events needs a name of its own"
         )
-    read_without_name(cls, read, fields)
-    _names[plain_name(name)] = cls
+    name = plain_name(name)
+    _declarations[cls] = _Declaration(name, read, fields)
+    _names[name] = cls
 
 
 def plain_name(name: Any) -> Any:
@@ -104,9 +109,9 @@ def plain_name(name: Any) -> Any:
     return str.__str__(name) if isinstance(name, str) else name
 
 
-def read_without_name(cls: type, read: Reader, fields: Callable[[type], dict[str, bool]] = lambda _: {}) -> None:
+def read_without_name(cls: type, read: Reader) -> None:
     """Register a class whose instances carry their own names."""
-    _declarations[cls] = _Declaration(read, fields)
+    _declarations[cls] = _Declaration(None, read, lambda _: {})
 
 
 def declared() -> dict[str, type]:
@@ -137,8 +142,23 @@ def event_of(value: Any) -> tuple[str, dict[str, Any]] | None:
         return None
     for base in type.mro(cls) if cls is not type else ():
         if (declaration := _declarations.get(base)) is not None:
-            return declaration.read(value)
+            try:
+                return declaration.read(value)
+            except Exception:
+                if declaration.name is None:
+                    raise
+                return declaration.name, _readable_fields(value)
     return None
+
+
+def _readable_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of an instance of which one cannot be read."""
+    cls: Any = type(value)
+    if not _is_model(cls):
+        return fields_of(value, field_names(cls) or ())
+    # pydantic's serializers may hide what the attributes show, so they are asked for one field at a time
+    names = [*cls.model_fields, *cls.__pydantic_decorators__.computed_fields, *(value.model_extra or ())]
+    return readable(names, lambda name: dict(value.model_dump(include={name})))
 
 
 def is_event(value: Any) -> bool:
@@ -159,8 +179,12 @@ def reader_of(cls: type, name: str) -> tuple[Reader, Callable[[type], dict[str, 
 _Way = tuple[Callable[[Any], dict[str, Any]], Callable[[type], dict[str, bool]]]
 
 
+def _is_model(cls: Any) -> bool:
+    return "pydantic" in sys.modules and hasattr(cls, "model_fields") and hasattr(cls, "model_dump")
+
+
 def _way_of(cls: Any) -> _Way | None:
-    if "pydantic" in sys.modules and hasattr(cls, "model_fields") and hasattr(cls, "model_dump"):
+    if _is_model(cls):
         return (
             lambda value: dict(value.model_dump()),
             lambda of: {name: bool(field.is_required()) for name, field in vars(of)["__pydantic_fields__"].items()},

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -97,7 +97,7 @@ def _special(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _field_names(cls: Any) -> list[str] | None:
+def field_names(cls: Any) -> list[str] | None:
     """Return the field names of a dataclass or an attrs, msgspec or pydantic class; None for others."""
     if dataclasses.is_dataclass(cls):
         return [field.name for field in dataclasses.fields(cls)]
@@ -106,6 +106,34 @@ def _field_names(cls: Any) -> list[str] | None:
     if hasattr(cls, "__struct_fields__"):
         return list(cls.__struct_fields__)
     return list(cls.__pydantic_fields__) if hasattr(cls, "__pydantic_fields__") else None
+
+
+def fields_of(value: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return the fields of an instance; one that cannot be read costs no other, see `readable`."""
+    try:
+        return {name: getattr(value, name) for name in names}
+    except Exception:
+        return readable(names, lambda name: {name: getattr(value, name)})
+
+
+def readable(names: Iterable[str], read: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return fields that are read one by one.
+
+    A field that has no value yet is left out. One whose reading raises anything else gets the error's type as its text.
+
+    Args:
+        names: the names of the fields.
+        read: returns one field as a dict, or an empty dict.
+    """
+    fields = {}
+    for name in names:
+        try:
+            fields.update(read(name))
+        except AttributeError:
+            continue
+        except Exception as error:
+            fields[name] = stand_in(error)
+    return fields
 
 
 def is_null(value: Any) -> bool:
@@ -152,9 +180,9 @@ def convert(value: Any) -> Any:  # noqa: C901
         for knows, write in _KNOWN:
             if knows(value):
                 return write(value)
-        if (names := _field_names(type(value))) is not None:
+        if (names := field_names(type(value))) is not None:
             # one level at a time: asdict() copies deeply, and raises where a field cannot be copied
-            return {name: getattr(value, name) for name in names}
+            return fields_of(value, names)
         if defaults.use_type_default(value):
             return defaults.type_default(value)
     return text_of(value)
