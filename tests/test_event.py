@@ -255,6 +255,30 @@ def test_an_exception_of_which_only_the_text_is_left_is_read_from_it() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("exc_info", "kind", "message"),
+    [
+        (("a", "b", "c"), "a", "b"),
+        ((KeyError, KeyError("b"), "no traceback"), "KeyError", "'b'"),
+        ((hostile.OfNameless, hostile.OfNameless(), None), "<class 'support.hostile.OfNameless'>", "<object>"),
+    ],
+    ids=["texts", "no traceback", "nameless"],
+)
+def test_exc_info_that_is_none_costs_nothing_else_of_the_event(exc_info: Any, kind: str, message: str) -> None:
+    made = record(event="failed", order=7)
+    made.exc_info = exc_info
+
+    metadata = taken(made)["metadata"]
+    assert metadata["order"] == 7
+    assert (metadata["exception"]["type"], metadata["exception"]["message"]) == (kind, message)
+
+
+def test_an_exceptions_text_that_is_none_costs_nothing_else_of_the_event() -> None:
+    made = record(event="failed", order=7)
+    made.__dict__["exc_text"] = 5
+    assert taken(made)["metadata"] == {"order": 7, "exception": {"type": "5", "message": "", "traceback": "5"}}
+
+
 def test_exc_info_without_an_exception_is_nothing() -> None:
     made = record(event="x")
     made.exc_info = (None, None, None)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import structlog
+from support import hostile
 from support.shop import Collector, fallback, handler_on, logger_with, stored
 
 from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
@@ -169,6 +170,13 @@ def test_an_exception_is_type_message_and_traceback(db: str, connection: Any) ->
         assert metadata["exception"]["message"] == "no cart"
         assert metadata["exception"]["traceback"].startswith("Traceback")
         assert metadata.keys() == {"exception"}
+
+
+@pytest.mark.parametrize("exc_info", [hostile.Raising(), hostile.NoClass(), ("a", "b", "c")], ids=hostile.kind)
+def test_exc_info_that_is_none_costs_nothing_else_of_the_event(exc_info: Any) -> None:
+    with capture_events() as events:
+        PawprintProcessor()(None, "info", {"event": "failed", "track": True, "exc_info": exc_info, "order": 7})
+    assert [(event["event"], event["metadata"]["order"]) for event in events] == [("failed", 7)]
 
 
 @pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "logging"])

@@ -93,24 +93,39 @@ def bound_variables() -> dict[str, Any]:
     return context_variables(copy_context())
 
 
-def exception_of(exc_info: Any, exc_text: str | None = None) -> dict[str, Any] | None:
-    """Return the type, message and traceback of an exc_info in any form that logging and structlog accept."""
+def exception_of(exc_info: Any, exc_text: Any = None) -> dict[str, Any] | None:
+    """Return the type, message and traceback of an exc_info in any form that logging and structlog accept.
+
+    Nothing else may keep the event back, so what is no class, exception or traceback becomes text or nothing.
+    """
     if exc_info is True:
         exc_info = sys.exc_info()
-    elif isinstance(exc_info, BaseException):
+    elif issubclass(type(exc_info), BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-    if isinstance(exc_info, tuple) and len(exc_info) == 3 and exc_info[0] is not None:
+    if issubclass(type(exc_info), tuple) and len(exc_info) == 3 and exc_info[0] is not None:
         kind, error, trace = exc_info
         with silenced():
             try:
                 lines = "".join(traceback.format_exception(kind, error, trace))
             except Exception:
-                lines = "".join(traceback.format_tb(trace))
-        return {"type": kind.__name__, "message": text_of(error), "traceback": clean(lines)}
+                lines = _lines_of(trace)
+            try:
+                name = clean(kind.__name__)
+            except Exception:  # it is no class
+                name = text_of(kind)
+        return {"type": name, "message": text_of(error), "traceback": clean(lines)}
     if exc_text:  # a QueueHandler or another formatter has kept only the text
+        exc_text = exc_text if isinstance(exc_text, str) else text_of(exc_text)
         kind_name, message = _type_and_message(exc_text)
         return {"type": kind_name.rpartition(".")[2], "message": clean(message), "traceback": clean(exc_text)}
     return None
+
+
+def _lines_of(trace: Any) -> str:
+    try:
+        return "".join(traceback.format_tb(trace))
+    except Exception:  # it is no traceback
+        return ""
 
 
 def _type_and_message(text: str) -> tuple[str, str]:

@@ -235,8 +235,8 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 else:
                     extras = {key: value for key, value in event_dict.items() if key not in not_keys}
                     name, failure = carefully_in(event_dict, extras)
-                    if event_dict.get("exc_info"):
-                        exception = exception_of(event_dict["exc_info"])
+                    if (given := event_dict.get("exc_info")) is not None:
+                        exception = exception_of(given)
                     if steps.has_user:
                         user = extras.pop(user_field, MISSING)
                 if record is None:
