@@ -219,6 +219,8 @@ def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) 
         (dt.datetime.max.replace(tzinfo=WEST), "9999-12-31 23:59:59.999999-05:00"),
         (dt.datetime.min.replace(tzinfo=EAST), "0001-01-01 00:00:00+05:30"),
         (pd.NaT, None),
+        (np.datetime64("NaT"), None),
+        (np.timedelta64("NaT"), None),
         ({"a": 1}, '{"a":1}'),
         ([1, "a"], '[1,"a"]'),
         (Json({"a": 1}), '{"a":1}'),

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import structlog
@@ -334,14 +335,23 @@ def test_common_entries_are_an_option_of_the_handler(db: str, connection: Any) -
     assert stored(connection, "metadata") == [({"release": "1.2", "plan": "pro"},)]
 
 
-def test_pandas_values_for_nothing_are_null(db: str, connection: Any) -> None:
+@pytest.mark.parametrize("nat", [pd.NaT, np.datetime64("NaT"), np.datetime64("NaT", "ns")], ids=repr)
+def test_values_of_pandas_and_numpy_for_nothing_are_null(db: str, connection: Any, nat: Any) -> None:
     handler = handler_on(db)
     logger_with(handler).info(
         "x",
-        extra={"event": "one", "user_id": pd.NA, "at": pd.NaT, "seats": pd.NA, "deep": [pd.NaT], "timestamp": pd.NaT},
+        extra={"event": "one", "user_id": pd.NA, "at": nat, "seats": pd.NA, "deep": [nat], "timestamp": nat},
     )
     handler.close()
     assert stored(connection) == [(None, "one", {"at": None, "seats": None, "deep": [None]})]
+
+
+def test_a_timestamp_may_be_of_numpys_types(db: str, connection: Any) -> None:
+    handler = handler_on(db)
+    for moment in (np.int64(1_709_208_000), np.datetime64("2024-02-29T12:00:00")):
+        logger_with(handler).info("x", extra={"event": "one", "timestamp": moment})
+    handler.close()
+    assert stored(connection, "timestamp::text, metadata") == [("2024-02-29 12:00:00", {})] * 2
 
 
 @pytest.mark.parametrize("options", [{}, {"before_send": dict}, {"dedupe_key": "key"}, {"background": False}], ids=repr)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import fractions
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +43,30 @@ def test_the_same_moment_in_any_form_is_read_in_utc(value: Any) -> None:
     assert parsed == NOON
     assert parsed is not None
     assert parsed.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.int64(NOON.timestamp()),
+        np.float64(NOON.timestamp()),
+        decimal.Decimal(int(NOON.timestamp())),
+        fractions.Fraction(int(NOON.timestamp())),
+        *[np.datetime64("2024-02-29T12:00").astype(f"datetime64[{unit}]") for unit in ("h", "m", "s", "us", "ns")],
+    ],
+    ids=repr,
+)
+def test_numbers_and_times_of_other_types_are_read_too(value: Any) -> None:
+    assert moment.parse(value) == moment.of_record(value, 0.0) == NOON
+
+
+def test_a_short_float_is_read_with_what_precision_it_has() -> None:
+    assert moment.parse(np.float32(2**30)) == dt.datetime.fromtimestamp(2**30, UTC)
+
+
+def test_a_stamp_of_structlogs_may_be_any_number_but_needs_a_zone_otherwise() -> None:
+    assert moment.of_structlog(np.int64(NOON.timestamp())) == NOON
+    assert moment.of_structlog(np.datetime64("2024-02-29T12:00")) is None
 
 
 def test_a_date_is_its_midnight() -> None:
@@ -82,6 +109,13 @@ class Odd(dt.tzinfo):
         "12:00",
         "2024-02-29T12:00:00+99:00",
         True,
+        np.bool_(True),
+        np.float64("nan"),
+        decimal.Decimal("sNaN"),
+        decimal.Decimal("1E+999999"),
+        np.datetime64("NaT"),
+        np.datetime64("99999-01-01"),
+        np.timedelta64(5, "s"),
         float("nan"),
         float("inf"),
         1e300,

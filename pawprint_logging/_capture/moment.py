@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 # datetime.fromisoformat() reads "Z", and fractions of other than 3 or 6 digits, only from Python 3.11 on.
@@ -27,6 +29,8 @@ _ZONES = {27: frozenset({"Z"}), 32: frozenset({"+:", "-:"})}
 _TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _FOUR_DIGITS = 1000
 
+_NUMPY_TIMES = frozenset({"datetime64", "timedelta64"})
+
 #: seconds by which a record's stamp may differ from the time at which the record was made
 _STAMP_DELAY = 2.0
 
@@ -35,7 +39,8 @@ def parse(value: Any) -> datetime | None:
     """Return the moment that a value stands for, in UTC, or None if it is no time; never raises.
 
     Args:
-        value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or ISO 8601 text.
+        value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or ISO 8601 text;
+            also a number or datetime64 of numpy's.
     """
     try:
         if type(value) is datetime:
@@ -48,8 +53,14 @@ def parse(value: Any) -> datetime | None:
             return datetime.combine(value, time(), _UTC)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, _UTC)
-        if isinstance(value, str) and (match := _ISO.fullmatch(value.strip())):
-            return _utc(_moment(match))
+        if isinstance(value, str):
+            match = _ISO.fullmatch(value.strip())
+            return None if match is None else _utc(_moment(match))
+        if (kind := numpy_time(value)) is not None:
+            # by way of microseconds: nanoseconds would come as a number
+            return _utc(value.astype("datetime64[us]").item()) if kind == "datetime64" else None
+        if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(float(value), _UTC)
     except Exception:  # noqa: S110 - out of range, or a tzinfo that raises
         pass
     return None
@@ -85,7 +96,7 @@ def of_structlog(value: Any) -> datetime | None:
         elif isinstance(value, datetime):
             is_zoned = value.utcoffset() is not None
         else:
-            is_zoned = not isinstance(value, date)
+            is_zoned = not isinstance(value, date) and numpy_time(value) is None
     except Exception:
         return None
     return parse(value) if is_zoned else None
@@ -151,6 +162,15 @@ def plain(moment: datetime) -> datetime:
         moment.tzinfo,
         fold=moment.fold,
     )
+
+
+def numpy_time(value: Any) -> str | None:
+    """Return "datetime64" or "timedelta64" for a value of numpy's types of these names, which have no zone; else None.
+
+    numpy calls its timedelta64 an integer.
+    """
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "numpy" and kind.__name__ in _NUMPY_TIMES else None
 
 
 def _utc(moment: datetime) -> datetime:

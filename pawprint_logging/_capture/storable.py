@@ -20,7 +20,7 @@ from uuid import UUID
 from pythonjsonlogger import defaults
 
 from .guard import silenced
-from .moment import text_in_utc
+from .moment import numpy_time, text_in_utc
 
 #: levels of nesting that are kept; PostgreSQL refuses some thousands, and nobody queries deeper than a few
 MAX_DEPTH = 64
@@ -137,10 +137,12 @@ def readable(names: Iterable[str], read: Callable[[str], dict[str, Any]]) -> dic
 
 
 def is_null(value: Any) -> bool:
-    """Return whether the value is pandas' NaT or NA, which stand for NULL; never raises."""
+    """Return whether the value is pandas' NaT or NA, or numpy's NaT, which stand for NULL; never raises."""
     kind = type(value)
     try:
-        return kind.__name__ in ("NaTType", "NAType") and kind.__module__.startswith("pandas.")
+        if kind.__name__ in ("NaTType", "NAType"):
+            return kind.__module__.startswith("pandas.")
+        return numpy_time(value) is not None and bool(value != value)
     except Exception:  # a class whose name cannot be read
         return False
 
