@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from numbers import Real
 from typing import Any
 from uuid import UUID
 
@@ -172,7 +173,7 @@ def convert(value: Any) -> Any:  # noqa: C901
         if isinstance(value, tuple):  # and subclasses of tuple
             return list(value)
         if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-            return value.tolist()
+            return _of_numpy(value)
         if isinstance(value, Mapping):
             return dict(value)
         if isinstance(value, AbstractSet):
@@ -188,6 +189,14 @@ def convert(value: Any) -> Any:  # noqa: C901
         if defaults.use_type_default(value):
             return defaults.type_default(value)
     return text_of(value)
+
+
+def _of_numpy(value: Any) -> Any:
+    found = value.tolist()
+    if type(found) is not type(value):
+        return found
+    # Python has no such type: longdouble and clongdouble
+    return number(float(value)) if isinstance(value, Real) else text_of(value)
 
 
 def _of_datetime(moment: datetime) -> str:
