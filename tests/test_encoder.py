@@ -268,7 +268,7 @@ def test_text_of_an_integer_column(value: Any, expected: str | None) -> None:
     assert column_text(value, "integer") == expected
 
 
-@given(hostile.values, st.sampled_from(["plain", "json", "timestamp", "integer", "array"]))
+@given(hostile.values, st.sampled_from(["plain", "json", "timestamp", "integer", "timestamps", "array"]))
 def test_no_value_makes_a_column_raise_or_hold_what_cannot_be_stored(value: Any, kind: Any) -> None:
     text = column_text(value, kind)
 
@@ -282,6 +282,13 @@ def test_a_list_for_an_array_column_comes_back_as_it_was(shared_connection: Any,
 
 def test_lists_in_a_list_are_an_array_of_two_dimensions(shared_connection: Any) -> None:
     assert first(shared_connection, "SELECT %s::int[]", column_text([[1, 2], (3, 4)], "array")) == [[1, 2], [3, 4]]
+
+
+def test_times_in_an_array_are_converted_to_utc_like_those_in_a_column(shared_connection: Any) -> None:
+    times = ["2024-02-29T17:30:00+05:30", dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST), np.datetime64("NaT")]
+    noon = dt.datetime(2024, 2, 29, 12)  # noqa: DTZ001 - the column has no zone
+    text = column_text([times, times], "timestamps")
+    assert first(shared_connection, "SELECT %s::timestamp[]", text) == [[noon, noon, None]] * 2
 
 
 def test_arrays_of_numpy_are_arrays(shared_connection: Any) -> None:

@@ -279,6 +279,18 @@ def test_a_year_that_python_does_not_have_spoils_nothing(db: str, connection: An
         assert len(tracker.top("timestamp")) == len(list(tracker.export_user("u"))) == 2
 
 
+def test_times_in_an_array_are_found_by_the_text_that_was_written(db: str) -> None:
+    schema = {"timestamp": "TIMESTAMP", "event": "TEXT", "user_id": "TEXT", "times": "TIMESTAMP[]", "texts": "TEXT[]"}
+    noon = "2024-02-29T17:30:00+05:30"
+    with Tracker(db=db, table="events", schema=schema) as tracker:
+        tracker.create_table()
+        tracker.write(event="one", times=[noon], texts=[noon])
+        tracker.write_many([{"event": "two", "times": [noon], "texts": [noon]}])
+        for condition in ({"times": [noon]}, {"times__contains": noon}, {"texts": [noon]}, {"texts__contains": noon}):
+            rows = list(tracker.iter_rows("times", "texts", **condition))
+            assert rows == [{"times": [datetime(2024, 2, 29, 12)], "texts": [noon]}] * 2  # noqa: DTZ001
+
+
 def test_an_integer_of_more_digits_than_python_reads_spoils_nothing(tracker: Tracker, connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(

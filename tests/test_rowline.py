@@ -16,7 +16,14 @@ from pawprint_logging._capture import copyline
 from pawprint_logging._capture.encoder import Kind, column_text
 from pawprint_logging._capture.rowline import RowEncoder
 
-KINDS: dict[str, Kind] = {"id": "plain", "at": "timestamp", "data": "json", "tags": "array", "visits": "integer"}
+KINDS: dict[str, Kind] = {
+    "id": "plain",
+    "at": "timestamp",
+    "data": "json",
+    "tags": "array",
+    "visits": "integer",
+    "times": "timestamps",
+}
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 NAIVE = dt.datetime(2024, 5, 1)  # noqa: DTZ001
 VALUES = [

@@ -178,6 +178,8 @@ def test_any_other_table_name_is_fine(table: str) -> None:
         ("integer [3]", "array"),
         ("int ARRAY", "array"),
         ("jsonb[]", "array"),
+        ("timestamp with time zone[]", "timestamps"),
+        ("TIMESTAMP(3) ARRAY", "timestamps"),
         ("TEXT DEFAULT '[]'", "plain"),
         ("text default '[]'", "plain"),
         ("text check (a <> '[]')", "plain"),

@@ -23,8 +23,11 @@ from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
 #: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "integer"
-#: for SMALLINT, INTEGER and BIGINT, "array", or "plain" for all others
-Kind = Literal["json", "timestamp", "integer", "array", "plain"]
+#: for SMALLINT, INTEGER and BIGINT, "timestamps" for arrays of TIMESTAMP, "array" for other arrays, or "plain" for all
+#: others
+Kind = Literal["json", "timestamp", "integer", "timestamps", "array", "plain"]
+#: how the elements of arrays are taken, by the kind of the array
+ELEMENTS: dict[str, Kind] = {"timestamps": "timestamp", "array": "plain"}
 
 
 def json_text(value: Any) -> str:
@@ -153,6 +156,7 @@ KNOWN: dict[Kind, dict[type, Callable[[Any], str | None]]] = {
     "json": {},
     "timestamp": _SIMPLE,
     "integer": {**_SIMPLE, float: _of_real, Decimal: _of_real},
+    "timestamps": _SIMPLE,
     "array": _SIMPLE,
     "plain": _SIMPLE,
 }
@@ -189,7 +193,7 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         # both signs: with intervalstyle = 'sql_standard', a lone sign at the beginning would count for all of it
         return f"{value.days:+d} days +{value.seconds}.{value.microseconds:06d} seconds"
     if isinstance(value, (Sequence, AbstractSet)):
-        return _array(list(value)) if kind == "array" else json_text(value)
+        return _array(list(value), ELEMENTS[kind]) if kind in ELEMENTS else json_text(value)
     return text_of(value)
 
 
@@ -221,13 +225,13 @@ def timestamp_text(text: str) -> str:
     return clean(text) if moment is None else str(moment)
 
 
-def _array(values: list[Any]) -> str:
+def _array(values: list[Any], kind: Kind) -> str:
     """Return an array literal: https://www.postgresql.org/docs/current/arrays.html, "Array Input"."""
     parts = []
     for value in values:
         if isinstance(value, (list, tuple)):
-            parts.append(_array(list(value)))
+            parts.append(_array(list(value), kind))
             continue
-        text = column_text(value)
+        text = column_text(value, kind)
         parts.append("NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
     return "{" + ",".join(parts) + "}"

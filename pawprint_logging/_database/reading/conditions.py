@@ -17,9 +17,10 @@ from enum import Enum
 from typing import Any
 
 from ..._capture import moment
-from ..._capture.encoder import column_text, json_text
+from ..._capture.encoder import ELEMENTS, Kind, column_text, json_text
 from ..._capture.storable import clean, is_writable
 from ...errors import ConfigurationError
+from ..table.schema import kind_of
 from .query import INTEGERS, NUMBERS, TIMES, Field, Source, Sql
 from .times import moment_of
 
@@ -285,7 +286,7 @@ def _contains(field: Field, value: Any) -> Sql:
             (*piece.params, text, *piece.params),
         )
     if field.type.category == "A":
-        return Sql(f"%s = ANY({field.sql.text})", (column_text(value),))
+        return Sql(f"%s = ANY({field.sql.text})", (column_text(value, ELEMENTS[_array_kind(field)]),))
     return Sql(f"strpos({_text(field, 'contains', value)}, %s) > 0", (column_text(value),))
 
 
@@ -338,7 +339,12 @@ def _literal(field: Field, value: Any) -> tuple[str, Any]:
                 f"column {field.column!r} is of type uuid; it cannot be compared with {_kind(value)} that is not a "
                 "UUID",
             ) from None
-    return "", column_text(value, "array" if field.type.category == "A" else "plain")
+    return "", column_text(value, _array_kind(field) if field.type.category == "A" else "plain")
+
+
+def _array_kind(field: Field) -> Kind:
+    kind = kind_of(field.type.type)
+    return kind if kind in ELEMENTS else "array"  # such as an int2vector
 
 
 def _number(field: Field, value: Any) -> int | float | Decimal:

@@ -38,7 +38,7 @@ def kind_of(column_type: str) -> Kind:
     if _JSON.match(column_type):
         return "json"
     if _ARRAY.search(_CONSTRAINT.split(column_type, maxsplit=1)[0]):
-        return "array"
+        return "timestamps" if _TIMESTAMP.match(column_type) else "array"
     if _INTEGER.match(column_type):
         return "integer"
     return "timestamp" if _TIMESTAMP.match(column_type) else "plain"
