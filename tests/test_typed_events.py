@@ -275,6 +275,21 @@ def test_registered_classes_inside_an_event_are_objects(log: logging.Logger, eve
     assert [events[0]["metadata"][key]["user_id"] for key in "abc"] == ["a", "b", "c"]
 
 
+class Partial(msgspec.Struct):
+    user_id: str
+    plan: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+register_event(Partial, name="partial")
+
+
+def test_a_field_that_msgspec_calls_unset_is_left_out(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    log.info(Partial("alice"))
+    log.info(Partial("alice", plan=None))
+    log.info(Event("x", user_id="alice", nested=Partial("bob")))
+    assert [event["metadata"] for event in events] == [{}, {"plan": None}, {"nested": {"user_id": "bob"}}]
+
+
 @pytest.mark.parametrize(
     "wrong", [int, "text", object(), Model(user_id="a")], ids=["int", "text", "object", "instance"]
 )

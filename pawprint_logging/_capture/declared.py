@@ -190,7 +190,7 @@ def _way_of(cls: Any) -> _Way | None:
             lambda of: {name: bool(field.is_required()) for name, field in vars(of)["__pydantic_fields__"].items()},
         )
     if hasattr(cls, "__struct_fields__"):  # msgspec
-        return lambda value: {name: getattr(value, name) for name in value.__struct_fields__}, _fields_of_struct
+        return lambda value: fields_of(value, value.__struct_fields__), _fields_of_struct
     if hasattr(cls, "__attrs_attrs__"):
         return (
             lambda value: {field.name: getattr(value, field.name) for field in value.__attrs_attrs__},

@@ -36,6 +36,7 @@ _DIGITS = 4300
 #: significant digits of a decimal that a float keeps, sys.float_info.dig
 _KEPT = 15
 
+_NO_VALUE = object()
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -110,11 +111,15 @@ def field_names(cls: Any) -> list[str] | None:
 
 
 def fields_of(value: Any, names: Collection[str]) -> dict[str, Any]:
-    """Return the fields of an instance; one that cannot be read costs no other, see `readable`."""
+    """Return the fields of an instance without those that are msgspec's UNSET, which msgspec leaves out too.
+
+    A field that cannot be read costs no other, see `readable`.
+    """
+    unset = getattr(sys.modules.get("msgspec"), "UNSET", _NO_VALUE)
     try:
-        return {name: getattr(value, name) for name in names}
+        return {name: item for name in names if (item := getattr(value, name)) is not unset}
     except Exception:
-        return readable(names, lambda name: {name: getattr(value, name)})
+        return readable(names, lambda name: {name: item} if (item := getattr(value, name)) is not unset else {})
 
 
 def readable(names: Iterable[str], read: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
