@@ -67,6 +67,16 @@ def test_a_marked_event_is_a_row_and_goes_on_without_the_marker(db: str, connect
     ]
 
 
+def test_a_record_of_our_own_loggers_that_structlog_carries_is_no_event() -> None:
+    processor = PawprintProcessor(fallback_logger="own")
+    with capture_events() as events:
+        for name in ("pawprint_logging", "pawprint_logging.fallback", "own", "shop"):
+            made = logging.LogRecord(name, logging.INFO, "", 1, name, (), None)
+            carried = {"event": name, "track": True, "_record": made, "_from_structlog": False}
+            assert processor(None, "info", carried) == {"event": name, "_record": made, "_from_structlog": False}
+    assert [event["event"] for event in events] == ["shop"]
+
+
 def test_only_the_marker_marks(db: str) -> None:
     processor = processor_on(db)
     event = {"event": "signup", "track": False}

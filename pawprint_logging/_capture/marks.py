@@ -35,6 +35,10 @@ class Marks:
             self.others.add(logger)  # None for a record of logging.makeLogRecord
         return False
 
+    def is_own_record(self, carried: Any) -> bool:
+        """Return whether what an event dict carries as its record is one of such a logger."""
+        return issubclass(type(carried), logging.LogRecord) and self.is_own(carried.name)
+
     def typed(self, record: logging.LogRecord) -> tuple[str, dict[str, Any]] | None:
         """Return the name and fields of the Event that a record holds, or None."""
         attributes = record.__dict__

@@ -230,7 +230,9 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                     is_plain = no_keys.isdisjoint(extras)
                 if is_plain:
                     pass
-                elif FALLBACK_EXTRA in event_dict:
+                elif FALLBACK_EXTRA in event_dict or (
+                    "_record" in event_dict and marks.is_own_record(event_dict["_record"])
+                ):
                     return passed_on(event_dict) if steps.puts else None
                 else:
                     extras = {key: value for key, value in event_dict.items() if key not in not_keys}
