@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,15 @@ def test_what_export_writes_is_imported_digit_by_digit(
 def test_arrays_in_files_of_our_own_are_arrays(cli: CommandLine, tmp_path: Path, connection: Any, ending: str) -> None:
     if ending == "parquet":
         pytest.importorskip("pyarrow.parquet")
-    arrays: list[tuple[Any, Any]] = [
-        ([1, None, 3], ["a", 'b,"\\', None]), ([], []), ([[1, 2], [3, 4]], [""]), (None, ["[1]", "{}"])
+    moment = datetime(2026, 1, 5, 8, 30)  # noqa: DTZ001
+    arrays: list[tuple[Any, Any, Any]] = [
+        ([1, None, 3], ["a", 'b,"\\', None], [moment, None]), ([], [], []),
+        ([[1, 2], [3, 4]], [""], [[moment], [moment]]),
+        (None, ["[1]", "{}"], None),
     ]  # fmt: skip
-    connection.cursor().execute("ALTER TABLE events ADD numbers INT[], ADD texts TEXT[]")
-    connection.cursor().executemany("INSERT INTO events (numbers, texts) VALUES (%s, %s)", arrays)
+    connection.cursor().execute("ALTER TABLE events ADD numbers INT[], ADD texts TEXT[], ADD times TIMESTAMP[]")
+    insert = "INSERT INTO events (numbers, texts, times) VALUES (%s, %s, %s::timestamp[])"
+    connection.cursor().executemany(insert, arrays)
     path = tmp_path / f"a.{ending}"
 
     assert cli("read", "--output", str(path)).status == 0
@@ -137,7 +142,7 @@ def test_arrays_in_files_of_our_own_are_arrays(cli: CommandLine, tmp_path: Path,
     done = cli("import", str(path))
 
     assert (done.status, done.out) == (0, "4 written, 0 already there, 0 rejected\n"), done.err
-    assert stored(connection, "numbers, texts") == arrays
+    assert stored(connection, "numbers, texts, times") == arrays
 
 
 def test_arrays_as_postgresql_writes_them_are_arrays(cli: CommandLine, tmp_path: Path, connection: Any) -> None:

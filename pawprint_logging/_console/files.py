@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._capture.encoder import Kind
+from .._capture.encoder import ELEMENTS, Kind
 from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._capture.storable import number
@@ -570,4 +570,4 @@ def _array(value: Any) -> Any:
 
 
 #: how a column takes its values → what a value goes through first
-_READ: dict[str, Callable[[Any], Any]] = {"timestamp": _moment, "array": _array}
+_READ: dict[str, Callable[[Any], Any]] = {"timestamp": _moment, **dict.fromkeys(ELEMENTS, _array)}
