@@ -830,6 +830,82 @@ def test_a_flush_overtaken_by_close_writes_nothing_while_the_handler_is_closed(m
     assert sums_are_right(worker)
 
 
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("is_keyed", [False, True])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_rows_after_a_close_wait_for_a_thread_that_comes_back_from_a_slow_fallback(
+    make: Make, tmp_path: Path, is_kept: bool, is_keyed: bool, background: bool
+) -> None:
+    # Given a thread that a slow fallback holds up
+    entered, gate = threading.Event(), threading.Event()
+
+    class Slow(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            entered.set()
+            gate.wait(60)
+            return super().put(row, why, line)
+
+    def row(number: int) -> Any:
+        return (*event(number), uuid.UUID(int=number)) if is_keyed else event(number)
+
+    def store() -> Store:
+        if not is_kept:
+            return Nowhere()
+        return Spool(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None, keyed=is_keyed)
+
+    sink = Slow(lambda batch: Outcome(given_up=BAD) if row(0) in batch.rows else Outcome())
+    worker = make(sink, store=store(), background=background, close_timeout=0.5, write_timeout=0.1, flush_interval=0.0)
+    thread = threading.Thread(target=worker.put, args=(row(0),))
+    thread.start()
+    assert entered.wait(60)
+    # When the handler is closed meanwhile, with a row that comes during that, and used again
+    closer = threading.Thread(target=worker.close)
+    closer.start()
+    wait_for(lambda: worker._state is State.ENDING)
+    worker.put(row(1))
+    closer.join(60)
+    for number in range(2, 5):
+        worker.put(row(number))
+    gate.set()
+    thread.join(60)
+    # Then each of these rows is written, without another call, and is not in the spool any more
+    wait_for(lambda: not worker.stats.pending)
+    for number in range(5, 9):
+        worker.put(row(number))
+    assert worker.flush(60)
+    worker.close()
+    assert sorted(sink.written) == [row(number) for number in range(9)]
+    assert [diverted for diverted, _, _ in sink.diverted] == [row(0)]
+    assert (worker.stats.written, worker.stats.diverted, worker.stats.pending) == (8, 1, 0)
+    rest = Memory()
+    assert make(rest, store=store()).flush(60)
+    assert not rest.batches
+
+
+def test_what_came_before_a_close_is_settled_though_a_slow_fallback_holds_up_who_writes(make: Make) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    class Slow(Memory):
+        def put(self, row: Row, why: Failure, line: uuid.UUID) -> tuple[dict[str, object], bool]:
+            if not entered.is_set():
+                entered.set()
+                gate.wait(60)
+            return super().put(row, why, line)
+
+    sink = Slow(lambda _: Outcome(given_up=BAD))
+    worker = make(sink, background=False, close_timeout=0.3)
+    thread = threading.Thread(target=worker.put, args=(event(0),))
+    thread.start()
+    assert entered.wait(60)
+    worker.lanes[0].queue.accept(event(1))
+    worker.close()
+    assert worker.stats.pending == 1
+    gate.set()
+    thread.join(60)
+    assert [row for row, _, _ in sink.diverted] == [event(1), event(0)]
+    assert (worker._state, worker.stats.diverted, worker.stats.pending) == (State.CLOSED, 2, 0)
+
+
 def test_close_waits_for_who_writes_itself_before_it_decides_about_the_rest(make: Make) -> None:
     # Given a caller that closes a handler and writes what waits, since no thread runs
     begun, gate = threading.Event(), threading.Event()

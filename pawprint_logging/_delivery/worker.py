@@ -421,7 +421,10 @@ class Worker:
         limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit()) if bound else _NEVER
         batch = Batch()
         with self.account.lock:
-            if not lane.queue.rows or limit < 1:
+            # A thread that comes back from a slow fallback must not take rows that came after the handler was closed:
+            # they are in a segment that begins anew, and wait for the handler to be reopened.
+            is_over = self._state is State.CLOSED or self._finisher not in (None, native.get_ident())
+            if is_over or not lane.queue.rows or limit < 1:
                 return None
             batch.lane, batch.start, batch.is_filled = lane, lane.queue.taken, False
             self.account.open[batch] = None
@@ -672,12 +675,16 @@ class Worker:
         self.account.notify()
         if self._state is State.ENDING and self._run is None and not self._is_own():
             self._finish()  # closed meanwhile, from `on_error` or a handler of the fallback logger
-        elif self._state in (State.IDLE, State.CLOSED) and any(lane.queue.rows for lane in self.lanes):
+        elif self._state in (State.IDLE, State.CLOSED) and self._has_rows():
             self._attend()  # left to this thread: two must not carry the same batch
 
     def _is_written(self) -> bool:
         """Return whether the caller need not write: the worker thread does, or the rest is being or was settled."""
         return self._run is not None or self._finisher is not None or self._state is State.CLOSED
+
+    def _has_rows(self) -> bool:
+        """Return whether rows wait, or were left in the store for when the worker is reopened."""
+        return any(lane.queue.rows or lane.has_latecomers for lane in self.lanes)
 
     def _become_writer(self, me: int) -> bool:
         if self._writer is not None:
@@ -789,9 +796,7 @@ class Worker:
         if not is_done():
             if self._state is State.INLINE:
                 self._write_here(end)
-            elif self._run is None and (
-                self.account.open or any(lane.queue.rows or lane.has_latecomers for lane in self.lanes)
-            ):
+            elif self._run is None and (self.account.open or self._has_rows()):
                 self._start_at = 0.0
                 self._attend()
                 if self._run is None and self._state in (State.IDLE, State.INLINE):  # no thread can start
