@@ -237,14 +237,13 @@ class Tracker(Reading):
         if self._session is None or taps:
             return
         self.layout.require_name()
-        with self._session.transaction() as cursor:
-            ddl.create(
-                cursor,
-                self.layout,
-                if_not_exists=if_not_exists,
-                partition_by=partition_by,
-                distribute_by=distribute_by,
-            )
+        ddl.create(
+            self._session.transaction,
+            self.layout,
+            if_not_exists=if_not_exists,
+            partition_by=partition_by,
+            distribute_by=distribute_by,
+        )
 
     def drop_table(self, *, if_exists: bool = False) -> None:
         """Drop the table with its partitions, its ledger, and the views that `create_views` has made.

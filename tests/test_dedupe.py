@@ -15,11 +15,12 @@ from typing import Any
 
 import psycopg2
 import pytest
-from support.shop import stored, tracker_on, value
+from support.shop import handler_on, logger_with, stored, tracker_on, value
+from support.sink import wait_for
 
 from pawprint_logging import Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
-from pawprint_logging._database.table import ledger
+from pawprint_logging._database.table import ledger, pruning
 from pawprint_logging._database.table.ledger import entry_of, new_delivery, refused_delivery
 from pawprint_logging._database.table.pruning import Series, prunable
 from pawprint_logging._database.writing.claim import Guess, claim_keys, copy_keyed
@@ -252,6 +253,71 @@ def test_a_new_table_knows_no_keys_of_one_that_was_dropped_without_its_ledger(db
     assert value(connection, "SELECT count(*) FROM events__deliveries") == 1  # a delivery in doubt stays
     assert tracker.write_many(rows, dedupe_key="order") == 3
     assert write(tracker, [keyed("a")]) == (1, [], 0)
+
+
+def left_by_a_dropped_table(db: str, connection: Any, keys: int) -> list[dict[str, Any]]:
+    """Leave keys in the ledger of a table that was dropped; return the rows that had them."""
+    tracker = tracker_on(db)
+    rows = [{"event": "a", "metadata": {"order": number}} for number in range(keys)]
+    assert tracker.write_many(rows, dedupe_key="order") == keys
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events")
+    return rows
+
+
+def test_any_number_of_keys_of_a_dropped_table_is_forgotten(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "KEYS_AT_ONCE", 2)
+    rows = left_by_a_dropped_table(db, connection, 7)
+    tracker = Tracker(db=db, table="events")
+    tracker.create_table()
+    assert tracker.write_many(rows, dedupe_key="order") == 7
+    tracker.create_table(if_not_exists=True)
+    assert tracker.write_many(rows, dedupe_key="order") == 0
+
+
+def test_makers_at_once_forget_no_keys_of_the_new_table(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "KEYS_AT_ONCE", 10)
+    rows = left_by_a_dropped_table(db, connection, 95)
+    written: list[int] = []
+
+    def make_and_write() -> None:
+        tracker = Tracker(db=db, table="events")
+        tracker.create_table(if_not_exists=True)
+        written.append(tracker.write_many(rows, dedupe_key="order"))
+        tracker.close()
+
+    threads = [threading.Thread(target=make_and_write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(written) == [0, 0, 0, 95]
+
+
+def test_a_handler_forgets_keys_before_it_makes_the_table_however_often_it_has_to_begin_anew(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "KEYS_AT_ONCE", 2)
+    left_by_a_dropped_table(db, connection, 7)
+    # Given a transaction that holds the last of the keys
+    with closing(psycopg2.connect(db)) as other, other.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM events__deliveries WHERE ctid = (SELECT max(ctid) FROM events__deliveries) FOR UPDATE"
+        )
+        handler = handler_on(db, create_table=True, dedupe_key="order")
+        logger_with(handler).info("x", extra={"event": "a", "order": 0})
+        # Then the others are deleted for good, and the event waits
+        wait_for(lambda: value(connection, "SELECT count(*) FROM events__deliveries") <= 2)
+        assert value(connection, "SELECT to_regclass('events')") is None
+        other.rollback()
+        # And it is written once the last is gone
+        assert handler.flush(60)
+    assert (handler.stats.written, handler.stats.duplicates) == (1, 0)
+    handler.close()
 
 
 def test_write_many_leaves_repeats_out(tracker: Tracker, connection: Any) -> None:

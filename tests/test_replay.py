@@ -20,6 +20,7 @@ from pawprint_logging import ConfigurationError, Tracker
 from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import event_delivery, new_delivery
+from pawprint_logging._database.table.pruning import Series
 from pawprint_logging._database.writing.claim import claim_keys
 from pawprint_logging._delivery import replay as module
 from pawprint_logging._delivery.replay import replay
@@ -70,6 +71,16 @@ def numbers(connection: Any) -> list[int]:
 
 def rejected(path: Path) -> list[bytes]:
     return path.with_name(path.name + ".rejected").read_bytes().splitlines()
+
+
+def test_lines_are_not_replayed_into_a_new_table_either(tracker: Tracker, connection: Any, lines: Lines) -> None:
+    path = lines(2, delivery=Series().next())
+    assert replay(tracker, path).written == 2
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events RENAME TO events_of_last_year")
+    tracker.create_table()
+    assert replay(tracker, path).present == 2
+    assert numbers(connection) == []
 
 
 def test_lines_become_rows(tracker: Tracker, connection: Any, lines: Lines) -> None:

@@ -26,7 +26,9 @@ from support.shop import Collector, fallback, handler_on, logger_with, stored, t
 from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor, Tracker, replay, within
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.session.sqlstate import NO_PARTITION
+from pawprint_logging._database.table import pruning
 from pawprint_logging._database.writing.claim import claim_keys
+from pawprint_logging._delivery import making
 from pawprint_logging._delivery.blocks import _numbers
 
 Scenario = Callable[[Driver], Awaitable[None]]
@@ -542,6 +544,32 @@ def test_a_table_that_cannot_be_made_costs_the_transaction_little(empty_shop: Sh
     assert shop.counts() == {"diverted": 2}
     assert {line["sqlstate"] for line in shop.lines} == {"42P01"}
     assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
+def test_a_table_is_made_once_the_keys_of_a_dropped_one_are_gone(
+    empty_shop: Shop, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more keys than there is time to delete in one block
+    shop = empty_shop
+    shop.tracker.create_table()
+    shop.tracker.write_many([{"event": "a", "metadata": {"order": number}} for number in range(5)], dedupe_key="order")
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE events")
+    monkeypatch.setattr(pruning, "KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(making, "_KEYS", 0.0)
+    monkeypatch.setattr(making, "WARNING_INTERVAL", 0.0)
+
+    async def scenario(driver: Driver) -> None:
+        for name in ("b", "c", "d"):
+            async with driver.block():
+                shop.event(name)
+            await driver.commit()
+
+    # Then those after the block are written for which the last are gone
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert shop.counts() == {"diverted": 2, "written": 1}
+    assert [warning for warning in shop.warnings.warnings if "could not be created: the dedupe keys that" in warning]
+    assert stored(connection, "event") == [("d",)]
 
 
 def test_a_role_that_may_not_create_is_told(empty_shop: Shop, connection: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError, connect_failure, failure
@@ -12,6 +13,7 @@ from .._database.table import ddl
 from .._database.writing.caller import Caller, caller_of
 from .._database.writing.within import Layout, layout
 from .._failure import Failure
+from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .fallback import WARNING_INTERVAL
 from .writer import Creation, begin_within
@@ -20,6 +22,8 @@ from .writer import Creation, begin_within
 _LOCK = 1.0
 #: seconds to wait for an answer
 _ANSWER = 5.0
+#: seconds within which the dedupe keys of a dropped table must be gone
+_KEYS = 3.0
 
 
 class Maker:
@@ -70,8 +74,10 @@ class Maker:
     def _make_over(self, session: Session, creation: Creation) -> Layout:
         table = self._tracker.layout
         connection = session.connection(_ANSWER)
-        with session.transaction(begin_within(_LOCK)) as cursor:
-            ddl.create(cursor, table, if_not_exists=True, needs_ledger=False, **creation._asdict())
+        begin = partial(session.transaction, begin_within(_LOCK))
+        until = time.monotonic() + _KEYS
+        if not ddl.create(begin, table, if_not_exists=True, needs_ledger=False, until=until, **creation._asdict()):
+            raise ConfigurationError("the dedupe keys that a dropped one has left in its ledger are deleted first")
         caller = caller_of(connection)
         assert isinstance(caller, Caller)
         return caller.talk(layout(table))

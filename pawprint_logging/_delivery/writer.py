@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -145,8 +145,7 @@ class Writer:
             return Outcome()
         self._deadline = deadline
         try:
-            with self._limit(session):
-                connection = self._connect(session)
+            connection = self._connect(session)
         except Exception as error:
             is_servers = isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost
             why = failure(error) if is_servers else connect_failure(error)
@@ -168,8 +167,7 @@ class Writer:
         self._deadline = None
         is_committed = False
         try:
-            with self._limit(session):
-                connection = self._connect(session)
+            connection = self._connect(session)
             if self._usable.ledger_problem is None:
                 self._commit_together(session, connection, batches, store)
                 is_committed = True
@@ -322,7 +320,7 @@ class Writer:
         if session is None:
             return
         if self._settled and not session.is_lost:  # no later transaction will delete them
-            with suppress(Exception), self._limit(session), session.transaction(self._begin) as cursor:
+            with suppress(Exception), self._transaction(session) as cursor:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []
         session.close()
@@ -331,6 +329,12 @@ class Writer:
     def _limit(self, session: Session) -> AbstractContextManager[None]:
         """Return a context manager that bounds the wait for one answer."""
         return session.limit(self._patience())
+
+    @contextmanager
+    def _transaction(self, session: Session) -> Iterator[Any]:
+        """Run the block in one transaction on a cursor, in the time for one answer."""
+        with self._limit(session), session.transaction(self._begin) as cursor:
+            yield cursor
 
     def _patience(self) -> float:
         """Return how many seconds to wait for an answer."""
@@ -344,18 +348,19 @@ class Writer:
             session.roll_back()
 
     def _connect(self, session: Session) -> Any:
-        connection = session.connection(self._patience())
+        with self._limit(session):
+            connection = session.connection(self._patience())
         is_new = connection is not self._connection
         self._connection = None
         if is_new:
             process.run_first_at_exit()
         if self._must_create and self._create is not None:
-            with session.transaction(self._begin) as cursor:
-                ddl.create(cursor, self._table, if_not_exists=True, needs_ledger=False, **self._create._asdict())
+            begin = partial(self._transaction, session)
+            ddl.create(begin, self._table, if_not_exists=True, needs_ledger=False, **self._create._asdict())
             self._must_create = False
             is_new = True
         if is_new:  # the table was just created, or this may be another server: ask again
-            with connection.cursor() as cursor:
+            with self._limit(session), connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
                 has_ledger = self._usable.ledger_problem is None
                 self._may_delete = has_ledger and pruning.may_delete(cursor, self._table)
@@ -556,10 +561,10 @@ class Writer:
 
     def _prune(self, session: Session) -> None:
         def run(statement: str, params: tuple[Any, ...]) -> int:
-            with self._limit(session), session.transaction(self._begin) as cursor:
+            with self._transaction(session) as cursor:
                 cursor.execute(statement, params)
                 return int(cursor.rowcount)
 
-        with self._limit(session), session.transaction(self._begin) as cursor:
+        with self._transaction(session) as cursor:
             blocks = pruning.blocks_of(cursor, self._table)
         pruning.prune(run, self._table, blocks, seconds=PRUNE_FOR)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg2
@@ -65,46 +67,70 @@ def check_split(table: Table, partition_by: str | None, distribute_by: str | Non
 
 
 def create(
-    cursor: Any,
+    transaction: Callable[[], AbstractContextManager[Any]],
     table: Table,
     *,
     if_not_exists: bool,
     partition_by: str | None = None,
     distribute_by: str | None = None,
     needs_ledger: bool = True,
-) -> None:
-    """Create table, indexes and ledger inside the open transaction.
+    until: float | None = None,
+) -> bool:
+    """Create table, indexes and ledger in one transaction; return whether that was done.
+
+    If a dropped table has left its ledger, its dedupe keys are deleted before, in transactions of their own.
 
     Args:
-        cursor: in an open transaction.
+        transaction: begins a transaction.
         table: what to create.
         if_not_exists: whether an existing table is fine; if table and ledger exist, no right to create is needed.
         partition_by: "day", "week" or "month": the partitions, or a hypertable's chunks, of a new table; None for none.
         distribute_by: the column by which Citus distributes a new table; None for none.
         needs_ledger: whether an existing table needs its ledger even if the role may not create it, default True.
+        until: monotonic time at which to leave the rest of the keys to the next call; default: it deletes them all.
 
     Raises:
         ConfigurationError: the schema or the server does not allow the requested split.
         psycopg2.errors.DuplicateTable: the table exists.
     """
     period = check_split(table, partition_by, distribute_by)
-    if if_not_exists:
-        # one at a time: two concurrent CREATE TABLE IF NOT EXISTS can still collide, in pg_type (23505)
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
-    is_new = not (if_not_exists and exists(cursor, table.sql))
+    while True:
+        with transaction() as cursor:
+            if _create(cursor, table, period, distribute_by, if_not_exists=if_not_exists, needs_ledger=needs_ledger):
+                return True
+        if until is not None and time.monotonic() >= until:
+            return False
+
+
+def _create(
+    cursor: Any,
+    table: Table,
+    period: Period | None,
+    distribute_by: str | None,
+    *,
+    if_not_exists: bool,
+    needs_ledger: bool,
+) -> bool:
+    """Create table, indexes and ledger, or else delete some of the keys of a dropped one; return whether it did."""
+    # One at a time: two concurrent CREATE TABLE IF NOT EXISTS can still collide, in pg_type (23505), and while keys are
+    # deleted, nobody may create the table and write other keys.
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
+    is_there = exists(cursor, table.sql)
+    has_ledger = exists(cursor, table.ledger)
+    if not is_there and has_ledger and not pruning.forget_keys(cursor, table):
+        return False
+    is_new = not (if_not_exists and is_there)
     if is_new and period is None and distribute_by is None:
         cursor.execute("; ".join([table.ddl(), *index_ddl(table)]))
     elif is_new:
         _create_split(cursor, table, period, distribute_by)
-    if exists(cursor, table.ledger):
-        if is_new:
-            pruning.forget_keys(cursor, table)
-    elif is_new or needs_ledger or _may_create(cursor, table):
+    if not has_ledger and (is_new or needs_ledger or _may_create(cursor, table)):
         cursor.execute(table.ledger_ddl())
     if is_new and period is not None:
         _first_partitions(cursor, table, period)
     if is_new and distribute_by is not None:
         cursor.execute("SELECT create_distributed_table(%s, %s)", (table.sql, distribute_by))
+    return True
 
 
 def _may_create(cursor: Any, table: Table) -> bool:
@@ -246,5 +272,7 @@ def count_events(session: Session, table: Table) -> int:
 
 def exists(cursor: Any, name: str) -> bool:
     """Return whether there is a table with this quoted name."""
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+    # To open pg_class is to hear of changes that others have committed since this transaction began. `to_regclass` does
+    # not: a session that found no such table would not see it after it had waited for who creates it.
+    cursor.execute("SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(%s))", (name,))
     return bool(cursor.fetchone()[0])
