@@ -430,6 +430,19 @@ def test_while_a_lock_stays_only_the_rows_that_lack_a_partition_are_refused(
     assert "while another session locks the table" in diverted.events[0]["reason"]
 
 
+def test_at_close_too_only_the_rows_that_lack_a_partition_are_refused(
+    db: str, tracker: Tracker, holder: Holder, connection: Any
+) -> None:
+    diverted = fallback()
+    handler = handler_on(db, create_table=False, close_timeout=20, flush_interval=60)
+    log = logger_with(handler)
+    for name, age in {"a": 0, "late": 9, "b": 0}.items():
+        log.info("x", extra={"event": name, "timestamp": now() - days(age)})
+    handler.close()
+    assert value(connection, "SELECT string_agg(event, ',' ORDER BY event) FROM events") == "a,b"
+    assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("late", "23514")]
+
+
 def test_what_is_shipped_waits_in_the_spool_for_its_partition(
     db: str, tracker: Tracker, holder: Holder, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,8 +266,11 @@ class Writer:
         return Outcome(retry=WITHDRAWN)
 
     def _patience_here(self) -> float:
-        """Return for how many seconds an attempt may wait to make partitions: a calling thread makes only one."""
-        return 0.0 if self._deadline is None else min(partitions.PATIENCE, self._patience())
+        """Return for how many seconds an attempt may wait to make partitions.
+
+        Before a deadline there is only one, and half of the time is for the rows that then go one by one.
+        """
+        return 0.0 if self._deadline is None else min(partitions.PATIENCE, self._patience() / 2)
 
     def _may_wait(self, batch: Batch) -> bool:
         """Return whether a batch waits for a partition; if not, its other rows are written without those that lack one.
