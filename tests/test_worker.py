@@ -31,7 +31,9 @@ Make = Callable[..., Worker]
 def make() -> Iterator[Make]:
     workers: list[Worker] = []
 
-    def start(sink: Memory, *, store: Store | None = None, lanes: int = 1, **options: Any) -> Worker:
+    def start(
+        sink: Memory, *, store: Store | None = None, keyed: Store | None = None, lanes: int = 1, **options: Any
+    ) -> Worker:
         settings: dict[str, Any] = {
             "batch_size": 10,
             "flush_interval": 0.02,
@@ -40,7 +42,7 @@ def make() -> Iterator[Make]:
             "write_timeout": 5.0,
             "close_timeout": 2.0,
         }
-        stores = [store or Nowhere() for _ in range(lanes)]
+        stores = [store or Nowhere() for _ in range(lanes)] + ([] if keyed is None else [keyed])
         workers.append(Worker(Settings(**{**settings, **options}), lambda: sink, sink, stores))
         return workers[-1]
 
@@ -745,8 +747,8 @@ def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
     closer.join(60)
 
 
-def spool_in(folder: Path) -> Spool:
-    return Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+def spool_in(folder: Path, *, keyed: bool = False) -> Spool:
+    return Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None, keyed=keyed)
 
 
 def retired(make: Make, folder: Path) -> tuple[Memory, Worker]:
@@ -849,9 +851,7 @@ def test_rows_after_a_close_wait_for_a_thread_that_comes_back_from_a_slow_fallba
         return (*event(number), uuid.UUID(int=number)) if is_keyed else event(number)
 
     def store() -> Store:
-        if not is_kept:
-            return Nowhere()
-        return Spool(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None, keyed=is_keyed)
+        return spool_in(tmp_path, keyed=is_keyed) if is_kept else Nowhere()
 
     sink = Slow(lambda batch: Outcome(given_up=BAD) if row(0) in batch.rows else Outcome())
     worker = make(sink, store=store(), background=background, close_timeout=0.5, write_timeout=0.1, flush_interval=0.0)
@@ -1100,6 +1100,33 @@ def test_a_child_begins_anew_and_leaves_the_queue_to_its_parent(make: Make) -> N
     worker.put(event(2))
     assert worker.flush(60)
     assert event(2) in sink.written
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_a_child_also_takes_rows_of_the_other_kind_that_a_dead_process_left(
+    make: Make, tmp_path: Path, is_keyed: bool
+) -> None:
+    def options() -> dict[str, Any]:
+        return {"store": spool_in(tmp_path / "unkeyed"), "keyed": spool_in(tmp_path / "keyed", keyed=True)}
+
+    def put(worker: Worker, number: int, *, is_keyed: bool) -> None:
+        if is_keyed:
+            worker.put_keyed((*event(number), uuid.UUID(int=number)))
+        else:
+            worker.put(event(number))
+
+    # Given a server that was loaded before it forks, and what a process has left meanwhile
+    sink = Memory()
+    worker = make(sink, **options())
+    dead = make(Memory(lambda _: Outcome(retry=AWAY)), **options(), close_timeout=0.1)
+    put(dead, 1, is_keyed=is_keyed)
+    dead.close()
+    assert dead.stats.pending == 1
+    # When a child writes an event of the other kind
+    worker.after_fork_in_child()
+    put(worker, 2, is_keyed=not is_keyed)
+    # Then both are written
+    wait_for(lambda: sorted(row[1] for row in sink.written) == [b"1\n", b"2\n"])
 
 
 def test_a_fork_without_hooks_is_noticed(make: Make) -> None:

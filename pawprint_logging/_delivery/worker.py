@@ -350,7 +350,7 @@ class Worker:
                 taken = self._take(lane)
                 if taken is not None:
                     return lane, taken
-            if lane.looks_with_first_row and lane.queue.taken:
+            if lane.looks_with_first_row and any(each.queue.taken for each in self.lanes):
                 lane.looks_with_first_row = False
                 lane.has_leftovers = lane.store.leftovers()
             if lane.can_recover and (found := self._recovered(lane)) is not None:
