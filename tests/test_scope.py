@@ -30,6 +30,7 @@ from pawprint_logging import (
     within,
 )
 from pawprint_logging._delivery import blocks
+from pawprint_logging._delivery import within as ending
 from pawprint_logging._delivery.blocks import Block, settle, take
 from pawprint_logging._delivery.making import Maker
 from pawprint_logging._failure import Failure
@@ -371,6 +372,31 @@ def test_whatever_a_drivers_cursor_raises_reaches_nobody(
     assert value(connection, "SELECT count(*) FROM orders") == 0
     assert (handler.stats.diverted, len(diverted.events)) == (1, 1)
     assert VALUE not in diverted.events[0]["reason"]
+
+
+@pytest.mark.parametrize(("module", "name"), [(blocks, "whole"), (ending, "make_tables"), (ending, "writing")])
+def test_an_interruption_before_the_first_statement_costs_no_event(
+    db: str, mine: Any, connection: Any, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    diverted = fallback()
+    handler = handler_on(db)
+    with mine, mine.cursor() as cursor:
+        cursor.execute("CREATE TABLE orders ()")
+        try:
+            with within(mine):
+                log(handler)("a")
+                log(handler)("b")
+                monkeypatch.setattr(module, name, interrupted)
+            pytest.fail("the interruption must reach the application")
+        except KeyboardInterrupt:
+            pass
+    assert value(connection, "SELECT count(*) FROM orders") == 0  # and it is there
+    assert [each["event"]["event"] for each in diverted.events] == ["a", "b"]
+    assert (handler.stats.accepted, handler.stats.diverted) == (2, 2)
 
 
 # ---- what a block asks of a pipeline

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -767,6 +767,170 @@ def test_a_key_that_another_transaction_holds_costs_a_second_and_only_its_own_ev
         assert 0.9 < took < 2.5
     assert sorted(events(connection)) == ["b", "without"]
     assert [line["sqlstate"] for line in shop.lines] == ["55P03"]
+
+
+# ---- what is raised while the rows are written
+
+
+class TimeLimitError(Exception):
+    """What the signal handler of a task queue raises."""
+
+
+def by_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def by_time_limit() -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+def by_hook() -> None:
+    raise LookupError
+
+
+class Tripwire:
+    """Has any driver call a function at one statement, which is told by its number.
+
+    Args:
+        trip: the function.
+        is_late: whether it is called once the statement is executed, not before.
+    """
+
+    def __init__(self, trip: Callable[[], None], *, is_late: bool) -> None:
+        self._trip = trip
+        self._is_late = is_late
+        #: how many statements are left before it is called; below zero: it is not
+        self.left = -1
+
+    def step(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self._trip()
+
+    def _cursor(self, base: Any) -> Any:
+        step, is_late = self.step, self._is_late
+
+        class Cursor(base):  # type: ignore[misc]
+            def execute(self, *args: Any, **options: Any) -> Any:
+                if not is_late:
+                    step()
+                done = super().execute(*args, **options)
+                if is_late:
+                    step()
+                return done
+
+        return Cursor
+
+    def _async_cursor(self, base: Any) -> Any:
+        step, is_late = self.step, self._is_late
+
+        class Cursor(base):  # type: ignore[misc]
+            async def execute(self, *args: Any, **options: Any) -> Any:
+                if not is_late:
+                    step()
+                done = await super().execute(*args, **options)
+                if is_late:
+                    step()
+                return done
+
+        return Cursor
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        import psycopg
+        import sqlalchemy
+
+        name = "after_cursor_execute" if self._is_late else "before_cursor_execute"
+        sqlalchemy.event.listen(sqlalchemy.Engine, name, self.step)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(psycopg2.extensions, "cursor", self._cursor(psycopg2.extensions.cursor))
+                patch.setattr(psycopg, "Cursor", self._cursor(psycopg.Cursor))
+                patch.setattr(psycopg, "AsyncCursor", self._async_cursor(psycopg.AsyncCursor))
+                yield
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, name, self.step)
+
+
+@pytest.fixture
+def _time_limit() -> Iterator[None]:
+    def on_signal(*_: object) -> None:
+        raise TimeLimitError
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("trip", [by_ctrl_c, by_time_limit, by_hook])
+@pytest.mark.usefixtures("_time_limit")
+def test_an_exception_at_any_statement_costs_neither_the_transaction_nor_an_event(
+    shop: Shop, kind: type[Driver], connection: Any, trip: Callable[[], None], is_late: bool
+) -> None:
+    if trip is by_ctrl_c and issubclass(kind, (DRIVERS["sqlalchemy psycopg2"], DRIVERS["sqlalchemy asyncpg"])):
+        pytest.skip("SQLAlchemy gives the connection up")
+    wire = Tripwire(trip, is_late=is_late)
+    numbers: list[int] = []
+
+    async def scenario(driver: Driver) -> None:
+        is_tripped = True
+        while is_tripped:  # until the number is beyond the last statement
+            number = len(numbers)
+            numbers.append(number)
+            await driver.sql("SET LOCAL timezone = 'Europe/Berlin'")
+            has_raised = False
+            try:
+                async with driver.block():
+                    shop.event(str(number))
+                    wire.left = number
+            except (KeyboardInterrupt, TimeLimitError):
+                has_raised = True
+            is_tripped, wire.left = wire.left < 0, -1
+            assert has_raised == (is_tripped and trip is not by_hook)
+            for name, setting in (("timezone", "Europe/Berlin"), ("lock_timeout", "0"), ("statement_timeout", "0")):
+                assert await driver.sql(f"SELECT current_setting('{name}')") == setting
+            await driver.sql(f"INSERT INTO orders VALUES ({number})")
+            await driver.commit()
+
+    with wire.installed():
+        shop.run(kind, scenario)
+    assert len(numbers) > 7
+    assert value(connection, "SELECT count(*) FROM orders") == len(numbers)
+    diverted = [line["event"]["event"] for line in shop.lines]
+    assert sorted([*events(connection), *diverted]) == sorted(map(str, numbers))
+    assert shop.counts() == {"written": len(numbers) - len(diverted), "diverted": len(diverted)}
+    assert replay(shop.tracker, shop.path).written == len(diverted)  # their transactions were committed
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "sqlalchemy psycopg2", "sqlalchemy psycopg", "django"])
+def test_a_time_limit_while_the_server_is_waited_for_costs_neither(
+    shop: Shop, db: str, connection: Any, name: str
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        with closing(psycopg2.connect(db)) as other, other.cursor() as cursor, suppress(TimeLimitError):
+            cursor.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            async with driver.block():
+                await driver.sql("INSERT INTO orders VALUES (1)")
+                shop.event("a")
+                signal.setitimer(signal.ITIMER_REAL, 0.8)  # the lock is waited for until the bound of a second
+            pytest.fail("the time limit must reach the application")
+        await driver.sql("INSERT INTO orders VALUES (2)")
+        await driver.commit()
+
+    def on_alarm(*_: object) -> None:
+        raise TimeLimitError
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        shop.run(DRIVERS[name], scenario)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert value(connection, "SELECT count(*) FROM orders") == 2
+    assert shop.counts() == {"diverted": 1}
+    assert [line["reason"] for line in shop.lines] == ["within() was interrupted by TimeLimitError"]
+    assert replay(shop.tracker, shop.path).written == 1
 
 
 # ---- what cannot be written at all

@@ -26,6 +26,7 @@ from .awaited import is_awaited_by
 from .making import Maker
 
 _ENDED = Failure("table", "the transaction ended inside within()")
+_INTERRUPTED = Failure("table", "within() was interrupted")
 
 
 class Pipeline(Protocol):
@@ -53,6 +54,9 @@ class Block:
         self._owner = _who()
         #: the rows in the order in which they came; each is popped once, whichever thread does it
         self._rows: dict[int, tuple[Pipeline, Entry, Failure | None]] = {}
+        #: the rows of `_rows` that `parts` has popped
+        self._handed: dict[int, tuple[Pipeline, Entry, Failure | None]] = {}
+        self._parts: list[tuple[Pipeline, Part]] | None = None
         self._count = itertools.count()
         self._token: Token[Block | None] | None = None
         self.outer = _current.get()
@@ -110,11 +114,19 @@ class Block:
         return self.is_open or self._rows.pop(number, None) is None
 
     def parts(self) -> list[tuple[Pipeline, Part]]:
-        """Hand over the rows, by pipeline."""
-        popped = [self._rows.pop(number, None) for number in list(self._rows)]
+        """Hand over the rows, by pipeline. Idempotent; a call that was interrupted loses none."""
+        if self._parts is None:
+            self._parts = self._made_parts()
+        return self._parts
+
+    def _made_parts(self) -> list[tuple[Pipeline, Part]]:
+        for number, row in list(self._rows.items()):
+            self._handed[number] = row  # first: a signal handler that raises may come between
+            if self._rows.pop(number, None) is None:
+                del self._handed[number]
         if self._owner[0] != os.getpid():  # forked inside the block: the rows are the parent's, which still has them
             return []
-        rows = [row for row in popped if row is not None]
+        rows = list(self._handed.values())
         pipelines = {id(pipeline): pipeline for pipeline, _, _ in rows}
         return [
             (
@@ -172,7 +184,8 @@ def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:
         if result == "failed":
             pipeline.count(dropped=len(part.rows) + len(part.spoiled))
             continue
-        left = [(row, _ENDED) for row in part.rows] if result == "ended" else part.refused
+        whole_part = {"ended": _ENDED, "interrupted": _INTERRUPTED}.get(result)
+        left = part.refused if whole_part is None else [(row, whole_part) for row in part.rows]
         if result == "written":
             pipeline.count(written=part.written, duplicates=part.duplicates)
         for _, same in itertools.groupby([*part.spoiled, *left], key=lambda pair: id(pair[1])):

@@ -53,26 +53,28 @@ class Within:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        caller = self._sync()
-        is_wanted = kind is None and not self._was_failed and self._pid == os.getpid()
-        parts: list[tuple[Pipeline, Part]] = []
-        result: Result = "failed"
+        is_wanted = kind is None and not self._was_failed
+        result: Result = "interrupted" if is_wanted else "failed"  # until it is known
+        interruption: BaseException | None = None
         try:
-            try:
-                if is_wanted and caller.state == "open":
+            caller = self._sync()
+            if is_wanted and self._pid == os.getpid():
+                if caller.state == "open":
+                    result = "failed"  # a flush is part of the block, whatever it raises
                     caller.settle()
-            finally:
+                    result = "interrupted"
                 parts = self._end()  # after `settle`: a listener may log during the flush
-            if is_wanted:
                 told = _told_by(caller.state)
-                if told is not None:
-                    result = told
-                elif parts:
+                result = told or result
+                if told is None and parts:
                     make_tables(parts)
-                    result = caller.talk(writing([part for _, part in parts], self._setting, self._token))
+                    dialogue = writing([part for _, part in parts], self._setting, self._token)
+                    result, interruption = caller.talk(dialogue)
         finally:
+            settle(self._end(), result)
             self._release()
-            settle(parts, result)
+        if interruption is not None:
+            raise interruption
 
     async def __aenter__(self) -> None:
         caller = self._async()
@@ -95,31 +97,33 @@ class Within:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        caller = self._async()
-        is_wanted = kind is None and not self._was_failed and self._pid == os.getpid()
-        parts: list[tuple[Pipeline, Part]] = []
-        result: Result = "failed"
+        is_wanted = kind is None and not self._was_failed
+        result: Result = "interrupted" if is_wanted else "failed"  # until it is known
+        interruption: BaseException | None = None
         try:
-            try:
-                if is_wanted and caller.state == "open":
+            caller = self._async()
+            if is_wanted and self._pid == os.getpid():
+                if caller.state == "open":
+                    result = "failed"  # a flush is part of the block, whatever it raises
                     await caller.settle()
-            finally:
+                    result = "interrupted"
                 parts = self._end()  # after `settle`: a listener may log during the flush
-            if is_wanted:
                 told = _told_by(caller.state)
-                if told is not None:
-                    result = told
-                elif parts:
+                result = told or result
+                if told is None and parts:
                     if any(pipeline.maker.must_make for pipeline, _ in parts):
                         import asyncio
 
                         await asyncio.to_thread(make_tables, parts)
                     else:
                         make_tables(parts)
-                    result = await caller.talk(writing([part for _, part in parts], self._setting, self._token))
+                    dialogue = writing([part for _, part in parts], self._setting, self._token)
+                    result, interruption = await caller.talk(dialogue)
         finally:
+            settle(self._end(), result)
             self._release()
-            settle(parts, result)
+        if interruption is not None:
+            raise interruption
 
     def _sync(self) -> Caller:
         if isinstance(self._caller, AsyncCaller):

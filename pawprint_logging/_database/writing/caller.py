@@ -9,14 +9,15 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 import psycopg2.extensions
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from ...errors import ConfigurationError
 from ..session.sqlstate import sqlstate_of
-from .dialogue import Answer, Dialogue, Statement, StatementError, run, run_async
+from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, run, run_async
 
 #: "idle": in no transaction. "open": in one. "failed": in a failed one. "closed": by its owner. "lost": broken
 State = Literal["idle", "open", "failed", "closed", "lost"]
@@ -164,6 +165,9 @@ class _Psycopg(Caller):
                 return Answer(cursor.fetchall() if cursor.description is not None else [], cursor.rowcount)
         except psycopg.Error as error:
             raise StatementError(error.sqlstate, error, lost=connection.closed) from error
+        except BaseException:
+            _end_command(connection)
+            raise
 
 
 class _AsyncPsycopg(AsyncCaller):
@@ -234,7 +238,17 @@ class _SqlAlchemy(Caller):
     def execute(self, statement: Statement) -> Answer:
         errors: Any = sys.modules["sqlalchemy.exc"]
         try:
-            connection = self._connection
+            return self._executed(self._connection, statement)
+        except errors.DBAPIError as error:
+            original = error.orig
+            raise StatementError(sqlstate_of(original), original, lost=error.connection_invalidated) from error
+        except errors.SQLAlchemyError as error:
+            if self.state == "open":  # SQLAlchemy has swallowed what a signal handler raised, and stumbled over it
+                raise ForeignError(error) from error
+            raise StatementError(None, error, lost=True) from error
+
+    def _executed(self, connection: Any, statement: Statement) -> Answer:
+        try:
             if statement.parameter is None:
                 result = connection.exec_driver_sql(statement.head, execution_options={"no_parameters": True})
             elif connection.dialect.paramstyle == "numeric_dollar":
@@ -243,11 +257,10 @@ class _SqlAlchemy(Caller):
                 result = connection.exec_driver_sql(*_with_percent(statement))
             rows = [tuple(row) for row in result] if result.returns_rows else []
             return Answer(rows, result.rowcount)
-        except errors.DBAPIError as error:
-            original = error.orig
-            raise StatementError(sqlstate_of(original), original, lost=error.connection_invalidated) from error
-        except errors.SQLAlchemyError as error:  # the connection cannot be used any more
-            raise StatementError(None, error, lost=True) from error
+        except BaseException:
+            if not connection.invalidated:
+                _end_command(connection.connection.driver_connection)
+            raise
 
 
 class _Session(_SqlAlchemy):
@@ -360,6 +373,19 @@ def _psycopg_state(connection: Any) -> State:
     if connection.closed:
         return "lost" if connection.broken else "closed"
     return _state(connection.info.transaction_status)
+
+
+def _end_command(connection: Any) -> None:
+    """Wait for the answer to a command of psycopg 3 that an exception has interrupted; it would refuse any other.
+
+    psycopg itself does so only after Ctrl-C or a `sys.exit`.
+    """
+    psycopg: Any = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(connection, psycopg.Connection) or _is_in_pipeline(connection):
+        return
+    if connection.info.transaction_status == TRANSACTION_STATUS_ACTIVE:
+        with suppress(psycopg.Error):  # the connection is lost
+            connection.wait(psycopg.generators.execute(connection.pgconn))
 
 
 def _is_in_pipeline(connection: Any) -> bool:

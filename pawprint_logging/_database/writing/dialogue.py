@@ -6,6 +6,8 @@ synchronous and asynchronous drivers alike.
 
 from __future__ import annotations
 
+import signal
+import traceback
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -57,40 +59,73 @@ class StatementError(Exception):
         self.lost = lost
 
 
+class ForeignError(StatementError):
+    """What a hook that the application has installed in its driver raised; the statement may have been executed.
+
+    Args:
+        error: the exception; it may contain values.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(None, error, lost=False)
+
+
 T = TypeVar("T")
 Dialogue = Generator[Statement, Answer, T]
 
 
+# A signal handler may raise anywhere in these two functions. So they do as little as possible outside of their `try`.
+
+
 def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
     """Run a dialogue over a synchronous connection; return its result."""
-    try:
-        statement = next(dialogue)
-        while True:
-            try:
-                answer = execute(statement)
-            except Exception as error:
-                statement = dialogue.throw(_as_ours(error))
-            else:
-                statement = dialogue.send(answer)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+    generator: Any = dialogue  # typing.Generator has no `gi_frame`
+    answer: Any = None
+    errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
+    while True:
+        try:
+            statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
+            answer = execute(statement)
+        except GeneratorExit:  # the coroutine around a greenlet is being closed
+            raise
+        except BaseException as raised:
+            if generator.gi_frame is None:  # the dialogue has ended
+                if raised.__class__ is StopIteration:
+                    return raised.value  # type: ignore[no-any-return]
+                raise
+            errors = [raised]
 
 
 async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaitable[Answer]]) -> T:
     """Run a dialogue over an asynchronous connection; return its result."""
-    try:
-        statement = next(dialogue)
-        while True:
-            try:
-                answer = await execute(statement)
-            except Exception as error:
-                statement = dialogue.throw(_as_ours(error))
-            else:
-                statement = dialogue.send(answer)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+    generator: Any = dialogue  # typing.Generator has no `gi_frame`
+    answer: Any = None
+    errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
+    while True:
+        try:
+            statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
+            answer = await execute(statement)
+        except GeneratorExit:  # the coroutine is being closed
+            raise
+        except BaseException as raised:
+            if generator.gi_frame is None:
+                if raised.__class__ is StopIteration:
+                    return raised.value  # type: ignore[no-any-return]
+                raise
+            errors = [raised]
 
 
-def _as_ours(error: Exception) -> StatementError:
-    """Return an error of the driver, or of a hook installed in it, as a StatementError."""
-    return error if isinstance(error, StatementError) else StatementError(None, error, lost=False)
+def _as_ours(error: BaseException) -> BaseException:
+    return error if isinstance(error, StatementError) or is_interruption(error) else ForeignError(error)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether an exception is meant for the application: Ctrl-C, a cancelled task, or a task's time limit."""
+    return not isinstance(error, Exception) or _is_of_signal_handler(error)
+
+
+def _is_of_signal_handler(error: BaseException) -> bool:
+    """Return whether a function that is installed as a signal handler raised it, or let it pass."""
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -22,7 +22,7 @@ from ..table.mend import mend
 from ..table.schema import Table, identifier
 from .blame import with_column
 from .claim import claiming, claiming_keys
-from .dialogue import Answer, Dialogue, Statement, StatementError
+from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, is_interruption
 
 #: milliseconds that all waits for locks may take together
 _LOCK_MILLISECONDS = 1000
@@ -90,8 +90,8 @@ class Part:
 
 
 #: "written": see the parts. "ended": the transaction in which the block began is over. "failed": it has failed, or its
-#: connection is lost
-Result = Literal["written", "ended", "failed"]
+#: connection is lost. "interrupted": an exception came where nothing could tell what became of the rows
+Result = Literal["written", "ended", "failed", "interrupted"]
 
 
 def marking(setting: str, token: str) -> Dialogue[None]:
@@ -105,51 +105,119 @@ def is_marked(setting: str, token: str) -> Dialogue[bool]:
     return bool(answer.rows[0][0] == token)
 
 
-def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[Result]:
-    """Write rows in the open transaction if it has the mark; note in the parts what became of them; raise nothing.
+def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[tuple[Result, BaseException | None]]:
+    """Write rows in the open transaction if it has the mark; note in the parts what became of them.
+
+    Whatever is raised meanwhile, the transaction keeps all or nothing of the rows, and its own settings.
 
     Args:
         parts: the rows; where a part has refused or spoiled rows, its `requires` is entered in the ledger.
         setting: the setting that `marking` was given.
         token: the token that `marking` was given.
+
+    Returns:
+        The result, and what interrupted it, which is to be raised once the rows are settled; None for nothing.
     """
+    saved: Sequence[str] | None = None
+    is_written = False
     try:
-        settings = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _SAVED)
-        answer = yield Statement(f"SELECT pg_catalog.current_setting('{setting}', true), {settings}")
-        mark, *saved = answer.rows[0]
-        if mark != token:
-            return "ended"
-        yield Statement("SAVEPOINT pawprint_within")
-    except StatementError:
-        return "failed"
-    try:
+        saved = yield from _opening(setting, token)
+        if saved is None:
+            return "ended", None
         yield from _bounded(_writing_all(parts, saved))
-    except Exception as error:  # even a bug of ours must not harm the caller's transaction
-        known = error if isinstance(error, StatementError) else StatementError(None, error, lost=False)
-        if known.lost:
-            return "failed"
-        for part in parts:
-            part.written = part.duplicates = 0
-            part.refused.clear()
-            part.refuse(part.rows, _failure(known, part.table))
+        is_written = True
+        yield Statement("RELEASE SAVEPOINT pawprint_within")
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # even a bug of ours must not harm the caller's transaction
+        interruption = error if is_interruption(error) else None
         try:
-            yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
-            yield Statement("RELEASE SAVEPOINT pawprint_within")
+            # the savepoint may be released already, and then cannot be rolled back to
+            if is_written and (yield from _is_alive(error)):
+                return "written", interruption
+            result = yield from _refusing(parts, error, saved, setting, token)
+        except ForeignError:
+            return "written", interruption
         except StatementError:
-            return "failed"
+            return "failed", interruption
+        return result, interruption
+    return "written", None
+
+
+def _opening(setting: str, token: str) -> Dialogue[list[str] | None]:
+    """Begin the savepoint; return the caller's settings, or None if the transaction has not the mark."""
+    settings = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _SAVED)
+    answer = yield Statement(f"SELECT pg_catalog.current_setting('{setting}', true), {settings}")
+    mark, *saved = answer.rows[0]
+    if mark != token:
+        return None
+    yield Statement("SAVEPOINT pawprint_within")
+    return saved
+
+
+def _is_alive(error: BaseException) -> Dialogue[bool]:
+    """Return whether the transaction goes on after an exception."""
+    if isinstance(error, StatementError) and not isinstance(error, ForeignError):
+        return False
+    try:
+        yield Statement("SELECT 1")
+    except StatementError as failed:
+        return isinstance(failed, ForeignError)
+    return True
+
+
+def _refusing(
+    parts: Sequence[Part], error: BaseException, saved: Sequence[str] | None, setting: str, token: str
+) -> Dialogue[Result]:
+    """Undo what was written, refuse all rows, and enter what they require in the ledger.
+
+    Args:
+        parts: the rows.
+        error: why they are refused.
+        saved: the caller's settings; None if the savepoint has not begun for certain.
+        setting: the setting that `marking` was given.
+        token: the token that `marking` was given.
+
+    Raises:
+        StatementError: the transaction has failed, or the connection is lost; what `error` is of the server's itself.
+    """
+    if isinstance(error, StatementError) and (error.lost or (saved is None and not isinstance(error, ForeignError))):
+        raise error
+    known = error if isinstance(error, StatementError) else ForeignError(error)
+    for part in parts:
+        part.written = part.duplicates = 0
+        part.refused.clear()
+        part.refuse(part.rows, _failure(known, part.table))
+    if saved is None:
+        saved = yield from _opening(setting, token)
+        if saved is None:
+            return "ended"
+    yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
+    try:
+        yield _BOUNDS
+        for part in parts:
+            yield from _requiring(part)
+        yield _settings(*saved)
+    except ForeignError:  # a hook that raises again: no part of it stays
+        yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
+    yield Statement("RELEASE SAVEPOINT pawprint_within")
     return "written"
 
 
 def _writing_all(parts: Sequence[Part], saved: Sequence[str]) -> Dialogue[None]:
-    yield _settings("UTC", f"{_LOCK_MILLISECONDS}ms", f"{_STATEMENT_MILLISECONDS}ms")
+    yield _BOUNDS
     for part in parts:
         if part.rows:
             yield from _writing_part(part)
-        if (part.refused or part.spoiled) and part.requires is not None:
-            # if this fails too, a later replay cannot tell whether the transaction was committed
-            yield from _attempt(claiming(part.table, [part.requires]))
+        yield from _requiring(part)
     yield _settings(*saved)
-    yield Statement("RELEASE SAVEPOINT pawprint_within")
+
+
+def _requiring(part: Part) -> Dialogue[None]:
+    """Enter in the ledger what a part requires, if rows of it were not written."""
+    if (part.refused or part.spoiled) and part.requires is not None:
+        # if this fails too, a later replay cannot tell whether the transaction was committed
+        yield from _attempt(claiming(part.table, [part.requires]))
 
 
 def _settings(*values: str) -> Statement:
@@ -160,6 +228,10 @@ def _settings(*values: str) -> Statement:
             f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in zip(_SAVED, quoted, strict=True)
         )
     )
+
+
+#: the time zone in which times are written, and the bounds of our waits
+_BOUNDS = _settings("UTC", f"{_LOCK_MILLISECONDS}ms", f"{_STATEMENT_MILLISECONDS}ms")
 
 
 def _writing_part(part: Part) -> Dialogue[None]:
@@ -358,6 +430,8 @@ def _is_everything(error: StatementError) -> bool:
 
 def _failure(error: StatementError, table: Table, rows: Sequence[AnyRow] = ()) -> Failure:
     """Return why rows were not written, with the column for a single row if it can be told."""
+    if isinstance(error, ForeignError):
+        return Failure("table", f"within() was interrupted by {type(error.error).__name__}", None, error.error)
     if is_missing_partition(error.error):
         reason = f"{NO_PARTITION}, nor inside within()"
     else:
