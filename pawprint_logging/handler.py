@@ -69,8 +69,8 @@ class PawprintHandler(logging.Handler):
             Default: None.
         distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
         after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
-        dedupe_key: Name of the extra that identifies repeats: only one of the events with the same value becomes a
-            row. Default: None.
+        dedupe_key: Name of the extra that identifies repeats: of a table's events with the same value, whatever their
+            extra is called, only one becomes a row. Default: None.
         fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
         fallback_file: File for events that cannot be written, instead of the logger. Default: None.
         on_error: Called with the exception and the events of each failure. Default: None.
@@ -176,8 +176,8 @@ class PawprintHandler(logging.Handler):
                 Default: None.
             distribute_by: The column by which `create_table` distributes the table, on Citus. Default: None.
             after_commit: Takes a callable, and calls it once the caller's transaction has committed. Default: None.
-            dedupe_key: Name of the extra that identifies repeats: only one of the events with the same value becomes a
-                row. Default: None.
+            dedupe_key: Name of the extra that identifies repeats: of a table's events with the same value, whatever
+                their extra is called, only one becomes a row. Default: None.
             fallback_logger: Where events go that cannot be written. Default: ``"pawprint_logging.fallback"``.
             fallback_file: File for events that cannot be written, instead of the logger. Default: None.
             on_error: Called with the exception and the events of each failure. Default: None.

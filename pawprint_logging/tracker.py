@@ -335,9 +335,10 @@ class Tracker(Reading):
         Args:
             rows: any iterable of mappings, column → value, taken one by one; they may have different columns, and a
                 column that a row leaves out gets its default.
-            dedupe_key: a column, or an entry of the JSON column. Of the events with the same value there (text or a
-                whole number) within 35 days, one becomes a row, whichever process writes them. Default: every row is
-                written. The keys are held in memory meanwhile, and the rows, if they are many, in a temporary file.
+            dedupe_key: a column, or an entry of the JSON column. Of the table's events with the same value (text or a
+                whole number) within 35 days, one becomes a row, whichever process writes them, and whatever their key
+                is called. Default: every row is written. The keys are held in memory meanwhile, and the rows, if they
+                are many, in a temporary file.
 
         Returns:
             How many rows were written; 0 in debug mode.

@@ -24,6 +24,8 @@ from pawprint_logging._console import making
 from pawprint_logging._console.files import source_of
 from pawprint_logging._console.making import MANY_BYTES
 
+#: the root of the repository
+ROOT = Path(__file__).parents[1]
 ROWS = [
     {"when": "2026-01-01T10:00:00+02:00", "user_id": "alice", "event": "signup", "plan": "pro", "n": 1},
     {"when": "2026-01-02T10:00:00Z", "user_id": "bob", "event": "view", "plan": None, "n": 2},
@@ -515,9 +517,17 @@ def test_a_recipe_for_each_export(cli: CommandLine, tmp_path: Path, connection: 
         assert cli("import", str(path), *options).out.startswith("1 written, 0 already there"), name
         assert cli("import", str(path), *options).out.startswith("0 written, 1 already there"), name
     pawprint = tmp_path / "pawprint.csv"
-    pawprint.write_text(f'id,timestamp,user_id,event,metadata\n1,{moment},alice,signup,"{{""plan"": ""pro""}}"\n')
+    query = "SELECT 'pawprint-' || id AS old_id, timestamp, user_id, event, metadata FROM pawprint"
+    with connection.cursor() as cursor, pawprint.open("w") as stream:
+        cursor.execute("CREATE TABLE pawprint (id INT, timestamp TIMESTAMP, user_id TEXT, event TEXT, metadata JSON)")
+        cursor.execute(
+            "INSERT INTO pawprint VALUES (7, %s, 'alice', 'signup', %s)",
+            (moment, json.dumps(properties)),
+        )
+        cursor.copy_expert(f"COPY ({query}) TO STDOUT CSV HEADER", stream)
+    assert query in (ROOT / "docs" / "howto" / "import.rst").read_text("utf-8")
     for word in ("1 written, 0", "0 written, 1"):
-        assert cli("import", str(pawprint), "--rename", "id=old_id", "--dedupe-key", "old_id").out.startswith(word)
+        assert cli("import", str(pawprint), "--dedupe-key", "old_id").out.startswith(word)
 
     rows = stored(connection, "\"timestamp\"::text, user_id, event, metadata->>'plan'")
     assert rows == [(moment, "alice", "signup", "pro")] * 5

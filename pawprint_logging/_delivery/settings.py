@@ -194,7 +194,8 @@ class Settings:
     dedupe_key: str | None = option(
         None,
         _optional_text,
-        "Name of the extra that identifies repeats: only one of the events with the same value becomes a row.",
+        "Name of the extra that identifies repeats: of a table's events with the same value, whatever their extra is "
+        "called, only one becomes a row.",
     )
     # failures
     fallback_logger: str | logging.Logger = option(
