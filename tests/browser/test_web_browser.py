@@ -221,6 +221,39 @@ def test_a_new_event_comes_in_by_itself_as_text(tracker: Tracker, browser: Any) 
         assert visit.complaints == []
 
 
+def test_a_name_that_is_written_from_right_to_left_leaves_what_follows_in_its_place(
+    tracker: Tracker, browser: Any
+) -> None:
+    names = {"user_id": "u\u202e17", "event": "pay\u202epal", "metadata": {"a": "x\u202ey", "n": 12}}
+    tracker.write_many([{"timestamp": datetime.now(timezone.utc) - timedelta(hours=n), **names} for n in range(9)])
+    user, event = quote(names["user_id"]), quote(names["event"])
+    places = {
+        "/": ".feed li > a",
+        f"/user?id={user}": ".plain li > *, .prop > *",
+        f"/event?name={event}": ".often .value > *, .prop > *",
+        "/live": ".prop > *",
+        f"/funnel?step={event}&step={event}": "main h2 > bdi",
+    }
+    left_of_the_one_before = """all => all.filter((each, place) => {
+        const before = all[place - 1];
+        if (!before || before.closest("li, tr") !== each.closest("li, tr")) return false;
+        const [box, other] = [each, before].map(one => one.getBoundingClientRect());
+        return box.top < other.bottom && box.left < other.right - 1;
+    }).map(each => each.outerHTML)"""
+    with Site(tracker) as site:
+        visit = Visit(browser, viewport={"width": 1280, "height": 844})
+        for place, parts in places.items():
+            visit.page.goto(site.address + place)
+            assert visit.page.locator(parts).count() > 1, place
+            assert visit.page.eval_on_selector_all(parts, left_of_the_one_before) == [], place
+        visit.page.goto(site.address + "/live")
+        visit.page.get_by_text("The newest events, and each that comes.").wait_for()
+        time.sleep(1.5)
+        tracker.write(timestamp=datetime.now(timezone.utc) + timedelta(seconds=5), **names)
+        visit.page.locator("#arriving tr.new").first.wait_for()
+        assert visit.page.eval_on_selector_all("tr.new .prop > *", left_of_the_one_before) == []
+
+
 def test_the_first_event_ends_the_empty_page(tracker: Tracker, browser: Any) -> None:
     with Site(tracker) as site:
         visit = Visit(browser)
