@@ -254,6 +254,31 @@ def test_a_name_that_is_written_from_right_to_left_leaves_what_follows_in_its_pl
         assert visit.page.eval_on_selector_all("tr.new .prop > *", left_of_the_one_before) == []
 
 
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_long_values_hide_no_share_and_names_of_fields_are_not_broken(
+    tracker: Tracker, browser: Any, width: int
+) -> None:
+    values = {"long": "a long name of a product, and on it goes", "word": "x" * 90, "product": "tea", "n" * 90: 1}
+    moment = datetime.now(timezone.utc)
+    names = ["firefox", "chrome", "safari", "opera", "vivaldi"]
+    tracker.write_many(
+        [{"timestamp": moment, "event": "view", "metadata": {**values, "browser": name}} for name in names]
+    )
+    with Site(tracker) as site:
+        visit = Visit(browser, viewport={"width": width, "height": 844})
+        visit.page.goto(site.address + "/event?name=view")
+        out = """all => all.filter(each => {
+            const box = each.getBoundingClientRect();
+            const [value, whole] = [".value", ".scroll"].map(one => each.closest(one).getBoundingClientRect());
+            return box.right > value.right || value.right > whole.right + 1;
+        }).length"""
+        assert visit.page.locator(".value > span").count() > 8
+        assert visit.page.eval_on_selector_all(".value > span", out) == 0
+        heights = visit.page.eval_on_selector_all(".fields th code", "all => all.map(each => each.clientHeight)")
+        *short, long = sorted(heights)
+        assert max(short) == min(short) < long
+
+
 def test_the_first_event_ends_the_empty_page(tracker: Tracker, browser: Any) -> None:
     with Site(tracker) as site:
         visit = Visit(browser)
