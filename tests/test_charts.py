@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -322,6 +323,22 @@ def test_cohorts_have_percentages_and_a_blank_future() -> None:
     assert texts(plot(COHORTS)) == ["100%", "50%", "25%", "100%", "10%", "100%"]
     cells = plot(COHORTS).images[0].get_array()
     assert np.ma.getmaskarray(cells).tolist() == [[False] * 3, [False, False, True], [False, True, True]]
+
+
+@pytest.mark.parametrize("columns", [7, 13, 21, 26, 31, 60])
+def test_the_percentages_of_many_cohorts_fit_their_cells(columns: int) -> None:
+    frame = pd.DataFrame(
+        [[200] * columns, [200] * columns],
+        index=pd.DatetimeIndex(["2026-01-05", "2026-01-06"], name="cohort"),
+        columns=[str(place) for place in range(columns)],
+    )
+    axes = plot(frame)
+    cell = axes.bbox.width / columns
+    assert max(text.get_window_extent().width for text in axes.texts) < cell
+    assert min(text.get_fontsize() for text in axes.texts) > 6
+    assert ("%" in axes.texts[0].get_text()) != ("in %" in axes.get_xlabel())
+    labels = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in pairwise(labels))
 
 
 def test_paths_name_events_and_where_they_end() -> None:

@@ -41,7 +41,7 @@ class PawprintAccessor:
             drawing.require_matplotlib()
             from matplotlib import pyplot as plt
 
-            _, ax = plt.subplots(figsize=drawing.SIZE, layout="constrained")
+            _, ax = plt.subplots(figsize=drawing.size_of(self._frame, kind), layout="constrained")
         drawing.draw(self._frame, kind, axes=ax, title=title)
         return ax
 

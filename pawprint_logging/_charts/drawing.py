@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-#: width and height in inches
-SIZE = (9.0, 4.8)
+#: width and height in inches; for many cohorts, the greatest width, and the width of a cell
+_SIZE, _WIDEST, _CELL = (9.0, 4.8), 20.0, 0.23
 #: dots per inch of a file
 DPI = 150
 #: for bars and single lines; dark enough for text on white
@@ -132,9 +132,21 @@ def _figure(frame: pd.DataFrame, kind: str | None, title: str | None) -> Any:
     require_matplotlib()
     from matplotlib.figure import Figure  # not pyplot, which keeps figures, and looks for a display
 
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = Figure(figsize=size_of(frame, kind), layout="constrained")
     draw(frame, kind, axes=figure.add_subplot(), title=title)
     return figure
+
+
+def size_of(frame: pd.DataFrame, kind: str | None = None) -> tuple[float, float]:
+    """Return width and height in inches of the figure that a frame is drawn in.
+
+    Raises:
+        ConfigurationError: as for `draw`.
+    """
+    width, height = _SIZE
+    if kind_of(frame, kind) == "retention":
+        width = min(max(width, 2 + _CELL * len(frame.columns)), _WIDEST)
+    return width, height
 
 
 def kind_of(frame: pd.DataFrame, kind: str | None = None) -> str:
@@ -530,15 +542,18 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(sizes > 0, numbers / sizes, np.nan)
     axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    # "100%" is about three times as wide as its font is high, and "100" twice
+    room = axes.bbox.width / axes.figure.dpi * 72 / shares.shape[1]
+    sign, fontsize = ("%", 8.0) if room >= 8 * 3 else ("", min(8.0, room / 2))
     for (row, column), share in np.ndenumerate(shares):
         if share == share:
             axes.text(
                 column,
                 row,
-                f"{share:.0%}",
+                f"{share * 100:.0f}{sign}",
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=fontsize,
                 color="white" if share > 0.55 else _INK,
             )
             if not is_over(shown.index[row], period, int(str(shown.columns[column])) + 1):
@@ -554,9 +569,15 @@ def _retention(frame: pd.DataFrame, axes: Axes) -> None:
         for cohort, size in zip(shown.index, sizes[:, 0], strict=True)
     ]
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_xticks(range(shares.shape[1]), [str(name) for name in shown.columns])
-    said = f"{period}s since the first" + (f"  ·  dashed: the {period} is not over" if has_open_cells else "")
-    axes.set_xlabel(said)
+    names = [str(name) for name in shown.columns]
+    every = math.ceil(7 * max(map(len, names)) / room)
+    axes.set_xticks(range(0, len(names), every), names[::every])
+    said = [f"{period}s since the first"]
+    if not sign:
+        said.append("in %")
+    if has_open_cells:
+        said.append(f"dashed: the {period} is not over")
+    axes.set_xlabel("  ·  ".join(said))
     axes.set_ylabel("cohort (users)")
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(shares.shape[1] + 1) - 0.5, minor=True)
