@@ -302,6 +302,22 @@ def test_a_series_of_nothing_but_the_present_is_a_hollow_point() -> None:
     assert axes.lines[1].get_markevery() == [0]
 
 
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+@pytest.mark.parametrize(
+    ("resolution", "days", "label"),
+    [("day", 1, "2026-01-01"), ("week", 7, "2026-01-01"), ("hour", 1 / 24, "2026-01-01 00:00")],
+)
+def test_the_axis_of_one_period_is_as_long_as_its_neighbours(
+    resolution: str, days: float, label: str, zone: str | None
+) -> None:
+    frame = series(5, resolution=resolution)
+    frame["datetime"] = frame["datetime"].dt.tz_localize(zone)
+    axes = plot(frame)
+    (place,) = axes.lines[0].get_xdata(orig=False)
+    assert axes.get_xlim() == pytest.approx((place - days, place + days))
+    assert [(text.get_position()[0], text.get_text()) for text in axes.get_xticklabels()] == [(place, label)]
+
+
 def test_periods_of_cohorts_that_are_not_over_are_dashed() -> None:
     frame = COHORTS.copy()
     today = pd.Timestamp.now("UTC").tz_localize(None).floor("D")

@@ -11,7 +11,7 @@ import io
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import MINYEAR
+from datetime import MAXYEAR, MINYEAR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -363,7 +363,7 @@ def _beginnings(dates: pd.DatetimeIndex, moments: Any) -> pd.DatetimeIndex:
 
 
 def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, resolution: Any) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ends: list[tuple[float, str, str]] = []
@@ -410,6 +410,12 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
     axes.set_ylabel(unit)
     axes.margins(x=0.01)
     zone = next((points.index.tz for points in lines.values()), None)
+    _, per_day = _STEPS.get(str(resolution), (None, 1.0))
+    moments = [*{moment for points in lines.values() for moment in points.index[:2]}]
+    place: float | None = None
+    if len(moments) == 1 and MINYEAR <= moments[0].year <= MAXYEAR:  # matplotlib would show years around it
+        place = float(date2num(moments[0].to_numpy()))  # type: ignore[no-untyped-call]
+        axes.set_xlim(place - 1 / per_day, place + 1 / per_day)
     early, late = axes.get_xlim()
     if early < _FIRST_DAY + _YEAR or late > _LAST_DAY - _YEAR:  # ticks may lie beyond the limits
         axes.set_xlim(min(max(early, _FIRST_DAY), _LAST_DAY - 1), max(min(late, _LAST_DAY), _FIRST_DAY + 1))
@@ -423,6 +429,9 @@ def _lines(axes: Axes, lines: Mapping[str, Any], *, unit: str, is_count: bool, r
     locator = AutoDateLocator(tz=zone, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]
+    if place is not None:
+        form = "%Y-%m-%d" if per_day <= 1 else "%Y-%m-%d %H:%M:%S"
+        axes.set_xticks([place], [f"{moments[0]:{form}}".removesuffix(":00")])
     axes.grid(visible=True, axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
