@@ -63,7 +63,9 @@ class Reading(ABC):
 
         Args:
             *fields: columns and paths, by default every column. The DataFrame's columns have the names given here.
-            **conditions: what a row must meet, by default nothing; see `Reading`.
+            **conditions: what a row must meet, by default nothing: fields with values, as in ``event="signup"``, or
+                with a modifier, as in ``metadata__amount__gte=5``: ``gt``, ``gte``, ``lt``, ``lte``, ``eq``, ``ne``,
+                ``in``, ``not_in``, ``contains``, ``startswith`` and ``isnull``.
 
         Returns:
             A DataFrame: integers as int64 (Int64 with NULLs), NUMERIC as Decimal, timestamps as datetime64[us] in UTC,
@@ -90,7 +92,7 @@ class Reading(ABC):
 
         Args:
             *fields: columns and paths, by default every column.
-            **conditions: what a row must meet; see `Reading`.
+            **conditions: what a row must meet, as for `Tracker.read`.
 
         Yields:
             Dicts, field → value: None for NULL, datetimes, Decimal for NUMERIC, Python objects for JSON, uuid.UUID,
@@ -136,7 +138,7 @@ class Reading(ABC):
                 `end`, default False.
             tz: the zone whose midnights and Mondays divide time, daylight saving included, such as
                 ``"Europe/Berlin"``; default ``"UTC"``.
-            **conditions: what a row must meet; see `Reading`.
+            **conditions: what a row must meet, as for `Tracker.read`.
 
         Returns:
             A DataFrame with the columns ``datetime``, `by` if there is one, and ``count``, in order of time: one row
@@ -182,7 +184,7 @@ class Reading(ABC):
             limit: how many values of `by` get rows of their own, as for `count`, default 10.
             fill: as for `count`, default False; a stretch without events holds a missing value.
             tz: the zone that divides time, as for `count`, default ``"UTC"``.
-            **conditions: what a row must meet; see `Reading`.
+            **conditions: what a row must meet, as for `Tracker.read`.
 
         Returns:
             A DataFrame with the columns ``datetime``, `by` if there is one, and ``sum``.
@@ -285,7 +287,7 @@ class Reading(ABC):
             limit: how many values to return, default 10.
             start: the first moment that counts, inclusive, such as ``"7d"``. Default: no bound.
             end: the last moment that counts, inclusive. Default: no bound.
-            **conditions: what a row must meet; see `Reading`.
+            **conditions: what a row must meet, as for `Tracker.read`.
 
         Returns:
             A DataFrame with a column named like the field, ``count``, and ``users``, the number of different users; the

@@ -110,8 +110,8 @@ def replay(
     Args:
         tracker: names the table; lines of other tables are rejected.
         *paths: fallback files.
-        even_old: whether to replay lines that are older than the ledger's memory of `ledger.KEEP_DAYS` days, default
-            False. The event of such a line may have arrived when its connection was lost, and be written twice.
+        even_old: whether to replay lines that are older than 35 days, which is the ledger's memory; default False. The
+            event of such a line may have arrived when its connection was lost, and be written twice.
         uncommitted: whether to replay lines whose transaction is not known to have been committed, default False.
         progress: called after each transaction with the number of bytes that it covered; default None.
 
