@@ -154,6 +154,16 @@ def test_the_funnel_counts_users(visit: TestClient) -> None:
     assert "50 % came from signup to purchase" in said
 
 
+def test_a_step_that_never_happened_is_shown_and_warns_nobody(
+    visit: TestClient, recwarn: pytest.WarningsRecorder
+) -> None:
+    for page, shown in (("/funnel?step=signup&step=nope", "nope 0 0 %"), ("/paths?after=nope", "nope")):
+        answer = visit.get(page)
+        assert answer.status_code == 200
+        assert shown in text_of(answer.text)
+    assert not recwarn
+
+
 def test_the_retention_has_a_row_for_each_cohort(visit: TestClient) -> None:
     said = text_of(visit.get("/retention?period=week&since=30d").text)
     assert "First seen Users Week 1" in said
@@ -923,6 +933,11 @@ def test_a_port_in_use_is_one_line(tracker: Tracker, db: str, capsys: pytest.Cap
         assert main(["serve", "--db", db, "--table", "events", "--port", str(port)]) == 1
     said = capsys.readouterr().err
     assert said == f"pawprint-logging: cannot listen on 127.0.0.1, port {port}: it is in use; pass another --port\n"
+
+
+def test_a_host_that_is_not_of_this_machine_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot listen on 203.0.113.7: .*; pass another --host"):
+        server.listen("203.0.113.7", 0)
 
 
 def test_a_port_in_use_is_an_error_that_names_it() -> None:

@@ -21,6 +21,7 @@ from .._database.analysis import funnel as funnels
 from .._database.analysis import paths as walks
 from .._database.analysis import retention as cohorts
 from .._database.analysis.selection import Asked, step_of, steps_of
+from .._database.reading.notice import quiet
 from .._database.reading.pages import Range, View, floor, plain
 from .._database.reading.reader import BEGIN_READ, source_of
 from .._database.reading.values import register
@@ -144,7 +145,8 @@ class Data:
         with session.limit(limit + _GRACE), session.transaction(begin) as cursor:
             register(cursor)
             self.tracker.layout.require_name()
-            return question(View(cursor, source_of(cursor, self.tracker.layout), self.tracker.layout))
+            with quiet():  # the page shows what was asked and found, and no reader sees the server's standard error
+                return question(View(cursor, source_of(cursor, self.tracker.layout), self.tracker.layout))
 
     def _session(self) -> Session:
         session: Session | None = getattr(self._local, "session", None)

@@ -39,8 +39,6 @@ def explain(error: BaseException, tracker: Tracker, limit: float) -> Problem:
     """
     if isinstance(error, BadAddressError):
         return Problem(400, "This address cannot be looked up", _sentence(str(error)))
-    if isinstance(error, UserWarning):  # where warnings are errors
-        return Problem(404, "Nothing of that name", _sentence(str(error)))
     if isinstance(error, BusyError):
         return Problem(503, "Too many questions at once", "Wait a moment, then reload.")
     if is_cancelled(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import secrets
 import socket
@@ -82,12 +83,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"--port {port}: this port needs more rights; take one above 1023") from None
     except OSError as error:
         opened.close()
-        reason = "it is in use" if error.errno in _IN_USE else str(error.strerror or "it is not available").lower()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigurationError(
+                f"cannot listen on {host}: this machine has no such address; pass another --host"
+            ) from None
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "it is in use" if in_use else str(error.strerror or "it is not available").lower()
         raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}; pass another --port") from None
     return opened
-
-
-_IN_USE = (98, 48)  # EADDRINUSE on Linux, on macOS
 
 
 def serve(app: ASGIApp, opened: Sequence[socket.socket]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,24 @@ from .query import Source
 _OURS = (str(Path(__file__).parents[2]) + "/", str(sys.modules[contextmanager.__module__].__file__))
 
 
+#: whether nobody could read a warning, as while a page in the browser asks
+_is_quiet: ContextVar[bool] = ContextVar("pawprint_logging.is_quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out the warnings of the block; unlike `warnings.catch_warnings`, in this thread or task only."""
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
+
+
 def warn(message: str) -> None:
     """Warn at the first line outside this package, however deep inside it the call is."""
+    if _is_quiet.get():
+        return
     frame, level = sys._getframe(1), 2  # noqa: SLF001 - as warnings itself does it
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
