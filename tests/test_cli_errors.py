@@ -179,7 +179,15 @@ def test_statistics_that_another_role_made_name_that_role(
     connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
     connection.cursor().execute(f"GRANT CREATE ON SCHEMA public TO {reader}")
 
-    one_line(shop(command), f"belongs to {USER}: connect as {USER}")
+    one_line(shop(command), f"belongs to {USER}: connect as {USER}, or as its owner drop it")
+
+    connection.cursor().execute(f"GRANT SELECT ON events__sessions TO {reader}")
+    said = shop(command).err
+    assert (
+        f"connect as {USER}, or read what is there: pawprint-logging read --table events__sessions, or stats[" in said
+    )
+    assert "drop" not in said
+    assert shop("read", "--table", "events__sessions").status == 0
 
 
 def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:

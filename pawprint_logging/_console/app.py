@@ -29,8 +29,8 @@ from . import (  # noqa: F401
 )
 from .failures import explain, one_line
 from .interrupts import signals_end_waits
-from .output import say
-from .program import COMPLETE, PROGRAM, State, is_interrupt, program
+from .output import PROGRAM, say
+from .program import COMPLETE, State, is_interrupt, program
 
 # A connection string passed where a name belongs must not be printed: it may hold a password.
 _SECRET = re.compile(r"\S*://\S*|\S*password\s*=\s*\S*", re.IGNORECASE)
@@ -114,7 +114,7 @@ def _run(arguments: Sequence[str] | None, state: State, name: str, output: _Outp
             name,
             error.format_message()
             if isinstance(error, click.ClickException)
-            else explain(error, state.tracker, state.purpose),
+            else explain(error, state.tracker, state.purpose, name),
         )
     finally:
         if state.tracker is not None:

@@ -29,16 +29,28 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def explain(error: Exception, tracker: Tracker | None, purpose: Purpose) -> str:
-    """Return the message that tells a user about an error."""
+def explain(error: Exception, tracker: Tracker | None, purpose: Purpose, program: str) -> str:
+    """Return the message that tells a user about an error.
+
+    Args:
+        error: what the command raised.
+        tracker: the command's tracker, if it has one.
+        purpose: what the command does in the database.
+        program: the name by which the program was called.
+    """
     if isinstance(error, DatabaseError):
-        return _of_database(error, tracker, purpose)
+        return _of_database(error, tracker, purpose, program)
     if isinstance(error, (PawprintError, ImportError)):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
     return f"{type(error).__name__}: a bug in this program; run it again with --traceback, and report the output"
+
+
+def no_table(table: str | None, program: str) -> str:
+    """Return what to say where the events table is missing."""
+    return f"there is no table {table}: make it with {program} create-table, or correct --table"
 
 
 def has_long_tmpdir() -> bool:
@@ -50,7 +62,7 @@ def _room_for_socket() -> str:
     return "; the name of TMPDIR may be too long for a server's socket: set it to /tmp" if has_long_tmpdir() else ""
 
 
-def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose) -> str:
+def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose, program: str) -> str:
     if error.pgcode is None and "embedded server" in str(error):  # our own words; libpq's could hold a password
         return f"{one_line(str(error))}{_room_for_socket()}"
     if is_connect_error(error):
@@ -58,33 +70,33 @@ def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose
     if error.pgcode is None and (denied := _NO_CONNECT.search(str(error))):
         return f"the role may not connect to database {denied[1]}: GRANT CONNECT ON DATABASE {denied[1]} TO the role"
     why = failure(error)
-    hint = None if tracker is None else _mend(why.sqlstate, tracker, purpose)
+    hint = None if tracker is None else _mend(why.sqlstate, tracker, purpose, program)
     return f"{why.reason}; {hint}" if hint else why.reason
 
 
-def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose) -> str | None:
+def _mend(sqlstate: str | None, tracker: Tracker, purpose: Purpose, program: str) -> str | None:
     table = tracker.table
     if sqlstate == "42P01":
         if purpose == "drop":
             return f"there is no table {table}: correct --table, or pass --if-exists"
-        return f"there is no table {table}: make it with pawprint-logging create-table, or correct --table"
+        return no_table(table, program)
     if sqlstate == "42501":
         try:
-            return _right(tracker, purpose)
+            return _right(tracker, purpose, program)
         except DatabaseError:
-            return "the role lacks a right; pawprint-logging check says which"
+            return f"the role lacks a right; {program} check says which"
     return {
         "42P07": f"the table {table} is there already: pass --if-not-exists, or another --table",
         "3F000": f"there is no such schema: CREATE SCHEMA, or correct --table {table}",
         "2BP01": f"something depends on {table}, such as a view: drop that first",
         "42809": f"{table} is not a table: correct --table",
         "25006": "this server is a standby, or read-only for this role or database: name the primary in --db; "
-        "pawprint-logging check says which",
+        f"{program} check says which",
         "57014": "it was cancelled: raise the role's statement_timeout, or ask for less",
     }.get(sqlstate or "")
 
 
-def _right(tracker: Tracker, purpose: Purpose) -> str | None:
+def _right(tracker: Tracker, purpose: Purpose, program: str) -> str | None:
     """Return how to get the missing right: a statement, or the role to connect as; None if unknown."""
     session = tracker.session()
     try:
@@ -98,7 +110,8 @@ def _right(tracker: Tracker, purpose: Purpose) -> str | None:
         wanted: inspection.Purpose = "write" if purpose == "write" else "read"
         mend = inspection.first_mend(session, tracker.layout, wanted)
         if mend is None and purpose == "derive":
-            return _of_another(session, tracker) or inspection.right_to_create(session, tracker.layout)
+            another = _of_another(session, tracker, program)
+            return another or inspection.right_to_create(session, tracker.layout)
         return mend
     finally:
         session.close()
@@ -110,8 +123,14 @@ def _right_to_erase(session: Session, tracker: Tracker) -> str:
     return f"GRANT SELECT, DELETE ON {tracker.layout.sql} TO {identifier(user)}"
 
 
-def _of_another(session: Session, tracker: Tracker) -> str | None:
-    """Return what to do about a statistics table that another role owns; None if there is no such table."""
+def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -> str | None:
+    """Return what to do about a statistics table that another role owns; None if there is no such table.
+
+    Args:
+        session: a session on its database.
+        tracker: the tracker on the events table.
+        reader: the name of the program, where reading the table as it is would do.
+    """
     with session.transaction() as cursor:
         user = cursor.connection.info.user
     *namespace, table = tracker.layout.path
@@ -119,5 +138,16 @@ def _of_another(session: Session, tracker: Tracker) -> str | None:
         made = Table(".".join([*namespace, derived_name(table, suffix)]), None)
         owner = inspection.owner(session, made)
         if owner not in (None, user):
-            return f"{made.name} belongs to {owner}: connect as {owner}, or as its owner drop it"
+            sessions = Table(".".join([*namespace, derived_name(table, "__sessions")]), None)
+            if reader is not None and _may_read(session, sessions):
+                otherwise = f'read what is there: {reader} read --table {sessions.name}, or stats["sessions"].read()'
+            else:
+                otherwise = "as its owner drop it"
+            return f"{made.name} belongs to {owner}: connect as {owner}, or {otherwise}"
     return None
+
+
+def _may_read(session: Session, table: Table) -> bool:
+    with session.transaction() as cursor:
+        cursor.execute("SELECT has_table_privilege(to_regclass(%s), 'SELECT')", (table.sql,))
+        return bool(cursor.fetchone()[0])

@@ -32,6 +32,7 @@ Row = Mapping[str, Any]
 #: column name → function that formats its values in a table
 Shapes = Mapping[str, Callable[[Any], str]]
 
+PROGRAM = "pawprint-logging"
 #: width in characters of a table in a file or a pipe: in practice unlimited
 _UNBOUNDED = 100_000
 #: most rows of a table without --limit: all of them must be read before the widths of the columns are known
@@ -85,9 +86,15 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def program_name() -> str:
+    """Return the name by which this run was called, such as ``manage.py pawprint``."""
+    context = click.get_current_context(silent=True)
+    return (context and context.find_root().info_name) or PROGRAM
+
+
 def note(text: str) -> None:
     """Print something that is not a result on standard error, so that it stays out of pipes."""
-    say(f"pawprint-logging: {text}", err=True)
+    say(f"{program_name()}: {text}", err=True)
 
 
 def show(

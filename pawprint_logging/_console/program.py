@@ -20,9 +20,8 @@ from .. import __version__
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .failures import Purpose
-from .output import note
+from .output import PROGRAM, note
 
-PROGRAM = "pawprint-logging"
 #: the variable by which a shell's completion script asks for completions
 COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
 

@@ -13,7 +13,8 @@ from .._delivery.replay import Replayed
 from .._delivery.replay import replay as put_back
 from ..errors import ConfigurationError
 from ..tracker import Tracker
-from .output import console, note, say
+from .failures import no_table
+from .output import console, note, program_name, say
 from .program import PATH, State, command
 
 
@@ -43,13 +44,11 @@ def replay(state: State, files: tuple[Path, ...], even_old: bool, uncommitted: b
         if (
             owner(session, tracker.layout) is None
         ):  # checked before the ledger: its advice would create a table under a mistyped name
-            raise ConfigurationError(
-                f"there is no table {tracker.table}: make it with pawprint-logging create-table, or correct --table"
-            )
+            raise ConfigurationError(no_table(tracker.table, program_name()))
         if not has_ledger(session, tracker.layout):
             raise ConfigurationError(
                 f"the ledger of {tracker.table} is missing, so lines could be written twice: "
-                "create it with pawprint-logging create-table --if-not-exists"
+                f"create it with {program_name()} create-table --if-not-exists"
             )
     result = _with_progress(tracker, files, even_old=even_old, uncommitted=uncommitted)
     say(summary(result))

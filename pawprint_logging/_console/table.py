@@ -11,8 +11,8 @@ from click.shell_completion import get_completion_class
 from .._database.session.sqlstate import DatabaseError
 from .._database.table.ddl import count_events
 from ..tracker import Tracker
-from .output import say
-from .program import COMPLETE, PROGRAM, State, command, is_confirmed, program
+from .output import PROGRAM, say
+from .program import COMPLETE, State, command, is_confirmed, program
 
 
 @command("create-table")

@@ -22,7 +22,7 @@ import psycopg2
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.test import (
@@ -610,6 +610,18 @@ def test_the_command_line_uses_the_connection_of_the_settings(
     handler.flush()
     call_command("pawprint", "count", "--where", "event=purchase", "--format", "csv")
     assert capfd.readouterr().out.strip().endswith(",1")
+
+
+def test_the_command_line_advises_by_the_name_of_the_command(
+    handler: PawprintHandler, log: Log, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CommandError):
+        call_command("pawprint", "top", "event", "--table", "nowhere")
+    assert capfd.readouterr().err.endswith("make it with manage.py pawprint create-table, or correct --table\n")
+    log("purchase")
+    handler.flush()
+    call_command("pawprint", "top", "event", "--where", "event=never", "--format", "csv")
+    assert capfd.readouterr().err.startswith("manage.py pawprint: ")
 
 
 # ---- the handler that the app adds, each time in a process of its own
