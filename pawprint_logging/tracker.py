@@ -370,7 +370,7 @@ class Tracker(Reading):
         It must not be that of `write` if the caller makes the rows meanwhile: their maker, or a thread that it waits
         for, may write too. One is kept for the next time.
         """
-        if self._session is not None and isinstance(rows, (list, tuple)):
+        if self._session is not None and type(rows) in (list, tuple):  # a subclass may make them as it is iterated
             yield self._session
             return
         spares = self._spares

@@ -388,6 +388,18 @@ def test_what_is_written_while_rows_are_made_is_no_part_of_their_transaction(
     assert sorted(event for _, event, _ in stored(connection)) == ["begin", "middle", "of another"]
 
 
+def test_a_list_that_makes_its_rows_may_write_with_the_same_tracker(db: str, connection: Any) -> None:
+    tracker = tracker_on(db)
+
+    class Lazy(list[dict[str, Any]]):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            tracker.write(event="progress")
+            yield {"event": "a"}
+
+    assert tracker.write_many(Lazy()) == 1
+    assert sorted(event for _, event, _ in stored(connection)) == ["a", "progress"]
+
+
 def test_rows_may_come_from_a_thread_that_writes_with_the_same_tracker(db: str, connection: Any) -> None:
     tracker = tracker_on(db)
     made: queue.Queue[dict[str, Any] | None] = queue.Queue(1)
