@@ -64,7 +64,7 @@ def test_ten_thousand_hostile_events_among_ten_thousand_ordinary_ones(db: str, c
         else:
             log.info("x", extra={"event": "ordinary", "user_id": f"u{ordinary}", "number": ordinary})
             ordinary += 1
-    assert handler.flush(100)
+    assert handler.flush(250)  # a busy machine took 60 s for all this
     # Then every ordinary one is stored, once, as it was
     with connection.cursor() as cursor:
         cursor.execute("SELECT user_id, metadata FROM events WHERE event = 'ordinary' AND NOT metadata ? 'hostile'")
