@@ -120,6 +120,20 @@ def test_cutting_nothing_is_harmless(session: Session) -> None:
     session.cut()
 
 
+def test_cutting_what_libpq_has_closed_already_is_harmless(session: Session) -> None:
+    class Closing:
+        """A connection whose socket is gone, which psycopg2 finds out in another thread a moment later."""
+
+        closed = 0
+
+        def fileno(self) -> int:
+            return -1
+
+    session._connection = Closing()
+    session.cut()
+    session._connection = None
+
+
 def test_a_black_hole_ends_after_the_limit(db: str, proxy: Proxy) -> None:
     session = Session(Dsn(proxy.through(db)))
     connection = session.connection()

@@ -114,7 +114,8 @@ class Session:
 
     def cut(self) -> None:
         """Shut the socket down, from any thread; the thread that waits on it gets a lost connection."""
-        with self._handling, suppress(OSError, psycopg2.Error):
+        # ValueError: libpq has closed the socket, and psycopg2 has not noticed yet
+        with self._handling, suppress(OSError, ValueError, psycopg2.Error):
             connection = self._connection
             if connection is not None and not connection.closed:
                 handle = socket(fileno=connection.fileno())  # not a dup: there may be no descriptor left
