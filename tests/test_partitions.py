@@ -443,6 +443,16 @@ def test_at_close_too_only_the_rows_that_lack_a_partition_are_refused(
     assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("late", "23514")]
 
 
+def test_at_close_a_row_that_lacks_a_partition_stays_in_the_spool(
+    db: str, tracker: Tracker, holder: Holder, tmp_path: Path
+) -> None:
+    diverted = fallback()
+    handler = handler_on(db, create_table=False, close_timeout=2, flush_interval=60, spool=tmp_path)
+    logger_with(handler).info("x", extra={"event": "late", "timestamp": now() - days(9)})
+    handler.close()
+    assert (handler.stats.pending, diverted.events) == (1, [])
+
+
 def test_what_is_shipped_waits_in_the_spool_for_its_partition(
     db: str, tracker: Tracker, holder: Holder, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -474,7 +474,8 @@ class Worker:
     def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
         """Make one attempt at a batch; if it fails, schedule the next one or give up."""
         self._has_waited_for_key = False
-        why = self._attempt(carrier, lane, batch, self._write_until)
+        # without a spool, no row waits for its partition any more when winding down: the others would go with it
+        why = self._attempt(carrier, lane, batch, None if lane.is_kept else self._write_until)
         if why is None:
             return
         now = time.monotonic()
