@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProces
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.table import pruning
+from pawprint_logging._database.writing import within as writing
 from pawprint_logging._database.writing.claim import claim_keys
 from pawprint_logging._delivery import making
 from pawprint_logging._delivery.blocks import _numbers
@@ -905,27 +907,36 @@ def test_an_exception_at_any_statement_costs_neither_the_transaction_nor_an_even
 
 @pytest.mark.parametrize("name", ["psycopg2", "psycopg", "sqlalchemy psycopg2", "sqlalchemy psycopg", "django"])
 def test_a_time_limit_while_the_server_is_waited_for_costs_neither(
-    shop: Shop, db: str, connection: Any, name: str
+    shop: Shop, db: str, connection: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(driver: Driver) -> None:
-        with closing(psycopg2.connect(db)) as other, other.cursor() as cursor, suppress(TimeLimitError):
-            cursor.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
-            async with driver.block():
-                await driver.sql("INSERT INTO orders VALUES (1)")
-                shop.event("a")
-                signal.setitimer(signal.ITIMER_REAL, 0.8)  # the lock is waited for until the bound of a second
-            pytest.fail("the time limit must reach the application")
-        await driver.sql("INSERT INTO orders VALUES (2)")
-        await driver.commit()
+    # the wait for the lock must not end before the time limit is seen to come
+    monkeypatch.setattr(writing, "_BOUNDS", writing._settings("UTC", "60s", "60s"))
 
     def on_alarm(*_: object) -> None:
         raise TimeLimitError
+
+    def interrupt(locking: Any) -> None:
+        with closing(psycopg2.connect(db)) as looking:
+            looking.autocommit = True
+            wait_until(looking, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+        locking.rollback()  # Python hears of the alarm when libpq returns
+
+    async def scenario(driver: Driver) -> None:
+        with closing(psycopg2.connect(db)) as locking, locking.cursor() as cursor, ThreadPoolExecutor() as pool:
+            cursor.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(TimeLimitError):  # noqa: PT012
+                async with driver.block():
+                    await driver.sql("INSERT INTO orders VALUES (1)")
+                    shop.event("a")
+                    pool.submit(interrupt, locking)
+        await driver.sql("INSERT INTO orders VALUES (2)")
+        await driver.commit()
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         shop.run(DRIVERS[name], scenario)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert value(connection, "SELECT count(*) FROM orders") == 2
     assert shop.counts() == {"diverted": 1}
