@@ -899,7 +899,7 @@ def test_a_page_begins_while_others_wait_for_slow_answers(tracker: Tracker, conn
         cursor.execute("ALTER TABLE events RENAME TO base")
         cursor.execute(
             "CREATE FUNCTION slow(text) RETURNS text STABLE LANGUAGE plpgsql"
-            " AS $$BEGIN PERFORM pg_sleep(2); RETURN $1; END$$"
+            " AS $$BEGIN PERFORM pg_sleep(5); RETURN $1; END$$"
         )
         cursor.execute('CREATE VIEW events AS SELECT "timestamp", slow(user_id) AS user_id, event, metadata FROM base')
     with serving(app(tracker)) as port:
@@ -917,7 +917,7 @@ def test_a_page_begins_while_others_wait_for_slow_answers(tracker: Tracker, conn
             received = b""
             while b"<h1" not in received:
                 received += mine.recv(65536)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 4
         for one in others:
             one.close()
 
