@@ -223,8 +223,8 @@ def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) 
         (dt.datetime.max.replace(tzinfo=WEST), "9999-12-31 23:59:59.999999-05:00"),
         (dt.datetime.min.replace(tzinfo=EAST), "0001-01-01 00:00:00+05:30"),
         (pd.NaT, None),
-        (np.datetime64("NaT"), None),
-        (np.timedelta64("NaT"), None),
+        (np.datetime64("NaT", "us"), None),
+        (np.timedelta64("NaT", "s"), None),
         ({"a": 1}, '{"a":1}'),
         ([1, "a"], '[1,"a"]'),
         (Json({"a": 1}), '{"a":1}'),
@@ -285,7 +285,7 @@ def test_lists_in_a_list_are_an_array_of_two_dimensions(shared_connection: Any) 
 
 
 def test_times_in_an_array_are_converted_to_utc_like_those_in_a_column(shared_connection: Any) -> None:
-    times = ["2024-02-29T17:30:00+05:30", dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST), np.datetime64("NaT")]
+    times = ["2024-02-29T17:30:00+05:30", dt.datetime(2024, 2, 29, 17, 30, tzinfo=EAST), np.datetime64("NaT", "us")]
     noon = dt.datetime(2024, 2, 29, 12)  # noqa: DTZ001 - the column has no zone
     text = column_text([times, times], "timestamps")
     assert first(shared_connection, "SELECT %s::timestamp[]", text) == [[noon, noon, None]] * 2

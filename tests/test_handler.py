@@ -335,7 +335,7 @@ def test_common_entries_are_an_option_of_the_handler(db: str, connection: Any) -
     assert stored(connection, "metadata") == [({"release": "1.2", "plan": "pro"},)]
 
 
-@pytest.mark.parametrize("nat", [pd.NaT, np.datetime64("NaT"), np.datetime64("NaT", "ns")], ids=repr)
+@pytest.mark.parametrize("nat", [pd.NaT, np.datetime64("NaT", "us"), np.datetime64("NaT", "ns")], ids=repr)
 def test_values_of_pandas_and_numpy_for_nothing_are_null(db: str, connection: Any, nat: Any) -> None:
     handler = handler_on(db)
     logger_with(handler).info(

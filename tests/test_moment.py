@@ -113,7 +113,7 @@ class Odd(dt.tzinfo):
         np.float64("nan"),
         decimal.Decimal("sNaN"),
         decimal.Decimal("1E+999999"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "us"),
         np.datetime64("99999-01-01"),
         np.timedelta64(5, "s"),
         float("nan"),
