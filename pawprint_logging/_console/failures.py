@@ -139,15 +139,11 @@ def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -
         owner = inspection.owner(session, made)
         if owner not in (None, user):
             sessions = Table(".".join([*namespace, derived_name(table, "__sessions")]), None)
-            if reader is not None and _may_read(session, sessions):
+            with session.transaction() as cursor:
+                may_read = inspection.may_select(cursor, sessions.sql)
+            if reader is not None and may_read:
                 otherwise = f'read what is there: {reader} read --table {sessions.name}, or stats["sessions"].read()'
             else:
                 otherwise = "as its owner drop it"
             return f"{made.name} belongs to {owner}: connect as {owner}, or {otherwise}"
     return None
-
-
-def _may_read(session: Session, table: Table) -> bool:
-    with session.transaction() as cursor:
-        cursor.execute("SELECT has_table_privilege(to_regclass(%s), 'SELECT')", (table.sql,))
-        return bool(cursor.fetchone()[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..reading.arrivals import Gap, look
 from ..reading.query import Sql
+from ..table.rights import may_select
 from ..table.schema import Table
 from .days import DAY, FIRST, FORM, NEXT, is_same
 from .derived import DAYS, MEMORY, Work
@@ -26,7 +27,7 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         events: the events.
     """
     work = Work(cursor, table, [])
-    if not (_may_read(work, MEMORY) and _may_read(work, DAYS)):
+    if not all(may_select(cursor, table.beside(suffix)) for suffix in (MEMORY, DAYS)):
         return None
     memory = work.remembered("sessions")
     number = events.number
@@ -66,8 +67,3 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
         f") AS active WINDOW one AS (PARTITION BY member ORDER BY day)",
         fresh.params,
     )
-
-
-def _may_read(work: Work, suffix: str) -> bool:
-    name = work.table.beside(suffix)
-    return bool(work.one("SELECT coalesce(has_table_privilege(to_regclass(%s), 'SELECT'), false)", (name,))[0])

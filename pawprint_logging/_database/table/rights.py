@@ -152,6 +152,12 @@ def may_insert(cursor: Any, table: Table, columns: Iterable[str]) -> bool:
     return bool(may) and cursor.fetchone() is None
 
 
+def may_select(cursor: Any, name: str) -> bool:
+    """Return whether there is a table with this quoted name, and the role may read it."""
+    cursor.execute("SELECT has_table_privilege(to_regclass(%s), 'SELECT')", (name,))
+    return bool(cursor.fetchone()[0])
+
+
 def right_to_create(session: Session, table: Table) -> str:
     """Return the statement that lets the role create tables beside this one."""
     *namespace, _ = table.path
