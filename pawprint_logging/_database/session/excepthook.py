@@ -74,9 +74,11 @@ def _put_back() -> None:
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     me = native.get_ident()
-    for errors in [errors for thread, errors in _copying if thread == me][-1:]:
+    # a copy: while a list is walked through, another thread's end of its COPY would make it skip an entry
+    mine = [errors for thread, errors in tuple(_copying) if thread == me]
+    if mine:
         if not (kind is SystemError and isinstance(error.__cause__, psycopg2.Error)):
-            errors.append(error)
+            mine[-1].append(error)
         return
     before = _previous[: len(_previous) - _depth.inside]
     hook = before[-1] if before else sys.__excepthook__
