@@ -29,6 +29,8 @@ from pawprint_logging.web.address import Filter
 from pawprint_logging.web.guard import COOKIE
 
 NOW = datetime.now(timezone.utc).replace(tzinfo=None)
+#: two events minutes apart, on one day at whatever time of day the tests run
+NINE_DAYS_AGO = (NOW - timedelta(days=9)).replace(hour=12, minute=0)
 PAGES = (
     "/",
     "/events",
@@ -50,8 +52,13 @@ def ago(**length: float) -> datetime:
 
 EVENTS: tuple[dict[str, Any], ...] = (
     {"timestamp": ago(days=40), "user_id": "bob", "event": "signup", "metadata": {"plan": "free"}},
-    {"timestamp": ago(days=9), "user_id": "alice", "event": "signup", "metadata": {"plan": "pro", "from": {"ad": 7}}},
-    {"timestamp": ago(days=9, minutes=-5), "user_id": "alice", "event": "purchase", "metadata": {"amount": 12}},
+    {"timestamp": NINE_DAYS_AGO, "user_id": "alice", "event": "signup", "metadata": {"plan": "pro", "from": {"ad": 7}}},
+    {
+        "timestamp": NINE_DAYS_AGO + timedelta(minutes=5),
+        "user_id": "alice",
+        "event": "purchase",
+        "metadata": {"amount": 12},
+    },
     {"timestamp": ago(days=2), "user_id": "carol", "event": "signup", "metadata": {"plan": "free"}},
     {"timestamp": ago(hours=1), "user_id": "alice", "event": "purchase", "metadata": {"amount": 30}},
 )
@@ -117,8 +124,8 @@ def test_the_overview_has_the_numbers_of_the_range_against_those_before(visit: T
 def test_the_range_is_in_the_url(visit: TestClient) -> None:
     assert "Events 1 " in text_of(visit.get("/?since=24h").text)
     assert "Events 5 " in text_of(visit.get("/?since=365d").text)
-    day = f"{ago(days=9):%Y-%m-%d}"
-    assert "Events 2 " in text_of(visit.get(f"/?from={day}&until={day}").text) or ago(days=9).hour == 23
+    day = f"{NINE_DAYS_AGO:%Y-%m-%d}"
+    assert "Events 2 " in text_of(visit.get(f"/?from={day}&until={day}").text)
 
 
 def test_the_menu_of_times_ends_a_range_that_began_with_a_date(visit: TestClient) -> None:
@@ -182,7 +189,7 @@ def test_an_event_with_a_wrong_time_is_not_in_the_cohorts_of_another_time(
 
 
 def test_the_cohorts_end_with_the_range(tracker: Tracker, visit: TestClient) -> None:
-    day = f"{ago(days=9):%Y-%m-%d}"
+    day = f"{NINE_DAYS_AGO:%Y-%m-%d}"
     said = text_of(visit.get(f"/retention?period=week&from={day}&until={day}").text)
     assert "First seen Users" in said
     assert "Week 1" not in said
@@ -300,6 +307,31 @@ def test_time_is_cut_where_postgresql_cuts_it(zone: str, first: str, last: str, 
                 (span.resolution, zone, span.start, span.end - timedelta(seconds=1)),
             )
             assert span.stretches() == [row[0] for row in cursor.fetchall()]
+
+
+@pytest.mark.parametrize("clock", ["00:00:00", "00:00:51", "12:30:00", "22:59:59", "23:00:00", "23:59:49", "23:59:59"])
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"since": "24h"}, "24 hours"), ({"since": "7d"}, "7 days"), ({"since": "30d"}, "30 days")]
+    + [({"since": "30d", "tz": zone}, "30 days") for zone in ("Asia/Kathmandu", "Pacific/Apia", "America/Lima")],
+)
+def test_a_range_has_one_name_at_every_time_of_the_day(given: dict[str, str], name: str, clock: str) -> None:
+    present = datetime.fromisoformat(f"2026-11-29 {clock}")
+    assert Filter(**given).span(present).name == name
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "name"),
+    [
+        ("2026-03-29", "2026-03-29", "23 hours"),
+        ("2026-10-25", "2026-10-25", "25 hours"),
+        ("2026-03-28", "2026-03-29", "2 days"),
+        ("2026-10-20", "2026-10-26", "7 days"),
+        ("2024-01-01", "2026-12-31", "1,096 days"),
+    ],
+)
+def test_the_days_of_a_range_are_those_of_the_calendar(first: str, last: str, name: str) -> None:
+    assert Filter(since=first, until=last, tz="Europe/Berlin").span().name == name
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,13 @@ class Range:
 
     @property
     def name(self) -> str:
-        """The length in words, rounded down: the range was extended to a whole stretch, and a day may have 23 hours."""
-        hours = (self.end - self.start).total_seconds() / 3600 + 1
-        return f"{math.floor(hours - 1)} hours" if hours < 48 else f"{math.floor(hours / 24):,} days"
+        """The length in words, rounded down, since the range was extended to a whole stretch.
+
+        Days are those of the calendar: one of them may have 23 hours.
+        """
+        days = (local(self.end, self.zone) - local(self.start, self.zone)).days
+        hours = math.floor((self.end - self.start).total_seconds() / 3600)
+        return f"{hours} hours" if days < 2 else f"{days:,} days"
 
 
 def local(moment: datetime, zone: str) -> datetime:
