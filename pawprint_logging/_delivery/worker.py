@@ -15,9 +15,8 @@ fails goes back to idle. A forked child starts afresh.
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -30,13 +29,13 @@ from .._failure import Failure
 from ..errors import ClosedError, QueueFullError
 from . import process
 from .account import Account, Stats
-from .backoff import Backoff
 from .batch import Batch
 from .carrier import Carrier
+from .lane import NEVER, Lane
 from .protocols import Fallback, Table
-from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, make_queue
+from .queue import Queue, make_queue
 from .settings import Settings
-from .store import Nowhere, Store
+from .store import Store
 
 #: the share of close_timeout that is spent on writing; the rest is for diverting what is left
 _WRITING_SHARE = 0.9
@@ -58,12 +57,10 @@ _AFTER_MISTAKE = 0.1
 _ATTEMPTS_IN_DOUBT = 3
 #: SQLSTATEs that say that another transaction holds a dedupe key: lock_not_available, deadlock_detected
 _BUSY = ("55P03", "40P01")
-#: seconds before rows whose dedupe key is held are tried again, and how many of them may be put aside to wait
-_BUSY_DELAY, _ASIDE = 0.1, 1000
+#: seconds before rows whose dedupe key is held are tried again
+_BUSY_DELAY = 0.1
 #: seconds between two attempts to accept a row for which the queue has room, but the spool has none
 _ACCEPT_AGAIN = 0.02
-#: a number of rows that is never reached
-_NEVER = sys.maxsize
 
 QUEUE_FULL = Failure("table", "the queue is full", error=QueueFullError("the queue is full"))
 NO_ANSWER = Failure(
@@ -81,49 +78,6 @@ class State(Enum):
     ENDING = "ending"
     INLINE = "inline"
     CLOSED = "closed"
-
-
-class Lane:
-    """A queue whose rows are written in order, with its store and the state of its delivery.
-
-    Args:
-        queue: where the rows wait.
-        store: what keeps them beyond the process.
-    """
-
-    def __init__(self, queue: Queue, store: Store) -> None:
-        self.queue = queue
-        self.store = store
-        #: whether rows that are not settled at the end are left to the next process
-        self.is_kept = not isinstance(store, Nowhere)
-        self.backoff = Backoff()
-        #: monotonic time at which waiting rows were first seen; None if none were
-        self.waits_since: float | None = None
-        #: rows up to this number are written without waiting for more
-        self.flush_to = 0
-        #: rows up to this number were accepted before winding down began
-        self.end_at = 0
-        #: whether the store may hold rows of dead processes; whether to look once the first rows are taken; the search
-        self.has_leftovers = False
-        self.looks_with_first_row = False
-        self.leftovers: Generator[Batch, None, None] | None = None
-        #: whether rows that came after winding down began were left in the store
-        self.has_latecomers = False
-        #: whether rows were left in the store, so that later ones must stay there too
-        self.stays = False
-
-    @property
-    def can_recover(self) -> bool:
-        """Whether to look for rows of dead processes now."""
-        return self.has_leftovers and not self.store.is_held_up
-
-    def begin_anew(self) -> None:
-        """Reset the lane, when the worker is reopened or in a forked child."""
-        self.waits_since = None
-        self.flush_to = self.end_at = 0
-        self.stays = self.has_latecomers = False
-        self.leftovers = None
-        self.backoff.reset()
 
 
 class _Run:
@@ -164,7 +118,7 @@ class Worker:
         self._fallback = fallback
         rows, size = settings.max_queue_size, settings.max_queue_bytes
         self.lanes = tuple(
-            Lane(make_queue(rows, size, partial(self._attend, place), self._overflow, store), store)
+            Lane(make_queue(rows, size, partial(self._attend, place), self._overflow, store), store, settings, fallback)
             for place, store in enumerate(stores)
         )
         #: accepts a row; callers may keep it, since a forked child has the same queue objects
@@ -182,6 +136,8 @@ class Worker:
         """Set up everything that a fork must not inherit."""
         self._pid = os.getpid()
         self.account = Account(lane.queue for lane in self.lanes)
+        for lane in self.lanes:
+            lane.account = self.account
         self._state = State.IDLE if self._settings.background else State.INLINE
         #: the state after winding down
         self._then = State.CLOSED
@@ -209,7 +165,7 @@ class Worker:
         """Change the state, and set when `put` must call `_attend`; called with the lock held."""
         self._state = state
         self._run = run
-        wake_at = _NEVER if state is State.RUNNING else 0
+        wake_at = NEVER if state is State.RUNNING else 0
         for lane in self.lanes:
             lane.queue.wake_at = wake_at
 
@@ -227,7 +183,7 @@ class Worker:
                 run = self._run
                 if self._state is State.RUNNING and run is not None:
                     for lane in self.lanes:
-                        lane.queue.wake_at = _NEVER
+                        lane.queue.wake_at = NEVER
                     run.nudge()
                     return
         elif state is State.INLINE:
@@ -332,7 +288,7 @@ class Worker:
         """
         now = time.monotonic()
         lets_others_pass = self._has_waited_for_key and any(
-            self._is_ready(lane, now, paced) and not self._is_held(lane) for lane in self.lanes
+            self._is_ready(lane, now, paced) and not lane.is_held for lane in self.lanes
         )
         best: Batch | None = None
         for batch in list(self.account.open):
@@ -344,33 +300,18 @@ class Worker:
         if best is not None:
             return self._lane_of(best), best
         for lane in self.lanes:
-            if lane.stays or self._is_held(lane):
+            if lane.stays or lane.is_held:
                 continue
             if self._is_ready(lane, now, paced) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
-                taken = self._take(lane)
+                taken = lane.take(self._may_take)
                 if taken is not None:
                     return lane, taken
             if lane.looks_with_first_row and any(each.queue.taken for each in self.lanes):
                 lane.looks_with_first_row = False
                 lane.has_leftovers = lane.store.leftovers()
-            if lane.can_recover and (found := self._recovered(lane)) is not None:
+            if lane.can_recover and (found := lane.recovered()) is not None:
                 return lane, found
         return None
-
-    def _is_held(self, lane: Lane) -> bool:
-        """Return whether no rows may be taken from a lane, because rows taken earlier are not settled.
-
-        A spool needs the order kept. Without one, rows whose dedupe keys another transaction holds are put aside, up to
-        `_ASIDE` of them, and do not hold up the lane.
-        """
-        aside = [
-            batch
-            for batch in list(self.account.open)
-            if batch.lane is lane and (batch.verdict is None or batch.diverter is None)
-        ]
-        if lane.is_kept or not all(batch.is_busy for batch in aside):
-            return bool(aside)
-        return sum(len(batch.rows) for batch in aside) > _ASIDE
 
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
@@ -385,89 +326,17 @@ class Worker:
 
     def _is_ready(self, lane: Lane, now: float, paced: float) -> bool:
         """Return whether to start writing the rows that wait in a lane."""
-        queue = lane.queue
-        number = len(queue.rows)
-        if not number or self._is_past_end(lane):
+        if not lane.queue.rows or self._is_past_end(lane):
             return False
-        if lane.waits_since is None:
-            lane.waits_since = now
-        settings = self._settings
-        if self._state is not State.RUNNING or self._is_abandoned or lane.flush_to > queue.taken:
-            return True
-        if number >= self._filling(queue) or not queue.has_room:
-            return True
-        return now >= paced and (number >= self._enough(queue) or now >= lane.waits_since + settings.flush_interval)
+        return lane.is_due(now, paced) or self._state is not State.RUNNING or self._is_abandoned
 
-    def _enough(self, queue: Queue) -> int:
-        """Return from how many waiting rows on a batch does not wait for more."""
-        return min(self._settings.batch_size, self._half(queue))
+    def _may_take(self) -> bool:
+        """Return whether the calling thread may take rows; called with the lock held.
 
-    def _filling(self, queue: Queue) -> int:
-        """Return from how many waiting rows on a batch starts regardless of the pace."""
-        return min(max(self._settings.batch_size, self._settings.max_queue_size // 4), self._half(queue))
-
-    def _half(self, queue: Queue) -> int:
-        """Return how many rows fill half of a queue, judged by the size of its rows so far."""
-        fit = self._settings.max_queue_bytes * queue.rows_in // max(1, queue.bytes_in)
-        return max(1, min(self._settings.max_queue_size, fit) // 2)
-
-    def _take(self, lane: Lane, *, bound: bool = True) -> Batch | None:
-        """Move waiting rows of a lane into a new, open batch; return it, or None if there is nothing to take.
-
-        Args:
-            lane: the lane.
-            bound: whether to limit the number of rows to those of one delivery, default True.
+        A thread that comes back from a slow fallback must not take rows that came after the handler was closed: they
+        are in a segment that begins anew, and wait for the handler to be reopened.
         """
-        limit = min(self._settings.batch_size * MAX_BATCHES_IN_ONE, lane.store.limit()) if bound else _NEVER
-        batch = Batch()
-        with self.account.lock:
-            # A thread that comes back from a slow fallback must not take rows that came after the handler was closed:
-            # they are in a segment that begins anew, and wait for the handler to be reopened.
-            is_over = self._state is State.CLOSED or self._finisher not in (None, native.get_ident())
-            if is_over or not lane.queue.rows or limit < 1:
-                return None
-            batch.lane, batch.start, batch.is_filled = lane, lane.queue.taken, False
-            self.account.open[batch] = None
-            lane.queue.fill(batch, limit)
-            if not batch.rows:
-                del self.account.open[batch]
-                return None
-            lane.waits_since = None
-        self.account.notify()  # there is room
-        return batch
-
-    def _recovered(self, lane: Lane) -> Batch | None:
-        """Return the next batch that a dead process left in a lane's store."""
-        batch = None
-        try:
-            try:
-                if lane.leftovers is None:
-                    limit = self._settings.batch_size * MAX_BATCHES_IN_ONE
-                    lane.leftovers = lane.store.recover(limit, MAX_BATCH_BYTES)
-                batch = next(lane.leftovers, None)
-            except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
-                name = type(error).__name__
-                self._fallback.warn(f"the spool could not be read completely ({name}); what is left stays in it")
-            if batch is None:
-                self._end_recovery(lane)
-                return None
-            batch.lane, batch.is_inherited = lane, True
-            lane.store.resending(batch)
-            self.account.adopt(batch)
-        except BaseException:
-            if batch is None or batch not in self.account.open:
-                # raised by a signal handler: the batch may be read but not open, so the next call starts over
-                self._end_recovery(lane)
-                lane.has_leftovers = True
-            raise
-        return batch
-
-    def _end_recovery(self, lane: Lane) -> None:
-        found, lane.leftovers = lane.leftovers, None
-        if found is not None:
-            found.close()
-        lane.has_leftovers = lane.store.is_held_up
-        self.account.notify()
+        return self._state is not State.CLOSED and self._finisher in (None, native.get_ident())
 
     # ---- carrying
 
@@ -481,7 +350,7 @@ class Worker:
         now = time.monotonic()
         if self._is_busy(batch, why):
             self._has_waited_for_key = True
-            if self._part(lane, batch):
+            if lane.part(batch):
                 return
             batch.due = now + _BUSY_DELAY
         else:
@@ -493,25 +362,13 @@ class Worker:
 
     def _attempt(self, carrier: Carrier, lane: Lane, batch: Batch, deadline: float | None) -> Failure | None:
         """Make one attempt at a batch; return why it is still open, or None."""
-        if not self._prepare(lane, batch):
-            self._stay(lane, batch)
+        if not lane.prepare(batch):
+            lane.stay(batch)
             return None
         why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
         if why is None and batch.verdict is not None and batch.verdict.given_up is None:
             lane.backoff.reset()
         return why
-
-    def _prepare(self, lane: Lane, batch: Batch) -> bool:
-        """Register a taken batch with the queue and the store; return False if it must stay in the store."""
-        self._prepare_filled(lane, batch)
-        is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
-        return is_known or lane.store.sending(batch)
-
-    def _prepare_filled(self, lane: Lane, batch: Batch) -> None:
-        """Register a batch with the queue, if taking it was interrupted."""
-        if not batch.is_filled:
-            with self.account.lock:
-                lane.queue.note_taken(batch)
 
     def _is_busy(self, batch: Batch, why: Failure) -> bool:
         """Note and return whether an attempt failed because another transaction holds a dedupe key.
@@ -521,13 +378,6 @@ class Worker:
         batch.is_busy = batch.is_keyed and why.sqlstate in _BUSY and not why.lost and not batch.in_doubt
         return batch.is_busy
 
-    def _part(self, lane: Lane, batch: Batch) -> bool:
-        """Halve a batch, to isolate the row whose key another transaction holds; return whether it was halved."""
-        if len(batch.rows) == 1 or lane.is_kept:
-            return False
-        self.account.part(batch, len(batch.rows) // 2)
-        return True
-
     def _give_up_at(self, batch: Batch, now: float) -> float:
         since = now if batch.failed_since is None else batch.failed_since
         end = since + self._settings.write_timeout
@@ -536,20 +386,11 @@ class Worker:
     def _give_up(
         self, carrier: Carrier, lane: Lane, batch: Batch, why: Failure, then: Callable[[], None] | None = None
     ) -> None:
-        self._prepare_filled(lane, batch)
+        lane.count_taken(batch)
         if self._write_until is not None and lane.is_kept:
-            self._stay(lane, batch)
+            lane.stay(batch)
         else:
             carrier.give_up(batch, lane.store, why, then, may_wait=not self._is_ending())
-
-    def _stay(self, lane: Lane, batch: Batch) -> None:
-        """Leave a batch and all later rows in the spool, for the next process; they count as pending."""
-        with self.account.lock:
-            if batch not in self.account.open:
-                return  # left already, perhaps before the worker was reopened
-            lane.stays = True
-        self._end_recovery(lane)
-        self.account.leave(batch)
 
     # ---- the thread
 
@@ -624,32 +465,13 @@ class Worker:
                 if batch.diverter is None:
                     until = min(until, batch.due)
             for lane in self.lanes:
-                until = min(until, self._listen(lane, now, run.last_end + run.pace))
+                until = min(until, lane.listen(now, run.last_end + run.pace))
         if until > now:
             run.wake.acquire(timeout=until - now)
         with self.account.lock:
             if self._state is State.RUNNING and self._run is run:
                 for lane in self.lanes:
-                    lane.queue.wake_at = _NEVER
-
-    def _listen(self, lane: Lane, now: float, paced: float) -> float:
-        """Set how many rows of a lane wake the thread; return the monotonic time at which to look in any case."""
-        queue = lane.queue
-        if lane.stays or self._is_held(lane):
-            return now + _IDLE
-        enough, filling = self._enough(queue), self._filling(queue)
-        queue.wake_at = 1 if not queue.rows else enough if now >= paced else filling
-        number = len(queue.rows)  # read after `wake_at` is set, so that no row is missed
-        if not number:
-            return now + _IDLE
-        if lane.waits_since is None:
-            lane.waits_since = now
-        due = lane.waits_since + self._settings.flush_interval
-        if lane.flush_to > queue.taken or lane.can_recover or number >= filling or not queue.has_room:
-            return now
-        if now < paced:
-            return paced  # from then on, a full batch wakes the thread
-        return now if number >= enough else due
+                    lane.queue.wake_at = NEVER
 
     # ---- writing in the calling thread
 
@@ -709,10 +531,10 @@ class Worker:
                 self._give_up(self._own, lane, batch, NO_ANSWER)
             elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
                 # a caller must not wait for a database that failed a moment ago
-                if self._prepare(lane, batch):
+                if lane.prepare(batch):
                     self._give_up(self._own, lane, batch, lane.backoff.cause)
                 else:
-                    self._stay(lane, batch)
+                    lane.stay(batch)
             else:
                 self._carry_here(self._own, lane, batch, end, attempts)
 
@@ -725,7 +547,7 @@ class Worker:
         if why is None:
             return
         if self._is_busy(batch, why):  # no backoff: the database itself is available
-            if not self._part(lane, batch):
+            if not lane.part(batch):
                 self._give_up(carrier, lane, batch, why)
             return
         delay = lane.backoff.next(why)
@@ -742,7 +564,7 @@ class Worker:
     def _overflow(self, row: Entry, queue: Queue) -> None:
         """Treat a row for which there is no room as the option `overflow` says."""
         # once for each wait of a running thread, which would otherwise wait for more rows
-        if queue.wake_at != _NEVER and self._state in (State.RUNNING, State.IDLE):
+        if queue.wake_at != NEVER and self._state in (State.RUNNING, State.IDLE):
             self._attend()
         policy = self._settings.overflow
         if policy == "drop":
@@ -919,16 +741,16 @@ class Worker:
 
     def _leave_rest(self, lane: Lane) -> None:
         """Take late rows out of a queue whose spool is closed; they are recovered from the spool later."""
-        while lane.queue.rows and (batch := self._take(lane, bound=False)) is not None:
+        while lane.queue.rows and (batch := lane.take(self._may_take, bound=False)) is not None:
             lane.has_latecomers = True
             lane.stays = lane.stays or self._then is State.INLINE  # then nothing reopens the spool
-            self._prepare_filled(lane, batch)
+            lane.count_taken(batch)
             self.account.leave(batch)
 
     def _divert_queues(self, carrier: Carrier) -> None:
         """Give up the rows in the queues that came before winding down began."""
         for lane in self.lanes:
-            while lane.queue.taken < lane.end_at and (batch := self._take(lane)) is not None:
+            while lane.queue.taken < lane.end_at and (batch := lane.take(self._may_take)) is not None:
                 self._give_up(carrier, lane, batch, NO_ANSWER)
 
     def _wait_for_others(self) -> None:

@@ -1,0 +1,236 @@
+"""One queue on its way into the table: which rows the next batch gets, and what may be left to the next process.
+
+The worker says when, and by which thread.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Generator
+
+from .account import Account
+from .backoff import Backoff
+from .batch import Batch
+from .protocols import Fallback
+from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue
+from .settings import Settings
+from .store import Nowhere, Store
+
+#: rows whose dedupe keys another transaction holds that may be put aside, so that others pass them
+_ASIDE = 1000
+#: a number of rows that is never reached
+NEVER = sys.maxsize
+
+
+class Lane:
+    """A queue whose rows are written in order, with its store and the state of its delivery.
+
+    Args:
+        queue: where the rows wait.
+        store: what keeps them beyond the process.
+        settings: the user's options.
+        fallback: warns if the store cannot be read.
+    """
+
+    #: the counters and open batches; a forked child gets its own
+    account: Account
+
+    def __init__(self, queue: Queue, store: Store, settings: Settings, fallback: Fallback) -> None:
+        self.queue = queue
+        self.store = store
+        self._settings = settings
+        self._fallback = fallback
+        #: whether rows that are not settled at the end are left to the next process
+        self.is_kept = not isinstance(store, Nowhere)
+        self.backoff = Backoff()
+        #: monotonic time at which waiting rows were first seen; None if none were
+        self._waits_since: float | None = None
+        #: rows up to this number are written without waiting for more
+        self.flush_to = 0
+        #: rows up to this number were accepted before winding down began
+        self.end_at = 0
+        #: whether the store may hold rows of dead processes; whether to look once the first rows are taken; the search
+        self.has_leftovers = False
+        self.looks_with_first_row = False
+        self._leftovers: Generator[Batch, None, None] | None = None
+        #: whether rows that came after winding down began were left in the store
+        self.has_latecomers = False
+        #: whether rows were left in the store, so that later ones must stay there too
+        self.stays = False
+
+    def begin_anew(self) -> None:
+        """Reset the lane, when the worker is reopened or in a forked child."""
+        self._waits_since = None
+        self.flush_to = self.end_at = 0
+        self.stays = self.has_latecomers = False
+        self._leftovers = None
+        self.backoff.reset()
+
+    # ---- when to write
+
+    def is_due(self, now: float, paced: float) -> bool:
+        """Return whether to start writing the rows that wait, of which there is at least one.
+
+        Args:
+            now: monotonic time.
+            paced: monotonic time before which no batch starts, unless many rows or a `flush` wait.
+        """
+        queue = self.queue
+        number = len(queue.rows)
+        if self._waits_since is None:
+            self._waits_since = now
+        if self.flush_to > queue.taken or number >= self._filling or not queue.has_room:
+            return True
+        return now >= paced and (number >= self._enough or now >= self._waits_since + self._settings.flush_interval)
+
+    def listen(self, now: float, paced: float) -> float:
+        """Set how many rows call the worker; return the monotonic time at which the waiting ones are due in any case.
+
+        Args:
+            now: as for `is_due`.
+            paced: as for `is_due`.
+        """
+        queue = self.queue
+        if self.stays or self.is_held:
+            return math.inf
+        enough, filling = self._enough, self._filling
+        queue.wake_at = 1 if not queue.rows else enough if now >= paced else filling
+        number = len(queue.rows)  # read after `wake_at` is set, so that no row is missed
+        if not number:
+            return math.inf
+        if self._waits_since is None:
+            self._waits_since = now
+        if self.flush_to > queue.taken or self.can_recover or number >= filling or not queue.has_room:
+            return now
+        if now < paced:
+            return paced  # from then on, a full batch wakes the thread
+        return now if number >= enough else self._waits_since + self._settings.flush_interval
+
+    @property
+    def _enough(self) -> int:
+        """From how many waiting rows on a batch does not wait for more."""
+        return min(self._settings.batch_size, self._half)
+
+    @property
+    def _filling(self) -> int:
+        """From how many waiting rows on a batch starts regardless of the pace."""
+        return min(max(self._settings.batch_size, self._settings.max_queue_size // 4), self._half)
+
+    @property
+    def _half(self) -> int:
+        """How many rows fill half of the queue, judged by the size of its rows so far."""
+        fit = self._settings.max_queue_bytes * self.queue.rows_in // max(1, self.queue.bytes_in)
+        return max(1, min(self._settings.max_queue_size, fit) // 2)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no rows may be taken, because rows taken earlier are not settled.
+
+        A spool needs the order kept. Without one, rows whose dedupe keys another transaction holds are put aside, up to
+        `_ASIDE` of them, and do not hold up the lane.
+        """
+        aside = [
+            batch
+            for batch in list(self.account.open)
+            if batch.lane is self and (batch.verdict is None or batch.diverter is None)
+        ]
+        if self.is_kept or not all(batch.is_busy for batch in aside):
+            return bool(aside)
+        return sum(len(batch.rows) for batch in aside) > _ASIDE
+
+    # ---- batches
+
+    def take(self, may_take: Callable[[], bool], *, bound: bool = True) -> Batch | None:
+        """Move waiting rows into a new, open batch; return it, or None if there is nothing to take.
+
+        Args:
+            may_take: asked with the account's lock held, whether this thread may still take rows.
+            bound: whether to limit the number of rows to those of one delivery, default True.
+        """
+        limit = min(self._most, self.store.limit()) if bound else NEVER
+        batch = Batch()
+        with self.account.lock:
+            if limit < 1 or not self.queue.rows or not may_take():
+                return None
+            batch.lane, batch.start, batch.is_filled = self, self.queue.taken, False
+            self.account.open[batch] = None
+            self.queue.fill(batch, limit)
+            if not batch.rows:
+                del self.account.open[batch]
+                return None
+            self._waits_since = None
+        self.account.notify()  # there is room
+        return batch
+
+    @property
+    def _most(self) -> int:
+        """Rows in one batch at most."""
+        return self._settings.batch_size * MAX_BATCHES_IN_ONE
+
+    def count_taken(self, batch: Batch) -> None:
+        """Count the rows of a batch as taken, if taking them was interrupted."""
+        if not batch.is_filled:
+            with self.account.lock:
+                self.queue.note_taken(batch)
+
+    def prepare(self, batch: Batch) -> bool:
+        """Register a taken batch with the queue and the store; return False if it must stay in the store."""
+        self.count_taken(batch)
+        is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
+        return is_known or self.store.sending(batch)
+
+    def part(self, batch: Batch) -> bool:
+        """Halve a batch, to isolate the row whose key another transaction holds; return whether it was halved."""
+        if len(batch.rows) == 1 or self.is_kept:
+            return False
+        self.account.part(batch, len(batch.rows) // 2)
+        return True
+
+    # ---- what stays in the store, and what others left there
+
+    def stay(self, batch: Batch) -> None:
+        """Leave a batch and all later rows in the spool, for the next process; they count as pending."""
+        with self.account.lock:
+            if batch not in self.account.open:
+                return  # left already, perhaps before the worker was reopened
+            self.stays = True
+        self._end_recovery()
+        self.account.leave(batch)
+
+    @property
+    def can_recover(self) -> bool:
+        """Whether to look for rows of dead processes now."""
+        return self.has_leftovers and not self.store.is_held_up
+
+    def recovered(self) -> Batch | None:
+        """Return the next batch that a dead process left in the store, open; None if there is no other."""
+        batch = None
+        try:
+            try:
+                if self._leftovers is None:
+                    self._leftovers = self.store.recover(self._most, MAX_BATCH_BYTES)
+                batch = next(self._leftovers, None)
+            except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
+                name = type(error).__name__
+                self._fallback.warn(f"the spool could not be read completely ({name}); what is left stays in it")
+            if batch is None:
+                self._end_recovery()
+                return None
+            batch.lane, batch.is_inherited = self, True
+            self.store.resending(batch)
+            self.account.adopt(batch)
+        except BaseException:
+            if batch is None or batch not in self.account.open:
+                # raised by a signal handler: the batch may be read but not open, so the next call starts over
+                self._end_recovery()
+                self.has_leftovers = True
+            raise
+        return batch
+
+    def _end_recovery(self) -> None:
+        found, self._leftovers = self._leftovers, None
+        if found is not None:
+            found.close()
+        self.has_leftovers = self.store.is_held_up
+        self.account.notify()
