@@ -10,6 +10,7 @@ import select as _select
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ def _original(module: str, name: str) -> Any:
 
 # Taken at import: later patches leave these alone.
 allocate_lock: Callable[[], Any] = _original("_thread", "allocate_lock")
-RLock: Callable[[], Any] = _original("_thread", "RLock")
+_RLock: Callable[[], Any] = _original("_thread", "RLock")
 get_ident: Callable[[], int] = _original("_thread", "get_ident")
 _start_new_thread: Callable[..., int] = _original("_thread", "start_new_thread")
 _Thread: Any = _original("threading", "Thread")
@@ -38,6 +39,10 @@ poll: Callable[[], Any] | None = (
     _original("select", "poll") if hasattr(_select, "poll") or "gevent.monkey" in sys.modules else None
 )
 POLLIN: int = getattr(_select, "POLLIN", 1)
+
+#: the reentrant locks in use, and whether they were freed because the interpreter ends
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+_are_freed = False
 
 #: seconds between two looks of a wait that must not hold up other green threads
 _GREEN_INTERVAL = 0.005
@@ -51,6 +56,29 @@ def is_green() -> bool:
         (gevent is not None and gevent.is_module_patched("threading"))
         or (eventlet is not None and eventlet.already_patched)
     )
+
+
+def RLock() -> Any:  # noqa: N802 - as in `threading`
+    """Return a reentrant lock, written in C, which `free_locks` frees."""
+    lock = _RLock()
+    _locks.add(lock)
+    return lock
+
+
+def free_locks() -> None:
+    """Free all reentrant locks, once, if the interpreter is ending.
+
+    `__del__` may log at that time. All other threads have ended by then, wherever they were, and none of them gives
+    back a lock that it held: https://docs.python.org/3/c-api/init.html#c.Py_FinalizeEx
+    """
+    global _are_freed
+    if _are_freed or not sys.is_finalizing():
+        return
+    _are_freed = True
+    for lock in list(_locks):
+        # CPython has this method for the same purpose, after a fork
+        if hasattr(lock, "_at_fork_reinit") and not lock._is_owned():  # noqa: SLF001
+            lock._at_fork_reinit()  # noqa: SLF001
 
 
 def start_thread(run: Callable[[], None], name: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.shop import tracker_on
+
+from pawprint_logging import PawprintHandler
 
 LATE = """
 import atexit, json, sys
@@ -32,10 +36,10 @@ last = Last()
 AWAY = "postgresql://u@127.0.0.1:1/x"
 
 
-def ended(**options: Any) -> list[str]:
+def ended(program: str = LATE, **options: Any) -> list[str]:
     """Run the program to its end; return what it said."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LATE, json.dumps({"table": "events", "close_timeout": 2, **options})],
+        [sys.executable, "-W", "error", "-c", program, json.dumps({"table": "events", "close_timeout": 2, **options})],
         capture_output=True,
         text=True,
         timeout=120,
@@ -80,6 +84,74 @@ def test_each_is_in_the_table_or_on_the_fallback_once(db: str, tmp_path: Path, b
     written = list(tracker.query("SELECT event FROM events")["event"])
     assert sorted([*written, *names(lost)]) == ["early", "in __del__", "in atexit"]
     assert {"early", "in atexit"} <= set(written)
+
+
+#: a thread that the end of the interpreter stops while it holds one of our locks; its frame keeps the module's names
+HOLDER = """
+import atexit, gc, threading, time
+asked, held = threading.Event(), threading.Event()
+
+def hold():
+    asked.wait()
+    with lock:
+        held.set()
+        time.sleep(1000)
+
+threading.Thread(target=hold, daemon=True).start()
+
+@atexit.register
+def end():  # the last of the callbacks: until then, other threads may wait for the lock
+    asked.set()
+    held.wait()
+    gc.collect()
+    garbage = Last()  # collected once the threads have ended
+    garbage.itself = garbage
+"""
+#: the locks, as the program above can reach them
+LOCKS = {
+    "watchdog": "from pawprint_logging._database.session.watchdog import watchdog; lock = watchdog._lock",
+    "excepthook": "from pawprint_logging._database.session import excepthook; lock = excepthook._lock",
+    "account": "lock = handler.pipeline._worker.account.lock",
+    "spool": "lock = handler.pipeline._worker.lanes[0].store.lock",
+}
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize(("held", "spool"), [(each, each == "spool") for each in LOCKS] + [("account", True)])
+def test_a_lock_of_a_thread_that_was_stopped_holds_up_nobody(
+    db: str, tmp_path: Path, held: str, spool: bool, background: bool
+) -> None:
+    tracker = tracker_on(db)
+    lost, directory = tmp_path / "lost.jsonl", tmp_path / "spool"
+    options = {"spool": str(directory), "spool_fsync": True} if spool else {}
+    program = HOLDER + LATE.replace("last = Last()", LOCKS[held])
+    ended(program, db=db, background=background, fallback_file=str(lost), **options)
+    if spool:
+        with closing(PawprintHandler(tracker=tracker, spool=str(directory))) as another:
+            assert another.flush(60)
+    written = list(tracker.query("SELECT event FROM events")["event"])
+    assert sorted([*written, *names(lost)]) == ["early", "in __del__", "in atexit"]
+
+
+WRITING = """
+import threading, time
+
+def write():
+    while True:
+        logger.info("x", extra={"event": "of a thread"})
+
+for _ in range(4):
+    threading.Thread(target=write, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"background": False}, {"spool": True}, {"background": False, "spool": True}])
+def test_it_ends_while_threads_log_without_end(tmp_path: Path, options: dict[str, Any]) -> None:
+    if "spool" in options:
+        options = {**options, "spool": str(tmp_path / "spool"), "spool_fsync": True}
+    for _ in range(5):
+        ended(LATE + WRITING, db=AWAY, fallback_file=os.devnull, max_queue_size=1000, overflow="drop", **options)
 
 
 INTERRUPTED = """

@@ -171,6 +171,7 @@ class Account:
     def count(self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0) -> None:
         """Count rows that were settled as they came in."""
         number = written + duplicates + diverted + dropped
+        native.free_locks()
         with self.lock:
             self._at_door += number
             self._written += written

@@ -187,6 +187,7 @@ class Spool:
                 return True
 
     def _append_mapped_locked(self, row: Entry, queue: Accepting) -> bool:
+        native.free_locks()
         with self.lock:
             return self._append_mapped(row, queue)
 
@@ -201,6 +202,7 @@ class Spool:
         if line is None or columns is not row[0]:
             row, line, names, seed, _ = self._less_usual(row, line)
         extend = queue.rows.extend
+        native.free_locks()
         with self.lock:
             while True:
                 window = self._window
@@ -298,6 +300,7 @@ class Spool:
 
         At any point a signal handler may run, log, and replace the window as well.
         """
+        native.free_locks()
         with self.lock:
             if self._window is not window:
                 return True

@@ -15,6 +15,7 @@ fails goes back to idle. A forked child starts afresh.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -153,6 +154,8 @@ class Worker:
         self._start_at = 0.0
         #: whether the last attempt failed because another transaction held a dedupe key
         self._has_waited_for_key = False
+        #: whether this is the only thread, since the interpreter is ending
+        self._is_alone = False
 
     @property
     def stats(self) -> Stats:
@@ -177,6 +180,8 @@ class Worker:
         """
         if os.getpid() != self._pid:
             self._notice_fork(place)
+        if sys.is_finalizing():
+            self._take_over()
         state = self._state
         if state is State.RUNNING:
             with self.account.lock:
@@ -276,6 +281,31 @@ class Worker:
         process.notice_fork()
         for row in latest:
             queue.accept(row)  # type: ignore[union-attr]
+
+    # ---- the end of the interpreter
+
+    def _look_around(self) -> None:
+        """Notice that this is a forked child, or that the interpreter has ended all other threads."""
+        if os.getpid() != self._pid:
+            process.notice_fork()
+        if sys.is_finalizing():
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Go on where the threads were that the end of the interpreter has stopped, as if they had been interrupted."""
+        native.free_locks()
+        if self._is_alone:
+            return
+        self._is_alone = True
+        me = native.get_ident()
+        if self._writer != me:
+            self._writer = self._own = None  # the connection may be in use for ever
+        if self._finisher != me:
+            self._finisher = None
+        for batch in list(self.account.open):
+            if batch.diverter != me:
+                batch.diverter = None
+        self._turn_to(State.INLINE if self._state is State.RUNNING else self._state)
 
     # ---- what to write next
 
@@ -608,8 +638,7 @@ class Worker:
         """
         if self._is_own():
             return False
-        if os.getpid() != self._pid:
-            process.notice_fork()
+        self._look_around()
         end = None if timeout is None else time.monotonic() + timeout
         marks = [(lane, lane.queue.rows_in) for lane in self.lanes]
         with self.account.lock:
@@ -662,8 +691,7 @@ class Worker:
             run.nudge()
 
     def _wind_down(self, then: State) -> None:
-        if os.getpid() != self._pid:
-            process.notice_fork()
+        self._look_around()
         now = time.monotonic()
         end = now + self._settings.close_timeout
         with self.account.lock:

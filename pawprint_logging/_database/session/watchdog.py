@@ -45,6 +45,7 @@ class Watchdog:
         """
         number = next(self._numbers)
         deadline = time.monotonic() + seconds
+        native.free_locks()
         with self._lock:
             self._actions[number] = action
             heapq.heappush(self._deadlines, (deadline, number))
