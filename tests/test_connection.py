@@ -7,12 +7,14 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
 import pytest
 from support.proxy import Proxy
 from support.server import Server
+from support.shop import value
 
 from pawprint_logging._database.session import excepthook
 from pawprint_logging._database.session.connection import Session, commit, is_lost
@@ -74,9 +76,22 @@ def test_committing_a_failed_transaction_is_an_error(session: Session) -> None:
     session.close()
 
 
-def test_cutting_ends_a_wait_from_another_thread(session: Session) -> None:
+def when_it_sleeps(connection: Any, act: Callable[[], object]) -> None:
+    """Act, in another thread, once a statement is seen to sleep."""
+
+    def look() -> None:
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        deadline = time.monotonic() + 60
+        while not value(connection, sleeping) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        act()
+
+    threading.Thread(target=look).start()
+
+
+def test_cutting_ends_a_wait_from_another_thread(session: Session, connection: Any) -> None:
     session.connection()
-    threading.Timer(0.2, session.cut).start()
+    when_it_sleeps(connection, session.cut)
     started = time.monotonic()
     with pytest.raises(psycopg2.OperationalError), session.transaction() as cursor:
         cursor.execute("SELECT pg_sleep(60)")
@@ -84,19 +99,19 @@ def test_cutting_ends_a_wait_from_another_thread(session: Session) -> None:
     assert one(session, "SELECT 1") == 1
 
 
-def test_cancelling_ends_a_wait_from_another_thread(session: Session) -> None:
+def test_cancelling_ends_a_wait_from_another_thread(session: Session, connection: Any) -> None:
     session.connection()
-    threading.Timer(0.2, session.cancel).start()
+    when_it_sleeps(connection, session.cancel)
     with pytest.raises(psycopg2.errors.QueryCanceled), session.transaction() as cursor:
         cursor.execute("SELECT pg_sleep(60)")
     assert one(session, "SELECT 1") == 1
 
 
 def test_cancelling_works_with_a_psycopg2_that_hides_its_libpq(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    test_cancelling_ends_a_wait_from_another_thread(session)
+    test_cancelling_ends_a_wait_from_another_thread(session, connection)
 
 
 def test_cancelling_nothing_is_harmless(session: Session) -> None:
