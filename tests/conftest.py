@@ -32,6 +32,11 @@ hypothesis.settings.load_profile("suite")
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What the shell says of databases, for libpq and for the package, is not meant for the tests and their children.
+for _name in [*os.environ]:
+    if _name.startswith(("PG", "PAWPRINT_")) and not _name.startswith("PAWPRINT_TEST_"):
+        del os.environ[_name]
+
 #: Empty database that is cloned for each test.
 TEMPLATE = "pawprint_template"
 
