@@ -37,6 +37,11 @@ for _name in [*os.environ]:
     if _name.startswith(("PG", "PAWPRINT_")) and not _name.startswith("PAWPRINT_TEST_"):
         del os.environ[_name]
 
+# Nor is what it says of the terminal, which is known in the test's own process too: tables and plots would fit into its
+# size, and FORCE_COLOR, which CI services set and tox passes on, would colour what the tests read.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
 #: Empty database that is cloned for each test.
 TEMPLATE = "pawprint_template"
 
