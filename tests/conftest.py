@@ -34,7 +34,7 @@ if threading.current_thread() is threading.main_thread():
 
 # What the shell says of databases, for libpq and for the package, is not meant for the tests and their children.
 for _name in [*os.environ]:
-    if _name.startswith(("PG", "PAWPRINT_")) and not _name.startswith("PAWPRINT_TEST_"):
+    if _name.startswith(("PG", "PAWPRINT_")) and not _name.startswith(("PAWPRINT_TEST_", "PAWPRINT_WRITE_")):
         del os.environ[_name]
 
 # Nor is what it says of the terminal, which is known in the test's own process too: tables and plots would fit into its
