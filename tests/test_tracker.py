@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from support.proxy import Proxy
 from support.server import PASSWORD, Server
 from support.shop import VALUE, Collector, stored, tracker_on, value
+from support.sink import wait_for
 
 from pawprint_logging import ConfigurationError, Tracker
 from pawprint_logging.testing import capture_events
@@ -79,6 +81,23 @@ def test_create_table_if_not_exists_leaves_one_that_exists_and_adds_the_ledger(d
 
     assert tables(connection) == ["public.events", "public.events__deliveries"]
     assert value(connection, "SELECT count(mine) FROM events") == 0
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_create_table_if_not_exists_sees_the_table_of_the_one_it_has_waited_for(
+    db: str, connection: Any, isolation: str
+) -> None:
+    tracker = Tracker(db=db, table="events")
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = '{isolation}'")
+        cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", (tracker.layout.sql,))
+        with ThreadPoolExecutor() as pool:
+            makers = [pool.submit(Tracker(db=db, table="events").create_table, if_not_exists=True) for _ in range(2)]
+            wait_for(lambda: value(connection, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 2)
+            cursor.execute("SELECT pg_advisory_unlock_all()")
+            for maker in makers:
+                maker.result()
+    assert tables(connection) == ["public.events", "public.events__deliveries"]
 
 
 def test_a_failed_create_table_leaves_nothing(db: str, connection: Any) -> None:

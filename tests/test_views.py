@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import psycopg2
 import pytest
 from support.server import USER, Server
+from support.sink import wait_for
 
 from pawprint_logging import ConfigurationError, Tracker
 from pawprint_logging._database.reading import catalogue, views
@@ -298,6 +300,21 @@ def test_a_rare_event_of_a_large_table_keeps_its_view_and_its_columns(
 
     assert sorted(tracker.create_views()) == ["events_often", "events_rare"]
     assert run(connection, "SELECT a FROM events_rare") == [(1,)]
+
+
+def test_two_calls_at_once_drop_a_view_once_whatever_the_default_isolation_is(db: str, connection: Any) -> None:
+    run(connection, f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = 'repeatable read'")
+    with Tracker(db=db, table="events") as one, Tracker(db=db, table="events") as other, ThreadPoolExecutor() as pool:
+        one.create_table()
+        one.write(event="gone")
+        one.create_views()
+        run(connection, "DELETE FROM events")
+        run(connection, "SELECT pg_advisory_lock(hashtext(%s))", (f"views of {one.layout.sql}",))
+        calls = [pool.submit(each.create_views) for each in (one, other)]
+        wait_for(lambda: run(connection, "SELECT count(*) FROM pg_locks WHERE NOT granted") == [(2,)])
+        run(connection, "SELECT pg_advisory_unlock_all()")
+        assert [call.result() for call in calls] == [[], []]
+    assert names_of_views(connection) == []
 
 
 def test_views_of_a_table_in_a_schema_are_beside_it(db: str, connection: Any) -> None:

@@ -11,7 +11,7 @@ import psycopg2
 
 from ...errors import ConfigurationError
 from ..reading.query import quoted
-from ..session.connection import BEGIN, Session
+from ..session.connection import BEGIN, FRESH, Session
 from ..table.columns import columns_of
 from ..table.ddl import exists
 from ..table.schema import Table
@@ -21,9 +21,6 @@ SESSIONS = "__sessions"
 DAYS = "__days"
 ENGAGEMENT = "__engagement"
 MEMORY = "__statistics"
-
-# READ COMMITTED, so that the statements after the lock see what the computation that held it has committed.
-_BEGIN = BEGIN.replace("BEGIN", "BEGIN ISOLATION LEVEL READ COMMITTED", 1)
 
 _INDEXES = """
 SELECT i.indexrelid::regclass::text, pg_has_role(c.relowner, 'USAGE') FROM pg_index i
@@ -273,7 +270,7 @@ def distribution(table: Table, suffix: str) -> tuple[str, tuple[str, ...]]:
 @contextmanager
 def work(session: Session, table: Table) -> Iterator[Work]:
     """Run the block in one transaction; such blocks on the same table run one after another."""
-    with session.transaction(_BEGIN) as cursor:
+    with session.transaction(f"{BEGIN}; {FRESH}") as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('pawprint_logging', %s::regclass::oid::bigint))",
             (table.sql,),

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
-from ..session.connection import BEGIN, Session
+from ..session.connection import BEGIN, FRESH, Session
 from ..table import eventviews
 from ..table.engine import engine_of
 from ..table.schema import MAX_NAME_BYTES, Table, identifier
@@ -118,7 +118,7 @@ def create(
     """
     if prefix is not None and (not isinstance(prefix, str) or "\x00" in prefix):
         raise ConfigurationError('prefix must be text, such as "v_"')
-    with session.transaction(BEGIN) as cursor:
+    with session.transaction(f"{BEGIN}; {FRESH}") as cursor:
         engine = engine_of(cursor, table)
         if engine is not None and engine.distribution is not None:  # Citus drops no view after a parallel query
             cursor.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")

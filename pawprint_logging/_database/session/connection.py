@@ -24,6 +24,9 @@ from .watchdog import watchdog
 UTC = "SET LOCAL timezone = 'UTC'"
 # what the server prints as a type's name must not depend on the role either
 BEGIN = f"BEGIN; {UTC}; SET LOCAL quote_all_identifiers = off"
+#: part of a transaction that waits for its turn, before its first query: its statements then see what was committed
+#: meanwhile, whatever isolation is the default of the database
+FRESH = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 #: connections inherited by fork; closing one here would end the parent's session
 _inherited: list[Any] = []

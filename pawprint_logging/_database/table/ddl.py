@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 
 from ...errors import ConfigurationError
-from ..session.connection import Session
+from ..session.connection import FRESH, Session
 from . import eventviews, partitions, pruning
 from .engine import engine_of, extension_schema
 from .indexes import index_ddl
@@ -114,7 +114,7 @@ def _create(
     """Create table, indexes and ledger, or else delete some of the keys of a dropped one; return whether it did."""
     # One at a time: two concurrent CREATE TABLE IF NOT EXISTS can still collide, in pg_type (23505), and while keys are
     # deleted, nobody may create the table and write other keys.
-    cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
+    cursor.execute(f"{FRESH}; SELECT pg_advisory_xact_lock(hashtext(%s))", (table.sql,))
     is_there = exists(cursor, table.sql)
     has_ledger = exists(cursor, table.ledger)
     if not is_there and has_ledger and not pruning.forget_keys(cursor, table):

@@ -21,7 +21,7 @@ from ..._capture import copyline
 from ..._capture.moment import parse
 from ..._capture.row import Row
 from ...errors import ConfigurationError
-from ..session.connection import BEGIN, Session
+from ..session.connection import BEGIN, FRESH, Session
 from .engine import Engine, engine_of
 from .schema import Table, derived_name, identifier
 
@@ -45,7 +45,7 @@ AT_ONCE = 12
 PATIENCE = 5.0
 #: the statements that begin a transaction that looks at partitions; bounds are printed in the session's datestyle
 BEGIN_MAKING = (
-    f"{BEGIN}; SET LOCAL datestyle = 'ISO'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; "
+    f"{BEGIN}; {FRESH}; SET LOCAL datestyle = 'ISO'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; "
     f"SET LOCAL statement_timeout = '{_TIMEOUT:g}s'; SET LOCAL idle_in_transaction_session_timeout = '{_TIMEOUT:g}s'"
 )
 
