@@ -443,6 +443,29 @@ def test_at_close_too_only_the_rows_that_lack_a_partition_are_refused(
     assert [(event["event"]["event"], event["sqlstate"]) for event in diverted.events] == [("late", "23514")]
 
 
+def test_at_close_the_wait_for_a_lock_leaves_time_for_the_other_rows(
+    db: str, tracker: Tracker, holder: Holder, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "PATIENCE", 0.2)  # as if that were half of the time that is left
+    waits: list[int] = []
+    one_maker = partitions.one_maker
+
+    def watched(cursor: Any, engine: Any) -> None:
+        cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'")
+        waits.append(cursor.fetchone()[0])
+        one_maker(cursor, engine)
+
+    monkeypatch.setattr(partitions, "one_maker", watched)
+    handler = handler_on(db, create_table=False, close_timeout=60, flush_interval=60)
+    log = logger_with(handler)
+    for name, age in {"a": 0, "late": 9}.items():
+        log.info("x", extra={"event": name, "timestamp": now() - days(age)})
+    handler.close()
+    assert waits
+    assert all(0 < wait <= 200 for wait in waits)
+    assert value(connection, "SELECT string_agg(event, ',') FROM events") == "a"
+
+
 def test_at_close_a_row_that_lacks_a_partition_stays_in_the_spool(
     db: str, tracker: Tracker, holder: Holder, tmp_path: Path
 ) -> None:

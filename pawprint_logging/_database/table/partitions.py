@@ -326,16 +326,20 @@ def make_missing(session: Session, table: Table, rows: Sequence[Row], *, patienc
         table: the table.
         rows: the refused rows, or the batch that they are in.
         patience: seconds for which it tries again if another session holds a lock that it needs, each time waiting for
-            `LOCK_TIMEOUT`; default 0.0: once.
+            `LOCK_TIMEOUT`, or less if that is more than is left; default 0.0: once.
 
     Raises:
         psycopg2.Error: another session still holds the lock; its SQLSTATE is 55P03 or 40P01.
     """
     until = time.monotonic() + patience
     making = _Making(table, rows)
+    begin = BEGIN_MAKING
     while True:
+        if patience:
+            left = min(LOCK_TIMEOUT, max(0.0, until - time.monotonic()))
+            begin = f"{BEGIN_MAKING}; SET LOCAL lock_timeout = {max(1, int(1000 * left))}"
         try:
-            with session.limit(2 * _TIMEOUT), session.transaction(BEGIN_MAKING) as cursor:
+            with session.limit(2 * _TIMEOUT), session.transaction(begin) as cursor:
                 starts = making.make_some(cursor)
         except psycopg2.Error as error:
             if error.pgcode not in _BUSY:
