@@ -20,6 +20,7 @@ from pawprint_logging._capture.columns import encode
 from pawprint_logging._capture.row import Entry, Row
 from pawprint_logging._database.table import pruning
 from pawprint_logging._database.table.ledger import new_delivery
+from pawprint_logging._delivery import writer as writing
 from pawprint_logging._delivery.batch import Batch, Outcome, Verdict
 from pawprint_logging._delivery.fallback import Fallback
 from pawprint_logging._delivery.store import Nowhere
@@ -301,6 +302,28 @@ def test_create_table_makes_it_on_first_use_and_again_when_it_was_dropped(make: 
     assert writer.write(Batch([event("b")]), Nowhere()).retry is not None
     assert writer.write(Batch([event("b")]), Nowhere()) == Outcome()
     assert events(connection) == ["b"]
+
+
+def test_before_a_deadline_it_says_that_the_keys_of_a_dropped_table_go_first(
+    make: Make, db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tracker(db=db, table="events") as tracker:
+        tracker.create_table()
+        tracker.write_many([{"metadata": {"order": number}} for number in range(5)], dedupe_key="order")
+    connection.cursor().execute("DROP TABLE events")
+    monkeypatch.setattr(pruning, "KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(writing, "_KEYS", 0.0)
+    writer = make(exists=False, create=Creation(), write_timeout=60.0)
+
+    def attempt() -> Outcome:
+        return writer.write(Batch([event("a")]), Nowhere(), deadline=time.monotonic() + 60)
+
+    for _ in range(2):
+        outcome = attempt()
+        assert outcome.retry is not None
+        assert outcome.retry.reason.startswith("table events is not created yet: the dedupe keys of a dropped")
+    assert attempt() == Outcome()
+    assert events(connection) == ["a"]
 
 
 def test_without_a_ledger_it_writes_and_says_so_once(

@@ -77,7 +77,7 @@ class Maker:
         begin = partial(session.transaction, begin_within(_LOCK))
         until = time.monotonic() + _KEYS
         if not ddl.create(begin, table, if_not_exists=True, needs_ledger=False, until=until, **creation._asdict()):
-            raise ConfigurationError("the dedupe keys that a dropped one has left in its ledger are deleted first")
+            raise ConfigurationError(ddl.KEYS_FIRST)
         caller = caller_of(connection)
         assert isinstance(caller, Caller)
         return caller.talk(layout(table))

@@ -49,6 +49,8 @@ KEY_TIMEOUT = 100
 _LEAST = 0.05
 #: seconds before a batch is given up from which on it no longer waits for a partition: longer than the longest backoff
 _LAST = 10.0
+#: share of the time before a deadline in which the keys of a dropped table must be gone; the rest is for the rows
+_KEYS = 0.5
 
 WITHDRAWN = Failure("transient", "another thread has diverted the batch")
 
@@ -150,6 +152,8 @@ class Writer:
             is_servers = isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost
             why = failure(error) if is_servers else connect_failure(error)
             return self._refuse(why) if why.meaning == "table" else self._again(why)  # "table": it cannot be created
+        if connection is None:
+            return self._again(Failure("transient", f"table {self._table.name} is not created yet: {ddl.KEYS_FIRST}"))
         return self._write(session, connection, batch, store, one_by_one=one_by_one)
 
     def write_together(self, batches: Sequence[Batch], store: Store) -> bool:
@@ -351,6 +355,7 @@ class Writer:
             session.roll_back()
 
     def _connect(self, session: Session) -> Any:
+        """Return a connection to a database that has the table; None if it is yet to be created at a deadline."""
         with self._limit(session):
             connection = session.connection(self._patience())
         is_new = connection is not self._connection
@@ -358,8 +363,10 @@ class Writer:
         if is_new:
             process.run_first_at_exit()
         if self._must_create and self._create is not None:
-            begin = partial(self._transaction, session)
-            ddl.create(begin, self._table, if_not_exists=True, needs_ledger=False, **self._create._asdict())
+            begin, options = partial(self._transaction, session), self._create._asdict()
+            until = None if self._deadline is None else time.monotonic() + _KEYS * self._patience()
+            if not ddl.create(begin, self._table, if_not_exists=True, needs_ledger=False, until=until, **options):
+                return None
             self._must_create = False
             is_new = True
         if is_new:  # the table was just created, or this may be another server: ask again

@@ -20,6 +20,8 @@ from .schema import Table, identifier
 
 #: comment that marks a detached partition to be dropped; the OID of its table follows
 DETACHED = "pawprint_logging: to be dropped, was a partition of"
+#: why a table is not there yet if `create` has left some keys to the next call
+KEYS_FIRST = "the dedupe keys of a dropped one, left in its ledger, are deleted first"
 #: partitions dropped in one transaction where dropping all at once takes more locks than the server has (53200)
 _DROPPED_AT_ONCE = 100
 
