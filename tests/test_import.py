@@ -147,6 +147,49 @@ def test_arrays_in_files_of_our_own_are_arrays(cli: CommandLine, tmp_path: Path,
     assert stored(connection, "numbers, texts, times") == arrays
 
 
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_json_that_is_no_object_comes_back_from_files_of_our_own(
+    cli: CommandLine, tmp_path: Path, connection: Any, ending: str
+) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    connection.cursor().execute("ALTER TABLE events ADD other JSON, ADD several JSONB[]")
+    documents = ['"hello"', '"[not json"', '"two\\nlines"', "5", "-1.5", "true", "[1, null]", '{"a": "5"}']
+    insert = "INSERT INTO events (event, metadata, other, several) VALUES ('e', %s, %s, %s::jsonb[])"
+    arrays = [[each, None, '["nested"]', each] for each in documents]
+    connection.cursor().executemany(insert, zip(documents, documents, arrays, strict=True))
+    question = "metadata::text, other::jsonb::text, several::text[]"
+    before = stored(connection, question)
+    path = tmp_path / f"a.{ending}"
+
+    if ending == "jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in json.loads(cli("read", "--format", "json").out)))
+    else:
+        assert cli("read", "--output", str(path)).status == 0
+    connection.cursor().execute("DELETE FROM events")
+    done = cli("import", str(path))
+
+    assert (done.status, done.out) == (0, "8 written, 0 already there, 0 rejected\n"), done.err
+    assert stored(connection, question) == before
+
+
+def test_text_for_a_json_column_is_a_string_in_json_and_in_csv_if_it_is_no_json(
+    cli: CommandLine, tmp_path: Path, connection: Any
+) -> None:
+    texts = ["hello", "5", "true", "{torn", '{"a": 1}']
+    json_lines(tmp_path / "a.jsonl", [{"event": "json", "metadata": text} for text in texts])
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["event", "metadata"], *(["csv", text] for text in texts)])
+
+    assert cli("import", str(tmp_path / "a.jsonl"), str(tmp_path / "a.csv")).status == 0
+    found = [(event, json.loads(text)) for event, text in stored(connection, "event, metadata::text")]
+    assert found == [
+        *(("json", text) for text in ["hello", "5", "true", "{torn", {"a": 1}]),
+        *(("csv", text) for text in ["hello", 5, True, "{torn", {"a": 1}]),
+    ]
+
+
 def test_arrays_as_postgresql_writes_them_are_arrays(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     connection.cursor().execute("ALTER TABLE events ADD numbers INT[]")
     (tmp_path / "a.csv").write_text('event,numbers\na,"{1,2}"\nb,{}\nc,[5:5]={7}\n')

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._capture.encoder import ELEMENTS, Kind
+from .._capture.encoder import ELEMENTS, Kind, document_text, json_text
 from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._capture.storable import number
@@ -110,6 +110,8 @@ class Source:
     names: Sequence[str] | None = None
     #: what a file with some of its records must begin with
     header = b""
+    #: whether its JSON is text, as in CSV; else, text is a JSON string
+    has_json_as_text = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,6 +152,8 @@ class Source:
 
 
 class _Csv(Source):
+    has_json_as_text = True
+
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path = path
         self.size = path.stat().st_size
@@ -267,6 +271,8 @@ def _is_text(text: str) -> bool:
 
 
 class _Parquet(Source):
+    has_json_as_text = True
+
     def __init__(self, path: Path) -> None:
         try:
             import pyarrow.lib
@@ -372,8 +378,12 @@ def source_of(path: Path) -> Source:
     kind = _KINDS.get(named.suffix.lower())
     if kind is None:
         raise ConfigurationError(f"{path} has an unknown format: use one of the suffixes {', '.join(_KINDS)}")
+    if kind == "parquet" and named != path:
+        source = Source(path)
+        source.has_json_as_text = True
+        return source
     if kind == "parquet":
-        return Source(path) if named != path else _Parquet(path)
+        return _Parquet(path)
     return Source(path) if kind == "json" else _Csv(path, "," if kind == "csv" else "\t")
 
 
@@ -413,6 +423,8 @@ class Plan:
         renames: paths of fields and their new names; an empty name drops the field.
         constants: name → text, for every record.
         is_text: whether all values are text, as in CSV.
+        has_json_as_text: whether the JSON of a JSON column is text, as in CSV and Parquet; else, text is a JSON string.
+        json_arrays: the columns that are arrays of JSON.
         key: the field with the dedupe key, if there is one.
     """
 
@@ -421,6 +433,8 @@ class Plan:
     renames: Sequence[tuple[str, str]] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
     is_text: bool = False
+    has_json_as_text: bool = False
+    json_arrays: Collection[str] = ()
     key: str | None = None
     #: the fields to rename that records had
     found: set[str] = field(default_factory=set)
@@ -452,7 +466,7 @@ class Plan:
             elif others:
                 document = others if given is None else {**others, self.json_field: given}
             else:
-                document = given
+                document = self._json(given)
             columns = shape.all_columns
             row.append(document)
         if not columns:
@@ -470,7 +484,7 @@ class Plan:
             self._shapes.clear()
         columns = tuple(name for name in self.kinds if name in names and name != self.json_field)
         shape = self._shapes[names] = _Shape(
-            [(name, _READ.get(self.kinds[name])) for name in columns],
+            [(name, self._read(name)) for name in columns],
             columns,
             columns if self.json_field is None else (*columns, self.json_field),
             [*(self.kinds[name] for name in columns), "json"],
@@ -478,6 +492,18 @@ class Plan:
             columns.index(self.key) if self.key in columns else None,
         )
         return shape
+
+    def _read(self, name: str) -> Callable[[Any], Any] | None:
+        """Return what a column's values go through first, if anything."""
+        if self.kinds[name] == "json":
+            return self._json
+        return _jsons if name in self.json_arrays else _READ.get(self.kinds[name])
+
+    def _json(self, value: Any) -> Any:
+        """Return a value for a JSON column; text, which such a column takes as it is, becomes JSON."""
+        if type(value) is not str:
+            return value
+        return document_text(value) if self.has_json_as_text else _json_of(value)
 
     def _rename(self, values: dict[str, Any]) -> None:
         taken = {}
@@ -517,6 +543,16 @@ def _hint(name: str, names: Sequence[str]) -> str:
     return did_you_mean(name, names) or (f"; the fields are {', '.join(names[:20])}" if names else "")
 
 
+def _is_structure(text: str) -> bool:
+    """Return whether text looks like a JSON object or array."""
+    return text.lstrip().startswith(("{", "["))
+
+
+def _json_of(text: str) -> str:
+    """Return the JSON of text: itself if it is an object or array, as in some exports, else a JSON string."""
+    return document_text(text) if _is_structure(text) else json_text(text)
+
+
 def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
     """Return the dict that holds a field, and the field's name there; None and "" if there is no such field."""
     if path in values:
@@ -532,7 +568,7 @@ def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str
 
 def _document(value: Any) -> Any:
     """Return a value for the JSON column; text that is a JSON object or array is decoded."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+    if not isinstance(value, str) or not _is_structure(value):
         return value
     try:
         return json.loads(value)
@@ -567,6 +603,14 @@ def _moment(value: Any) -> Any:
 def _array(value: Any) -> Any:
     """Return a value for an array column; text that is a JSON array, as CSV and Parquet of ours have it, is decoded."""
     return _document(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+
+
+def _jsons(value: Any) -> Any:
+    """Return a value for a column that is an array of JSON, whose elements become text."""
+    value = _array(value)
+    if type(value) is not list:
+        return value
+    return [_json_of(each) if type(each) is str else None if each is None else json_text(each) for each in value]
 
 
 #: how a column takes its values → what a value goes through first

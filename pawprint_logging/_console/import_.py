@@ -73,7 +73,16 @@ def import_(
     with closing(tracker.session()) as session:
         target = _target(session, tracker.layout, dedupe_key)
         plans = [
-            Plan(target.kinds, target.json_field, pairs, fixed, is_text=bool(each.header), key=dedupe_key)
+            Plan(
+                target.kinds,
+                target.json_field,
+                pairs,
+                fixed,
+                is_text=bool(each.header),
+                has_json_as_text=each.has_json_as_text,
+                json_arrays=target.json_arrays,
+                key=dedupe_key,
+            )
             for each in sources
         ]
         for each in sources:
@@ -159,12 +168,14 @@ class _Target(NamedTuple):
     Args:
         kinds: its columns, and how each takes its values.
         json_field: its JSON column, None if it has none.
+        json_arrays: the columns that are arrays of JSON.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
     """
 
     kinds: dict[str, Kind]
     json_field: str | None
+    json_arrays: frozenset[str]
     needs_insert: bool
     is_split: bool
 
@@ -179,7 +190,8 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
         raise ConfigurationError(f"--dedupe-key needs the ledger of {table.sql}: {found.ledger_problem}")
     kinds = {name: kind_of(column.type) for name, column in columns.items()}
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
-    return _Target(kinds, json_field, found.needs_insert, is_split)
+    json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
+    return _Target(kinds, json_field, json_arrays, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):
