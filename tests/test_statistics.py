@@ -1135,6 +1135,27 @@ def test_engagement_begins_and_ends_with_the_users_who_stay(
     check()
 
 
+@pytest.mark.parametrize("gone", [400, 367, 366, 30])
+def test_a_long_silence_that_an_erased_user_leaves_has_the_rows_of_a_rebuild(
+    tracker: Tracker, stats: Statistics, gone: int
+) -> None:
+    write(tracker, *on(0, "a"), *on(gone, "b"), *on(800, "a"), *on(1166, "c"), *on(1533, "a"), *on(1540, "a"))
+    stats.engagement()
+    for user in ("b", "c"):
+        tracker.erase_user(user)
+        kept = days(stats)
+        stats.engagement()
+        assert days(stats) == kept
+        stats.engagement(clean=True)
+        assert days(stats) == kept
+    # and a late event within it counts as it would have before
+    write(tracker, *on(500, "d"))
+    stats.engagement()
+    kept = days(stats)
+    stats.engagement(clean=True)
+    assert days(stats) == kept
+
+
 # -- numbers and times that make trouble
 
 

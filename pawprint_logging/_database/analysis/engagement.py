@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
@@ -96,21 +97,28 @@ def following(work: Work, events: Events) -> Iterator[None]:
 
 
 def trim(work: Work) -> None:
-    """Remove the rows before the first day of activity and after the last, which were those of an erased user."""
+    """Remove the rows that an erased user leaves: before all activity, after it, and within a longer silence."""
     memory = _memory(work)
     if memory is None or memory["stale"]:
         return
     table = work.beside(ENGAGEMENT)
-    first, last = work.one(f'SELECT min("day") - {_EPOCH}, max("day") - {_EPOCH} FROM {work.beside(DAYS)}')
-    if last is None:
+    work.run(f'SELECT DISTINCT "day" - {_EPOCH} FROM {work.beside(DAYS)} ORDER BY 1')
+    active = [row[0] for row in work.cursor.fetchall()]
+    if not active:
         work.run(f"DELETE FROM {table}")
         work.remember("engagement", {**memory, "last": None, "ahead": []})
         return
+    first, last = active[0], active[-1]
+    silences = [(day + MAX_SILENCE, later) for day, later in pairwise(active) if later - day > MAX_SILENCE + 1]
     # the month after the last day has no rows, but is remembered
     day, names = f'"timestamp"::date - {_EPOCH}', ", ".join(_names(memory["min_sessions"]))
     work.run(f"SELECT {day}, {names} FROM {table} WHERE {day} > %s AND {day} <= %s ORDER BY 1", (last, last + MONTH))
     ahead = work.cursor.fetchall() + [each for each in memory["ahead"] if each[0] <= last + MONTH]
-    work.run(f"DELETE FROM {table} WHERE {day} NOT BETWEEN %s AND %s", (first, last))
+    work.run(
+        f"DELETE FROM {table} WHERE {day} NOT BETWEEN %s AND %s OR EXISTS ("
+        f"SELECT FROM unnest(%s::int[], %s::int[]) AS silence (last, later) WHERE {day} > last AND {day} < later)",
+        (first, last, [each[0] for each in silences], [each[1] for each in silences]),
+    )
     work.remember("engagement", {**memory, "last": last, "ahead": ahead})
 
 
