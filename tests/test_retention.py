@@ -21,7 +21,15 @@ few = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scop
 calm = pytest.mark.filterwarnings("ignore:no event")
 
 PERIODS = ("hour", "day", "week", "month", "quarter", "year")
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Sydney", "America/Sao_Paulo", "Asia/Kathmandu")
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Sydney",
+    "America/Sao_Paulo",
+    "Asia/Kathmandu",
+    "Atlantic/Azores",
+)
 
 
 def around(moment: str, minutes: int) -> st.SearchStrategy[datetime]:
@@ -199,6 +207,13 @@ def test_start_end_and_conditions_say_what_is_counted(
 
 
 @few
+@example(
+    moments=[
+        datetime.fromisoformat(f"2025-10-{moment}") for moment in ("25T23:59", "26T00:30", "26T01:30", "26T23:00")
+    ],
+    period="day",
+    zone="Atlantic/Azores",
+)
 @given(
     moments=st.lists(MOMENTS, max_size=12),
     period=st.sampled_from(["hour", "day", "week", "month", "quarter", "year"]),
@@ -226,6 +241,37 @@ def test_a_day_of_23_hours_is_one_day(tracker: Tracker) -> None:
     assert frame.index.tolist() == [pd.Timestamp("2026-03-28", tz="Europe/Berlin")]
     assert frame.to_numpy().tolist() == [[1, 1, 1]]
     assert Statistics(tracker).retention("day").to_numpy().tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("most", [retention.MAX_BITS, 0], ids=["bits", "rows"])
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ"])
+@pytest.mark.parametrize(
+    ("zone", "early"), [("Atlantic/Azores", "2026-10-25T00:30"), ("America/Havana", "2026-11-01T04:30")]
+)
+def test_the_hour_between_two_midnights_is_of_the_day_that_they_begin(
+    db: str, monkeypatch: pytest.MonkeyPatch, most: int, kind: str, zone: str, early: str
+) -> None:
+    monkeypatch.setattr(retention, "MAX_BITS", most)
+    first = datetime.fromisoformat(early)
+    with Tracker(db=db, table="events", schema={"timestamp": kind, "user_id": "TEXT", "metadata": "JSONB"}) as tracker:
+        tracker.create_table()
+        stats = Statistics(tracker, tz=zone, week_start="sunday")
+        for number, moment in enumerate([first, first + timedelta(days=1), first - timedelta(days=1)]):
+            tracker.write(timestamp=moment, user_id=f"u{number}")
+            series = tracker.count(resolution="day", tz=zone)
+            for rolling in (False, True):
+                frame = stats.retention("day", rolling=rolling)
+                assert frame.index.tolist() == series["datetime"].tolist()
+                assert frame[0].tolist() == series["count"].tolist()
+        assert stats.retention("week")[0].tolist() == [1, 2]  # the early one is on a Sunday
+
+
+def test_a_minute_of_the_next_day_before_an_hour_of_this_one_is_counted(tracker: Tracker) -> None:
+    # at one minute past midnight the clocks went back by an hour
+    moments = ("2010-11-07T02:30:30", "2010-11-07T03:00:00", "2010-11-07T03:30:30")
+    write(tracker, [row(user, moment) for user, moment in zip("abc", moments, strict=True)])
+
+    assert Statistics(tracker, tz="America/St_Johns").retention("day")[0].sum() == 3
 
 
 def test_the_hour_that_comes_twice_is_two_hours(tracker: Tracker) -> None:

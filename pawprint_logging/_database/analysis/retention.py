@@ -71,6 +71,16 @@ class Cohorts(NamedTuple):
     present: int
 
 
+class Period(NamedTuple):
+    """One period: when `date_trunc` says that it begins, and since when its events are in it.
+
+    These differ where midnight occurs twice: `date_trunc` returns the second one, also for the hour between the two.
+    """
+
+    beginning: datetime
+    since: datetime
+
+
 class Parts(NamedTuple):
     """Pieces of the query: an event's period, conditions for a first event and a return (empty: any), and WHERE."""
 
@@ -100,18 +110,19 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
     if ends is None:
         warn_of_unknown(cursor, selection, [*question.first, *question.back])
         return Cohorts([], {}, 0)
-    beginnings = _beginnings(cursor, selection, question, *ends)
+    periods = _periods(cursor, selection, question, *ends)
     if days is None:
-        statement = _counts(selection, question, beginnings)
+        statement = _counts(selection, question, periods)
     else:
-        statement = _by_days(days, beginnings, is_rolling=question.is_rolling)
+        statement = _by_days(days, periods, is_rolling=question.is_rolling)
     with with_memory(cursor, table.sql):
         cursor.execute(statement.text, statement.params)
         found = cursor.fetchall()
     counts = {(cohort, place): number for cohort, place, number in found}
     if not any(place > cohort for cohort, place in counts):
         warn_of_unknown(cursor, selection, [*(() if counts else question.first), *question.back])
-    return Cohorts(beginnings, counts, _present(cursor, selection, question, beginnings))
+    present = _present(cursor, selection, question, periods)
+    return Cohorts([period.beginning for period in periods], counts, present)
 
 
 def _is_of_days(selection: Selection, question: Question, asked: Asked) -> bool:
@@ -145,10 +156,8 @@ def _ends_of_days(cursor: Any, days: Sql) -> tuple[datetime, datetime] | None:
     return None if first is None else (first, last)
 
 
-def _beginnings(
-    cursor: Any, selection: Selection, question: Question, first: datetime, last: datetime
-) -> list[datetime]:
-    """Return when each period begins, from the first event's to the last event's.
+def _periods(cursor: Any, selection: Selection, question: Question, first: datetime, last: datetime) -> list[Period]:
+    """Return the periods from the first event's to the last event's.
 
     Raises:
         ConfigurationError: there are more than MAX_PERIODS periods, or an event in the calendar's first or last year.
@@ -165,24 +174,23 @@ def _beginnings(
     return _stretches(cursor, selection, question, first, last)
 
 
-def _present(cursor: Any, selection: Selection, question: Question, beginnings: list[datetime]) -> int:
+def _present(cursor: Any, selection: Selection, question: Question, periods: list[Period]) -> int:
     """Return the index of the last period that has begun by now, or by the end of the range if that is earlier."""
     cursor.execute("SELECT least(now(), %s::timestamptz)", (selection.end,))
     now = cursor.fetchone()[0]
     if not selection.is_aware:
         now = _as_stored(now)
-    if now < beginnings[-1]:
-        return bisect_right(beginnings, now) - 1
+    last = periods[-1].since
+    if now < last:
+        return bisect_right([period.since for period in periods], now) - 1
     # the answer has no more columns than there are periods: a later present makes no difference
-    most = timedelta(seconds=2 * PERIODS[question.period] * len(beginnings), days=7)
-    further = _stretches(cursor, selection, question, beginnings[-1], min(now, beginnings[-1] + most))
-    return len(beginnings) + len(further) - 2
+    most = timedelta(seconds=2 * PERIODS[question.period] * len(periods), days=7)
+    further = _stretches(cursor, selection, question, last, min(now, last + most))
+    return len(periods) + len(further) - 2
 
 
-def _stretches(
-    cursor: Any, selection: Selection, question: Question, first: datetime, last: datetime
-) -> list[datetime]:
-    """Return when each period begins, from the one with `first` in it to the one with `last`."""
+def _stretches(cursor: Any, selection: Selection, question: Question, first: datetime, last: datetime) -> list[Period]:
+    """Return the periods from the one with `first` in it to the one with `last`."""
     zone = selection.zone if selection.is_aware else "UTC"
     if question.period == "week" and question.week_start != "monday":
         days = stretches(Span("day", zone=zone), first - timedelta(days=7), last)
@@ -193,26 +201,36 @@ def _stretches(
         )
     else:
         statement = stretches(Span(question.period, zone=zone), first, last)
-    cursor.execute(statement.text, statement.params)
-    found = [row[0] for row in cursor.fetchall()]
-    return found[max(bisect_right(found, first) - 1, 0) :]
+    since = Sql("stretch")
+    if selection.is_aware and question.period != "hour":
+        # how far the clocks went back to this midnight, if they did
+        back = "(stretch - interval '1us') AT TIME ZONE %s + interval '1us' - (stretch AT TIME ZONE %s)"
+        since = Sql(f"stretch - greatest({back}, interval '0')", (zone, zone))
+    cursor.execute(
+        f"SELECT stretch, {since.text} FROM ({statement.text}) AS stretches (stretch) ORDER BY 1",
+        (*since.params, *statement.params),
+    )
+    found = [Period(*row) for row in cursor.fetchall()]
+    return found[max(bisect_right([period.since for period in found], first) - 1, 0) :]
 
 
 def _as_stored(moment: datetime) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
-def _counts(selection: Selection, question: Question, beginnings: Sequence[datetime]) -> Sql:
-    """Return the query for cohort, period and number of users; periods are given by their index in `beginnings`."""
+def _counts(selection: Selection, question: Question, periods: Sequence[Period]) -> Sql:
+    """Return the query for cohort, period and number of users; periods are given by their index in `periods`."""
     events = selection.events
-    place = Sql(f"(width_bucket({events.moment}, %s::timestamp[]) - 1)", ([_as_stored(each) for each in beginnings],))
+    # what is not in a later period is in the first one, which begins with the first event at the latest
+    later = [_as_stored(period.since) for period in periods[1:]]
+    place = Sql(f"width_bucket({events.moment}, %s::timestamp[])", (later,))
     first, back = (
         either(*(selection.named(step) for step in steps)) if steps else Sql("")
         for steps in (question.first, question.back)
     )
     where = selection.where(*([either(first, back)] if first.text and back.text else []))
-    if len(beginnings) <= MAX_BITS:
-        return _by_bits(selection, Parts(place, first, back, where), len(beginnings), is_rolling=question.is_rolling)
+    if len(periods) <= MAX_BITS:
+        return _by_bits(selection, Parts(place, first, back, where), len(periods), is_rolling=question.is_rolling)
     return _by_rows(selection, Parts(place, first, back, where), is_rolling=question.is_rolling)
 
 
@@ -265,9 +283,9 @@ def _by_rows(selection: Selection, parts: Parts, *, is_rolling: bool) -> Sql:
     )
 
 
-def _by_days(days: Sql, beginnings: Sequence[datetime], *, is_rolling: bool) -> Sql:
+def _by_days(days: Sql, periods: Sequence[Period], *, is_rolling: bool) -> Sql:
     bucket = "width_bucket({}, %s::date[]) - 1"
-    starts = [each.date() for each in beginnings]
+    starts = [period.beginning.date() for period in periods]
     if is_rolling:
         return Sql(
             f"SELECT cohort, until, sum(number)::bigint FROM ("
