@@ -291,6 +291,8 @@ ODD_DAYS = (
     ("America/Sao_Paulo", "2018-11-02", "2018-11-06"),
     ("America/Sao_Paulo", "2018-02-16", "2018-02-20"),
     ("America/Havana", "2026-10-30", "2026-11-03"),
+    ("Atlantic/Azores", "2026-10-23", "2026-10-28"),
+    ("Asia/Amman", "2021-10-27", "2021-10-31"),
     ("Asia/Kathmandu", "2026-01-01", "2026-01-04"),
     ("Pacific/Apia", "2011-12-28", "2012-01-02"),
 )
@@ -298,15 +300,46 @@ ODD_DAYS = (
 
 @pytest.mark.parametrize(("zone", "first", "last"), ODD_DAYS)
 def test_time_is_cut_where_postgresql_cuts_it(zone: str, first: str, last: str, connection: Any) -> None:
-    for start, end in ((first, last), ("2026-01-01", "2026-12-31"), ("2019-01-01", "2026-01-01")):
+    for start, end, step in (
+        (first, last, "30 minutes"),
+        ("2026-01-01", "2026-12-31", "1 hour"),
+        ("2019-01-01", "2026-01-01", "3 hours"),
+    ):
         span = Filter(since=start, until=end, tz=zone).span()
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT date_trunc(%s, moment, %s) AT TIME ZONE 'UTC' FROM generate_series("
-                " %s::timestamp AT TIME ZONE 'UTC', %s::timestamp AT TIME ZONE 'UTC', '1 hour') AS moment ORDER BY 1",
-                (span.resolution, zone, span.start, span.end - timedelta(seconds=1)),
+                "SELECT moment AT TIME ZONE 'UTC', date_trunc(%s, moment, %s) AT TIME ZONE 'UTC' FROM generate_series("
+                " %s::timestamp AT TIME ZONE 'UTC', %s::timestamp AT TIME ZONE 'UTC', %s) AS moment",
+                (span.resolution, zone, span.start, span.end - timedelta(seconds=1), step),
             )
-            assert span.stretches() == [row[0] for row in cursor.fetchall()]
+            found = cursor.fetchall()
+        stretches = span.stretches()
+        assert len({begin for _, begin in found}) == len(stretches)
+        for moment, begin in found:
+            assert span.place(moment, stretches) == span.place(begin, stretches), (moment, begin)
+
+
+@pytest.mark.parametrize(("zone", "first", "last"), ODD_DAYS)
+def test_every_moment_is_in_the_stretch_that_its_time_is_cut_to(zone: str, first: str, last: str) -> None:
+    for resolution in ("hour", "day", "week", "month", "year"):
+        moment = datetime.fromisoformat(first)
+        while moment < datetime.fromisoformat(last):
+            begin = pages.floor(moment, resolution, zone)
+            assert begin <= moment < pages.following(begin, resolution, zone), (moment, resolution)
+            moment += timedelta(minutes=10)
+
+
+def test_the_hour_between_two_midnights_is_on_the_page(tracker: Tracker) -> None:
+    # in the Azores 25 October 2026 has 25 hours, and the first two of them begin at midnight
+    moments = ("24T12:00", "25T00:30", "25T01:30", "26T12:00")
+    tracker.write_many({"timestamp": f"2026-10-{moment}", "user_id": moment, "event": "visit"} for moment in moments)
+    with client(tracker) as visit:
+        for since, before in (("2026-10-25", ""), ("2026-10-24", "24 Oct 1 ")):
+            address = f"from={since}&until=2026-10-27&tz=Atlantic%2FAzores"
+            for page in ("/", "/sessions"):
+                assert f"{before}25 Oct 2 26 Oct 1" in text_of(visit.get(f"{page}?{address}").text), (page, since)
+            said = text_of(visit.get(f"/retention?period=day&{address}").text)
+            assert re.search("25 Oct 2 .*26 Oct 1 ", said)
 
 
 @pytest.mark.parametrize("clock", ["00:00:00", "00:00:51", "12:30:00", "22:59:59", "23:00:00", "23:59:49", "23:59:59"])

@@ -96,14 +96,13 @@ def local(moment: datetime, zone: str) -> datetime:
 
 
 def _instant(shown: datetime, zone: str) -> datetime:
-    """Return the moment of a local time; of two, the later one, as in PostgreSQL."""
+    """Return the moment of a local time; of two, the earlier one, so that a day contains all of its hours.
+
+    PostgreSQL returns the later one for an event in the hour between two midnights. That is a moment of the same day.
+    """
     if zone == "UTC":
         return shown
-    aware = shown.replace(tzinfo=ZoneInfo(zone), fold=0)
-    again = aware.replace(fold=1)
-    if (again.utcoffset() or timedelta()) < (aware.utcoffset() or timedelta()):  # the clocks go back
-        aware = again
-    return aware.astimezone(timezone.utc).replace(tzinfo=None)
+    return shown.replace(tzinfo=ZoneInfo(zone), fold=0).astimezone(timezone.utc).replace(tzinfo=None)
 
 
 def floor(moment: datetime, resolution: str, zone: str = "UTC") -> datetime:
