@@ -270,6 +270,20 @@ def test_a_date_is_a_day_of_every_zone(db: str) -> None:
                     assert "14 Jan 1 15 Jan 1" in text_of(visit.get(f"{page}?{address}").text), (zone, page)
 
 
+@pytest.mark.parametrize(
+    ("period", "line"),
+    [("day", "12 Jan 1 .*19 Jan 1 .*Dashed"), ("week", "12 Jan 1 .*19 Jan 1 .*Dashed"), ("month", "Jan 2026 2 .*")],
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Honolulu", "Pacific/Kiritimati"])
+def test_cohorts_of_a_date_begin_on_the_same_day_in_every_zone(db: str, period: str, line: str, zone: str) -> None:
+    with Tracker(db=db, table="events", schema={"timestamp": "DATE", "user_id": "TEXT", "event": "TEXT"}) as tracker:
+        tracker.create_table()
+        tracker.write_many({"timestamp": f"2026-01-{day}", "user_id": f"u{day}", "event": "login"} for day in (12, 19))
+        with client(tracker) as visit:
+            address = f"period={period}&from=2026-01-02&until=2026-01-30&tz={quote(zone)}"
+            assert re.search(line, text_of(visit.get(f"/retention?{address}").text))
+
+
 def test_a_date_has_no_clock_that_a_zone_could_move(db: str) -> None:
     with Tracker(db=db, table="events", schema={"timestamp": "DATE", "user_id": "TEXT", "event": "TEXT"}) as tracker:
         tracker.create_table()

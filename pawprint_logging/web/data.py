@@ -22,7 +22,7 @@ from .._database.analysis import paths as walks
 from .._database.analysis import retention as cohorts
 from .._database.analysis.selection import Asked, step_of, steps_of
 from .._database.reading.notice import quiet
-from .._database.reading.pages import Range, View, floor, plain
+from .._database.reading.pages import Range, View, floor
 from .._database.reading.reader import BEGIN_READ, source_of
 from .._database.reading.values import register
 from .._database.session.connection import Session
@@ -188,7 +188,7 @@ def retention(
     answer = cohorts.retention(view.cursor, view.table, question, asked)
     return [
         (
-            plain(answer.beginnings[cohort]) or span.start,
+            view.told(answer.beginnings[cohort], span.zone),
             [answer.counts.get((cohort, place), 0) for place in range(cohort, answer.present + 1)],
         )
         for cohort in sorted({cohort for cohort, _ in answer.counts})

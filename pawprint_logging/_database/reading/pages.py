@@ -198,10 +198,18 @@ class View:
             pieces.append(Sql(f"{self.column('timestamp')} < %s", (end,)))
         return pieces
 
+    @property
+    def _is_of_days(self) -> bool:
+        column = self.source.columns.get(self.source.timestamp)
+        return column is not None and column.type == "date"
+
     def asked(self, moment: datetime, zone: str) -> datetime:
         """Return a moment to compare with the time column: in local time for a DATE, which has no zone."""
-        column = self.source.columns.get(self.source.timestamp)
-        return local(moment, zone) if column is not None and column.type == "date" else moment
+        return local(moment, zone) if self._is_of_days else moment
+
+    def told(self, moment: datetime, zone: str) -> datetime:
+        """Return the moment, naive in UTC, of a time that was computed from the time column: `asked` the other way."""
+        return _instant(moment, zone) if self._is_of_days else plain(moment) or moment
 
     def where_in(self, given: Mapping[str, Any], span: Range, *, and_before: bool = False) -> Sql:
         """Return the WHERE clause for conditions and a range, optionally with the range before."""
