@@ -452,6 +452,23 @@ def test_a_long_history_goes_on_on_another_page_and_no_event_of_the_same_time_is
     assert sorted([*seen[0], *seen[1]]) == sorted(f"step {n}" for n in range(150))
 
 
+@pytest.mark.parametrize("number", [99, 100, 101])
+def test_a_long_history_ends_with_the_events_without_a_time(tracker: Tracker, number: int) -> None:
+    tracker.write_many({"timestamp": ago(minutes=n), "user_id": "alice", "event": f"step {n}"} for n in range(number))
+    tracker.write_many({"timestamp": None, "user_id": "alice", "event": f"step {number + n}"} for n in range(3))
+    seen, link = [], "/user?id=alice"
+    with client(tracker) as visit:
+        for _ in range(3):
+            page = visit.get(link).text
+            seen += re.findall(r'class="what"><a[^>]*>(step \d+)</a>', page)
+            rest = re.search(r'href="(/user[^"]*before[^"]*)"', page)
+            if rest is None:
+                break
+            link = html.unescape(rest[1])
+    assert rest is None
+    assert sorted(seen) == sorted(f"step {n}" for n in range(number + 3))
+
+
 @pytest.mark.parametrize(
     ("address", "status", "said"),
     [

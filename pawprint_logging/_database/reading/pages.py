@@ -628,12 +628,15 @@ def person(view: View, given: Mapping[str, Any], user: str) -> Person | None:
 def history(view: View, given: Mapping[str, Any], user: str, before: datetime | None, number: int) -> list[Row]:
     """Return a user's newest events, the newest first, and all that have the same time as the last one.
 
-    There may thus be more than `number`. A next page that ends before that time misses none.
+    There may thus be more than `number`. A next page that ends before that time misses none. Those without a time come
+    last.
     """
     view.column("user")
-    where = view.where({**given, view.table.fields.user: user}, None, before)
+    moment = view.column("timestamp")
+    earlier = [] if before is None else [Sql(f"({moment} < %s OR {moment} IS NULL)", (before,))]
+    where = all_of([*conditions(view.source, {**given, view.table.fields.user: user}), *earlier])
     found = view.rows(
-        f"SELECT {_texts(view)} FROM {view.source.sql}{where.text} ORDER BY {view.column('timestamp')} DESC NULLS LAST"
+        f"SELECT {_texts(view)} FROM {view.source.sql}{where.text} ORDER BY {moment} DESC NULLS LAST"
         f" FETCH FIRST {number:d} ROWS WITH TIES",
         where.params,
     )
