@@ -170,6 +170,13 @@ def test_each_hostile_value_is_taken_by_a_text_column(name: str, shared_connecti
         (np.array([1.5], dtype=np.longdouble), [1.5]),
         (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
         (np.array(["a"]), ["a"]),
+        (np.datetime64("2026-01-31T10:00:00.123456789", "ns"), "2026-01-31T10:00:00.123456"),
+        (np.datetime64("2026-01-31T10", "h"), "2026-01-31T10:00:00"),
+        (np.datetime64("2026-01", "M"), "2026-01-01"),
+        (np.datetime64("20000-01-01", "D"), "20000-01-01"),
+        (np.array([["2026-01-31T10:00", "NaT"]], dtype="datetime64[ns]"), [["2026-01-31T10:00:00", None]]),
+        (np.timedelta64(5 * 10**9, "ns"), "0:00:05"),
+        (np.timedelta64(5, "Y"), "5 years"),
         (pd.Timestamp("2024-02-29T12:00Z"), "2024-02-29T12:00:00+00:00"),
         (hostile.Point(1, 2), [1, 2]),
         ({3, 1, 2}, [1, 2, 3]),
@@ -207,6 +214,10 @@ def test_json_of_what_json_has_no_type_for(way: Way, value: Any, expected: Any) 
         (np.int64(3), "3"),
         (np.array(3), "3"),
         (np.array([1.5, 2]), "[1.5,2.0]"),
+        (np.datetime64("2026-01-31T10", "h"), "2026-01-31 10:00:00+00:00"),
+        (np.datetime64("2026-01", "M"), "2026-01-01"),
+        (np.timedelta64(1500, "ns"), "+0 days +0.000001 seconds"),
+        (np.timedelta64(5, "Y"), "5 years"),
         (pd.Series(["a"]), '["a"]'),
         (decimal.Decimal("1.10"), "1.10"),
         (10**5000, hex(10**5000)),
@@ -294,6 +305,22 @@ def test_times_in_an_array_are_converted_to_utc_like_those_in_a_column(shared_co
 def test_arrays_of_numpy_are_arrays(shared_connection: Any) -> None:
     for values in (np.array([1, 2]), np.array([[1, 2], [3, 4]])):
         assert first(shared_connection, "SELECT %s::int[]", column_text(values, "array")) == values.tolist()
+
+
+@pytest.mark.parametrize("unit", ["M", "D", "h", "m", "s", "ms", "us", "ns"])
+def test_times_of_numpy_are_times_whatever_their_unit(shared_connection: Any, unit: str) -> None:
+    first_of_may = dt.datetime(2024, 5, 1)  # noqa: DTZ001 - the column has no zone
+    values = np.array(["2024-05-01", "NaT"], dtype=f"datetime64[{unit}]")
+    for several in (values, list(values)):
+        text = column_text(several, "timestamps")
+        assert first(shared_connection, "SELECT %s::timestamp[]", text) == [first_of_may, None]
+    assert first(shared_connection, "SELECT %s::timestamp", column_text(values[0], "timestamp")) == first_of_may
+    assert column_text(values[1], "timestamp") is None
+
+
+def test_a_time_of_numpy_past_pythons_calendar_is_that_time(shared_connection: Any) -> None:
+    text = column_text(np.datetime64("20000-01-01T10:00", "s"), "timestamp")
+    assert first(shared_connection, "SELECT %s::timestamp::text", text) == "20000-01-01 10:00:00"
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ class Odd(dt.tzinfo):
         decimal.Decimal("1E+999999"),
         np.datetime64("NaT", "us"),
         np.datetime64("99999-01-01"),
+        np.datetime64(2**62, "s"),  # in microseconds numpy makes 1970 of it
         np.timedelta64(5, "s"),
         float("nan"),
         float("inf"),

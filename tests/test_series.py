@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -322,7 +323,7 @@ def test_a_zone_that_there_is_not_is_refused(tracker: Tracker, tz: Any) -> None:
 # -- times
 
 
-@pytest.mark.parametrize("start", ["7d", "1w", "168h", timedelta(days=7)])
+@pytest.mark.parametrize("start", ["7d", "1w", "168h", timedelta(days=7), np.timedelta64(7 * 86_400 * 10**9, "ns")])
 def test_a_start_may_be_so_long_ago(tracker: Tracker, start: Any) -> None:
     now = datetime.now(timezone.utc)
     tracker.write_many({"timestamp": now - timedelta(days=days), "event": "e"} for days in (6, 8))

@@ -7,6 +7,7 @@ import sys
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from support import hostile
@@ -55,6 +56,7 @@ def test_each_kind_of_hostile_value_has_a_copy(name: str) -> None:
         (hostile.OfNameless(), "<object>"),
         (10**5000, hex(10**5000)),
         (hostile.Point(1, 2), [1, 2]),
+        ({"when": np.datetime64("2026-01-31T10:00", "ns")}, {"when": "2026-01-31T10:00:00"}),
     ],
     ids=hostile.kind,
 )

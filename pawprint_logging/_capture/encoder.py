@@ -18,7 +18,7 @@ from numbers import Real
 from typing import Any, Literal
 from uuid import UUID
 
-from .moment import parse, plain, text_in_utc
+from .moment import numpy_time, of_numpy, parse, plain, text_in_utc
 from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
@@ -178,7 +178,8 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "\\x" + bytes(value).hex()
     if hasattr(type(value), "tolist") and hasattr(type(value), "__len__"):  # an array of numpy's, but no scalar
-        return column_text(value.tolist(), kind)
+        is_numpy = type(value).__module__ == "numpy"
+        return column_text(of_numpy(value) if is_numpy else value.tolist(), kind)
     if hasattr(type(value), "__index__"):  # numpy's integers too
         return _of_int(value.__index__())
     if kind == "integer" and isinstance(value, (Real, Decimal)):  # numpy's too
@@ -194,7 +195,7 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
         return f"{value.days:+d} days +{value.seconds}.{value.microseconds:06d} seconds"
     if isinstance(value, (Sequence, AbstractSet)):
         return _array(list(value), ELEMENTS[kind]) if kind in ELEMENTS else json_text(value)
-    return text_of(value)
+    return text_of(value) if numpy_time(value) is None else column_text(of_numpy(value), kind)
 
 
 def utc_text(moment: datetime) -> str:

@@ -30,6 +30,8 @@ _TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 _FOUR_DIGITS = 1000
 
 _NUMPY_TIMES = frozenset({"datetime64", "timedelta64"})
+#: how the names of numpy's types for times end if their unit is finer than a microsecond
+_FINER = ("ns]", "ps]", "fs]", "as]")
 
 #: seconds by which a record's stamp may differ from the time at which the record was made
 _STAMP_DELAY = 2.0
@@ -57,8 +59,7 @@ def parse(value: Any) -> datetime | None:
             match = _ISO.fullmatch(value.strip())
             return None if match is None else _utc(_moment(match))
         if (kind := numpy_time(value)) is not None:
-            # by way of microseconds: nanoseconds would come as a number
-            return _utc(value.astype("datetime64[us]").item()) if kind == "datetime64" else None
+            return parse(of_numpy(value)) if kind == "datetime64" else None
         if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
             return datetime.fromtimestamp(float(value), _UTC)
     except Exception:  # noqa: S110 - out of range, or a tzinfo that raises
@@ -171,6 +172,22 @@ def numpy_time(value: Any) -> str | None:
     """
     kind = type(value)
     return kind.__name__ if kind.__module__ == "numpy" and kind.__name__ in _NUMPY_TIMES else None
+
+
+def of_numpy(value: Any) -> Any:
+    """Return the Python value of a scalar or an array of numpy's.
+
+    Times are cut to microseconds; numpy's own `tolist` would return the number of nanoseconds. A single time that
+    Python has no value for becomes text, such as that of a year past 9999.
+    """
+    if value.dtype.kind not in "mM":
+        return value.tolist()
+    name = value.dtype.name
+    if name.endswith(_FINER):
+        value = value.astype(f"{name.partition('[')[0]}[us]")
+    found = value.tolist()
+    # without a unit it is a plain number
+    return str(value) if type(found) is int and "[" in name else found
 
 
 def _utc(moment: datetime) -> datetime:

@@ -21,7 +21,7 @@ from uuid import UUID
 from pythonjsonlogger import defaults
 
 from .guard import silenced
-from .moment import numpy_time, text_in_utc
+from .moment import numpy_time, of_numpy, text_in_utc
 
 #: levels of nesting that are kept; PostgreSQL refuses some thousands, and nobody queries deeper than a few
 MAX_DEPTH = 64
@@ -197,7 +197,7 @@ def convert(value: Any) -> Any:  # noqa: C901
 
 
 def _of_numpy(value: Any) -> Any:
-    found = value.tolist()
+    found = of_numpy(value)
     if type(found) is not type(value):
         return found
     # Python has no such type: longdouble and clongdouble

@@ -426,9 +426,7 @@ def _plain(value: Any) -> Any:
     if name in ("NAType", "NaTType"):
         return None
     if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
-        if name == "datetime64":
-            return None if str(value) == "NaT" else str(value)
-        return value.item()
+        return moment.of_numpy(value)
     return value
 
 
