@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -30,8 +31,8 @@ from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.table import pruning
 from pawprint_logging._database.writing import within as writing
 from pawprint_logging._database.writing.claim import claim_keys
-from pawprint_logging._delivery import making
-from pawprint_logging._delivery.blocks import _numbers
+from pawprint_logging._delivery import blocks, making
+from pawprint_logging._delivery.blocks import _numbers, open_blocks
 
 Scenario = Callable[[Driver], Awaitable[None]]
 BAD = "u" * 40
@@ -942,6 +943,53 @@ def test_a_time_limit_while_the_server_is_waited_for_costs_neither(
     assert shop.counts() == {"diverted": 1}
     assert [line["reason"] for line in shop.lines] == ["within() was interrupted by TimeLimitError"]
     assert replay(shop.tracker, shop.path).written == 1
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_time_limit_at_the_very_end_of_a_block_costs_no_later_event(shop: Shop, connection: Any) -> None:
+    def on_signal(*_: object) -> None:
+        raise TimeLimitError
+
+    send = getattr(ctypes.CDLL(None), "raise")
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        with closing(psycopg2.connect(shop.db)) as own, suppress(TimeLimitError), own, within(own):
+            shop.event("inside")
+            # Python does not look for signals here, but at the beginning of the next function, which ends the block
+            assert None not in map(send, [signal.SIGUSR1])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not open_blocks
+    assert not _numbers
+    shop.event("later")
+    assert shop.handler.flush(30)
+    assert events(connection) == ["later"]
+    assert shop.counts() == {"written": 1, "dropped": 1}
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "async psycopg"])
+def test_an_interruption_of_the_beginning_of_a_block_leaves_none(
+    shop: Shop, connection: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(set):  # type: ignore[type-arg]
+        def add(self, block: Any) -> None:
+            super().add(block)
+            raise KeyboardInterrupt
+
+    interrupting = Interrupting()
+
+    async def scenario(driver: Driver) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(blocks, "open_blocks", interrupting)
+            async with driver.block():
+                pass
+        assert not interrupting
+        shop.event("later")
+
+    shop.run(DRIVERS[name], scenario)
+    assert not _numbers
+    assert shop.handler.flush(30)
+    assert events(connection) == ["later"]
 
 
 # ---- what cannot be written at all

@@ -69,8 +69,8 @@ class Block:
     def open(self) -> None:
         """Begin to hold events."""
         self._token = _current.set(self)
-        self.is_open = True
         open_blocks.add(self)
+        self.is_open = True  # last: a signal handler may raise before
 
     def close(self) -> None:
         """Stop holding events; later ones are delivered as usual. Idempotent."""

@@ -23,10 +23,11 @@ class Within:
         pipelines: the pipelines whose events are written; None for every one that has a database.
     """
 
+    _block: Block | None = None  # here, for `__del__` after `__init__` has raised
+
     def __init__(self, connection: Any, pipelines: Collection[Pipeline] | None) -> None:
         self._caller = caller_of(connection)
         self._pipelines = pipelines
-        self._block: Block | None = None
         self._setting = ""
         self._token = ""
         self._was_failed = False
@@ -124,6 +125,12 @@ class Within:
             self._release()
         if interruption is not None:
             raise interruption
+
+    def __del__(self) -> None:
+        """Settle a block that is still open: a signal handler raised before its end could begin."""
+        if self._block is not None and self._block.is_open:
+            settle(self._end(), "failed")
+            self._release()
 
     def _sync(self) -> Caller:
         if isinstance(self._caller, AsyncCaller):
