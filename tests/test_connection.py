@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -217,13 +219,71 @@ def test_a_tls_file_that_cannot_be_used_is_not_taken_for_something_else(message:
 
 
 def test_an_excepthook_that_somebody_puts_back_twice_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
     monkeypatch.setattr(sys, "excepthook", lambda *_: None)
-    with excepthook.quiet([]):
-        found = sys.excepthook
-    monkeypatch.setattr(sys, "excepthook", found)
-    with excepthook.quiet([]):
-        pass
+    excepthook.quietly(lambda: found.append(sys.excepthook), [])
+    monkeypatch.setattr(sys, "excepthook", found[0])
+    excepthook.quietly(lambda: None, [])
     assert sys.excepthook is sys.__excepthook__
-    monkeypatch.setattr(sys, "excepthook", found)
+    monkeypatch.setattr(sys, "excepthook", found[0])
     excepthook.reset()
     assert sys.excepthook is sys.__excepthook__
+
+
+class Interrupting:
+    """A lock that a signal handler interrupts once, when it is taken for the second time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._left = 2
+
+    def __enter__(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class Kept(list[Any]):
+    """A list from which a signal handler keeps everybody from deleting."""
+
+    def __delitem__(self, _: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("name", "interrupting"), [("_lock", Interrupting), ("_previous", Kept)])
+def test_an_interruption_takes_no_excepthook_from_the_application(
+    name: str, interrupting: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: seen.append(error))
+    for each, fresh in {"_calls": set, "_previous": list, name: interrupting}.items():
+        monkeypatch.setattr(excepthook, each, fresh())
+    with pytest.raises(KeyboardInterrupt):
+        excepthook.quietly(lambda: None, [])
+    for _ in range(2):
+        sys.excepthook(ValueError, ValueError(), None)
+        with suppress(KeyboardInterrupt):
+            excepthook.quietly(lambda: None, [])
+    assert len(seen) == 2
+
+
+def test_what_psycopg2_reports_is_told_from_what_others_report_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: seen.append(error))
+    own, raised, reported = SystemError(), KeyboardInterrupt(), ValueError()
+    own.__cause__ = psycopg2.OperationalError()
+    errors: list[BaseException] = []
+
+    def report() -> None:
+        sys.excepthook(ValueError, reported, None)
+        sys.excepthook(SystemError, own, None)  # as a hook does that was installed over ours meanwhile
+
+    excepthook.quietly(report, errors)
+    for error in (own, raised):  # as C code calls it
+        excepthook.quietly(partial(excepthook._hook, type(error), error, None), errors)
+    assert seen == [reported]
+    assert errors == [raised]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import encodings.utf_8
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -200,6 +202,25 @@ def test_a_signal_that_python_handles_while_psycopg2_decodes_an_error_is_not_los
         assert copy_isolating(cursor, tracker.layout, [(("event",), b"x\n")]) == []
 
     assert capfd.readouterr().err == ""
+
+
+def test_what_the_maker_of_rows_reports_reaches_the_applications_hook(
+    db: str, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: reported.append(error))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in ("1", "x", "3"):
+            try:
+                yield {"event": "e", "metadata": {"number": int(number)}}
+            except ValueError:
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+
+    with closing(tracker_on(db)) as tracker:
+        assert tracker.write_many(rows()) == 2
+    assert list(map(type, reported)) == [ValueError]
+    assert stored(connection, "metadata") == [({"number": 1},), ({"number": 3},)]
 
 
 def test_a_lock_that_an_insert_waits_for_is_no_rows_fault(db: str, connection: Any) -> None:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import psycopg2
 
@@ -23,8 +23,8 @@ from ... import _native as native
 Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], object]
 
 _lock = native.RLock()
-#: for each COPY, its thread and its list of errors
-_copying: list[tuple[int, list[BaseException]]] = []
+#: the calls under way; an interruption may leave one here, and our hook where it is, which harms nobody
+_calls: set[object] = set()
 #: the hooks that ours replaced, the latest last; a hook installed over ours since then may call ours
 _previous: list[Hook] = []
 
@@ -37,24 +37,33 @@ class _Depth(threading.local):
 _depth = _Depth()
 
 
-@contextmanager
-def quiet(errors: list[BaseException]) -> Iterator[None]:
-    """Let psycopg2 print nothing inside the block.
+def quietly(call: Callable[[], object], errors: list[BaseException]) -> None:  # noqa: ARG001 - `_hook` reads it
+    """Call a function of psycopg2, which prints nothing meanwhile.
 
     Args:
-        errors: gets what it would have printed, but for its own errors, which it raises as well.
+        call: the function; to know what is printed by psycopg2, and what by Python code that it calls, no frame of
+            Python may be between.
+        errors: gets what psycopg2 would have printed, but for its own errors, which it raises as well.
     """
-    with _lock:
-        _copying.append((native.get_ident(), errors))
-        if sys.excepthook is not _hook:
-            _previous.append(sys.excepthook)
-            sys.excepthook = _hook
+    with _hooked():
+        call()
+
+
+@contextmanager
+def _hooked() -> Iterator[None]:
+    """Have our hook installed inside the block."""
+    call = object()
     try:
+        with _lock:
+            _calls.add(call)
+            if sys.excepthook is not _hook:
+                _previous.append(sys.excepthook)
+                sys.excepthook = _hook
         yield
     finally:
         with _lock:
-            _copying[:] = [each for each in _copying if each[1] is not errors]
-            if not _copying and sys.excepthook is _hook:  # else another hook was installed over it, and may call it
+            _calls.discard(call)
+            if not _calls and sys.excepthook is _hook:  # else another hook was installed over it, and may call it
                 _put_back()
 
 
@@ -62,23 +71,25 @@ def reset() -> None:
     """Start over in a forked child, where the lock may be held by a thread that does not exist."""
     global _lock
     _lock = native.RLock()
-    _copying.clear()
+    _calls.clear()
     if sys.excepthook is _hook:
         _put_back()
 
 
 def _put_back() -> None:
     """Replace our hook by the one before it; there is none if somebody has put ours back more than once."""
-    sys.excepthook = _previous.pop() if _previous else sys.__excepthook__
+    sys.excepthook = _previous[-1] if _previous else sys.__excepthook__
+    del _previous[-1:]  # afterwards: a signal handler that raises may come between
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    me = native.get_ident()
-    # a copy: while a list is walked through, another thread's end of its COPY would make it skip an entry
-    mine = [errors for thread, errors in tuple(_copying) if thread == me]
-    if mine:
-        if not (kind is SystemError and isinstance(error.__cause__, psycopg2.Error)):
-            mine[-1].append(error)
+    is_own = kind is SystemError and isinstance(error.__cause__, psycopg2.Error)
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - who prints is what is asked for
+    while is_own and frame is not None and frame.f_code is not quietly.__code__:
+        frame = frame.f_back  # a hook that was installed over ours
+    if frame is not None and frame.f_code is quietly.__code__:
+        if not is_own:
+            frame.f_locals["errors"].append(error)
         return
     before = _previous[: len(_previous) - _depth.inside]
     hook = before[-1] if before else sys.__excepthook__

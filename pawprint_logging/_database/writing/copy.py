@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg2.extensions import get_wait_callback
 
 from ..._capture import copyline
 from ..._capture.row import Columns, Row
-from ..session.excepthook import quiet
+from ..session.excepthook import quietly
 from ..table.schema import Table, identifier
 
 #: bytes that go to libpq in one call; psycopg2's default of 8 KiB would mean 32 times as many calls into Python
@@ -63,8 +64,7 @@ def send(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
     """
     source = _Source(pieces)
     try:
-        with quiet(source.errors):
-            cursor.copy_expert(statement, source, CHUNK)
+        quietly(partial(cursor.copy_expert, statement, source, CHUNK), source.errors)
     except psycopg2.Error:
         if source.errors:
             raise source.errors[0] from None
