@@ -31,6 +31,7 @@ from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.table import pruning
 from pawprint_logging._database.writing import within as writing
 from pawprint_logging._database.writing.claim import claim_keys
+from pawprint_logging._database.writing.dialogue import Answer, Statement, run, run_async
 from pawprint_logging._delivery import blocks, making
 from pawprint_logging._delivery.blocks import _numbers, open_blocks
 
@@ -990,6 +991,55 @@ def test_an_interruption_of_the_beginning_of_a_block_leaves_none(
     assert not _numbers
     assert shop.handler.flush(30)
     assert events(connection) == ["later"]
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("function", [run, run_async])
+def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue(function: Any) -> None:
+    class InterruptionError(BaseException):
+        pass
+
+    heard: list[BaseException] = []
+    executed: list[Statement] = []
+
+    def dialogue() -> Any:
+        try:
+            for _ in range(3):
+                yield Statement("SELECT 1")
+        except InterruptionError as error:
+            heard.append(error)
+
+    def execute(statement: Statement) -> Answer:
+        executed.append(statement)
+        return Answer()
+
+    async def execute_async(statement: Statement) -> Answer:
+        return execute(statement)
+
+    def trace(frame: Any, what: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code is not function.__code__:
+            return None
+        if what == "line" and executed and len(executed) < 3:
+            left -= 1
+            if left == 0:
+                raise InterruptionError
+        return trace
+
+    left = lines = 0
+    while left == 0:  # until there are fewer lines
+        lines += 1
+        left = lines
+        executed.clear()
+        sys.settrace(trace)
+        try:
+            if function is run:
+                run(dialogue(), execute)
+            else:
+                asyncio.run(run_async(dialogue(), execute_async))
+        finally:
+            sys.settrace(None)
+    assert len(heard) == lines - 1 > 2
 
 
 # ---- what cannot be written at all

@@ -84,8 +84,9 @@ def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
     errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
     while True:
         try:
-            statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
-            answer = execute(statement)
+            while True:  # in here, since signals are looked for where a loop goes back
+                statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
+                answer = execute(statement)
         except GeneratorExit:  # the coroutine around a greenlet is being closed
             raise
         except BaseException as raised:
@@ -103,8 +104,9 @@ async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaita
     errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
     while True:
         try:
-            statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
-            answer = await execute(statement)
+            while True:  # in here, since signals are looked for where a loop goes back
+                statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
+                answer = await execute(statement)
         except GeneratorExit:  # the coroutine is being closed
             raise
         except BaseException as raised:
