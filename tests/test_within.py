@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -991,6 +992,86 @@ def test_an_interruption_of_the_beginning_of_a_block_leaves_none(
     assert not _numbers
     assert shop.handler.flush(30)
     assert events(connection) == ["later"]
+
+
+def raise_time_limit(*_: object) -> None:
+    raise TimeLimitError
+
+
+def raise_time_limit_once(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise TimeLimitError
+
+
+class Raising:
+    def __call__(self, *_: object) -> None:
+        raise TimeLimitError
+
+    def raise_it(self, *_: object) -> None:
+        raise TimeLimitError
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "sqlalchemy psycopg2"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(raise_time_limit_once, id="resets itself"),
+        pytest.param(partial(raise_time_limit, "job"), id="partial"),
+        pytest.param(Raising(), id="object"),
+        pytest.param(Raising().raise_it, id="method"),
+        pytest.param(partial(partial(Raising().raise_it, 1), 2), id="partial of a partial of a method"),
+        pytest.param(partial(Raising(), 1), id="partial of an object"),
+    ],
+)
+def test_a_time_limit_is_recognised_whatever_its_handler_is(
+    shop: Shop, connection: Any, handler: Any, name: str
+) -> None:
+    wire = Tripwire(by_time_limit, is_late=False)
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        with pytest.raises(TimeLimitError):  # noqa: PT012
+            async with driver.block():
+                shop.event("a")
+                wire.left = 4
+        await driver.commit()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with wire.installed():
+            shop.run(DRIVERS[name], scenario)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+    assert shop.counts() == {"diverted": 1}
+    assert replay(shop.tracker, shop.path).written == 1
+
+
+@pytest.mark.usefixtures("_time_limit")
+def test_a_time_limit_that_comes_while_sqlalchemy_prepares_a_statement_is_not_lost(
+    shop: Shop, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(driver: Driver) -> None:
+        context = driver.connection.dialect.execution_ctx_cls
+        prepare = context._init_statement.__func__
+
+        def interrupted(cls: Any, *arguments: Any, **options: Any) -> Any:
+            if "set_config" in str(arguments):  # the bounds of our waits
+                monkeypatch.undo()
+                by_time_limit()
+            return prepare(cls, *arguments, **options)
+
+        with pytest.raises(TimeLimitError):  # noqa: PT012
+            async with driver.block():
+                await driver.sql("INSERT INTO orders VALUES (1)")
+                shop.event("a")
+                monkeypatch.setattr(context, "_init_statement", classmethod(interrupted))
+        await driver.commit()
+
+    shop.run(DRIVERS["sqlalchemy psycopg2"], scenario)
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+    assert shop.counts() == {"diverted": 1}
+    assert replay(shop.tracker, shop.path).written == 1
 
 
 @pytest.mark.usefixtures("untraced")

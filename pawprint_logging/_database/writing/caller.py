@@ -17,7 +17,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_ID
 
 from ...errors import ConfigurationError
 from ..session.sqlstate import sqlstate_of
-from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, run, run_async
+from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, is_interruption, run, run_async
 
 #: "idle": in no transaction. "open": in one. "failed": in a failed one. "closed": by its owner. "lost": broken
 State = Literal["idle", "open", "failed", "closed", "lost"]
@@ -243,6 +243,9 @@ class _SqlAlchemy(Caller):
             original = error.orig
             raise StatementError(sqlstate_of(original), original, lost=error.connection_invalidated) from error
         except errors.SQLAlchemyError as error:
+            original = getattr(error, "orig", None)
+            if original is not None and is_interruption(original):
+                raise original from None
             if self.state == "open":  # SQLAlchemy has swallowed what a signal handler raised, and stumbled over it
                 raise ForeignError(error) from error
             raise StatementError(None, error, lost=True) from error
