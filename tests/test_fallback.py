@@ -579,8 +579,8 @@ def test_a_line_has_the_key_and_what_it_requires_before_the_event() -> None:
     diverted = fallback()
     logger = logging.getLogger("pawprint_logging.fallback")
     made = module.Fallback(logger, file=None, on_error=None, layout=Tracker(table="events").layout)
-    key, delivery, requires = key_of("events", "a"), uuid.uuid4(), uuid.uuid4()
-    assert made.send([(("event",), b"e0\n", key)], Failure("row", "r"), delivery, 3, requires=requires) == 1
+    key, name, requires = key_of("events", "a"), uuid.uuid4(), uuid.uuid4()
+    assert made.put((("event",), b"e0\n", key), Failure("row", "r"), name, requires=requires) == ({"event": "e0"}, True)
     line = json.loads(FallbackFormatter().format(diverted.records[0]))
     assert list(line) == [*KEYS[:-1], "key", "requires", "event"]
     assert (line["key"], line["requires"], line["event"]) == (str(key), str(requires), {"event": "e0"})

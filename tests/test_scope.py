@@ -31,7 +31,8 @@ from pawprint_logging import (
 )
 from pawprint_logging._delivery import blocks
 from pawprint_logging._delivery import within as ending
-from pawprint_logging._delivery.blocks import Block, settle, take
+from pawprint_logging._delivery.account import Once
+from pawprint_logging._delivery.blocks import Block, Settlement, take
 from pawprint_logging._delivery.making import Maker
 from pawprint_logging._failure import Failure
 from pawprint_logging.testing import capture_events
@@ -410,11 +411,19 @@ class Double:
         self.maker = Maker(self.tracker, None, print)
         self.told: list[Any] = []
 
-    def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
-        self.told.append((written, duplicates, dropped))
+    def count(
+        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
+    ) -> None:
+        assert once is not None
+        self.told.append((written, duplicates, diverted, dropped))
 
-    def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        self.told.append(([line for _, line, *_ in rows], why.reason))
+    def put(
+        self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID
+    ) -> tuple[dict[str, Any], bool]:
+        return {"line": row[1]}, row[1] != b"a\n"
+
+    def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
+        self.told.append(([row["line"] for row in rows], why.reason))
 
 
 ROWS = [(("event",), b"a\n"), (("event",), b"b\n")]
@@ -434,14 +443,17 @@ def held(double: Double) -> list[Any]:
 
 def test_a_failed_transaction_is_counted_as_dropped() -> None:
     double = Double()
-    settle(held(double), "failed")
-    assert double.told == [(0, 0, 3)]
+    for part in held(double):
+        Settlement(*part, "failed").go_on()
+    assert double.told == [(0, 0, 0, 3)]
 
 
 def test_an_ended_transaction_is_diverted() -> None:
     double = Double()
-    settle(held(double), "ended")
-    assert double.told == [([b"c\n"], "no event"), ([b"a\n", b"b\n"], "the transaction ended inside within()")]
+    for part in held(double):
+        Settlement(*part, "ended").go_on()
+    reports = [([b"c\n"], "no event"), ([b"a\n", b"b\n"], "the transaction ended inside within()")]
+    assert double.told == [*reports, (0, 0, 2, 1)]
 
 
 def test_a_written_part_is_counted_and_its_refusals_diverted_by_reason() -> None:
@@ -449,8 +461,8 @@ def test_a_written_part_is_counted_and_its_refusals_diverted_by_reason() -> None
     ((pipeline, part),) = held(double)
     part.written, part.duplicates = 1, 0
     part.refuse([ROWS[1]], Failure("row", "too long"))
-    settle([(pipeline, part)], "written")
-    assert double.told == [(1, 0, 0), ([b"c\n"], "no event"), ([b"b\n"], "too long")]
+    Settlement(pipeline, part, "written").go_on()
+    assert double.told == [([b"c\n"], "no event"), ([b"b\n"], "too long"), (1, 0, 2, 0)]
 
 
 # ---- after_commit

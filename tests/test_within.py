@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -26,7 +26,15 @@ from support.drivers import DRIVERS, Driver
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
-from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor, Tracker, replay, within
+from pawprint_logging import (
+    ConfigurationError,
+    FallbackFormatter,
+    PawprintHandler,
+    PawprintProcessor,
+    Tracker,
+    replay,
+    within,
+)
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.table import pruning
@@ -1121,6 +1129,119 @@ def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue
         finally:
             sys.settrace(None)
     assert len(heard) == lines - 1 > 2
+
+
+# ---- what is raised while they are settled
+
+
+class Interrupted(logging.Handler):
+    """The handler of a fallback logger, which Ctrl-C interrupts at certain lines, before or after they are put.
+
+    Args:
+        path: the file of the lines.
+        before: the numbers of the lines.
+        after: the same.
+    """
+
+    def __init__(self, path: Path, before: Collection[int], after: Collection[int]) -> None:
+        super().__init__()
+        self.path, self.before, self.after = path, before, after
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "pawprint_fallback"):
+            return
+        self.count += 1
+        if self.count in self.before:
+            raise KeyboardInterrupt
+        with self.path.open("a") as file:
+            file.write(FallbackFormatter().format(record) + "\n")
+        if self.count in self.after:
+            raise KeyboardInterrupt
+
+
+def settled_with(db: str, fallback_handler: logging.Handler, driver: str) -> tuple[PawprintHandler, list[Any]]:
+    """Have a block with nine events that are refused, and nine that are not, whose end is interrupted; commit."""
+    tracker_on(db)
+    reported: list[Any] = []
+    logger = logging.getLogger("own fallback")
+    logger.handlers, logger.propagate = [fallback_handler], False
+    handler = handler_on(db, fallback_logger=logger, on_error=lambda _, events: reported.extend(events))
+    log = logger_with(handler)
+
+    async def main() -> None:
+        connection = DRIVERS[driver](db)
+        await connection.open()
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            async with connection.block():
+                for number in range(18):
+                    log.info("x", extra={"event": str(number), "user_id": BAD if number % 2 else "u"})
+        await connection.commit()
+        await connection.close()
+
+    asyncio.run(main())
+    assert not blocks.open_blocks
+    assert not _numbers
+    return handler, reported
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "async psycopg"])
+@pytest.mark.parametrize(("before", "after"), [([1], []), ([], [1]), ([9], []), ([], [9]), ([2, 5], [7, 9])])
+def test_ctrl_c_while_refused_events_are_diverted_costs_none(
+    db: str, connection: Any, tmp_path: Path, before: Collection[int], after: Collection[int], driver: str
+) -> None:
+    path = tmp_path / "lines"
+    handler, reported = settled_with(db, Interrupted(path, before, after), driver)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    diverted = [str(number) for number in range(1, 18, 2)]
+    # one that nobody knows of is put there again, as the same line
+    assert sorted({(line["event"]["event"], line["delivery"]) for line in lines}) == sorted(
+        {line["event"]["event"]: line["delivery"] for line in lines}.items()
+    )
+    assert list(dict.fromkeys(line["event"]["event"] for line in lines)) == diverted
+    assert [event["event"] for event in reported] == diverted
+    stats = handler.stats
+    assert (stats.accepted, stats.written, stats.diverted, stats.dropped, stats.pending) == (18, 9, 9, 0, 0)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE text")
+    assert replay(handler.pipeline.tracker, path).written == 9
+    assert sorted(map(int, events(connection))) == list(range(18))
+
+
+def test_a_fallback_that_always_raises_counts_as_dropped(db: str, tmp_path: Path) -> None:
+    interrupted = Interrupted(tmp_path / "lines", range(1000), ())
+    handler, _ = settled_with(db, interrupted, "psycopg2")
+    stats = handler.stats
+    assert (stats.accepted, stats.written, stats.diverted, stats.dropped, stats.pending) == (18, 9, 0, 9, 0)
+    assert interrupted.count == 18
+
+
+@pytest.mark.parametrize("where", ["__enter__", "__exit__"])
+def test_ctrl_c_while_events_are_counted_counts_none_twice(
+    shop: Shop, connection: Any, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = shop.handler.pipeline._worker.account
+    lock = account.lock
+
+    class Interrupting:
+        def __enter__(self) -> None:
+            if where == "__enter__":
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    with closing(psycopg2.connect(shop.db)) as own:
+        with pytest.raises(KeyboardInterrupt), within(own):  # noqa: PT012
+            shop.event("a")
+            shop.event("b", user_id=BAD)
+            monkeypatch.setattr(account, "lock", Interrupting())
+        own.commit()
+    assert shop.counts() == {"written": 1, "diverted": 1}
 
 
 # ---- what cannot be written at all

@@ -50,6 +50,12 @@ class Stats:
     retries: int
 
 
+class Once:
+    """Keeps something that may be interrupted, and is then done again, from being done twice."""
+
+    is_spent = False
+
+
 class Account:
     """Counters, open batches, and the threads that wait for either.
 
@@ -168,11 +174,17 @@ class Account:
 
     # ---- rows that never wait
 
-    def count(self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0) -> None:
-        """Count rows that were settled as they came in."""
+    def count(
+        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
+    ) -> None:
+        """Count rows that were settled as they came in; do nothing if `once` is spent."""
         number = written + duplicates + diverted + dropped
         native.free_locks()
         with self.lock:
+            if once is not None:
+                if once.is_spent:
+                    return
+                once.is_spent = True
             self._at_door += number
             self._written += written
             self._duplicates += duplicates

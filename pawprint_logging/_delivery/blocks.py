@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
@@ -18,15 +18,18 @@ from typing import Any, Protocol
 from .. import _native as native
 from .._capture.guard import ends_here, silenced
 from .._capture.row import Entry, whole
-from .._database.table.ledger import new_delivery
+from .._database.table.ledger import event_delivery, new_delivery
 from .._database.writing.within import Part, Result
 from .._failure import Failure
 from ..tracker import Tracker
+from .account import Once
 from .awaited import is_awaited_by
 from .making import Maker
 
 _ENDED = Failure("table", "the transaction ended inside within()")
 _INTERRUPTED = Failure("table", "within() was interrupted")
+#: how often settling a block without rows may be interrupted
+_ATTEMPTS = 10
 
 
 class Pipeline(Protocol):
@@ -35,11 +38,21 @@ class Pipeline(Protocol):
     tracker: Tracker
     maker: Maker
 
-    def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
-        """Count rows that were accepted and are settled at once."""
+    def count(
+        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
+    ) -> None:
+        """Count rows that were accepted and are settled at once; do nothing if `once` is spent."""
 
-    def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Divert accepted rows, which settles them; `replay` writes them only if the ledger has `requires`."""
+    def put(
+        self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID
+    ) -> tuple[dict[str, Any], bool]:
+        """Divert one row; return its columns, and whether it arrived.
+
+        `replay` knows the row by `line`, and writes it only if the ledger has `requires`.
+        """
+
+    def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
+        """Report diverted rows to `on_error`."""
 
 
 class Block:
@@ -57,6 +70,10 @@ class Block:
         #: the rows of `_rows` that `parts` has popped
         self._handed: dict[int, tuple[Pipeline, Entry, Failure | None]] = {}
         self._parts: list[tuple[Pipeline, Part]] | None = None
+        #: what became of the transaction, as far as is known
+        self.result: Result = "failed"
+        self._settlements: list[Settlement] | None = None
+        self._attempts = 0
         self._count = itertools.count()
         self._token: Token[Block | None] | None = None
         self.outer = _current.get()
@@ -85,6 +102,18 @@ class Block:
         """Let another block have its number. Idempotent."""
         if _numbers.get(self.number) is self:
             del _numbers[self.number]
+
+    def settle(self) -> None:
+        """Close it, settle its rows as `result` says, and release it; go on where an earlier call was interrupted."""
+        self._attempts += 1
+        # each row has two attempts: more than that are no interruptions
+        if self._attempts <= 2 * (len(self._rows) + len(self._handed)) + _ATTEMPTS:
+            self.close()
+            if self._settlements is None:
+                self._settlements = [Settlement(pipeline, part, self.result) for pipeline, part in self.parts()]
+            for settlement in self._settlements:
+                settlement.go_on()
+        self.release()
 
     def takes(self, pipeline: Pipeline) -> bool:
         """Return whether it holds the rows that this thread and task log for a pipeline."""
@@ -172,25 +201,93 @@ def make_tables(parts: Sequence[tuple[Pipeline, Part]]) -> None:
             part.layout = pipeline.maker.made()
 
 
-def settle(parts: Sequence[tuple[Pipeline, Part]], result: Result) -> None:
-    """Count the rows of a block, and divert those that were not written, unless the transaction failed.
+class Settlement:
+    """Counts the rows of one part, and diverts those that were not written, unless the transaction failed.
 
     Args:
-        parts: what `Block.parts` returned.
+        pipeline: the pipeline whose rows they are.
+        part: the rows, and what became of them.
         result: what became of the transaction.
     """
-    for pipeline, part in parts:
+
+    def __init__(self, pipeline: Pipeline, part: Part, result: Result) -> None:
         assert part.requires is not None
-        if result == "failed":
-            pipeline.count(dropped=len(part.rows) + len(part.spoiled))
-            continue
+        self._pipeline = pipeline
+        self._requires = part.requires
+        self._written = part.written if result == "written" else 0
+        self._duplicates = part.duplicates if result == "written" else 0
         whole_part = {"ended": _ENDED, "interrupted": _INTERRUPTED}.get(result)
         left = part.refused if whole_part is None else [(row, whole_part) for row in part.rows]
-        if result == "written":
-            pipeline.count(written=part.written, duplicates=part.duplicates)
-        for _, same in itertools.groupby([*part.spoiled, *left], key=lambda pair: id(pair[1])):
-            rows, reasons = zip(*same, strict=True)
-            pipeline.divert(rows, reasons[0], requires=part.requires)
+        is_failed = result == "failed"
+        self._dropped = len(part.rows) + len(part.spoiled) if is_failed else 0
+        #: the rows to divert, and why; how many of them were put on the fallback, and how many arrived
+        self._rows = [] if is_failed else [*part.spoiled, *left]
+        self._cursor = self._arrived = 0
+        #: how often the row at the cursor was begun
+        self._begun = 0
+        self._delivery = new_delivery()
+        #: what is yet to be reported of the rows before the cursor
+        self._told: list[dict[str, Any]] = []
+        self._once = Once()
+
+    def go_on(self) -> None:
+        """Settle what is not settled yet.
+
+        A row whose diversion was interrupted is put on the fallback again, under the same UUID: nobody knows whether it
+        arrived. If that is interrupted too, it counts as dropped.
+        """
+        while self._cursor < len(self._rows):
+            row, why = self._rows[self._cursor]
+            if self._told and why is not self._rows[self._cursor - 1][1]:
+                self._report()
+            columns, arrived = None, False
+            if self._begun < 2:
+                self._begun += 1
+                line = event_delivery(self._delivery, self._cursor)
+                columns, arrived = self._pipeline.put(row, why, line, requires=self._requires)
+            # no call between these
+            self._arrived += arrived
+            self._cursor += 1
+            self._begun = 0
+            if columns is not None:
+                self._told.append(columns)
+        if self._told:
+            self._report()
+        self._pipeline.count(
+            written=self._written,
+            duplicates=self._duplicates,
+            diverted=self._arrived,
+            dropped=self._dropped + len(self._rows) - self._arrived,
+            once=self._once,
+        )
+
+    def _report(self) -> None:
+        told, self._told = self._told, []
+        self._pipeline.report(self._rows[self._cursor - 1][1], told)
+
+
+def settling(block: Block) -> Generator[None, None, None]:
+    """Settle a block at the second `next`, or once nobody holds this generator any more.
+
+    Whatever interrupts that, such as Ctrl-C, is raised at its end. Python looks for signals as soon as a function is
+    called, but this generator is inside its `try` then. And once it is over, nothing runs when it is deleted.
+    """
+    errors: list[BaseException] = []  # at most one, and not held once it is raised: its traceback holds this frame
+    try:
+        yield
+    except GeneratorExit:  # nobody holds it: a signal handler has raised where the end of the block was to begin
+        pass
+    except BaseException as error:
+        errors = [error]
+    is_settled = False
+    while not is_settled:
+        try:
+            block.settle()
+            is_settled = True
+        except BaseException as error:
+            errors = [error]
+    if errors:
+        raise errors.pop()
 
 
 def _who() -> tuple[int, int, Any]:

@@ -22,7 +22,6 @@ from pythonjsonlogger.json import JsonFormatter
 from .._capture.columns import decode
 from .._capture.guard import ends_here, silenced
 from .._capture.record import FALLBACK_EXTRA
-from .._database.table.ledger import event_delivery
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table
 from .._failure import Failure
@@ -137,32 +136,6 @@ class Fallback:
         if file is not None:
             _require_ours(file)
 
-    def send(
-        self,
-        events: Sequence[tuple[Any, ...]],
-        why: Failure,
-        delivery: uuid.UUID,
-        first: int = 0,
-        *,
-        requires: uuid.UUID | None = None,
-    ) -> int:
-        """Divert events; return how many arrived. Raises nothing.
-
-        Args:
-            events: the events of one batch, in order.
-            why: why they were not written.
-            delivery: the batch's delivery, from which the UUID of each event's line is derived.
-            first: the place of the first event in the batch, default 0.
-            requires: the delivery that is in the ledger only if the caller's transaction was committed; default: the
-                events belong to no such transaction.
-        """
-        tried = [
-            self.put(event, why, event_delivery(delivery, index), requires=requires)
-            for index, event in enumerate(events, first)
-        ]
-        self.report(why, [columns for columns, _ in tried])
-        return sum(has_arrived for _, has_arrived in tried)
-
     def put(
         self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID | None = None
     ) -> tuple[dict[str, Any], bool]:
@@ -172,7 +145,8 @@ class Fallback:
             row: the row.
             why: why it was not written.
             line: the UUID of its line, by which `replay` recognises it.
-            requires: see `send`.
+            requires: the delivery that is in the ledger only if the caller's transaction was committed; default: the
+                row belongs to no such transaction.
         """
         columns: dict[str, Any] = {}
         with silenced():

@@ -17,12 +17,11 @@ from .._capture.row import Entry, whole
 from .._capture.storable import text_of
 from .._capture.tap import show, taps
 from .._database.table import ddl
-from .._database.table.ledger import new_delivery
 from .._failure import Failure
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
 from . import process
-from .account import Stats
+from .account import Once, Stats
 from .blocks import defer, open_blocks, take
 from .fallback import Fallback
 from .making import Maker
@@ -218,16 +217,28 @@ class Pipeline:
         assert self.settings.after_commit is not None
         defer(self.settings.after_commit, partial(self._put_now, event), self._fallback.warn)
 
-    def count(self, *, written: int = 0, duplicates: int = 0, dropped: int = 0) -> None:
-        """Count rows that were accepted and are settled at once."""
-        self._worker.account.count(written=written, duplicates=duplicates, dropped=dropped)
+    def count(
+        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
+    ) -> None:
+        """Count rows that were accepted and are settled at once; do nothing if `once` is spent."""
+        self._worker.account.count(
+            written=written, duplicates=duplicates, diverted=diverted, dropped=dropped, once=once
+        )
 
-    def divert(self, rows: Sequence[tuple[Any, ...]], why: Failure, *, requires: uuid.UUID) -> None:
-        """Divert accepted rows, which settles them; `replay` writes them only if the ledger has `requires`."""
+    def put(
+        self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID
+    ) -> tuple[dict[str, Any], bool]:
+        """Divert one row; return its columns, and whether it arrived.
+
+        `replay` knows the row by `line`, and writes it only if the ledger has `requires`.
+        """
         if why.sqlstate == "42P01":
             self.maker.forget()
-        arrived = self._fallback.send(rows, why, new_delivery(), requires=requires)
-        self._worker.account.count(diverted=arrived, dropped=len(rows) - arrived)
+        return self._fallback.put(row, why, line, requires=requires)
+
+    def report(self, why: Failure, rows: Sequence[dict[str, Any]]) -> None:
+        """Report diverted rows to `on_error`."""
+        self._fallback.report(why, rows)
 
     def _uncaptured(self, error: Exception, message: object) -> None:
         if isinstance(error, CaptureError):

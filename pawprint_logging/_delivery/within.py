@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any
 
 from .._database.writing.caller import AsyncCaller, Caller, caller_of, raise_autocommit, require_usable
 from .._database.writing.dialogue import StatementError
-from .._database.writing.within import Part, Result, is_marked, marking, writing
+from .._database.writing.within import Result, is_marked, marking, writing
 from ..errors import ConfigurationError
-from .blocks import Block, Pipeline, make_tables, settle
+from .blocks import Block, Pipeline, make_tables, settling
 
 
 class Within:
@@ -23,11 +23,11 @@ class Within:
         pipelines: the pipelines whose events are written; None for every one that has a database.
     """
 
-    _block: Block | None = None  # here, for `__del__` after `__init__` has raised
-
     def __init__(self, connection: Any, pipelines: Collection[Pipeline] | None) -> None:
         self._caller = caller_of(connection)
         self._pipelines = pipelines
+        self._block: Block | None = None
+        self._settling: Iterator[None] = iter(())
         self._setting = ""
         self._token = ""
         self._was_failed = False
@@ -48,32 +48,33 @@ class Within:
             raise (error.__cause__ or error.error) from None
         finally:
             if not block.is_open:
-                block.close()
-                block.release()
+                next(self._settling, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         is_wanted = kind is None and not self._was_failed
-        result: Result = "interrupted" if is_wanted else "failed"  # until it is known
         interruption: BaseException | None = None
         try:
+            block = self._block
+            assert block is not None
+            block.result = "interrupted" if is_wanted else "failed"  # until it is known
             caller = self._sync()
             if is_wanted and self._pid == os.getpid():
                 if caller.state == "open":
-                    result = "failed"  # a flush is part of the block, whatever it raises
+                    block.result = "failed"  # a flush is part of the block, whatever it raises
                     caller.settle()
-                    result = "interrupted"
-                parts = self._end()  # after `settle`: a listener may log during the flush
+                    block.result = "interrupted"
+                block.close()  # after `settle`: a listener may log during the flush
+                parts = block.parts()
                 told = _told_by(caller.state)
-                result = told or result
+                block.result = told or block.result
                 if told is None and parts:
                     make_tables(parts)
                     dialogue = writing([part for _, part in parts], self._setting, self._token)
-                    result, interruption = caller.talk(dialogue)
+                    block.result, interruption = caller.talk(dialogue)
         finally:
-            settle(self._end(), result)
-            self._release()
+            next(self._settling, None)
         if interruption is not None:
             raise interruption
 
@@ -92,25 +93,27 @@ class Within:
             raise (error.__cause__ or error.error) from None
         finally:
             if not block.is_open:
-                block.close()
-                block.release()
+                next(self._settling, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         is_wanted = kind is None and not self._was_failed
-        result: Result = "interrupted" if is_wanted else "failed"  # until it is known
         interruption: BaseException | None = None
         try:
+            block = self._block
+            assert block is not None
+            block.result = "interrupted" if is_wanted else "failed"  # until it is known
             caller = self._async()
             if is_wanted and self._pid == os.getpid():
                 if caller.state == "open":
-                    result = "failed"  # a flush is part of the block, whatever it raises
+                    block.result = "failed"  # a flush is part of the block, whatever it raises
                     await caller.settle()
-                    result = "interrupted"
-                parts = self._end()  # after `settle`: a listener may log during the flush
+                    block.result = "interrupted"
+                block.close()  # after `settle`: a listener may log during the flush
+                parts = block.parts()
                 told = _told_by(caller.state)
-                result = told or result
+                block.result = told or block.result
                 if told is None and parts:
                     if any(pipeline.maker.must_make for pipeline, _ in parts):
                         import asyncio
@@ -119,18 +122,11 @@ class Within:
                     else:
                         make_tables(parts)
                     dialogue = writing([part for _, part in parts], self._setting, self._token)
-                    result, interruption = await caller.talk(dialogue)
+                    block.result, interruption = await caller.talk(dialogue)
         finally:
-            settle(self._end(), result)
-            self._release()
+            next(self._settling, None)
         if interruption is not None:
             raise interruption
-
-    def __del__(self) -> None:
-        """Settle a block that is still open: a signal handler raised before its end could begin."""
-        if self._block is not None and self._block.is_open:
-            settle(self._end(), "failed")
-            self._release()
 
     def _sync(self) -> Caller:
         if isinstance(self._caller, AsyncCaller):
@@ -150,19 +146,11 @@ class Within:
         require_usable(self._caller)
         self._was_failed = self._caller.state == "failed"
         block = self._block = Block(self._pipelines)
+        self._settling = settling(block)
+        next(self._settling)
         # a setting of its own, so that blocks on the same transaction leave each other's marks alone
         self._setting, self._token = f"pawprint.within_{block.number}", uuid.uuid4().hex
         return block
-
-    def _release(self) -> None:
-        """Let another block have the number of this one, whose mark is not asked about any more."""
-        if self._block is not None:
-            self._block.release()
-
-    def _end(self) -> list[tuple[Pipeline, Part]]:
-        assert self._block is not None
-        self._block.close()
-        return self._block.parts()
 
 
 def _told_by(state: str) -> Result | None:
