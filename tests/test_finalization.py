@@ -88,7 +88,7 @@ def test_each_is_in_the_table_or_on_the_fallback_once(db: str, tmp_path: Path, b
 
 #: a thread that the end of the interpreter stops while it holds one of our locks; its frame keeps the module's names
 HOLDER = """
-import atexit, gc, threading, time
+import atexit, sys, threading, time, types
 asked, held = threading.Event(), threading.Event()
 
 def hold():
@@ -100,12 +100,11 @@ def hold():
 threading.Thread(target=hold, daemon=True).start()
 
 @atexit.register
-def end():  # the last of the callbacks: until then, other threads may wait for the lock
+def end():  # nearly the last of the callbacks: until then, other threads may wait for the lock
     asked.set()
     held.wait()
-    gc.collect()
-    garbage = Last()  # collected once the threads have ended
-    garbage.itself = garbage
+    keeper = sys.modules["keeper"] = types.ModuleType("keeper")
+    keeper.last = Last()  # deleted with the modules, once the threads have ended
 """
 #: the locks, as the program above can reach them
 LOCKS = {
