@@ -109,7 +109,6 @@ def end():  # nearly the last of the callbacks: until then, other threads may wa
 #: the locks, as the program above can reach them
 LOCKS = {
     "watchdog": "from pawprint_logging._database.session.watchdog import watchdog; lock = watchdog._lock",
-    "excepthook": "from pawprint_logging._database.session import excepthook; lock = excepthook._lock",
     "account": "lock = handler.pipeline._worker.account.lock",
     "spool": "lock = handler.pipeline._worker.lanes[0].store.lock",
 }
