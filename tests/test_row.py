@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pawprint_logging._capture import copyline
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.quickjson import quickest
-from pawprint_logging._capture.row import row_of, usual_line, values_of, whole, wholes
+from pawprint_logging._capture.row import rows_of, usual_line, values_of, whole, wholes
 from pawprint_logging._capture.rowline import RowEncoder
 from pawprint_logging._database.table.schema import Table
 
@@ -39,7 +39,7 @@ def test_values_become_the_line_that_the_entry_would(moment: float, user: Any, n
     entry = (COLUMNS, document, moment, user, name)
     values = values_of(entry)
     for _ in range(2):  # the second one finds what the first has noted
-        assert values is None or row_of(COLUMNS, values) == whole(entry)
+        assert values is None or rows_of(COLUMNS, [values] * 2) == [whole(entry)] * 2
         assert wholes([entry]) == [whole(entry)]
         assert usual_line(document, moment, user, name) == whole(entry)[1]
 

@@ -18,11 +18,11 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .._capture.row import row_of
+from .._capture.row import rows_of
 
 #: the first byte of a record; UTF-8 has no such byte
 MARK = 0xFF
@@ -87,8 +87,8 @@ def blank(descriptor: int, start: int, salt: int) -> None:
 
 def is_blank(data: bytes, number: int, salt: int) -> bool:
     """Return whether data begin with a blanked record of this number."""
-    found = next(_records(data, 0, salt), None)
-    return found is not None and found.row is None and found.number == number
+    run = _run(data, 0, salt)
+    return run.numbers[:1] == [number] and run.rows[0] is None
 
 
 def _checksum_of_blank(number: int, names_size: int, line_size: int, salt: int) -> int:
@@ -111,8 +111,26 @@ class Record(NamedTuple):
     end: int
 
 
-def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator[Record | bytes]:
-    """Yield the records from a place on, and damaged parts as bytes.
+class Run(NamedTuple):
+    """Records that were read, one right behind the other.
+
+    Args:
+        numbers: their numbers.
+        rows: their rows; None for a blanked one.
+        places: where each of them begins, and behind them the end of the last one.
+    """
+
+    numbers: list[int]
+    rows: list[Any]
+    places: list[int]
+
+    def records(self) -> Iterator[Record]:
+        """Return the single records."""
+        return map(Record, self.numbers, self.rows, self.places, self.places[1:])
+
+
+def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator[Run | bytes]:
+    """Yield the records from a place on, in runs, and damaged parts as bytes.
 
     Args:
         descriptor: the segment.
@@ -124,10 +142,10 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
     size = _CHUNK
     while True:
         data = os.pread(descriptor, size, place)
-        at = 0
-        for record in _records(data, place, salt):
-            at = record.end - place
-            yield record
+        run = _run(data, place, salt)
+        at = run.places[-1] - place
+        if at:
+            yield run
         rest, wanted = len(data) - at, _length(data, at)
         place += at
         size_of_file = os.fstat(descriptor).st_size
@@ -146,51 +164,60 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
         place, size = following, _CHUNK
 
 
-def _records(data: bytes, place: int, salt: int) -> Iterator[Record]:
-    """Yield the records at the beginning of data, which were read at a place, up to the first invalid one.
+def _run(data: bytes, place: int, salt: int) -> Run:
+    """Return the records at the beginning of data, which were read at a place, up to the first invalid one.
 
-    A shipper spends most of its time here, so names are parsed once for successive records that have the same.
+    A shipper spends most of its time here. So names are parsed once for successive records that have the same, and rows
+    are made for all of these at once.
     """
-    unpack, crc32, head, blank_bit, new = HEAD.unpack_from, zlib.crc32, HEAD.size, _BLANK, tuple.__new__
-    names: bytes | None = None
-    seed = 0
-    make: Callable[[bytes], Any] | None = None
-    at, size = 0, len(data)
+    unpack, crc32, head = HEAD.unpack_from, zlib.crc32, HEAD.size
+    run = Run([], [], [place])
+    numbers, rows, places = run
+    names = b""
+    #: what follows these names in records whose rows are yet to be made
+    lines: list[bytes] = []
+    seed = at = 0
+    size = len(data)
     while at + head <= size:
         mark, checksum, number, size_of_names, size_of_line = unpack(data, at)
-        was_erased = size_of_names & blank_bit
-        size_of_names &= ~blank_bit
-        start = at + head + size_of_names
+        was_erased = size_of_names & _BLANK
+        start = at + head + (size_of_names & ~_BLANK)
         end = start + size_of_line
         if mark != MARK or end > size:
-            return
-        row = None
+            break
         if was_erased:
-            if checksum != _checksum_of_blank(number, size_of_names, size_of_line, salt):
-                return
+            if checksum != _checksum_of_blank(number, size_of_names & ~_BLANK, size_of_line, salt):
+                break
+            rows += _rows(names, lines)
+            rows.append(None)
+            lines = []
         else:
-            own = data[at + head : start]
-            if own != names:
-                names, seed, make = own, crc32(own, salt), None
+            if size_of_names != len(names) or not data.startswith(names, at + head):
+                rows += _rows(names, lines)
+                names, lines = data[at + head : start], []
+                seed = crc32(names, salt)
             line = data[start:end]
             if crc32(line, seed ^ number) != checksum:
-                return
-            if make is None:
-                make = _maker(own)
-            row = make(line)
-        yield new(Record, (number, row, place + at, place + end))
+                break
+            lines.append(line)
+        numbers.append(number)
+        places.append(place + end)
         at = end
+    rows += _rows(names, lines)
+    return run
 
 
-def _maker(names: bytes) -> Callable[[bytes], Any]:
-    """Return a function that makes a row of what follows these names in a record."""
+def _rows(names: bytes, lines: list[bytes]) -> Sequence[Any]:
+    """Return the rows of what follows these names in records."""
+    if not lines:
+        return ()
     if names.endswith(_VALUES):
-        return partial(row_of, _columns(names.removesuffix(_VALUES)))
+        return rows_of(_columns(names.removesuffix(_VALUES)), lines)
     if names.endswith(b"]"):
         columns = _columns(names)
-        return lambda line: (columns, line)
+        return [(columns, line) for line in lines]
     columns, key = _columns(names[:-_KEY]), uuid.UUID(hex=names[-_KEY:].decode())
-    return lambda line: (columns, line, key)
+    return [(columns, line, key) for line in lines]
 
 
 def _length(data: bytes, at: int) -> int:
@@ -216,7 +243,7 @@ def _next(descriptor: int, place: int, salt: int) -> int:
             wanted = _length(head, 0)
             if place + at + wanted <= size:
                 whole = os.pread(descriptor, wanted, place + at)
-                if next(_records(whole, place + at, salt), None) is not None:
+                if _run(whole, place + at, salt).rows:
                     return place + at
             at = data.find(_MARK, at + 1)
         place += len(data)

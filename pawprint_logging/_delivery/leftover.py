@@ -242,17 +242,21 @@ class Leftover:
         damaged: list[bytes] = []
         place = self.place
         size = 0
-        for record in self.segment.read(place):
-            if isinstance(record, bytes):
-                damaged.append(record)
+        for run in self.segment.runs(place):
+            if isinstance(run, bytes):
+                damaged.append(run)
                 continue
-            number, row, _, place = record
-            if number >= settled and row is not None:
-                numbers.append(number)
-                rows.append(row)
-                size += len(row[1])
-                if len(rows) >= max_rows or size >= max_bytes:
-                    break
+            for number, row, end in zip(run.numbers, run.rows, run.places[1:], strict=True):
+                place = end
+                if number >= settled and row is not None:
+                    numbers.append(number)
+                    rows.append(row)
+                    size += len(row[1])
+                    if len(rows) >= max_rows or size >= max_bytes:
+                        break
+            else:
+                continue
+            break
         else:
             self.is_at_end = True
         self._put_damaged_aside(damaged)

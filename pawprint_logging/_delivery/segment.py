@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .frame import Record, blank, scan
+from .frame import Record, Run, blank, scan
 
 if TYPE_CHECKING:
     import mmap
@@ -346,7 +346,15 @@ class Segment:
         return self.is_dead
 
     def read(self, place: int = PAGE) -> Iterator[Record | bytes]:
-        """Return the records from a place on, with damaged parts as bytes."""
+        """Yield the records from a place on, with damaged parts as bytes."""
+        for found in self.runs(place):
+            if isinstance(found, bytes):
+                yield found
+            else:
+                yield from found.records()
+
+    def runs(self, place: int = PAGE) -> Iterator[Run | bytes]:
+        """Return the same, but records that follow each other together."""
         return scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead)
 
     def blank(self, record: Record) -> None:
