@@ -39,9 +39,27 @@ def test_values_become_the_line_that_the_entry_would(moment: float, user: Any, n
     entry = (COLUMNS, document, moment, user, name)
     values = values_of(entry)
     for _ in range(2):  # the second one finds what the first has noted
-        assert values is None or rows_of(COLUMNS, [values] * 2) == [whole(entry)] * 2
+        assert values is None or rows_of(COLUMNS, [values]) == [whole(entry)]
         assert wholes([entry]) == [whole(entry)]
         assert usual_line(document, moment, user, name) == whole(entry)[1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.just(COLUMNS),
+            DOCUMENTS,
+            st.sampled_from([1.7e9, 1.7e9 + 0.5, 1.7e9 + 1]),
+            st.none() | st.sampled_from(["alice", "back\\slash"]) | st.integers(),
+            NAMES,
+        ),
+        max_size=8,
+    )
+)
+def test_values_of_many_become_the_lines_that_their_entries_would(entries: list[Any]) -> None:
+    values = [text for text in map(values_of, entries) if text is not None]
+    assert len(values) == len(entries)
+    assert rows_of(COLUMNS, values) == wholes(entries)
 
 
 @pytest.mark.parametrize("user", ["alice", None, 7, uuid.UUID(int=7)])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import uuid
 import zlib
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.sink import event
 
 from pawprint_logging._capture.row import Entry
 from pawprint_logging._delivery import segment as module
-from pawprint_logging._delivery.frame import HEAD, Record, frame, prelude, with_key
+from pawprint_logging._delivery.frame import HEAD, Record, frame, of_values, prelude, with_key
 from pawprint_logging._delivery.segment import PAGE, Head, Progress, Segment
 
 TABLE = '"events"'
@@ -35,9 +40,11 @@ class File:
         for number in numbers:
             columns, line = event(number)
             names, seed = prelude(columns, self.segment.head.salt)
-            record = frame(len(self.ends) - 1, names, seed, line)
-            os.pwrite(self.segment.descriptor, record, self.ends[-1])
-            self.ends.append(self.ends[-1] + len(record))
+            self.put(frame(len(self.ends) - 1, names, seed, line))
+
+    def put(self, record: bytes) -> None:
+        os.pwrite(self.segment.descriptor, record, self.ends[-1])
+        self.ends.append(self.ends[-1] + len(record))
 
     def again(self, table: str = TABLE) -> Segment | None:
         self.segment.release()
@@ -299,6 +306,64 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         Segment.create(tmp_path / "a.spool", HEAD_OF_EVENTS)
     assert not (tmp_path / "victim").exists()
+
+
+# ---- records of several kinds
+
+KEY = uuid.UUID(int=7)
+#: columns, what follows the names in a record, its key, and the row that it makes
+KINDS: list[tuple[tuple[str, ...], bytes, uuid.UUID | str | None, Entry]] = [
+    (("a",), b"1\n", None, (("a",), b"1\n")),
+    (("a", "b"), b"1\t2\n", None, (("a", "b"), b"1\t2\n")),
+    (("a",), b"1\n", KEY, (("a",), b"1\n", KEY)),
+    (
+        ("t", "u", "e", "m"),
+        b"1700000000000000\tu\te\t{}\n",
+        "values",
+        (("t", "u", "e", "m"), b"2023-11-14 22:13:20.000000+00:00\tu\te\t{}\n"),
+    ),
+]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=9),
+    st.integers(0, 8),
+    st.sampled_from([64, 2**20]),
+)
+def test_records_of_all_kinds_are_read_up_to_the_first_invalid_one_and_beyond_it(
+    records: list[tuple[Any, bool]], flipped: int, chunk: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pawprint_logging._delivery.frame._CHUNK", chunk)
+        made = File(Path(folder, "a.spool"))
+        for (columns, line, kind, _), _ in records:
+            prefix = prelude(columns, made.segment.head.salt)
+            if isinstance(kind, uuid.UUID):
+                prefix = with_key(*prefix, kind)
+            elif kind is not None:
+                prefix = of_values(*prefix)
+            made.put(frame(len(made.ends) - 1, *prefix, line))
+        found = [record for record in made.segment.read() if isinstance(record, Record)]
+        assert [record.row for record in found] == [row for (_, _, _, row), _ in records]
+        assert [(record.number, record.start, record.end) for record in found] == [
+            (number, *places) for number, places in enumerate(pairwise(made.ends))
+        ]
+        for record, (_, is_blanked) in zip(found, records, strict=True):
+            if is_blanked:
+                made.segment.blank(record)
+        wanted = [None if is_blanked else row for (_, _, _, row), is_blanked in records]
+        assert rows(made.segment) == wanted
+        if flipped < len(records):
+            made.flip(made.ends[flipped] + 1)  # of its checksum
+            assert rows(made.segment) == wanted[:flipped]  # a living one ends there
+            del wanted[flipped]
+        again = made.again()
+        assert rows(again) == wanted
+        # at the end, the zeros of a blanked one look like a record that was never finished
+        is_half = flipped == len(records) - 1 and records[flipped][1]
+        assert len(damaged(again)) == (flipped < len(records) and not is_half)
+        assert again is not None
+        again.release()
 
 
 # ---- records that are erased
