@@ -6,6 +6,7 @@ real locks. Callers of `flush` and `close`, which wait for the worker, may be gr
 
 from __future__ import annotations
 
+import os
 import select as _select
 import signal
 import sys
@@ -32,6 +33,7 @@ _RLock: Callable[[], Any] = _original("_thread", "RLock")
 get_ident: Callable[[], int] = _original("_thread", "get_ident")
 _start_new_thread: Callable[..., int] = _original("_thread", "start_new_thread")
 _Thread: Any = _original("threading", "Thread")
+_Event: Any = _original("threading", "Event")
 
 select: Callable[..., Any] = _original("select", "select")
 #: None on Windows
@@ -46,6 +48,8 @@ _are_freed = False
 
 #: seconds between two looks of a wait that must not hold up other green threads
 _GREEN_INTERVAL = 0.005
+#: seconds between two looks of a wait that a fork may leave without end
+_FORK_INTERVAL = 0.1
 
 
 def is_green() -> bool:
@@ -81,6 +85,23 @@ def free_locks() -> None:
             lock._at_fork_reinit()  # noqa: SLF001
 
 
+class _Started(_Event):  # type: ignore[misc]
+    """What `Thread.start` waits for: the thread has begun, or this is a child that was forked meanwhile.
+
+    A signal handler may fork while `start` waits. In the child there is no such thread, and it would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - `start` has none
+        """Wait for one of the two."""
+        while not super().wait(_FORK_INTERVAL) and os.getpid() == self._pid:
+            pass
+        return bool(self.is_set())
+
+
 def start_thread(run: Callable[[], None], name: str) -> None:
     """Start a real thread that does not keep the process alive.
 
@@ -95,7 +116,9 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     if is_green():  # threading.Thread would make a green thread
         _start_new_thread(target, ())
     else:
-        _Thread(target=target, name=name, daemon=True).start()
+        thread = _Thread(target=target, name=name, daemon=True)
+        thread._started = _Started()  # noqa: SLF001
+        thread.start()
 
 
 def is_uwsgi() -> bool:

@@ -391,14 +391,15 @@ class Worker:
             self.account.count_retry()
 
     def _attempt(self, carrier: Carrier, lane: Lane, batch: Batch, deadline: float | None) -> Failure | None:
-        """Make one attempt at a batch; return why it is still open, or None."""
+        """Make one attempt at a batch; return why there must be another one, or None."""
         if not lane.prepare(batch):
             lane.stay(batch)
             return None
         why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
         if why is None and batch.verdict is not None and batch.verdict.given_up is None:
             lane.backoff.reset()
-        return why
+        # withdrawn: nothing failed, another thread diverts it, or a signal handler has forked and it is the parent's
+        return None if batch.is_withdrawn else why
 
     def _is_busy(self, batch: Batch, why: Failure) -> bool:
         """Note and return whether an attempt failed because another transaction holds a dedupe key.

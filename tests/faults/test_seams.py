@@ -616,6 +616,47 @@ assert handler.stats.written == handler.stats.accepted == 4001, handler.stats
     assert set(events_of(connection)) >= set(range(4000))
 
 
+@pytest.mark.parametrize("background", [True, False], ids=["worker", "watchdog"])
+def test_a_fork_in_a_signal_handler_while_a_thread_starts_leaves_a_child_that_goes_on(
+    db: str, connection: Any, background: bool
+) -> None:
+    tracker_on(db)
+    source = """
+import logging, os, signal, sys, threading, time
+from pawprint_logging import PawprintHandler
+children = []
+def on_signal(*_):
+    children.append(os.fork())
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)  # ends a process that hangs
+signal.signal(signal.SIGALRM, on_signal)
+begins = threading.Thread._bootstrap_inner
+def begin(self):
+    if not children: time.sleep(0.5)  # `start` waits for that
+    begins(self)
+threading.Thread._bootstrap_inner = begin
+starts = threading.Thread.start
+def start(self):
+    if not children and threading.current_thread() is threading.main_thread(): signal.setitimer(signal.ITIMER_REAL, 0.2)
+    starts(self)
+threading.Thread.start = start
+handler = PawprintHandler(db=sys.argv[1], table="events", background=sys.argv[2] == "True")
+log = logging.getLogger("shop"); log.setLevel(logging.INFO); log.addHandler(handler)
+log.info("x", extra={"event": "0"})
+is_child = children == [0]
+assert len(children) == 1
+if is_child:
+    log.info("x", extra={"event": "1"})
+assert handler.flush(30)
+assert [thread.name for thread in threading.enumerate()][1:], "no thread"
+if not is_child:
+    assert os.waitpid(children[0], 0)[1] == 0
+handler.close()
+"""
+    run(source, db, background)
+    assert events_of(connection) == [0, 1]
+
+
 def test_a_segment_that_cannot_be_deleted_leaves_the_sums_right(
     db: str, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,10 +65,15 @@ class Watchdog:
 
     def _start(self) -> None:
         if not self._running:
-            # the interpreter is shutting down, or uWSGI is about to fork; then only the server's own timeouts apply
-            with suppress(RuntimeError):
+            # before: a child that a signal handler forks meanwhile resets it
+            self._running = True
+            try:
                 native.start_thread(self._run, "pawprint_logging watchdog")
-                self._running = True
+            except BaseException as error:
+                self._running = False
+                # the interpreter is shutting down, or uWSGI is about to fork; then only the server's own timeouts apply
+                if not isinstance(error, RuntimeError):
+                    raise
 
     def _run(self) -> None:
         while True:
