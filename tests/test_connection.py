@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -216,6 +217,21 @@ def test_a_child_does_not_keep_a_dead_parents_transaction_open(db: str, server: 
 )
 def test_a_tls_file_that_cannot_be_used_is_not_taken_for_something_else(message: str) -> None:
     assert "sslrootcert" in connect_failure(psycopg2.OperationalError(message)).reason
+
+
+def test_what_ends_the_program_during_a_copy_reaches_the_excepthook_of_the_application() -> None:
+    program = """
+import sys, threading
+from pawprint_logging._database.session import excepthook
+sys.excepthook = lambda kind, error, trace: print("reported", repr(error))
+begun, never = threading.Event(), threading.Event()
+copying = lambda: (begun.set(), never.wait())
+threading.Thread(target=excepthook.quietly, args=(copying, []), daemon=True).start()
+begun.wait()
+raise LookupError
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("reported LookupError()\n", "")
 
 
 def test_an_excepthook_that_somebody_puts_back_twice_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

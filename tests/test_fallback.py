@@ -10,10 +10,12 @@ import re
 import resource
 import stat
 import sys
+import time
 import uuid
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -469,6 +471,24 @@ def test_a_line_that_another_process_left_torn_does_not_take_ours_along(db: str,
     torn, *lines = path.read_text("ascii").splitlines()
     assert torn == '{"timestamp": "2026-'
     assert [json.loads(line)["event"]["event"] for line in lines] == ["e0", "e1"]
+
+
+def test_a_line_that_another_process_is_still_writing_is_not_taken_for_a_torn_one(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lost.jsonl"
+    path.write_bytes(b'{"half": ')
+    rest = iter([b"1", b"}\n"])
+
+    def sleep(_: float) -> None:
+        with path.open("ab") as file:
+            file.write(next(rest))
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    refuse(db, 1, fallback_file=path)
+    first, *lines = path.read_text("ascii").splitlines()
+    assert first == '{"half": 1}'
+    assert [json.loads(line)["event"]["event"] for line in lines] == ["e0"]
 
 
 def foreign(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import signal
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
+import pytest
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
@@ -409,3 +411,59 @@ def test_a_failure_keeps_nothing_of_whoever_logged() -> None:
     gc.collect()
     assert gone() is None
     assert handler.stats.diverted == 1
+
+
+class TimeLimitError(Exception):
+    """What the signal handler of a task's time limit raises: an ordinary exception, as in Celery."""
+
+
+@pytest.mark.parametrize("where", ["before_send", "write", "fallback", "on_error"])
+def test_a_time_limit_reaches_the_application_and_costs_its_own_call_at_most(
+    db: str, connection: Any, where: str
+) -> None:
+    tracker_on(db)
+    interrupted: list[Any] = []
+
+    def on_signal(*_: object) -> None:
+        raise TimeLimitError
+
+    def interrupt(*given: Any) -> Any:
+        if not interrupted:
+            interrupted.append(True)
+            signal.raise_signal(signal.SIGALRM)
+        return given[0]
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            interrupt(record)
+
+    diverted = fallback()
+    options: dict[str, Any] = {"before_send": interrupt} if where == "before_send" else {}
+    if where == "on_error":
+        options = {"on_error": interrupt}
+    if where == "fallback":
+        logging.getLogger("pawprint_logging.fallback").addHandler(Slow())
+    handler = handler_on(db, background=False, write_timeout=1, **options)
+    log = logger_with(handler)
+    is_refused = where in {"fallback", "on_error"}
+    extra = {"event": "first", "user_id": "u" * 40 if is_refused else "u"}
+    before = signal.signal(signal.SIGALRM, on_signal)
+    try:
+        if where == "write":
+            log.info("x", extra={"event": "early"})  # so that the wait is for the lock
+            with locked(db), pytest.raises(TimeLimitError):  # noqa: PT012
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                log.info("x", extra=extra)
+        else:
+            with pytest.raises(TimeLimitError):
+                log.info("x", extra=extra)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    log.info("x", extra={"event": "later"})
+    assert handler.flush(30)
+    assert adds_up(handler)
+    early, first = ["early"] * (where == "write"), ["first"] * (where == "write")
+    assert stored(connection, "event") == [(event,) for event in [*early, *first, "later"]]
+    assert {each["event"]["event"] for each in diverted.events} == ({"first"} if is_refused else set())
+    assert (handler.stats.diverted, handler.stats.dropped) == (is_refused, 0)

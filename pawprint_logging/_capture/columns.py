@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from functools import cached_property, partial
 from typing import Any
 
+from .._signals import is_interruption
 from ..errors import CaptureError
 from . import copyline
 from .encoder import Kind, field_text
@@ -156,7 +157,7 @@ def _in_columns(values: dict[str, Any], names: frozenset[str], json_field: str) 
     return known
 
 
-def made_send(
+def made_send(  # noqa: C901
     fields: Fields,
     before_send: BeforeSend,
     columns_of: Callable[..., dict[str, Any]],
@@ -183,7 +184,7 @@ def made_send(
     has_all = roles <= kinds.keys()
     to_row = encode_keyed or partial(encode, kinds=kinds)
 
-    def send(
+    def send(  # noqa: PLR0912
         document: dict[str, Any], at: float | datetime, user: Any, name: str, own: dict[str, Any] | None
     ) -> Parts | dict[str, Any] | None:
         # `before_send` may change what it gets: nested values are the application's, and the key must be found again
@@ -207,6 +208,8 @@ def made_send(
             if type(returned) is not dict:
                 returned = dict(returned)
         except Exception as error:
+            if is_interruption(error):
+                raise
             columns = columns_of(document, at, user, name, own)  # as they were
             reason = f"before_send raised {type(error).__name__}"
             raise CaptureError(reason, to_row(columns)) from error

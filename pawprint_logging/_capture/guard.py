@@ -6,6 +6,8 @@ import sys
 import threading
 from types import FrameType
 
+from .._signals import is_interruption
+
 
 class _Guard(threading.local):
     #: the frame of the function that is running user code for an event in this thread, if there is one
@@ -60,7 +62,6 @@ def ends_here(error: BaseException) -> bool:
     """Return whether an exception of user code goes no further.
 
     In a thread of this package none does: a `sys.exit()` in `on_error` would end delivery and nothing else. In a thread
-    of the application, SystemExit and KeyboardInterrupt may come from a signal handler and are meant for the
-    application.
+    of the application, SystemExit, KeyboardInterrupt, and what a signal handler raises, are meant for the application.
     """
-    return guard.is_own_thread or isinstance(error, Exception)
+    return guard.is_own_thread or not is_interruption(error)

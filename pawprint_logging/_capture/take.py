@@ -18,6 +18,7 @@ from time import time
 from typing import Any
 from uuid import UUID
 
+from .._signals import is_interruption
 from ..errors import CaptureError
 from . import moment, quickjson
 from .columns import DROPPED, BeforeSend, Fields, encode, made_columns_of, made_send
@@ -394,7 +395,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 raise
             return take_record(source)
         except Exception as error:
-            if not steps.puts:
+            if not steps.puts or is_interruption(error):
                 raise
             uncaptured(error, source.msg if steps.of_records else event_dict.get("event"))
             return passed_on(event_dict) if not steps.of_records else None

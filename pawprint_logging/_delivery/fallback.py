@@ -77,6 +77,8 @@ class FallbackFormatter(JsonFormatter):
         return self.serialize_log_record(data)
 
 
+#: seconds between two looks at a file that ends within a line, and how many there are
+_HALF_WRITTEN, _LOOKS = 0.002, 10
 #: attribute that marks a record which standard error did not take
 _LOST = "pawprint_lost"
 
@@ -284,7 +286,7 @@ def _append(path: str, line: bytes) -> None:
         found = os.fstat(descriptor)
         if _is_foreign(found):
             raise PermissionError(errno.EPERM, "it belongs to another user")
-        if stat.S_ISREG(found.st_mode) and _is_torn(descriptor, found.st_size):
+        if stat.S_ISREG(found.st_mode) and _is_torn(descriptor):
             line = b"\n" + line
         if os.write(descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -292,11 +294,21 @@ def _append(path: str, line: bytes) -> None:
         os.close(descriptor)
 
 
-def _is_torn(descriptor: int, size: int) -> bool:
-    try:
-        return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    except OSError:  # the file is not readable
-        return False
+def _is_torn(descriptor: int) -> bool:
+    """Return whether the file ends within a line that nobody is writing any more."""
+    before = -1
+    for _ in range(_LOOKS):
+        size = os.fstat(descriptor).st_size
+        try:
+            if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+                return False
+        except OSError:  # the file is not readable
+            return False
+        if size == before:
+            break
+        before = size
+        time.sleep(_HALF_WRITTEN)  # the size grows while another process' line is being written
+    return True
 
 
 def _why_not(error: OSError) -> str:

@@ -18,6 +18,7 @@ from .._capture.storable import text_of
 from .._capture.tap import show, taps
 from .._database.table import ddl
 from .._failure import Failure
+from .._signals import is_interruption
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
 from . import process
@@ -151,6 +152,8 @@ class Pipeline:
         try:
             event = self._entry_of(record)
         except Exception as error:
+            if is_interruption(error):
+                raise
             self._uncaptured(error, record.msg)
         else:
             if event is not None:

@@ -31,6 +31,7 @@ from .._database.writing.claim import Guess, claim, copy_keyed
 from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
+from .._signals import is_interruption
 from ..tracker import Tracker
 from . import process
 from .backoff import dice
@@ -149,6 +150,9 @@ class Writer:
         try:
             connection = self._connect(session)
         except Exception as error:
+            if is_interruption(error):
+                session.discard()
+                raise
             is_servers = isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost
             why = failure(error) if is_servers else connect_failure(error)
             return self._refuse(why) if why.meaning == "table" else self._again(why)  # "table": it cannot be created

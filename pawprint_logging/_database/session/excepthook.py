@@ -84,7 +84,8 @@ def _put_back() -> None:
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     is_own = kind is SystemError and isinstance(error.__cause__, psycopg2.Error)
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - who prints is what is asked for
+    # who prints; the interpreter, for what ends the program, has no frame
+    frame: FrameType | None = sys._getframe().f_back  # noqa: SLF001
     while is_own and frame is not None and frame.f_code is not quietly.__code__:
         frame = frame.f_back  # a hook that was installed over ours
     if frame is not None and frame.f_code is quietly.__code__:

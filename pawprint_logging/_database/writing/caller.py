@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
+from ..._signals import is_interruption
 from ...errors import ConfigurationError
 from ..session.sqlstate import sqlstate_of
-from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, is_interruption, run, run_async
+from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, run, run_async
 
 #: "idle": in no transaction. "open": in one. "failed": in a failed one. "closed": by its owner. "lost": broken
 State = Literal["idle", "open", "failed", "closed", "lost"]

@@ -6,15 +6,11 @@ synchronous and asynchronous drivers alike.
 
 from __future__ import annotations
 
-import signal
-import traceback
-import weakref
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from functools import partial
-from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeVar
 
+from ..._signals import is_interruption, note_handlers
 from ..session.sqlstate import describe
 
 
@@ -73,12 +69,6 @@ class ForeignError(StatementError):
         super().__init__(None, error, lost=False)
 
 
-#: what `signal.getsignal` wraps; that tries to make an enum of each handler, which takes fifty times as long
-_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_SIGNALS = tuple(map(int, signal.valid_signals()))
-#: the code of the functions that have been signal handlers when a dialogue began or an exception was looked at
-_handlers: weakref.WeakSet[CodeType] = weakref.WeakSet()
-
 T = TypeVar("T")
 Dialogue = Generator[Statement, Answer, T]
 
@@ -88,7 +78,7 @@ Dialogue = Generator[Statement, Answer, T]
 
 def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
     """Run a dialogue over a synchronous connection; return its result."""
-    _note_handlers()
+    note_handlers()
     generator: Any = dialogue  # typing.Generator has no `gi_frame`
     answer: Any = None
     errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
@@ -109,7 +99,7 @@ def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
 
 async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaitable[Answer]]) -> T:
     """Run a dialogue over an asynchronous connection; return its result."""
-    _note_handlers()
+    note_handlers()
     generator: Any = dialogue  # typing.Generator has no `gi_frame`
     answer: Any = None
     errors: list[BaseException] = []  # at most one, and not held once it is handed on: its traceback holds this frame
@@ -130,32 +120,3 @@ async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaita
 
 def _as_ours(error: BaseException) -> BaseException:
     return error if isinstance(error, StatementError) or is_interruption(error) else ForeignError(error)
-
-
-def is_interruption(error: BaseException) -> bool:
-    """Return whether an exception is meant for the application: Ctrl-C, a cancelled task, or a task's time limit."""
-    return not isinstance(error, Exception) or _is_of_signal_handler(error)
-
-
-def _is_of_signal_handler(error: BaseException) -> bool:
-    """Return whether a signal handler raised it, or let it pass."""
-    _note_handlers()
-    return any(frame.f_code in _handlers for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
-def _note_handlers() -> None:
-    """Note the signal handlers, which may replace themselves before they raise."""
-    for handler in map(_handler_of, _SIGNALS):
-        if callable(handler) and (code := _code_of(handler)) is not None:
-            _handlers.add(code)
-
-
-def _code_of(function: Any) -> CodeType | None:
-    """Return the first code that runs when a function or callable object is called; None if that is written in C."""
-    if isinstance(function, partial):
-        return _code_of(function.func)
-    if isinstance(function, MethodType):
-        return _code_of(function.__func__)
-    if not isinstance(function, FunctionType):
-        function = type(function).__call__
-    return getattr(function, "__code__", None)

@@ -17,12 +17,13 @@ from typing import Any, Literal, TypeVar
 from ..._capture import copyline
 from ..._capture.row import Columns
 from ..._failure import Failure
+from ..._signals import is_interruption
 from ..session.sqlstate import NO_PARTITION, describe, is_missing_partition
 from ..table.mend import mend
 from ..table.schema import Table, identifier
 from .blame import with_column
 from .claim import claiming, claiming_keys
-from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError, is_interruption
+from .dialogue import Answer, Dialogue, ForeignError, Statement, StatementError
 
 #: milliseconds that all waits for locks may take together
 _LOCK_MILLISECONDS = 1000
