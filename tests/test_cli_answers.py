@@ -88,6 +88,19 @@ def test_markdown_has_its_bars_escaped(cli: CommandLine, connection: Any) -> Non
     assert "a\\|b" in cli("read", "user_id", "--format", "markdown").out
 
 
+@pytest.mark.parametrize("style", ["table", "markdown"])
+def test_an_amount_of_any_size_keeps_its_cents(cli: CommandLine, connection: Any, style: str) -> None:
+    amounts = [123456.78, 999999.99, 12345.5, 20000, 0.00005]
+    insert(connection, *((f"2026-02-{day:02}", "a", "paid", {"cost": cost}) for day, cost in enumerate(amounts, 1)))
+
+    out = cli("sum", "metadata__cost", "--where", "event=paid", "--format", style).out
+
+    assert out.replace("|", "").split()[-10:] == [
+        word for day, text in enumerate(["123456.78", "999999.99", "12345.50", "20000", "5e-05"], 1)
+        for word in (f"2026-02-{day:02}", text)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
 def test_an_answer_goes_into_a_file(cli: CommandLine, tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"

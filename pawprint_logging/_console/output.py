@@ -349,7 +349,8 @@ def _shown(value: Any, *, with_time: bool) -> str:
     if isinstance(value, timedelta):
         return length(value)
     if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.2f}"
+        # six digits are at least two decimals up to here; more digits are kept, since they may be an amount of money
+        return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.2f}".removesuffix(".00")
     return printable(_text(value))
 
 
