@@ -517,6 +517,16 @@ def test_what_is_wrong_is_said_before_anything_is_written(cli: CommandLine, tmp_
         assert cursor.fetchone() == (0,)
 
 
+def test_two_columns_of_one_name_in_parquet_are_said(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.table([["a"], ["b"]], names=["event", "event"]), tmp_path / "a.parquet"
+    )
+
+    one_line(cli("import", str(tmp_path / "a.parquet")), "two columns named 'event'")
+    assert stored(connection) == []
+
+
 def test_a_missing_table_and_a_missing_ledger_are_said(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     path = json_lines(tmp_path / "a.jsonl", [{"event": "e", "k": 1}])
     with connection.cursor() as cursor:

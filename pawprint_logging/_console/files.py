@@ -151,6 +151,16 @@ class Source:
         return bytes(raw)
 
 
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raise if two columns have one name: only one of them could become a field.
+
+    Raises:
+        ConfigurationError: they have.
+    """
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise ConfigurationError(f"{path} has two columns named {twice[0]!r}: rename one of them")
+
+
 class _Csv(Source):
     has_json_as_text = True
 
@@ -173,8 +183,7 @@ class _Csv(Source):
             )
         if not first or not all(name.isprintable() for name in first):
             raise ConfigurationError(f"{path} has no header: its first line must name its columns")
-        if twice := [name for name in first if name and first.count(name) > 1]:
-            raise ConfigurationError(f"{path} has two columns named {twice[0]!r}: rename one in its header")
+        _check_names(path, first)
         self.names = first
         self.header = self.line_of(first)
 
@@ -286,6 +295,7 @@ class _Parquet(Source):
                 self.names = list(file.schema_arrow.names)
         except pyarrow.lib.ArrowException:
             raise ConfigurationError(f"{path} is not a Parquet file, or is truncated") from None
+        _check_names(path, self.names)
 
     def pieces(self) -> Iterator[Piece]:
         import pyarrow as pa
