@@ -174,6 +174,40 @@ def test_json_that_is_no_object_comes_back_from_files_of_our_own(
     assert stored(connection, question) == before
 
 
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_value_of_any_type_comes_back_from_files_of_our_own(
+    cli: CommandLine, tmp_path: Path, connection: Any, ending: str
+) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "took": ("INTERVAL", "00:00:00.00005"),
+        "steps": ("INTERVAL[]", "{00:00:00.00005,NULL,02:00:00}"),
+        "keys": ("BYTEA[]", r'{"\\x00ff","\\x612262",NULL}'),
+        "pages": ("INT4RANGE", "[1,5)"),
+        "at": ("TIMETZ", "03:04:05+02"),
+    }
+    kinds, texts = zip(*columns.values(), strict=True)
+    added = ", ".join(f"ADD {name} {kind}" for name, kind in zip(columns, kinds, strict=True))
+    connection.cursor().execute(f"ALTER TABLE events {added}")
+    connection.cursor().execute(f"INSERT INTO events ({', '.join(columns)}) VALUES (%s, %s, %s, %s, %s)", texts)
+    question = ", ".join(f"{name}::text" for name in columns)
+    before = stored(connection, question)
+    path = tmp_path / f"a.{ending}"
+
+    if ending == "jsonl":
+        connection.cursor().execute("UPDATE events SET user_id = 'u'")
+        assert cli("export", "u", "--output", str(path)).status == 0
+    else:
+        assert cli("read", "--output", str(path)).status == 0
+    connection.cursor().execute("DELETE FROM events")
+    done = cli("import", str(path))
+
+    assert (done.status, done.out) == (0, "1 written, 0 already there, 0 rejected\n"), done.err
+    assert stored(connection, question) == before
+
+
 def test_text_for_a_json_column_is_a_string_in_json_and_in_csv_if_it_is_no_json(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:

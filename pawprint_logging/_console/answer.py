@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import MAXYEAR, MINYEAR, datetime
-from decimal import Decimal
+from datetime import MAXYEAR, MINYEAR, datetime, time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from .._database.reading.hints import hints
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from . import plot
-from .output import Row, Shapes, frame_rows, note, show, write_csv, write_json
+from .output import Row, Shapes, frame_rows, note, show, text_of, write_csv, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,18 +142,14 @@ def _save_parquet(path: str, names: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _arrow(values: list[Any], pyarrow: Any) -> Any:
-    """Return an Arrow column; nested or mixed values become text, in JSON unless they are strings."""
+    """Return an Arrow column; nested or mixed values, and others that Arrow has no type for, become text as in CSV."""
     moments = [value for value in values if isinstance(value, datetime)]
     if any(not MINYEAR <= value.year <= MAXYEAR for value in moments):  # of pandas; Arrow would take them for others
         kind = pyarrow.timestamp("us", "UTC" if moments[0].tzinfo else None)
         return pyarrow.array([value and value.asm8 for value in values], kind)
-    if not any(isinstance(value, (dict, list)) for value in values):
+    # Arrow's times of day have no offset
+    if not any(isinstance(value, (dict, list)) or (isinstance(value, time) and value.tzinfo) for value in values):
         # Arrow raises errors of Python's own for integers beyond 64 bits and for a Decimal that is not finite
         with suppress(pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OverflowError, TypeError):
             return pyarrow.array(values)
-    texts = [value if value is None or isinstance(value, str) else _text(value) for value in values]
-    return pyarrow.array(texts, pyarrow.string())
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, Decimal) else json.dumps(value, default=str)
+    return pyarrow.array([None if value is None else text_of(value) for value in values], pyarrow.string())

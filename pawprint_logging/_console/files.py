@@ -435,6 +435,7 @@ class Plan:
         is_text: whether all values are text, as in CSV.
         has_json_as_text: whether the JSON of a JSON column is text, as in CSV and Parquet; else, text is a JSON string.
         json_arrays: the columns that are arrays of JSON.
+        intervals: the columns that are intervals, or arrays of them.
         key: the field with the dedupe key, if there is one.
     """
 
@@ -445,6 +446,7 @@ class Plan:
     is_text: bool = False
     has_json_as_text: bool = False
     json_arrays: Collection[str] = ()
+    intervals: Collection[str] = ()
     key: str | None = None
     #: the fields to rename that records had
     found: set[str] = field(default_factory=set)
@@ -507,6 +509,8 @@ class Plan:
         """Return what a column's values go through first, if anything."""
         if self.kinds[name] == "json":
             return self._json
+        if name in self.intervals:
+            return _seconds
         return _jsons if name in self.json_arrays else _READ.get(self.kinds[name])
 
     def _json(self, value: Any) -> Any:
@@ -621,6 +625,14 @@ def _jsons(value: Any) -> Any:
     if type(value) is not list:
         return value
     return [_json_of(each) if type(each) is str else None if each is None else json_text(each) for each in value]
+
+
+def _seconds(value: Any) -> Any:
+    """Return a value for a column of intervals: seconds without the exponent that short times have in JSON."""
+    value = _array(value)
+    if type(value) is list:
+        return [_seconds(each) for each in value]
+    return f"{Decimal(repr(value)):f}" if type(value) is float else value
 
 
 #: how a column takes its values → what a value goes through first

@@ -81,6 +81,7 @@ def import_(
                 is_text=bool(each.header),
                 has_json_as_text=each.has_json_as_text,
                 json_arrays=target.json_arrays,
+                intervals=target.intervals,
                 key=dedupe_key,
             )
             for each in sources
@@ -169,6 +170,7 @@ class _Target(NamedTuple):
         kinds: its columns, and how each takes its values.
         json_field: its JSON column, None if it has none.
         json_arrays: the columns that are arrays of JSON.
+        intervals: the columns that are intervals, or arrays of them.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
     """
@@ -176,6 +178,7 @@ class _Target(NamedTuple):
     kinds: dict[str, Kind]
     json_field: str | None
     json_arrays: frozenset[str]
+    intervals: frozenset[str]
     needs_insert: bool
     is_split: bool
 
@@ -191,7 +194,8 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     kinds = {name: kind_of(column.type) for name, column in columns.items()}
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
-    return _Target(kinds, json_field, json_arrays, found.needs_insert, is_split)
+    intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
+    return _Target(kinds, json_field, json_arrays, intervals, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):

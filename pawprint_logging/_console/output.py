@@ -233,7 +233,7 @@ def csv_writer(stream: IO[str], delimiter: str = ",") -> Any:
 
 
 def _cell(value: Any, *, is_terminal: bool) -> str:
-    text = _text(value)
+    text = text_of(value)
     if isinstance(value, str) and text.startswith(_FORMULA):
         text = f"'{text}"
     return printable(text) if is_terminal else text
@@ -351,7 +351,7 @@ def _shown(value: Any, *, with_time: bool) -> str:
     if isinstance(value, float):
         # six digits are at least two decimals up to here; more digits are kept, since they may be an amount of money
         return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.2f}".removesuffix(".00")
-    return printable(_text(value))
+    return printable(text_of(value))
 
 
 def _day(value: datetime) -> str:
@@ -366,8 +366,8 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _text(value: Any) -> str:
-    """Return a value as text for CSV."""
+def text_of(value: Any) -> str:
+    """Return a value as text for CSV, which `import` reads as the same value."""
     if type(value) is str:
         return value
     if value is None:
@@ -376,6 +376,8 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, Decimal):
         return f"{value:f}"
+    if isinstance(value, timedelta):  # without an exponent, which no INTERVAL takes
+        return f"{Decimal(repr(value.total_seconds())):f}"
     value = _storable(value)
     return _encode(value) if isinstance(value, (dict, list)) else str(value)
 
