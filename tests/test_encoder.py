@@ -368,12 +368,33 @@ def test_an_interval_is_the_same_in_every_style(shared_connection: Any, style: s
         ("infinity", "infinity"),
         ("yesterday", "yesterday"),
         ("a\x00", "a\ufffd"),
-        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+        ("29/Feb/2024:17:30:00 +0530", "2024-02-29 12:00:00+00:00"),
+        ("01/02/2024 10:00", "01/02/2024 10:00"),
     ],
 )
 def test_text_for_a_timestamp_is_converted_to_utc_where_it_has_an_offset(text: str, expected: str) -> None:
     assert timestamp_text(text) == expected
-    assert column_text(text, "timestamp") == expected
+    assert column_text(text, "timestamp") == column_text(text, "timestamptz") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024-02-29 17:30 EET", "2024-02-29 17:30 Europe/Helsinki", "Thu Feb 29 17:30:00 PST 2024"),
+        *("02/29/2024 17:30 +0530", "2024-02-29T17:30+05:30[Asia/Kolkata]", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_a_zone_in_text_that_is_not_read_is_refused_where_postgresql_would_ignore_it(
+    shared_connection: Any, text: str
+) -> None:
+    refused = column_text(text, "timestamp")
+
+    assert column_text(text, "timestamptz") == text
+    assert column_text([text], "timestamptzs") == f'{{"{text}"}}'
+    assert column_text(refused, "timestamp") == refused
+    for kind, value in (("timestamp", refused), ("timestamp[]", column_text([text], "timestamps"))):
+        with shared_connection.cursor() as cursor, pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match=text[:9]):
+            cursor.execute(f"SELECT %s::{kind}", (value,))
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,24 @@ def test_a_number_since_1970_is_a_time(cli: CommandLine, tmp_path: Path, connect
     assert stored(connection, '"timestamp"::text') == [("2026-01-01 00:00:00",)]
 
 
+def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    times = [
+        "01/Jan/2026:10:00:00 +0200",
+        "Thu, 01 Jan 2026 10:00:00 +0200",
+        "20260101T100000+0200",
+        "2026/01/01 08:00",
+    ]
+    refused = ["2026-01-01 10:00 EET", "01/01/2026 10:00 +0200"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["timestamp"], *([text] for text in (*times, *refused))])
+
+    done = cli("import", str(tmp_path / "a.csv"))
+
+    assert (done.status, stored(connection, "timestamp::text")) == (1, [("2026-01-01 08:00:00",)] * len(times))
+    assert (tmp_path / "a.csv.rejected").read_text().splitlines()[1:] == refused
+    assert "column timestamp; write it as 2026-01-31T12:00:00+02:00" in done.out + done.err
+
+
 def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     fields = {
         "a": "19.90", "b": "007", "c": "true", "d": '{"x": [1]}', "e": "{not json", "f": "", "g": "1e5",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import email.utils
 import fractions
 from typing import Any
 
@@ -35,6 +36,17 @@ NOON = dt.datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
         "2024-02-29T17:30:00,000+0530",
         "2024-02-29T07:00:00.0-05",
         "  2024-02-29T12:00:00Z\n",
+        "2024-02-29 12:00:00 GMT",
+        "20240229T173000+0530",
+        "20240229T1200Z",
+        "20240229T120000.000",
+        "2024/02/29 12:00:00",
+        "2024/02/29 17:30 +05:30",
+        "Thu, 29 Feb 2024 17:30:00 +0530",
+        "Thu, 29 Feb 2024 17:30:00 +0530 (IST)",
+        "Thu, 29 Feb 2024 12:00:00 GMT",
+        "29/Feb/2024:07:00:00 -0500",
+        "29-Feb-2024 12:00:00.000",
     ],
 )
 def test_the_same_moment_in_any_form_is_read_in_utc(value: Any) -> None:
@@ -75,6 +87,31 @@ def test_a_date_is_its_midnight() -> None:
     assert moment.parse("2024-02-29") == midnight
 
 
+@pytest.mark.parametrize("day", range(1, 29))
+@pytest.mark.parametrize("month", range(1, 13))
+def test_a_date_of_rfc_2822_is_read_as_the_standard_library_reads_it(month: int, day: int) -> None:
+    when = dt.datetime(2026, month, day, 9, 8, 7, tzinfo=EAST)
+
+    assert moment.parse(email.utils.format_datetime(when)) == when
+    assert moment.parse(f"{when:%d/%b/%Y:%H:%M:%S %z}") == moment.parse(f"{when:%Y%m%dT%H%M%S%z}") == when
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"2026-01-01 10:00{zone}", True) for zone in (" EET", " Europe/Rome", " GMT+2", " UTC-2", " AM -08", " -8")),
+        *((f"2026-01-01 10:00{zone}", False) for zone in ("", " UTC", " GMT", "z", " +00", "-0000", " AM", " BC")),
+        *((f"Thu Jan  1 10:00:00 2026{zone}", bool(zone)) for zone in ("", " +0200", " -0200", " MART")),
+        *((f"2026-001T10{zone}", bool(zone)) for zone in ("", "+02", "-02", "-02:30")),
+        *((text, False) for text in ("2026-01-01", "10:00 2026-01-01", "01-Jan-2026 10:00", "J2451187", "now")),
+        *((text, True) for text in ("today EET", "tomorrow America/New_York")),
+        *((text, False) for text in ("", "text", "1", "infinity", "January 5, 2026", "20000-01-01 10:00:00+00:00")),
+    ],
+)  # fmt: skip
+def test_an_offset_or_a_zone_is_found_in_any_text(text: str, expected: bool) -> None:
+    assert moment.names_zone(text) is expected
+
+
 @pytest.mark.parametrize("digits", range(1, 10))
 def test_a_fraction_may_have_one_to_nine_digits(digits: int) -> None:
     parsed = moment.parse(f"2024-02-29T12:00:00.{'123456789'[:digits]}Z")
@@ -108,6 +145,10 @@ class Odd(dt.tzinfo):
         "2024-02-30 10:00",
         "12:00",
         "2024-02-29T12:00:00+99:00",
+        "30/Feb/2024:12:00:00 +0000",
+        "29 Feb 2024 12:00:00 (IST)",
+        "29 Feb 2024 12:00:00 EST",
+        "2024/02/29",
         True,
         np.bool_(True),
         np.float64("nan"),

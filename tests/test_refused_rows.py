@@ -72,6 +72,30 @@ def test_a_value_that_is_a_syntax_error_costs_its_row(db: str, connection: Any) 
     assert value(connection, "SELECT count(*) FROM events") == 99
 
 
+def test_a_time_whose_zone_is_not_understood_is_refused_with_its_mend(db: str, connection: Any) -> None:
+    schema = {**SCHEMA, "paid_at": "TIMESTAMP", "seen_at": "TIMESTAMPTZ"}
+    tracker = tracker_on(db, schema=schema)
+    handler, diverted = handler_on(db, schema=schema, flush_interval=60), fallback()
+    log = logger_with(handler)
+    read, unread = "01/Jan/2026:10:00:00 +0200", "2026-01-01 10:00:00 EET"
+    log.info("x", extra={"event": "a", "timestamp": read, "paid_at": read, "seen_at": unread})
+    log.info("x", extra={"event": "b", "paid_at": unread})
+    assert handler.flush(60)
+    tracker.write(event="c", timestamp=read, paid_at=read)
+    with pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match=r"10:00:00 EET .*write it as"):
+        tracker.write(event="d", paid_at=unread)
+    with pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match="column paid_at"):
+        tracker.write_many([{"event": "e", "paid_at": unread}])
+    ((event, reason),) = [(each["event"], each["reason"]) for each in diverted.events]
+    assert (event["event"], reason[-14:]) == ("b", "column paid_at")
+    assert event["paid_at"].startswith(unread)
+    assert "column paid_at; write it as 2026-01-31T12:00:00+02:00" in diverted.warnings[0]
+    eight = "2026-01-01 08:00:00"
+    assert stored(connection, "event, \"timestamp\"::text, paid_at::text, seen_at AT TIME ZONE 'UTC' = paid_at") == [
+        ("a", eight, eight, True), ("c", eight, eight, None)
+    ]  # fmt: skip
+
+
 def test_an_extra_named_like_a_generated_column_costs_nothing(db: str, connection: Any) -> None:
     schema = {**SCHEMA, "twice": "TEXT GENERATED ALWAYS AS (event || event) STORED"}
     handler, diverted = handler_on(db, schema=schema, flush_interval=60), fallback()

@@ -19,16 +19,29 @@ from pawprint_logging._capture.rowline import RowEncoder
 KINDS: dict[str, Kind] = {
     "id": "plain",
     "at": "timestamp",
+    "zoned": "timestamptz",
     "data": "json",
     "tags": "array",
     "visits": "integer",
     "times": "timestamps",
+    "zoned_times": "timestamptzs",
 }
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 NAIVE = dt.datetime(2024, 5, 1)  # noqa: DTZ001
 VALUES = [
     *(None, True, False, 0, -1, 2**63, 10**5000, 1.5, 5.0, float("nan"), float("inf"), decimal.Decimal("1.10")),
-    *("", "plain", "\\N", "tab\tline\n", "\ud800", "\x00", "2024-05-01T12:00:00+02:00", "null", "ü\u2028"),
+    *(
+        "",
+        "plain",
+        "\\N",
+        "tab\tline\n",
+        "\ud800",
+        "\x00",
+        "2024-05-01T12:00:00+02:00",
+        "2024-05-01 12:00 EET",
+        "null",
+        "ü\u2028",
+    ),
     *(NAIVE, dt.datetime(2024, 5, 1, 12, 0, 0, 1, dt.timezone.utc), dt.datetime(2024, 5, 1, tzinfo=EAST)),
     *(
         NAIVE.replace(year=1),

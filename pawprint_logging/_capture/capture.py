@@ -9,6 +9,7 @@ from typing import Any
 
 from . import quickjson
 from .columns import BeforeSend, Fields
+from .encoder import TIMES
 from .exits import Exits
 from .marks import Marks
 from .quickjson import quickest
@@ -70,7 +71,7 @@ class Capture:
             has_user=fields.user in kinds,
             user_has_default=fields.user_has_default,
             has_own=bool(kinds.keys() - {*roles, fields.json} - fields.numbered),
-            is_usual=fields.json in kinds and {kinds.get(role) for role in roles} <= {"plain", "timestamp", "integer"},
+            is_usual=fields.json in kinds and {kinds.get(role) for role in roles} <= {"plain", "integer", *TIMES},
             is_renamed=event_key != "event",
             has_record_fields=bool(record_fields),
             has_common=bool(common),

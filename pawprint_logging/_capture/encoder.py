@@ -18,16 +18,18 @@ from numbers import Real
 from typing import Any, Literal
 from uuid import UUID
 
-from .moment import numpy_time, of_numpy, parse, plain, text_in_utc
+from .moment import names_zone, numpy_time, of_numpy, parse, plain, text_in_utc
 from .quickjson import MANY_BRACKETS, quickest
 from .storable import MAX_CHARACTERS, Storable, clean, is_null, is_writable, stand_in, text_of
 
-#: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP with or without zone, "integer"
-#: for SMALLINT, INTEGER and BIGINT, "timestamps" for arrays of TIMESTAMP, "array" for other arrays, or "plain" for all
-#: others
-Kind = Literal["json", "timestamp", "integer", "timestamps", "array", "plain"]
+#: how a column takes its values: "json" for JSON and JSONB, "timestamp" for TIMESTAMP, "timestamptz" for that with time
+#: zone, "integer" for SMALLINT, INTEGER and BIGINT, "timestamps" and "timestamptzs" for arrays of times, "array" for
+#: other arrays, or "plain" for all others
+Kind = Literal["json", "timestamp", "timestamptz", "integer", "timestamps", "timestamptzs", "array", "plain"]
+#: the kinds that take times
+TIMES: frozenset[Kind] = frozenset({"timestamp", "timestamptz"})
 #: how the elements of arrays are taken, by the kind of the array
-ELEMENTS: dict[str, Kind] = {"timestamps": "timestamp", "array": "plain"}
+ELEMENTS: dict[str, Kind] = {"timestamps": "timestamp", "timestamptzs": "timestamptz", "array": "plain"}
 
 
 def json_text(value: Any) -> str:
@@ -104,7 +106,7 @@ def column_text(value: Any, kind: Kind = "plain") -> str | None:
     """
     if value is None:
         return None
-    if type(value) is str and kind != "timestamp":
+    if type(value) is str and kind not in TIMES:
         return value if value.isprintable() and len(value) <= MAX_CHARACTERS else clean(value)
     try:
         if (known := KNOWN[kind].get(type(value))) is not None:
@@ -155,8 +157,10 @@ _SIMPLE: dict[type, Callable[[Any], str | None]] = {
 KNOWN: dict[Kind, dict[type, Callable[[Any], str | None]]] = {
     "json": {},
     "timestamp": _SIMPLE,
+    "timestamptz": _SIMPLE,
     "integer": {**_SIMPLE, float: _of_real, Decimal: _of_real},
     "timestamps": _SIMPLE,
+    "timestamptzs": _SIMPLE,
     "array": _SIMPLE,
     "plain": _SIMPLE,
 }
@@ -168,7 +172,7 @@ def _text(value: Any, kind: Kind) -> str | None:  # noqa: C901, PLR0912
     if isinstance(value, Enum):
         return column_text(value.value, kind)
     if isinstance(value, str):
-        return timestamp_text(value) if kind == "timestamp" else clean(str.__str__(value))
+        return timestamp_text(value, kind) if kind in TIMES else clean(str.__str__(value))
     if type(value).__name__ == "Json" and hasattr(value, "adapted"):  # psycopg2's wrapper, which its users may pass
         return json_text(value.adapted)
     if kind == "json" or isinstance(value, Mapping):
@@ -218,12 +222,23 @@ def utc_text(moment: datetime) -> str:
 _IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?)(?:Z|\+00:00)?", re.ASCII)
 
 
-def timestamp_text(text: str) -> str:
-    """Return ISO 8601 text in UTC, taking text without an offset as UTC; any other text stays as it is."""
+def timestamp_text(text: str, kind: Kind = "timestamp") -> str:
+    """Return text that names a moment as ISO 8601 in UTC, taking text without an offset as UTC.
+
+    Other text stays as it is, for PostgreSQL to read. Since that ignores an offset or zone in text for a TIMESTAMP,
+    text with one gets an addition for which it refuses the row, and which its error shows.
+    """
     if (match := _IN_UTC.fullmatch(text)) is not None:
         return f"{match[1]} {match[2]}+00:00"
     moment = parse(text)
-    return clean(text) if moment is None else str(moment)
+    if moment is not None:
+        return str(moment)
+    is_unread = kind == "timestamp" and names_zone(text) and not text.endswith(_UNREAD)
+    return clean(text) + _UNREAD if is_unread else clean(text)
+
+
+#: no time that PostgreSQL reads has such words
+_UNREAD = " (not understood: write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset)"
 
 
 def _array(values: list[Any], kind: Kind) -> str:

@@ -11,10 +11,36 @@ from typing import Any
 # datetime.fromisoformat() reads "Z", and fractions of other than 3 or 6 digits, only from Python 3.11 on.
 _ISO = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?P<fraction>[.,]\d{1,9})?"
-    r"\s?(?:(?P<utc>Z|UTC)|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?)?\s*",
+    r"\s?(?:(?P<utc>Z|UTC|GMT)|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?)?\s*",
     re.IGNORECASE,
 )
 
+# Other forms of a date and a time of day, which are read as ISO 8601: its basic format, a date with slashes, and one
+# with the month's name, as in RFC 2822 and in the logs of web servers. A zone's name in brackets repeats an offset.
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMED = rf"(?:[a-z]{{3}}, )?(?P<day>\d\d?)[ /-](?P<month>{'|'.join(_MONTHS)})[ /-](?P<year>\d{{4}})[ :]"
+_CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?P<rest>.*?)(?:(?<=[+-]\d{4}) \(\w+\))?"
+_BASIC = r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?(?P<rest>(?:\D.*)?)"
+_OTHERS = (
+    re.compile(rf"(?P<year>\d{{4}})(?P<month>\d\d)(?P<day>\d\d)[T ]{_BASIC}", re.IGNORECASE | re.ASCII),
+    re.compile(rf"(?P<year>\d{{4}})/(?P<month>\d\d)/(?P<day>\d\d)[T ]{_CLOCK}", re.IGNORECASE | re.ASCII),
+    re.compile(_NAMED + _CLOCK, re.IGNORECASE | re.ASCII),
+)
+
+# What says a zone in any text that PostgreSQL might read as a time: an offset other than zero, where no dash of a date
+# can be, or a word besides these.
+_OFFSET = re.compile(
+    r"(?:\+|(?:\s|:\d\d(?:[.,]\d+)?|\dT(?:\d\d){1,3}(?:[.,]\d+)?|[AP]M|UTC?|GMT|Z)-)\s?(?=[0:]*[1-9])",
+    re.IGNORECASE | re.ASCII,
+)
+_WORD = re.compile(r"[^\W\d_]+")
+_WORDS_OF_DATES = """
+january february march april june july august sept september october november december
+mon monday tue tues tuesday wed weds wednesday thu thur thurs thursday fri friday sat saturday sun sunday
+am pm ad bc j jd julian t at on y m d h mm s
+epoch infinity now today tomorrow yesterday allballs utc gmt ut z zulu
+"""
+_NO_ZONES = frozenset((*_MONTHS, *_WORDS_OF_DATES.split()))
 
 # The form of nearly all text. datetime.fromisoformat() reads it in a fifth of the time, but also accepts much that is
 # no ISO 8601 date and time.
@@ -41,8 +67,8 @@ def parse(value: Any) -> datetime | None:
     """Return the moment that a value stands for, in UTC, or None if it is no time; never raises.
 
     Args:
-        value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or ISO 8601 text;
-            also a number or datetime64 of numpy's.
+        value: a datetime (naive: taken as UTC), a date (its midnight), a number (seconds since 1970), or text in ISO
+            8601 or a form of `_OTHERS`; also a number or datetime64 of numpy's.
     """
     try:
         if type(value) is datetime:
@@ -56,7 +82,7 @@ def parse(value: Any) -> datetime | None:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, _UTC)
         if isinstance(value, str):
-            match = _ISO.fullmatch(value.strip())
+            match = _matched(value)
             return None if match is None else _utc(_moment(match))
         if (kind := numpy_time(value)) is not None:
             return parse(of_numpy(value)) if kind == "datetime64" else None
@@ -92,7 +118,7 @@ def of_structlog(value: Any) -> datetime | None:
         return parse(value)
     try:
         if isinstance(value, str):
-            match = _ISO.fullmatch(value.strip())
+            match = _matched(value)
             is_zoned = match is not None and (match["utc"] or match["sign"]) is not None
         elif isinstance(value, datetime):
             is_zoned = value.utcoffset() is not None
@@ -188,6 +214,32 @@ def of_numpy(value: Any) -> Any:
     found = value.tolist()
     # without a unit it is a plain number
     return str(value) if type(found) is int and "[" in name else found
+
+
+def names_zone(text: str) -> bool:
+    """Return whether text that `parse` does not read has an offset or the name of a zone that may not be UTC's."""
+    if _OFFSET.search(text) is not None:
+        return True
+    words = set(map(str.lower, _WORD.findall(text)))
+    # one that is nothing but other words is no time
+    return not words <= _NO_ZONES and (not words.isdisjoint(_NO_ZONES) or any(map(str.isdigit, text)))
+
+
+def _matched(text: str) -> re.Match[str] | None:
+    """Return the parts of a text that names a moment, by the names in `_ISO`."""
+    text = text.strip()
+    match = _ISO.fullmatch(text)
+    if match is not None:
+        return match
+    for form in _OTHERS:
+        if (other := form.fullmatch(text)) is not None:
+            year, month, day, hour, minute, second, rest = other.group(
+                "year", "month", "day", "hour", "minute", "second", "rest"
+            )
+            if not month.isdigit():
+                month = f"{_MONTHS.index(month.lower()) + 1:02}"
+            return _ISO.fullmatch(f"{year}-{month}-{day:0>2} {hour}:{minute}:{second or '00'}{rest}")
+    return None
 
 
 def _utc(moment: datetime) -> datetime:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import copyline
-from .encoder import KNOWN, Kind, column_text, timestamp_text
+from .encoder import KNOWN, TIMES, Kind, column_text, timestamp_text
 from .moment import text_in_utc
 from .quickjson import quickest
 from .row import Columns, Row
@@ -79,7 +79,7 @@ def _field(value: Any, kind: Kind) -> str:
     """Return a value as a field of COPY text; the most usual types come first."""
     kind_of_value = type(value)  # not __class__, which an object may fail to give
     if kind_of_value is str:
-        text = timestamp_text(value) if kind == "timestamp" else value
+        text = timestamp_text(value, kind) if kind in TIMES else value
         if text.isprintable() and "\\" not in text and len(text) <= MAX_CHARACTERS:
             return text
     elif kind_of_value is dict:
@@ -93,7 +93,7 @@ def _field(value: Any, kind: Kind) -> str:
                 return text_in_utc(value)
         elif (known := KNOWN[kind].get(kind_of_value)) is not None:
             return known(value) or "\\N"
-    if kind == "timestamp":
+    if kind in TIMES:
         _pandas.look_at(kind_of_value)
     found = column_text(value, kind)
     return "\\N" if found is None else copyline.escape(found)

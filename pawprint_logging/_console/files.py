@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._capture.encoder import ELEMENTS, Kind, document_text, json_text
+from .._capture.encoder import ELEMENTS, TIMES, Kind, document_text, json_text
 from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._capture.storable import number
@@ -636,4 +636,4 @@ def _seconds(value: Any) -> Any:
 
 
 #: how a column takes its values → what a value goes through first
-_READ: dict[str, Callable[[Any], Any]] = {"timestamp": _moment, **dict.fromkeys(ELEMENTS, _array)}
+_READ: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(TIMES, _moment), **dict.fromkeys(ELEMENTS, _array)}

@@ -51,12 +51,16 @@ def mend(sqlstate: str | None, table: Table, *, is_shipped: bool = False) -> str
 
 
 def mend_row(why: Failure, table: Table) -> str:
-    """Return the statement that lets the table take a row like the refused one, as text to add to the reason."""
+    """Return the statement that lets the table take a row like the refused one, or what else mends it.
+
+    It is text to add to the reason.
+    """
     if why.column is None:
         return ""
     alter = f"ALTER TABLE {plain(*table.path)} ALTER COLUMN {plain(why.column)}"
     hints = {
         "22001": f"; {alter} TYPE TEXT",
+        "22007": "; write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset",
         "22003": f"; {alter} TYPE NUMERIC",
         "23502": f"; {alter} DROP NOT NULL",
     }

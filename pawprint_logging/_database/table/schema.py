@@ -22,7 +22,7 @@ _CONSTRAINT = re.compile(r"\b(?:default|check|generated)\b", re.IGNORECASE)
 _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
-_TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp", re.IGNORECASE)
+_TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp(tz|\s*(?:\(\s*\d+\s*\)\s*)?with\s+time\s+zone)?", re.IGNORECASE)
 _INTEGER = re.compile(
     r"\s*(?:pg_catalog\.)?(?:(?:small|big)?(?:int|serial)|integer|(?:int|serial)[248])\b", re.IGNORECASE
 )
@@ -37,11 +37,14 @@ def kind_of(column_type: str) -> Kind:
     """Return how a column of this PostgreSQL type takes its values."""
     if _JSON.match(column_type):
         return "json"
-    if _ARRAY.search(_CONSTRAINT.split(column_type, maxsplit=1)[0]):
-        return "timestamps" if _TIMESTAMP.match(column_type) else "array"
-    if _INTEGER.match(column_type):
-        return "integer"
-    return "timestamp" if _TIMESTAMP.match(column_type) else "plain"
+    is_array = _ARRAY.search(_CONSTRAINT.split(column_type, maxsplit=1)[0]) is not None
+    if (timestamp := _TIMESTAMP.match(column_type)) is not None:
+        if timestamp[1]:
+            return "timestamptzs" if is_array else "timestamptz"
+        return "timestamps" if is_array else "timestamp"
+    if is_array:
+        return "array"
+    return "integer" if _INTEGER.match(column_type) else "plain"
 
 
 class Table:
