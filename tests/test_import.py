@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.commandline import CommandLine, environment, one_line, program
+from support.server import PASSWORD, Server
 from support.shop import stored, value
 
 from pawprint_logging import Tracker
@@ -172,6 +173,75 @@ def test_json_that_is_no_object_comes_back_from_files_of_our_own(
 
     assert (done.status, done.out) == (0, "8 written, 0 already there, 0 rejected\n"), done.err
     assert stored(connection, question) == before
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize(
+    ("ending", "number"),
+    [
+        ("csv", "SERIAL PRIMARY KEY"),
+        ("jsonl", "BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE"),
+        ("parquet", "INT UNIQUE DEFAULT nextval('own_numbers')"),
+    ],
+)
+def test_numbers_that_a_file_brings_are_kept_and_those_of_new_events_go_on_after_them(
+    cli: CommandLine, db: str, tmp_path: Path, connection: Any, ending: str, number: str
+) -> None:
+    connection.cursor().execute("CREATE SEQUENCE own_numbers")
+    copy = Tracker(db=db, table="copy", schema={"id": number, "event": "TEXT", "metadata": "JSONB"})
+    copy.create_table()
+    Tracker(db=db, table="events").write_many([{"event": f"{each}", "user_id": "u"} for each in range(50)])
+    path = tmp_path / f"a.{ending}"
+    if ending == "jsonl":
+        assert cli("export", "u", "--output", str(path)).status == 0
+    else:
+        assert cli("read", "id", "event", "--output", str(path)).status == 0
+    cli.options[-1] = "copy"
+
+    assert cli("import", str(path)).status == 0
+    again = cli("import", str(path))
+    copy.write(event="new")
+
+    assert (again.status, again.out[:41]) == (1, "0 written, 0 already there, 50 rejected (")
+    assert "if id is taken, --rename id= gives the rows new numbers" in again.out
+    assert stored(connection, "id, event", "copy") == [*((each + 1, f"{each}") for each in range(50)), (51, "new")]
+    assert cli("import", str(path), "--rename", "id=").status == 0
+    assert value(connection, "SELECT max(id) FROM copy") == 101
+
+
+def test_a_sequence_is_never_moved_back_nor_to_its_end(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    tracker = Tracker(db=cli.options[1], table="events")
+    path = json_lines(tmp_path / "a.jsonl", [{"id": each, "event": "e"} for each in (5, 2**31 - 1, "x", 2**40)])
+    connection.cursor().execute("SELECT setval('events_id_seq', 70)")
+
+    assert "2 rejected" in cli("import", str(path), "--set", "event=e").out
+    tracker.write(event="new")
+
+    assert value(connection, "SELECT id FROM events WHERE event = 'new'") == 71
+
+
+def test_a_role_that_may_not_move_the_sequence_is_told_so(
+    cli: CommandLine, db: str, tmp_path: Path, connection: Any, server: Server
+) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"id": each, "event": "e"} for each in range(1, 4)])
+    role = f"filler_{connection.info.dbname[-8:]}"
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        connection.cursor().execute(
+            f"GRANT INSERT ON events TO {role}; GRANT USAGE ON SEQUENCE events_id_seq TO {role}"
+        )
+        cli.options[1] = server.dsn(connection.info.dbname, user=role)
+        done = cli("import", str(path))
+    finally:
+        server.execute(f"DROP OWNED BY {role}", dbname=connection.info.dbname)
+        server.execute(f"DROP ROLE {role}")
+
+    assert (done.status, done.out) == (0, "3 written, 0 already there, 0 rejected\n"), done.err
+    statement = "SELECT setval('events_id_seq', max(id)) FROM events"
+    assert f"until its owner runs {statement}\n" in done.err
+    connection.cursor().execute(statement)
+    Tracker(db=db, table="events").write(event="new")
+    assert value(connection, "SELECT max(id) FROM events") == 4
 
 
 @pytest.mark.usefixtures("either_way")

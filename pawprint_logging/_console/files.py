@@ -7,9 +7,11 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -436,6 +438,7 @@ class Plan:
         has_json_as_text: whether the JSON of a JSON column is text, as in CSV and Parquet; else, text is a JSON string.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
+        numbered: the columns that PostgreSQL numbers, and the last number that each can hold.
         key: the field with the dedupe key, if there is one.
     """
 
@@ -447,11 +450,14 @@ class Plan:
     has_json_as_text: bool = False
     json_arrays: Collection[str] = ()
     intervals: Collection[str] = ()
+    numbered: Mapping[str, int] = field(default_factory=dict)
     key: str | None = None
     #: the fields to rename that records had
     found: set[str] = field(default_factory=set)
     #: some of the names that records had, for a hint
     seen: set[str] = field(default_factory=set)
+    #: the greatest number that records had for each numbered column, the last one aside
+    greatest: dict[str, int] = field(default_factory=dict)
     _shapes: dict[Columns, _Shape] = field(default_factory=dict)
 
     def row(self, values: dict[str, Any]) -> Made | str:
@@ -511,6 +517,8 @@ class Plan:
             return self._json
         if name in self.intervals:
             return _seconds
+        if name in self.numbered:
+            return partial(self._number, name)
         return _jsons if name in self.json_arrays else _READ.get(self.kinds[name])
 
     def _json(self, value: Any) -> Any:
@@ -518,6 +526,14 @@ class Plan:
         if type(value) is not str:
             return value
         return document_text(value) if self.has_json_as_text else _json_of(value)
+
+    def _number(self, name: str, value: Any) -> Any:
+        """Return a value for a numbered column, as it is."""
+        with suppress(ValueError, TypeError, OverflowError):
+            number = int(value)
+            if self.greatest.get(name, 0) < number < self.numbered[name]:
+                self.greatest[name] = number
+        return value
 
     def _rename(self, values: dict[str, Any]) -> None:
         taken = {}

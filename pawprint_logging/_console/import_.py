@@ -21,6 +21,7 @@ from .._database.session.sqlstate import DatabaseError
 from .._database.table import partitions, usable
 from .._database.table.columns import columns_of
 from .._database.table.mend import mend_row
+from .._database.table.numbers import Numbering, go_past, going_past, sequences_of
 from .._database.table.schema import Table, kind_of
 from .._database.writing.claim import Guess, copy_keyed
 from .._database.writing.copy import Flow
@@ -82,6 +83,7 @@ def import_(
                 has_json_as_text=each.has_json_as_text,
                 json_arrays=target.json_arrays,
                 intervals=target.intervals,
+                numbered={name: sequence.last for name, sequence in target.sequences.items()},
                 key=dedupe_key,
             )
             for each in sources
@@ -171,6 +173,7 @@ class _Target(NamedTuple):
         json_field: its JSON column, None if it has none.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
+        sequences: the columns that it numbers, and their sequences.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
     """
@@ -179,6 +182,7 @@ class _Target(NamedTuple):
     json_field: str | None
     json_arrays: frozenset[str]
     intervals: frozenset[str]
+    sequences: dict[str, Numbering]
     needs_insert: bool
     is_split: bool
 
@@ -187,6 +191,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     quickest.choose()
     with session.transaction() as cursor:
         columns = columns_of(cursor, table.sql)
+        sequences = sequences_of(cursor, table.sql)
         found = usable.ask(cursor, table)
         is_split = partitions.split_of(cursor, table) is not None
     if dedupe_key is not None and found.ledger_problem is not None:
@@ -195,7 +200,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
     intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
-    return _Target(kinds, json_field, json_arrays, intervals, found.needs_insert, is_split)
+    return _Target(kinds, json_field, json_arrays, intervals, sequences, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):
@@ -214,6 +219,10 @@ class _Job:
         self._guess = Guess()
         #: the fields to rename that a file had
         self._renamed: set[str] = set()
+        #: numbered column → the number that its sequence has reached, or should have
+        self._reached = {name: each.position for name, each in target.sequences.items()}
+        #: the numbered columns whose sequences stay behind
+        self._behind: set[str] = set()
         self.without_time = 0
         self.without_key = 0
 
@@ -273,7 +282,14 @@ class _Job:
             else:
                 self._result.written += written
                 self._result.present += repeated
-                return [(place, f"{why.reason}{mend_row(why, self._table)}") for place, why in refused]
+                return [(place, f"{why.reason}{self._mend(why, made)}") for place, why in refused]
+
+    def _mend(self, why: Failure, made: Made) -> str:
+        if why.sqlstate == "23505" and made.greatest:
+            return "".join(
+                f"; if {name} is taken, --rename {name}= gives the rows new numbers" for name in made.greatest
+            )
+        return mend_row(why, self._table)
 
     def _copy(self, made: Made, *, may_make: bool) -> tuple[int, list[tuple[int, Failure]], int]:
         table, uses_insert = self._table, self._target.needs_insert
@@ -284,6 +300,7 @@ class _Job:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             if may_make and self._lacks_partitions(cursor, made):
                 raise _MissingError
+            self._keep_numbers_free(cursor, made)
             if made.keyed:
                 flow, guess = Flow(uses_insert=uses_insert), self._guess
                 written, found, repeated = copy_keyed(cursor, table, made.keyed, flow=flow, guess=guess)
@@ -293,6 +310,22 @@ class _Job:
                 written += len(made.rows) - len(found)
                 refused += [(made.places[index], why) for index, why in found]
         return written, refused, repeated
+
+    def _keep_numbers_free(self, cursor: Any, made: Made) -> None:
+        """Let the sequences go on after the file's numbers: otherwise new events get them too, and are refused."""
+        for name, number in made.greatest.items():
+            sequence, reached = self._target.sequences[name], self._reached[name]
+            if reached is not None and number <= reached:
+                continue
+            self._reached[name] = number
+            if sequence.may_move:
+                go_past(cursor, sequence, number)
+            elif name not in self._behind:
+                self._behind.add(name)
+                note(
+                    f"the sequence {sequence.name} may be behind the numbers in {name}, and this role may not move it; "
+                    f"new events are then refused until its owner runs {going_past(sequence, self._table, name)}"
+                )
 
     def _lacks_partitions(self, cursor: Any, made: Made) -> bool:
         split = partitions.split_of(cursor, self._table)

@@ -39,6 +39,7 @@ class Made(NamedTuple):
         without_time: how many rows have no time.
         found: the fields to rename that records had.
         seen: some of the names that records had, for a hint.
+        greatest: the greatest number so far for each numbered column.
     """
 
     rows: list[Row]
@@ -49,6 +50,7 @@ class Made(NamedTuple):
     without_time: int
     found: set[str]
     seen: set[str]
+    greatest: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class Maker:
                 keyed_places.append(place)
             if moment not in columns:
                 without_time += 1
-        return Made(rows, places, keyed, keyed_places, bad, without_time, self.plan.found, self.plan.seen)
+        plan = self.plan
+        greatest = dict(plan.greatest)  # a copy, since the next piece may be made while this one is written
+        return Made(rows, places, keyed, keyed_places, bad, without_time, plan.found, plan.seen, greatest)
 
 
 @contextmanager

@@ -1,0 +1,75 @@
+"""The sequences that number a table's rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .mend import plain
+from .schema import Table
+
+#: joins columns, `a`, with the sequences that their values are drawn from: SERIAL, identity, or a DEFAULT of the user's
+DRAWN = """
+JOIN LATERAL (
+    SELECT d.objid AS sequence FROM pg_depend d
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+        AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    UNION SELECT d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+        AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
+) AS drawn ON true"""
+
+# A sequence may give greater numbers than its column takes.
+_SEQUENCES = f"""
+SELECT a.attname, s.seqrelid, s.seqrelid::regclass::text,
+    least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END),
+    has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT, USAGE'),
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
+        THEN coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - 1) END
+FROM pg_attribute a {DRAWN}
+JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqincrement > 0 AND NOT s.seqcycle
+WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
+"""
+
+# nextval() may be called between the two functions. That is harmless unless it passes this very number in that time.
+_MOVE = """
+SELECT setval(s.seqrelid::regclass, %(number)s) FROM pg_sequence s
+WHERE s.seqrelid = %(oid)s AND coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - 1) < %(number)s
+"""
+
+
+class Numbering(NamedTuple):
+    """A sequence that numbers rows.
+
+    Args:
+        oid: its OID.
+        name: its quoted name.
+        last: the last number that it and its column can hold.
+        may_move: whether the role may move it.
+        position: the last number drawn from it; None if the role may not read that.
+    """
+
+    oid: int
+    name: str
+    last: int
+    may_move: bool
+    position: int | None
+
+
+def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
+    """Return column → the ascending sequence that numbers it.
+
+    Args:
+        cursor: an open cursor.
+        table: the table's quoted name.
+    """
+    cursor.execute(_SEQUENCES, (table,))
+    return {name: Numbering(*found) for name, *found in cursor.fetchall()}
+
+
+def go_past(cursor: Any, sequence: Numbering, number: int) -> None:
+    """Let a sequence go on after a number, unless it is past it. No ROLLBACK undoes that."""
+    cursor.execute(_MOVE, {"oid": sequence.oid, "number": number})
+
+
+def going_past(sequence: Numbering, table: Table, column: str) -> str:
+    """Return the statement by which a sequence goes on after the greatest number in a table."""
+    return f"SELECT setval('{sequence.name}', max({plain(column)})) FROM {plain(*table.path)}"
