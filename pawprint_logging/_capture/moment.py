@@ -26,6 +26,8 @@ _OTHERS = (
     re.compile(rf"(?P<year>\d{{4}})/(?P<month>\d\d)/(?P<day>\d\d)[T ]{_CLOCK}", re.IGNORECASE | re.ASCII),
     re.compile(_NAMED + _CLOCK, re.IGNORECASE | re.ASCII),
 )
+#: characters of the shortest of these
+_LEAST = len("20260131T1200")
 
 # What says a zone in any text that PostgreSQL might read as a time: an offset other than zero, where no dash of a date
 # can be, or a word besides these.
@@ -229,7 +231,7 @@ def _matched(text: str) -> re.Match[str] | None:
     """Return the parts of a text that names a moment, by the names in `_ISO`."""
     text = text.strip()
     match = _ISO.fullmatch(text)
-    if match is not None:
+    if match is not None or len(text) < _LEAST:  # such as a stamper's time of day
         return match
     for form in _OTHERS:
         if (other := form.fullmatch(text)) is not None:
