@@ -195,6 +195,20 @@ def test_the_cohorts_end_with_the_range(tracker: Tracker, visit: TestClient) -> 
     assert "Week 1" not in said
 
 
+def test_cohorts_whose_periods_have_not_begun(tracker: Tracker) -> None:
+    """A client whose clock is wrong sends events of later."""
+    for user, days in (("alice", -21), ("alice", -14), ("bob", 14), ("carol", 14), ("carol", 28)):
+        tracker.write(timestamp=NOW + timedelta(days=days), user_id=user, event="signup")
+    with client(tracker) as visit:
+        page = visit.get(f"/retention?period=week&from={ago(days=30):%Y-%m-%d}&until={ago(days=-40):%Y-%m-%d}").text
+
+    rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)[1:]]
+    shown = [["".join(text_of(cell).split()) for cell in row] for row in rows]
+    assert shown == [["1", "100%", "0%", "0%"], ["2", "", "50%", ""]]
+    dashed = [[place for place, cell in enumerate(row) if " open" in cell] for row in rows]
+    assert dashed == [[3], [2]]
+
+
 def test_paths_say_what_users_did_next(visit: TestClient) -> None:
     said = text_of(visit.get("/paths?after=signup").text)
     assert "from their first signup in this time on" in said

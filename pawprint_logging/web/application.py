@@ -407,8 +407,8 @@ class Pages:
             found = await page.ask(data.retention, page.filter, page.range, period, first=first, back=back)
             if isinstance(found, Problem):
                 return found
-            shares = [each / numbers[0] for _, numbers in found if numbers[0] for each in numbers[1:] if each]
-            width = max((len(numbers) for _, numbers in found), default=0)
+            shares = [each / numbers[0] for _, numbers, _ in found if numbers[0] for each in numbers[1:] if each]
+            width = max((len(numbers) for _, numbers, _ in found), default=0)
             return min(width, _MOST_PERIODS), found, max(shares, default=1.0)
 
         return self._stream(

@@ -181,17 +181,27 @@ def funnel(view: View, given: Mapping[str, Any], span: Range, steps: Sequence[st
 
 def retention(
     view: View, given: Mapping[str, Any], span: Range, period: str, *, first: str | None, back: str | None
-) -> list[tuple[datetime, list[int]]]:
-    """Return for each cohort its beginning, how many users it has, and how many of them came in each period since."""
+) -> list[tuple[datetime, list[int | None], int]]:
+    """Return for each cohort its beginning, its users in each period since, and how many of these periods are over.
+
+    The first number is the size of the cohort. A period that has not begun is None, unless an event has a later time.
+    """
     question = cohorts.Question(period, "monday", steps_of(first, "first"), steps_of(back, "back"))
     asked = _asked(view, given, floor(span.start, period, span.zone), span)
     answer = cohorts.retention(view.cursor, view.table, question, asked)
+    ends: dict[int, int] = {}
+    for cohort, place in answer.counts:
+        ends[cohort] = max(place, ends.get(cohort, answer.present))
     return [
         (
             view.told(answer.beginnings[cohort], span.zone),
-            [answer.counts.get((cohort, place), 0) for place in range(cohort, answer.present + 1)],
+            [
+                answer.counts.get((cohort, place), 0 if place <= answer.present else None)
+                for place in range(cohort, ends[cohort] + 1)
+            ],
+            answer.present - cohort,
         )
-        for cohort in sorted({cohort for cohort, _ in answer.counts})
+        for cohort in sorted(ends)
     ]
 
 
