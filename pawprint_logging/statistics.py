@@ -152,6 +152,10 @@ class Statistics:
         has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions whose events are gone stay even
         then. Changes to events, and deletions, are seen only with `clean`.
 
+        A session whose first event is gone is neither divided nor counted again. Late events are added to its numbers,
+        and their names follow those that it has. In a table without a column that numbers its rows, this holds for
+        events after its end; those within its time are not counted.
+
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
         without a user or time are in no session.
@@ -159,7 +163,7 @@ class Statistics:
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
             clean: whether to compute everything anew, default False. Sessions and days whose events are gone are lost
-                then, and a UserWarning says how many.
+                then, or cut off if only their first events are gone, and a UserWarning says how many.
 
         Raises:
             ConfigurationError: `duration` is not a positive number or is over 10,000 years, the table has no column for

@@ -841,6 +841,75 @@ def test_sessions_and_engagement_outlive_their_events(tracker: Tracker, stats: S
     assert stats["engagement"].read()["dau"].tolist()[-1] == 1
 
 
+@pytest.mark.parametrize(
+    ("late", "then"),
+    [
+        ([("a", 22, "late")], [(0, 30, 5, "a,b,c,d,late")]),
+        ([("a", 22, "x"), ("a", 5, None), ("a", 22, "y")], [(0, 30, 7, "a,b,c,d,x,y")]),
+        ([("a", -5, "late")], [(-5, 35, 5, "late,a,b,c,d")]),
+        ([("a", 50, "late")], [(0, 50, 5, "a,b,c,d,late")]),
+        ([("a", 50, "late"), ("a", 5, "x")], [(0, 50, 6, "a,b,c,d,x,late")]),
+        ([("a", 55, "late"), ("a", 5, "x")], [(0, 90, 8, "a,b,c,d,x,late,f,g")]),
+    ],
+)
+def test_a_late_event_adds_to_a_session_whose_first_events_are_gone(
+    tracker: Tracker, stats: Statistics, late: Any, then: list[tuple[float, float, int, str]]
+) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 10, "b"), ("a", 21, "c"), ("a", 30, "d"), ("a", 80, "f"), ("a", 90, "g"))
+    write(tracker, ("b", 0), ("b", 9))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE timestamp < %s", (minute(15),))
+    write(tracker, *late, ("b", 40), ("b", 45))
+
+    for _ in range(2):
+        stats.engagement()
+        sessions = [(minute(start), "a", length, *rest, minute(start + length)) for start, length, *rest in then]
+        others = [("b", 9, 2), ("b", 5, 2)]
+        assert [(*each[:4], each[5], each[4]) for each in found(stats) if each[1] == "a"][: len(then)] == sessions
+        assert [(each[1], each[2], each[3]) for each in found(stats) if each[1] == "b"] == others
+
+
+@pytest.mark.parametrize("is_numbered", [True, False])
+def test_built_anew_a_session_keeps_its_first_events(tracker: Tracker, stats: Statistics, *, is_numbered: bool) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 10, "b"), ("a", 21, "c"), ("a", 30, "d"), ("a", 70, "e"), ("a", 75, "f"))
+    write(tracker, ("a", 300, "g"), ("b", 0, "h"), ("b", 12, "i"), ("b", 25, "j"))
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE timestamp < %s", (minute(15),))
+    if not is_numbered:
+        tracker.query("ALTER TABLE events DROP COLUMN id")
+    write(tracker, ("a", 400, "k"))
+
+    stats.sessions()
+    shown = [(each[1], *each[2:4], each[5]) for each in found(stats)]
+    rest = [("a", 0, 1, "g"), ("a", 0, 1, "k")]
+    assert shown == [("a", 30, 4, "a,b,c,d"), ("b", 25, 3, "h,i,j"), ("a", 5, 2, "e,f"), *rest]
+    for minutes in (45, 60, 45):
+        stats.sessions(duration=minutes)
+        shown = [(each[1], *each[2:4], each[5]) for each in found(stats)]
+        assert shown == [("a", 75, 6, "a,b,c,d,e,f"), ("b", 25, 3, "h,i,j"), *rest]
+    stats.sessions(duration=5)
+    shown = [(each[1], *each[2:4], each[5]) for each in found(stats)]
+    assert shown == [("a", 75, 6, "a,b,c,d,e,f"), ("b", 25, 3, "h,i,j"), *rest]
+    with pytest.warns(UserWarning, match="2 sessions and 0 days whose events are gone are lost for good"):
+        stats.sessions(clean=True)
+    assert [each[5] for each in found(stats)] == ["c,d", "j", "e,f", "g", "k"]
+
+
+def test_with_another_duration_a_late_event_adds_to_a_session_whose_events_are_gone(
+    tracker: Tracker, stats: Statistics
+) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 10, "b"), ("a", 21, "c"), ("b", 0, "d"), ("b", 10, "e"), ("c", 300, "f"))
+    stats.engagement(min_sessions=1)
+    tracker.query("DELETE FROM events WHERE timestamp < %s", (minute(15),))
+    write(tracker, ("a", 5, "late"), ("b", 5, "late"), ("a", 60, "g"))
+
+    stats.sessions(duration=45)
+
+    shown = [(each[1], *each[2:4], each[5]) for each in found(stats)]
+    assert shown == [("a", 60, 5, "a,b,c,late,g"), ("b", 10, 3, "d,e,late"), ("c", 0, 1, "f")]
+    assert days(stats)[0][1] == 3
+
+
 def test_clean_says_how_much_of_the_history_goes(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, *on(0, "a", 3), *on(1, "b"), *on(20, "a", 2))
     stats.engagement()

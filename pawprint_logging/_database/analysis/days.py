@@ -60,7 +60,6 @@ def bring_up_to_date(
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
-    silence = f"{duration * 60:.6f} seconds"
     if memory is not None and not is_same(work, events, memory):
         memory = None
     extends = (
@@ -68,10 +67,14 @@ def bring_up_to_date(
         and memory.get("form") == FORM
         and not clean
         and events.number is not None
-        and memory["duration"] == duration
         and memory["number"] == events.number.column
         and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
     )
+    # With another duration, new events are added by the former one first: a late one may belong to a session that is
+    # not built again.
+    former = memory["duration"] if extends and memory is not None else duration
+    silence = _interval(former)
+    renews_sessions = not extends or former != duration
     keeps = memory is not None and not clean
     longest = duration
     if memory is not None and keeps:
@@ -93,9 +96,10 @@ def bring_up_to_date(
                 sessions.extend(work, events, silence)
                 _extend(work, events)
     lost = {}
-    if not extends:
+    if renews_sessions:
         high = None if gaps is None else max(gap.first for gap in gaps) - 1
-        lost["sessions"] = sessions.build(work, events, silence, high, keeps=keeps)
+        lost["sessions"] = sessions.build(work, events, _interval(duration), high, keeps=keeps)
+        engagement.outdate(work)
     if not extends or clean_days:
         # a kept session of days says nothing of the days within it
         lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or longest > _WHOLE_DAY)
@@ -118,6 +122,10 @@ def bring_up_to_date(
     if renews:
         engagement.renew(work, events)
     return events
+
+
+def _interval(minutes: float) -> str:
+    return f"{minutes * 60:.6f} seconds"
 
 
 def erase(work: Work, chosen: Sql) -> None:

@@ -122,7 +122,7 @@ class Work(NamedTuple):
             query: the new rows; it may read the old ones.
             is_distributed: as for `empty`.
             lacking: the query for the old rows that `pawprint_filled`, which holds the new ones, lacks.
-            keeps: whether these old rows stay.
+            keeps: whether these old rows stay; they are in `pawprint_kept` then.
 
         Returns:
             The number of old rows that are gone for good.
@@ -133,7 +133,8 @@ class Work(NamedTuple):
             with roomy(self.cursor, self.table.sql):
                 self.run(f"CREATE TEMPORARY TABLE pawprint_filled ({names}) ON COMMIT DROP AS {query}")
                 if keeps:
-                    self.run(f"INSERT INTO pawprint_filled {lacking}")
+                    self.run(f"CREATE TEMPORARY TABLE pawprint_kept ON COMMIT DROP AS {lacking}")
+                    self.run("INSERT INTO pawprint_filled SELECT * FROM pawprint_kept")
                 else:
                     lost = self.one(f"SELECT count(*) FROM ({lacking}) AS old")[0]
             self.run(f"TRUNCATE {name}")

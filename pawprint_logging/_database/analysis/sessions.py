@@ -4,6 +4,9 @@ To build the table takes one statement. To extend it, only the new events are re
 together form an island. Islands are merged with the sessions that they touch. A session that only grew at its end is
 appended to. Only where an event came late, into the middle of a session, are the events of that session read again. So
 the cost grows with what is new, not with the table.
+
+A session outlives its events. Where the first of them are gone, it is not read again, nor built again: it keeps what it
+has, and late events are added to it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ _INDEX = "2 5"
 
 #: bytes of event names per user up to which all names of a user are held in one value
 MAX_NAMES = 2**26
+#: what `extend` makes of new events
+_OF_EXTEND = ("new", "island", "touched", "span", "whole")
 #: stretches of time that are read again one by one; if there are more, neighbours are merged
 MAX_STRETCHES = 50
 
@@ -59,7 +64,7 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         events: the events.
         silence: the interval without events that ends a session.
         high: the number of the last event to include; None for all.
-        keeps: whether sessions whose events are gone stay.
+        keeps: whether sessions whose events, or the first of them, are gone stay.
     """
     wanted = events.usable
     if high is not None and events.number is not None:
@@ -68,6 +73,7 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         query = _row_by_row(events, wanted, silence)
     else:
         query = _user_by_user(work, events, wanted, silence)
+    keeps = keeps and work.matches(SESSIONS, _columns(events))
     work.drop_index(SESSIONS, _INDEX)  # building it afterwards takes a fifth of the time of updating it row by row
     lost = work.fill(
         SESSIONS,
@@ -81,14 +87,63 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         work.run(f"CREATE INDEX ON {work.beside(SESSIONS)} ({events.member}, last_timestamp)")
     # only the columns that look-ups use: the names would double the time
     work.run(f'ANALYZE {work.beside(SESSIONS)} ({events.member}, "timestamp", last_timestamp)')
+    if keeps:
+        _join_to_kept(work, events, wanted, silence)
     return lost
 
 
+def _join_to_kept(work: Work, events: Events, wanted: str, silence: str) -> None:
+    """Take what is left of kept sessions out of the new ones, and add the events after them anew."""
+    member = events.member
+    work.run(f'ANALYZE pawprint_kept ({member}, "timestamp", last_timestamp)')
+    # A new session begins in one kept session at most: if it had the first event of another, that would not be kept.
+    # `near` spares comparing all sessions of a user with each other: new ones are hardly ever older than kept ones.
+    work.run(
+        f"""
+        CREATE TEMPORARY TABLE pawprint_rest ON COMMIT DROP AS
+        SELECT kept.{member} AS member, kept.last_timestamp AS since, near.first, near.last
+        FROM pawprint_kept AS kept JOIN (
+            SELECT fresh.{member}, fresh."timestamp" AS first, fresh.last_timestamp AS last
+            FROM {work.beside(SESSIONS)} AS fresh
+            JOIN (SELECT {member}, max(last_timestamp) AS last FROM pawprint_kept GROUP BY 1) AS final
+                ON final.{member} = fresh.{member} AND fresh."timestamp" <= final.last
+            WHERE NOT EXISTS (
+                SELECT FROM pawprint_kept AS kept
+                WHERE kept.{member} = fresh.{member} AND kept."timestamp" = fresh."timestamp"
+            )
+        ) AS near ON near.{member} = kept.{member} AND near.first BETWEEN kept."timestamp" AND kept.last_timestamp
+        """
+    )
+    if work.cursor.rowcount == 0:
+        return
+    work.run("ANALYZE pawprint_rest")
+    work.run(
+        f"DELETE FROM {work.beside(SESSIONS)} AS fresh USING pawprint_rest AS rest WHERE fresh.{member} = rest.member"
+        ' AND fresh."timestamp" = rest.first AND fresh.last_timestamp = rest.last'
+    )
+    since, last = work.one("SELECT min(since)::text, max(last)::text FROM pawprint_rest WHERE last > since")
+    if since is None:
+        return
+    work.run("DROP TABLE IF EXISTS " + ", ".join(f"pg_temp.pawprint_{name}" for name in _OF_EXTEND))
+    work.run(
+        f"""
+        CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS
+        SELECT {events.user} AS member, {events.moment} AS moment, {events.order} AS place, {events.event} AS event
+        FROM {events.table} JOIN pawprint_rest AS rest ON rest.member = {events.user}
+            AND {events.moment} > rest.since AND {events.moment} <= rest.last
+        WHERE {wanted} AND {events.time} BETWEEN %s::timestamp AND %s::timestamp
+        """,
+        (since, last),
+    )
+    work.run("ANALYZE pawprint_new")
+    extend(work, events, silence)
+
+
 def _lacking(work: Work, events: Events) -> str:
-    """Return the query for the old sessions whose user has no event, and so no new session, within their time.
+    """Return the query for the old sessions whose first event is gone: it is in no new session.
 
     Most sessions begin as before, and are left out by the first comparison. For the others, `pawprint_covered` is the
-    end of the user's last new session that begins before the old one ends.
+    end of the user's last new session that begins before the old one does.
     """
     names = ", ".join(_columns(events))
     member = f"{events.member}{events.collation}"
@@ -103,7 +158,7 @@ def _lacking(work: Work, events: Events) -> str:
             SELECT *, max(pawprint_until) OVER (PARTITION BY {member} ORDER BY pawprint_moment, pawprint_until
                 ROWS UNBOUNDED PRECEDING) AS pawprint_covered
             FROM (
-                SELECT {names}, last_timestamp AS pawprint_moment, NULL::timestamp AS pawprint_until FROM changed
+                SELECT {names}, "timestamp" AS pawprint_moment, NULL::timestamp AS pawprint_until FROM changed
                 UNION ALL SELECT {names}, "timestamp", last_timestamp FROM pawprint_filled
                 WHERE {events.member} IN (SELECT {events.member} FROM changed)
             ) AS both_kinds
@@ -266,7 +321,7 @@ def _put_together(work: Work, silence: str) -> None:
     """Merge islands and touched sessions into spans.
 
     In the result, `old` is the end of the session if it only grows at its end, and `again` says that the events of the
-    span must be read again.
+    span must be read again. `began` and `number` are the beginning and the number of events of the touched sessions.
     """
     work.run(
         """
@@ -275,7 +330,9 @@ def _put_together(work: Work, silence: str) -> None:
             CASE WHEN count(old) = 1 AND max(last) FILTER (WHERE old IS NOT NULL) < min(first)
                 FILTER (WHERE old IS NULL)
                 THEN min(old) END AS old,
-            count(old) > 1 OR max(last) FILTER (WHERE old IS NOT NULL) >= min(first) FILTER (WHERE old IS NULL) AS again
+            count(old) > 1
+                OR max(last) FILTER (WHERE old IS NOT NULL) >= min(first) FILTER (WHERE old IS NULL) AS again,
+            min(first) FILTER (WHERE old IS NOT NULL) AS began, sum(total_events) AS number
         FROM (
             SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY first, last, old
                 ROWS UNBOUNDED PRECEDING) AS span
@@ -284,8 +341,9 @@ def _put_together(work: Work, silence: str) -> None:
                     PARTITION BY member ORDER BY first, last, old ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                 ) >= %s::interval AS begins
                 FROM (
-                    SELECT member, first, last, NULL::timestamp AS old FROM pawprint_island
-                    UNION ALL SELECT member, first, last, last FROM pawprint_touched
+                    SELECT member, first, last, NULL::timestamp AS old, NULL::bigint AS total_events
+                    FROM pawprint_island
+                    UNION ALL SELECT member, first, last, last, total_events FROM pawprint_touched
                 ) AS piece
             ) AS marked
         ) AS numbered
@@ -317,20 +375,47 @@ def _replace(work: Work, events: Events) -> None:
         GROUP BY span.member, span.first, span.last, old.total_events, old.events
         """
     )
-    if not work.one("SELECT EXISTS (SELECT FROM pawprint_span WHERE again)")[0]:
+    number = work.one("SELECT count(*) FROM pawprint_span WHERE again")[0]
+    if number == 0:
         return
     again = _reread(work, events)
+    # A span is whole if the events of its old sessions are still there. Old events are the first to go.
     work.run(
         f"""
-        INSERT INTO {work.beside(SESSIONS)}
-        SELECT span.first, span.member, date_part('epoch', span.last - span.first) / 60, count(*), span.last,
-            string_agg(event, ',' ORDER BY moment, row.place)
+        CREATE TEMPORARY TABLE pawprint_whole ON COMMIT DROP AS
+        SELECT span.first, span.member, count(*) AS total_events, span.last,
+            string_agg(event, ',' ORDER BY moment, row.place) AS events
         FROM ({again.text}) AS row
         JOIN pawprint_span AS span ON row.member = span.member AND row.moment BETWEEN span.first AND span.last
             AND span.again
-        GROUP BY span.member, span.first, span.last
+        GROUP BY span.member, span.first, span.last, span.began, span.number
+        HAVING count(*) >= span.number AND bool_or(row.moment = span.began)
         """,
         again.params,
+    )
+    insert = f"""
+        INSERT INTO {work.beside(SESSIONS)}
+        SELECT first, member, date_part('epoch', last - first) / 60, total_events, last, events
+    """
+    is_whole = work.cursor.rowcount == number
+    work.run(f"{insert} FROM pawprint_whole")
+    if is_whole:
+        return
+    work.run(
+        f"""
+        {insert} FROM (
+            SELECT span.first, span.member, span.last, sum(piece.total_events) AS total_events,
+                string_agg(piece.events, ',' ORDER BY piece.first, piece.is_new, piece.place) AS events
+            FROM pawprint_span AS span JOIN (
+                SELECT member, first, total_events, events, false AS is_new, NULL AS place FROM pawprint_touched
+                UNION ALL SELECT member, moment, 1, event, true, place FROM pawprint_new
+            ) AS piece ON piece.member = span.member AND piece.first BETWEEN span.first AND span.last
+            WHERE span.again AND NOT EXISTS (
+                SELECT FROM pawprint_whole AS whole WHERE whole.member = span.member AND whole.first = span.first
+            )
+            GROUP BY span.member, span.first, span.last
+        ) AS worn
+        """
     )
 
 
