@@ -287,6 +287,30 @@ def test_digits_of_other_scripts_are_no_time(server: Server) -> None:
     assert found["at"].isna().tolist() == [True, False]
 
 
+def test_a_rare_field_of_a_large_table_keeps_its_path_whatever_its_keys_are(
+    tracker: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {"utm__source": "ad", "a_": {"b": 1}, "_c": {"__": 2}, "": {"": 3}, "d": {"e": 4}, "f__" + "g" * 80: 5}
+    tracker.write(event="e", metadata=odd)
+    tracker.write_many([{"event": "e", "metadata": {"often": n}} for n in range(3000)])
+    tracker.create_views()
+    row, types = run(connection, "SELECT * FROM events_e WHERE often IS NULL"), types_of(connection, "events_e")
+    view = "'events_e'::regclass"
+    comments = f"SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = {view} ORDER BY attnum"
+    told = run(connection, comments)
+    assert ("metadata__d__e",) in told
+    assert ('["utm__source"]',) in told
+    run(connection, "ANALYZE events")
+    monkeypatch.setattr(catalogue, "ALL_ROWS", 1000)
+    monkeypatch.setattr(catalogue, "SAMPLE_ROWS", 100)
+    monkeypatch.setattr(catalogue, "NEWEST_ROWS", 10)
+
+    for _ in range(2):
+        tracker.create_views()
+        assert run(connection, "SELECT * FROM events_e WHERE often IS NULL") == row
+        assert (types_of(connection, "events_e"), run(connection, comments)) == (types, told)
+
+
 def test_a_rare_event_of_a_large_table_keeps_its_view_and_its_columns(
     tracker: Tracker, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

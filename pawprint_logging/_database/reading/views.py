@@ -6,11 +6,13 @@ here are replaced or dropped; see `eventviews`.
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -94,11 +96,11 @@ _DECLARED: dict[Any, str] = {
 
 
 class Field(NamedTuple):
-    """A column of a view: its type, the steps of its path, and its name in a query."""
+    """A column of a view: its type, the steps of its path, and the comment that tells them; see `_told`."""
 
     type: str
     path: tuple[str, ...]
-    field: str
+    comment: str
 
 
 def create(
@@ -246,7 +248,7 @@ class _Views:
             if name in columns or not name:
                 name = shortened(field)
             if name not in columns:
-                columns[name] = Field(column_type, path, field)
+                columns[name] = Field(column_type, path, _told(path, self._source.json))
         return columns
 
     def _define(
@@ -278,7 +280,7 @@ class _Views:
         self._run(f"COMMENT ON VIEW {view} IS %s", (eventviews.comment(event),))
         for column, each in columns.items():
             if isinstance(each, Field):
-                self._run(f"COMMENT ON COLUMN {view}.{quoted(column)} IS %s", (each.field,))
+                self._run(f"COMMENT ON COLUMN {view}.{quoted(column)} IS %s", (each.comment,))
 
     def _run(self, sql: str, params: tuple[Any, ...] = ()) -> None:
         self._cursor.execute(sql, params)
@@ -329,8 +331,20 @@ def _without_none(python_type: Any) -> Any:
     return python_type
 
 
-def _path(field: str, json_field: str) -> tuple[str, ...]:
-    return tuple(field.removeprefix(f"{json_field}__").split("__"))
+def _told(path: tuple[str, ...], json_field: str) -> str:
+    """Return the comment for a field: its name in a query or, if a query would take that for another, its steps."""
+    field = "__".join((json_field, *path))
+    return field if _path(field, json_field) == path else json.dumps(path, ensure_ascii=False)
+
+
+def _path(comment: str, json_field: str) -> tuple[str, ...]:
+    """Return the steps that a comment of `_told` tells."""
+    if not comment.startswith(f"{json_field}__"):
+        with suppress(ValueError):  # a comment of the user's own
+            steps = json.loads(comment)
+            if isinstance(steps, list) and all(isinstance(step, str) for step in steps):
+                return tuple(steps)
+    return tuple(comment.removeprefix(f"{json_field}__").split("__"))
 
 
 def _types_of(cursor: Any, table: str) -> dict[str, str]:
