@@ -233,6 +233,31 @@ def test_column_0_is_cut_by_the_same_midnights_as_a_series(
     assert (frame[0].tolist() if moments else []) == series["count"].tolist()
 
 
+@pytest.mark.parametrize("most", [retention.MAX_BITS, 0], ids=["bits", "rows"])
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Australia/Lord_Howe", "2025-10-04T15:30"),
+        ("Australia/Lord_Howe", "2025-04-05T15:00"),
+        ("America/Caracas", "2007-12-09T07:00"),
+        ("Asia/Kathmandu", "1985-12-31T18:30"),
+        ("Europe/Berlin", "2025-10-26T01:00"),
+    ],
+)
+def test_hours_are_those_of_a_series_where_clocks_change(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, most: int, zone: str, change: str
+) -> None:
+    monkeypatch.setattr(retention, "MAX_BITS", most)
+    moments = [datetime.fromisoformat(change) + timedelta(minutes=minute) for minute in range(-180, 180, 5)]
+    write(tracker, [Row(moment, f"u{number}", "x") for number, moment in enumerate(moments)])
+
+    for start in (moments[0], *moments[20:50:3]):
+        frame = Statistics(tracker, tz=zone).retention("hour", start=start)
+        series = tracker.count(resolution="hour", tz=zone, start=start)
+        assert frame.index.tolist() == series["datetime"].tolist()
+        assert frame[0].tolist() == series["count"].tolist()
+
+
 def test_a_day_of_23_hours_is_one_day(tracker: Tracker) -> None:
     write(tracker, [row("a", "2026-03-28T22:59"), row("a", "2026-03-28T23:00"), row("a", "2026-03-29T22:00")])
 

@@ -74,7 +74,8 @@ class Cohorts(NamedTuple):
 class Period(NamedTuple):
     """One period: when `date_trunc` says that it begins, and since when its events are in it.
 
-    These differ where midnight occurs twice: `date_trunc` returns the second one, also for the hour between the two.
+    These differ where midnight occurs twice: `date_trunc` returns the second one, also for the hour between the two. And
+    where clocks change by half an hour: it returns a moment before the change for the rest of the hour after it.
     """
 
     beginning: datetime
@@ -206,6 +207,13 @@ def _stretches(cursor: Any, selection: Selection, question: Question, first: dat
         # how far the clocks went back to this midnight, if they did
         back = "(stretch - interval '1us') AT TIME ZONE %s + interval '1us' - (stretch AT TIME ZONE %s)"
         since = Sql(f"stretch - greatest({back}, interval '0')", (zone, zone))
+    elif selection.is_aware:
+        moments = "generate_series(stretch, stretch + interval '1 hour', interval '15 minutes') AS moment"
+        since = Sql(
+            f"CASE WHEN date_trunc('hour', stretch, %s) = stretch THEN stretch ELSE coalesce("
+            f"(SELECT min(moment) FROM {moments} WHERE date_trunc('hour', moment, %s) = stretch), stretch) END",
+            (zone, zone),
+        )
     cursor.execute(
         f"SELECT stretch, {since.text} FROM ({statement.text}) AS stretches (stretch) ORDER BY 1",
         (*since.params, *statement.params),
