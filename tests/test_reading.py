@@ -48,6 +48,8 @@ TYPES: dict[str, tuple[str, Any, Any]] = {
     "texts": ("TEXT[]", ["a", 'b,"\\', None], ["a", 'b,"\\', None]),
     "ints": ("INT[]", [1, 2], [1, 2]),
     "uuids": ("UUID[]", [ID], [ID]),
+    "vector": ("INT2VECTOR", "1 2 -3", "1 2 -3"),
+    "vectors": ("OIDVECTOR[]", ["1 2", "3"], ["1 2", "3"]),
     "mood": ("mood", "fine \\", "fine \\"),
     "moods": ("mood[]", ["fine \\", "bad"], ["fine \\", "bad"]),
     "domain": ("positive", 5, 5),

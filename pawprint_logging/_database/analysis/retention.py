@@ -74,8 +74,8 @@ class Cohorts(NamedTuple):
 class Period(NamedTuple):
     """One period: when `date_trunc` says that it begins, and since when its events are in it.
 
-    These differ where midnight occurs twice: `date_trunc` returns the second one, also for the hour between the two. And
-    where clocks change by half an hour: it returns a moment before the change for the rest of the hour after it.
+    These differ where midnight occurs twice: `date_trunc` returns the second one, also for the hour between the two.
+    And where clocks change by half an hour: it returns a moment before the change for the rest of the hour after it.
     """
 
     beginning: datetime

@@ -100,6 +100,8 @@ _UUID = new_type((2950,), "UUID", _uuid)
 _BYTES = new_type((17,), "BYTES", _bytes)
 _JSON = new_type((114, 3802), "JSON", _json)
 _JSON_TEXT = new_type((114, 3802), "JSONTEXT", UNICODE)
+# INT2VECTOR and OIDVECTOR, whose texts are such as "1 2 3": psycopg2 takes them for arrays, and raises
+_VECTOR = new_type((22, 30), "VECTOR", UNICODE)
 _OWN = (
     _DATE,
     _TIMESTAMP,
@@ -108,6 +110,8 @@ _OWN = (
     _UUID,
     _BYTES,
     _JSON,
+    _VECTOR,
+    new_array_type((1006, 1013), "VECTORARRAY", _VECTOR),
     new_array_type((1182,), "DATEARRAY", _DATE),
     new_array_type((1115,), "TIMESTAMPARRAY", _TIMESTAMP),
     new_array_type((1185,), "TIMESTAMPTZARRAY", _TIMESTAMPTZ),
