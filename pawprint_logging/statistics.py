@@ -154,7 +154,8 @@ class Statistics:
 
         A session whose first event is gone is neither divided nor counted again. Late events are added to its numbers,
         and their names follow those that it has. In a table without a column that numbers its rows, this holds for
-        events after its end; those within its time are not counted.
+        events after its end; those within its time are not counted. If the table is built anew without events that are
+        gone, a UserWarning says so.
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events

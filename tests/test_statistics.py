@@ -910,6 +910,20 @@ def test_with_another_duration_a_late_event_adds_to_a_session_whose_events_are_g
     assert days(stats)[0][1] == 3
 
 
+def test_built_anew_sessions_say_if_they_lack_events_that_are_gone(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 20, "gone"), ("a", 30, "there"))
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE event = 'gone'")
+    write(tracker, ("a", 10, "late"))
+    stats.sessions()
+    assert [each[3:] for each in found(stats)] == [(3, minute(30), "late,gone,there")]
+
+    with pytest.warns(UserWarning, match="at least 1 events that are gone are no longer in the sessions"):
+        stats.sessions(duration=45)
+
+    assert found(stats) == expected(stats)
+
+
 def test_clean_says_how_much_of_the_history_goes(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, *on(0, "a", 3), *on(1, "b"), *on(20, "a", 2))
     stats.engagement()
