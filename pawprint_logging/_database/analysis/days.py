@@ -92,7 +92,7 @@ def bring_up_to_date(
         if extends:
             work.look_up()
         if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
-            with engagement.following(work, events):
+            with engagement.following(work, events, Sql("SELECT DISTINCT member FROM pawprint_new")):
                 sessions.extend(work, events, silence)
                 _extend(work, events)
     lost = {}
@@ -140,8 +140,7 @@ def erase(work: Work, chosen: Sql) -> None:
     members = " UNION ".join(
         f"SELECT {events.member} AS member FROM {work.beside(suffix)}{chosen.text}" for suffix in present
     )
-    work.run(f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS {members}", chosen.params * len(present))
-    with engagement.following(work, events):
+    with engagement.following(work, events, Sql(members, chosen.params * len(present))):
         for suffix in present:
             work.run(f"DELETE FROM {work.beside(suffix)}{chosen.text}", chosen.params)
     engagement.trim(work)
@@ -282,39 +281,20 @@ def _extend(work: Work, events: Events) -> None:
         " SELECT DISTINCT member, moment::date AS day FROM pawprint_new"
     )
     work.run("ANALYZE pawprint_active")  # the planner would guess far too many
-    # an inner join, since Citus would fetch the whole table for an outer one
-    work.run(
-        f"""
-        CREATE TEMPORARY TABLE pawprint_fresh ON COMMIT DROP AS
-        SELECT member, day FROM pawprint_active
-        EXCEPT SELECT active.member, active.day FROM pawprint_active AS active
-        JOIN {days} AS kept ON kept.{events.member} = active.member AND kept.{DAY} = active.day
-        """
-    )
-    if work.cursor.rowcount == 0:
-        return
-    work.run("ANALYZE pawprint_fresh")
-    work.run(
-        f"""
-        CREATE TEMPORARY TABLE pawprint_near ON COMMIT DROP AS
-        SELECT fresh.member, fresh.day, min(kept.{FIRST}) AS first_one,
-            min(kept.{DAY}) FILTER (WHERE kept.{DAY} > fresh.day) AS next_one,
-            max(kept.{DAY}) FILTER (WHERE kept.{DAY} < fresh.day) AS last_one
-        FROM pawprint_fresh AS fresh JOIN {days} AS kept ON kept.{events.member} = fresh.member
-        GROUP BY fresh.member, fresh.day
-        """
-    )
+    work.run(f"CREATE TEMPORARY TABLE pawprint_near ON COMMIT DROP AS {_near(days, events)}")
     # fresh days are compared with each other by window functions, with the kept ones through their index
     work.run(
         """
         CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS
         SELECT member, day, least(first_value(day) OVER one, first_one) AS first_one,
             least(lead(day) OVER one, next_one) AS next_one, greatest(lag(day) OVER one, last_one) AS last_one
-        FROM pawprint_fresh LEFT JOIN pawprint_near AS near USING (member, day)
+        FROM pawprint_active LEFT JOIN pawprint_near AS near USING (member, day)
+        WHERE is_kept IS NOT TRUE
         WINDOW one AS (PARTITION BY member ORDER BY day)
         """
     )
-    work.run("ANALYZE pawprint_day")
+    if work.cursor.rowcount == 0:
+        return
     work.run(
         f"""
         UPDATE {days} AS kept SET {NEXT} = fresh.day FROM pawprint_day AS fresh
@@ -331,3 +311,26 @@ def _extend(work: Work, events: Events) -> None:
         f"INSERT INTO {days} ({DAY}, {events.member}, {FIRST}, {NEXT})"
         " SELECT day, member, first_one, next_one FROM pawprint_day"
     )
+
+
+def _near(days: str, events: Events) -> str:
+    """Return the query for the kept days before and after each active day, and whether that day is kept itself."""
+    if events.is_distributed:  # Citus would fetch the whole table for an outer join, and has no LIMIT for each row
+        return f"""
+            SELECT active.member, active.day, min(kept.{FIRST}) AS first_one,
+                min(kept.{DAY}) FILTER (WHERE kept.{DAY} > active.day) AS next_one,
+                max(kept.{DAY}) FILTER (WHERE kept.{DAY} < active.day) AS last_one,
+                bool_or(kept.{DAY} = active.day) AS is_kept
+            FROM pawprint_active AS active JOIN {days} AS kept ON kept.{events.member} = active.member
+            GROUP BY active.member, active.day
+        """
+    own = f"FROM {days} AS kept WHERE kept.{events.member} = active.member"
+    # the day before knows the others; only who has none before needs a second look
+    return f"""
+        SELECT active.member, active.day, coalesce(past.{FIRST}, later.{FIRST}) AS first_one,
+            CASE WHEN past.{DAY} IS NULL THEN later.{DAY} ELSE past.{NEXT} END AS next_one, past.{DAY} AS last_one,
+            past.{DAY} = active.day AS is_kept
+        FROM pawprint_active AS active
+        LEFT JOIN LATERAL (SELECT * {own} AND kept.{DAY} <= active.day ORDER BY kept.{DAY} DESC LIMIT 1) AS past ON true
+        LEFT JOIN LATERAL (SELECT * {own} AND past.{DAY} IS NULL ORDER BY kept.{DAY} LIMIT 1) AS later ON true
+    """

@@ -14,6 +14,7 @@ from datetime import date
 from itertools import pairwise
 from typing import Any
 
+from ..reading.query import Sql
 from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
 from .sharing import with_memory
 from .watermark import Events
@@ -83,12 +84,14 @@ def renew(work: Work, events: Events) -> None:
 
 
 @contextmanager
-def following(work: Work, events: Events) -> Iterator[None]:
-    """Apply to the table what the block changes in sessions and days of the users in `pawprint_member`."""
+def following(work: Work, events: Events, members: Sql) -> Iterator[None]:
+    """Apply to the table what the block changes in sessions and days of the users that the query `members` returns."""
     memory = _memory(work)
     if memory is None or memory["stale"]:
         yield
         return
+    work.run(f"CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS {members.text}", members.params)
+    work.run("ANALYZE pawprint_member")
     least = memory["min_sessions"]
     work.run(f"CREATE TEMPORARY TABLE pawprint_stay ON COMMIT DROP AS {_stays(work, events, least, -1, of_all=False)}")
     yield

@@ -259,10 +259,7 @@ def _row_by_row(events: Events, wanted: str, silence: str) -> str:
 
 
 def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
-    """Copy the events whose numbers are in these ranges to `pawprint_new`; return whether there are any.
-
-    Their users go to `pawprint_member`.
-    """
+    """Copy the events whose numbers are in these ranges to `pawprint_new`; return whether there are any."""
     assert events.number is not None
     wanted = among(events.table, events.number, ranges)
     work.run(
@@ -273,32 +270,34 @@ def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
         """,
         wanted.params,
     )
-    if work.cursor.rowcount == 0:
-        return False
-    work.run("CREATE TEMPORARY TABLE pawprint_member ON COMMIT DROP AS SELECT DISTINCT member FROM pawprint_new")
-    work.run("ANALYZE pawprint_new, pawprint_member")
-    return True
+    return bool(work.cursor.rowcount)
 
 
 def extend(work: Work, events: Events, silence: str) -> None:
     """Add the events that `gather` copied to `pawprint_new`."""
     _find_islands(work, silence)
-    _find_touched(work, events, silence)
-    _put_together(work, silence)
-    _replace(work, events)
+    if _find_touched(work, events, silence):
+        _put_together(work, silence)
+        _replace(work, events)
+    else:  # each island is a session of its own
+        work.run(
+            f"INSERT INTO {work.beside(SESSIONS)} SELECT first, member, date_part('epoch', last - first) / 60,"
+            " total_events, last, events FROM pawprint_island"
+        )
 
 
 def _find_islands(work: Work, silence: str) -> None:
     work.run(
         """
         CREATE TEMPORARY TABLE pawprint_island ON COMMIT DROP AS
-        SELECT member, min(moment) AS first, max(moment) AS last
+        SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
+            string_agg(event, ',' ORDER BY moment, place) AS events
         FROM (
-            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment
+            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment, place
                 ROWS UNBOUNDED PRECEDING) AS island
             FROM (
-                SELECT member, moment, moment - lag(moment) OVER (PARTITION BY member
-                    ORDER BY moment) >= %s::interval AS begins
+                SELECT *, moment - lag(moment) OVER (PARTITION BY member
+                    ORDER BY moment, place) >= %s::interval AS begins
                 FROM pawprint_new
             ) AS marked
         ) AS numbered
@@ -306,11 +305,14 @@ def _find_islands(work: Work, silence: str) -> None:
         """,
         (silence,),
     )
-    work.run("ANALYZE pawprint_island")
+    work.run("ANALYZE pawprint_island (member, first, last)")
 
 
-def _find_touched(work: Work, events: Events, silence: str) -> None:
-    """Find the sessions that are less than the silence away from an island: they are opened again."""
+def _find_touched(work: Work, events: Events, silence: str) -> bool:
+    """Find the sessions that are less than the silence away from an island, and so are opened again.
+
+    Return whether there are any.
+    """
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS
@@ -322,7 +324,10 @@ def _find_touched(work: Work, events: Events, silence: str) -> None:
         """,
         (silence, silence),
     )
+    if work.cursor.rowcount == 0:
+        return False
     work.run("ANALYZE pawprint_touched")
+    return True
 
 
 def _put_together(work: Work, silence: str) -> None:
@@ -368,16 +373,16 @@ def _replace(work: Work, events: Events) -> None:
         f"DELETE FROM {work.beside(SESSIONS)} AS session USING pawprint_touched AS old"
         f" WHERE session.{events.member} = old.member AND session.last_timestamp = old.last"
     )
-    names = "string_agg(event, ',' ORDER BY moment, row.place)"
+    names = "string_agg(island.events, ',' ORDER BY island.first)"
     work.run(
         f"""
         INSERT INTO {work.beside(SESSIONS)}
         SELECT span.first, span.member, date_part('epoch', span.last - span.first) / 60,
-            count(*) + coalesce(old.total_events, 0), span.last,
+            sum(island.total_events) + coalesce(old.total_events, 0), span.last,
             CASE WHEN old.events IS NULL THEN {names} WHEN {names} IS NULL THEN old.events
                 ELSE old.events || ',' || {names} END
         FROM pawprint_span AS span
-        JOIN pawprint_new AS row ON row.member = span.member AND row.moment BETWEEN span.first AND span.last
+        JOIN pawprint_island AS island ON island.member = span.member AND island.first BETWEEN span.first AND span.last
         LEFT JOIN pawprint_touched AS old ON old.member = span.member AND old.last = span.old
         WHERE span.again IS NOT TRUE
         GROUP BY span.member, span.first, span.last, old.total_events, old.events
