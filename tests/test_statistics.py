@@ -149,6 +149,18 @@ def test_events_without_user_or_time_are_in_no_session_and_without_name_only_cou
     assert found(stats) == [(minute(0), "a", 3.0, 4, minute(3), ",x")] == expected(stats)
 
 
+def test_an_empty_name_is_a_name(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, ""), ("b", 0, ""), ("b", 100, ""), ("c", 0, ""), ("c", 1, ""), ("c", 2, None))
+    stats.sessions()
+    assert found(stats) == expected(stats)
+    assert [row[5] for row in found(stats)] == ["", "", ",", ""]
+
+    write(tracker, ("a", 1, ""), ("b", 200, ""), ("c", 3, None), ("d", 0, ""))
+    stats.sessions()
+
+    assert found(stats) == expected(stats)
+
+
 def test_the_silence_that_ends_a_session_is_exactly_the_duration(tracker: Tracker, stats: Statistics) -> None:
     write(tracker, ("a", 0), ("a", 29.99), ("a", 59.99), ("b", 0), ("b", 60))
 

@@ -196,31 +196,36 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
     """
     # random, so that no event's name contains them
     separator, nothing = (f"'{secrets.token_hex(4)}'" for _ in range(2))
-    # The rows are in both orders already, so that sorting costs next to nothing. Without the ORDER BY, PostgreSQL may
-    # choose another plan that mixes the events of a user. An ordered subquery is not pulled up either, so that `begins`
-    # is computed once per event. `before` is `moments` shifted by one, and so one longer: its last row is no event.
+    # What is sorted stays in order: the later ORDER BYs sort nothing, but without them PostgreSQL may choose another
+    # plan that mixes the events of a user. An ordered subquery is not pulled up either, so that what is sorted has the
+    # columns of a fixed width first, where they are found sooner, and `begins` is computed once per event. `unnest` in
+    # the select list returns row by row, in the order of the array, and stores nothing in between. `before` is
+    # `moments` shifted by one, and so one longer: its last row is no event.
     members = " UNION ALL ".join(
         f"""
         SELECT grouped, array_agg(moment) FILTER (WHERE begins) AS firsts,
             (array_agg(before) FILTER (WHERE begins))[2:] || max(moment) AS lasts,
-            array_agg(number) FILTER (WHERE begins) AS numbers, count(*) AS total,
-            string_agg(CASE WHEN begins THEN {separator} ELSE ',' END || name, '') AS marked
+            array_agg(number) FILTER (WHERE begins) AS numbers, count(*)::int AS total,
+            {separator} || string_agg(name, CASE WHEN begins THEN {separator} ELSE ',' END) AS marked
         FROM (
             SELECT hash, grouped, moment, before, number, name,
                 coalesce(moment - before >= interval '{silence}', true) AS begins
             FROM (
-                SELECT {hashed(events)} AS hash, {events.group} AS grouped,
-                    array_agg({events.moment} ORDER BY {events.moment}, {events.order}) AS moments,
-                    array_agg(coalesce({events.event}, {nothing}) ORDER BY {events.moment}, {events.order}) AS names
-                FROM {events.table} WHERE {wanted} AND {share} GROUP BY 1, 2 ORDER BY 1, 2
-            ) AS one_user, unnest(moments, NULL::timestamp || moments, names)
-                WITH ORDINALITY AS event (moment, before, name, number)
-            WHERE moment IS NOT NULL ORDER BY hash, grouped, number
+                SELECT hash, grouped, unnest(moments) AS moment, unnest(NULL::timestamp || moments) AS before,
+                    unnest(names) AS name, generate_series(1, cardinality(moments)) AS number
+                FROM (
+                    SELECT hash, grouped, array_agg(moment) AS moments, array_agg(name) AS names
+                    FROM (
+                        SELECT {events.moment} AS moment, {events.order} AS place, {hashed(events)} AS hash,
+                            {events.group} AS grouped, coalesce({events.event}, {nothing}) AS name
+                        FROM {events.table} WHERE {wanted} AND {share} ORDER BY hash, grouped, moment, place
+                    ) AS sorted GROUP BY hash, grouped ORDER BY hash, grouped
+                ) AS one_user ORDER BY hash, grouped
+            ) AS event WHERE moment IS NOT NULL ORDER BY hash, grouped
         ) AS followed GROUP BY hash, grouped
         """
         for share in shares(work.cursor, events)
     )
-    # `unnest` in the select list returns row by row, in the order of the array, and stores nothing in between
     return f"""
         SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60, past - number, last,
             CASE WHEN strpos(names, {nothing}) = 0 THEN names
