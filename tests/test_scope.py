@@ -10,7 +10,8 @@ import logging.config
 import os
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -252,6 +253,89 @@ def test_a_block_of_one_handler_inside_another_of_all(db: str, mine: Any, connec
         assert (first.stats.written, second.stats.written) == (1, 0)
     mine.commit()
     assert (events(connection), second.stats.written) == (["e", "e"], 1)
+
+
+def test_blocks_that_do_not_end_in_reverse_order(db: str, mine: Any, connection: Any) -> None:
+    handler = handler_on(db)
+    event = log(handler)
+
+    def block(own: Any) -> Iterator[None]:
+        with within(own):
+            yield
+
+    with closing(psycopg2.connect(db)) as second, closing(psycopg2.connect(db)) as third:
+        owns = [mine, second, third]
+        first, *later = open_ones = [block(own) for own in owns]
+        for each in open_ones:
+            next(each)
+        for each, name in ((later[0], "after the second"), (first, "after the first")):
+            assert next(each, "ended") == "ended"
+            event(name)  # in the third
+        assert next(later[1], "ended") == "ended"
+        event("after all")
+        for own in owns:
+            own.rollback()
+    assert handler.flush(60)
+    assert events(connection) == ["after all"]
+    assert (handler.stats.written, handler.stats.accepted) == (3, 3)
+
+
+def test_blocks_that_overlap_for_ever_are_not_kept() -> None:
+    kept: weakref.WeakSet[Block] = weakref.WeakSet()
+    block: Block | None = None
+    for _ in range(20):
+        following = Block(None)
+        following.open()
+        kept.add(following)
+        if block is not None:
+            block.settle()
+        block = following
+    assert block is not None
+    block.settle()
+    assert len(kept) <= 3
+
+
+def test_a_block_that_ends_in_another_context_is_over_in_both(db: str, mine: Any, connection: Any) -> None:
+    handler = handler_on(db)
+    event = log(handler)
+    with closing(psycopg2.connect(db)) as other:
+        with within(mine):
+            block = within(other)
+            block.__enter__()
+            event("b")
+            context = contextvars.copy_context()
+            context.run(block.__exit__, None, None, None)
+            event("a")
+            context.run(event, "a there")
+        other.rollback()
+        mine.commit()
+        event("late")
+        context.run(event, "late there")
+    assert handler.flush(60)
+    assert events(connection) == ["a", "a there", "late", "late there"]
+
+
+def test_a_block_of_a_signal_handler_leaves_the_one_that_is_beginning(
+    db: str, mine: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = handler_on(db)
+    current = blocks._current
+
+    class Interrupted:
+        get = current.get
+
+        def set(self, block: Block | None) -> None:
+            monkeypatch.undo()
+            current.set(block)
+            with closing(psycopg2.connect(db)) as own, own, within(own):
+                log(handler)("of the signal handler")
+
+    monkeypatch.setattr(blocks, "_current", Interrupted())
+    with within(mine):
+        log(handler)("in the block")
+    mine.rollback()
+    assert handler.flush(60)
+    assert events(connection) == ["of the signal handler"]
 
 
 def test_a_handler_in_debug_mode_does_as_always(mine: Any) -> None:

@@ -12,7 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from .. import _native as native
@@ -75,9 +75,9 @@ class Block:
         self._settlements: list[Settlement] | None = None
         self._attempts = 0
         self._count = itertools.count()
-        self._token: Token[Block | None] | None = None
+        #: the block around it, which may be over
         self.outer = _current.get()
-        self.is_open = False
+        self.is_open = self.is_over = False
         #: the smallest number that no other block has, until `release`
         self.number = 0
         while _numbers.setdefault(self.number, self) is not self:  # atomic
@@ -85,18 +85,19 @@ class Block:
 
     def open(self) -> None:
         """Begin to hold events."""
-        self._token = _current.set(self)
+        _current.set(self)
         open_blocks.add(self)
         self.is_open = True  # last: a signal handler may raise before
 
     def close(self) -> None:
         """Stop holding events; later ones are delivered as usual. Idempotent."""
-        self.is_open = False
+        self.is_open, self.is_over = False, True
         open_blocks.discard(self)
-        token, self._token = self._token, None
-        if token is not None:
-            with suppress(ValueError):  # the block ends in another context than it began in
-                _current.reset(token)
+        # blocks of two generators may end in any order: one that is over is not gone back to, nor kept
+        while self.outer is not None and self.outer.is_over:
+            self.outer = self.outer.outer
+        if _current.get() is self:  # not if a later one is open, nor in another context than it began in
+            _current.set(self.outer)
 
     def release(self) -> None:
         """Let another block have its number. Idempotent."""
