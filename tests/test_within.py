@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dis
 import json
 import logging
 import os
@@ -38,9 +39,10 @@ from pawprint_logging import (
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._database.session.sqlstate import NO_PARTITION
 from pawprint_logging._database.table import pruning
+from pawprint_logging._database.writing import caller
 from pawprint_logging._database.writing import within as writing
 from pawprint_logging._database.writing.claim import claim_keys
-from pawprint_logging._database.writing.dialogue import Answer, Statement, run, run_async
+from pawprint_logging._database.writing.dialogue import Answer, Statement, StatementError, run, run_async
 from pawprint_logging._delivery import blocks, making
 from pawprint_logging._delivery.blocks import _numbers, open_blocks
 
@@ -1082,9 +1084,86 @@ def test_a_time_limit_that_comes_while_sqlalchemy_prepares_a_statement_is_not_lo
     assert replay(shop.tracker, shop.path).written == 1
 
 
+def interrupted_where_rows_are_refused(interrupt: Callable[[], None]) -> tuple[Any, Any]:
+    """Return `run` and `run_async`, but a function is called once a statement has failed."""
+
+    def run_it(dialogue: Any, execute: Callable[[Statement], Answer]) -> Any:
+        def interrupted(statement: Statement) -> Answer:
+            try:
+                return execute(statement)
+            except StatementError:
+                interrupt()
+                raise
+
+        return run(dialogue, interrupted)
+
+    async def run_it_async(dialogue: Any, execute: Callable[[Statement], Awaitable[Answer]]) -> Any:
+        async def interrupted(statement: Statement) -> Answer:
+            try:
+                return await execute(statement)
+            except StatementError:
+                interrupt()
+                raise
+
+        return await run_async(dialogue, interrupted)
+
+    return run_it, run_it_async
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGUSR1], [signal.SIGUSR1, signal.SIGUSR2]], ids=["one", "two"])
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "sqlalchemy psycopg2", "sqlalchemy psycopg", "async psycopg"])
 @pytest.mark.usefixtures("untraced")
+def test_signals_that_come_while_a_row_is_refused_cost_neither(
+    shop: Shop, connection: Any, name: str, signals: list[signal.Signals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = getattr(ctypes.CDLL(None), "raise")
+
+    def interrupt() -> None:
+        monkeypatch.undo()
+        # Python does not look for signals here, but where a function begins, or a loop goes back
+        assert None not in map(send, signals)
+        if len(signals) == 2:
+            shop.counts()
+
+    runs = interrupted_where_rows_are_refused(interrupt)
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        with pytest.raises(TimeLimitError):  # noqa: PT012
+            async with driver.block():
+                shop.event("good")
+                shop.event("bad", user_id=BAD)
+                monkeypatch.setattr(caller, "run", runs[0])
+                monkeypatch.setattr(caller, "run_async", runs[1])
+        await driver.sql("INSERT INTO orders VALUES (2)")
+        await driver.commit()
+
+    before = [signal.signal(each, raise_time_limit) for each in signals]
+    try:
+        shop.run(DRIVERS[name], scenario)
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+    assert value(connection, "SELECT count(*) FROM orders") == 2
+    assert shop.counts() == {"diverted": 2}
+    assert replay(shop.tracker, shop.path).written == 1
+
+
+def does_nothing(frame: Any) -> bool:
+    """Return whether a frame is where a `try` begins, which may be in no `try`: signals are not looked for there."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "NOP"
+
+
+def refuse() -> Answer:
+    raise StatementError("22001", ValueError(), lost=False)
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("answer", [Answer, refuse])
 @pytest.mark.parametrize("function", [run, run_async])
-def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue(function: Any) -> None:
+def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue(
+    function: Any, answer: Callable[[], Answer]
+) -> None:
     class InterruptionError(BaseException):
         pass
 
@@ -1094,13 +1173,14 @@ def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue
     def dialogue() -> Any:
         try:
             for _ in range(3):
-                yield Statement("SELECT 1")
+                with suppress(StatementError):
+                    yield Statement("SELECT 1")
         except InterruptionError as error:
             heard.append(error)
 
     def execute(statement: Statement) -> Answer:
         executed.append(statement)
-        return Answer()
+        return answer()
 
     async def execute_async(statement: Statement) -> Answer:
         return execute(statement)
@@ -1109,7 +1189,7 @@ def test_an_exception_at_any_line_between_two_statements_is_told_to_the_dialogue
         nonlocal left
         if frame.f_code is not function.__code__:
             return None
-        if what == "line" and executed and len(executed) < 3:
+        if what == "line" and 0 < len(executed) < 3 and not does_nothing(frame):
             left -= 1
             if left == 0:
                 raise InterruptionError

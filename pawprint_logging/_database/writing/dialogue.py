@@ -73,7 +73,8 @@ T = TypeVar("T")
 Dialogue = Generator[Statement, Answer, T]
 
 
-# A signal handler may raise anywhere in these two functions. So they do as little as possible outside of their `try`.
+# A signal handler may raise anywhere in these two functions. So they do as little as possible outside of their outer
+# `try`: what `execute` raises is caught inside of it.
 
 
 def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
@@ -86,8 +87,13 @@ def run(dialogue: Dialogue[T], execute: Callable[[Statement], Answer]) -> T:
         try:
             while True:  # in here, since signals are looked for where a loop goes back
                 statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
-                answer = execute(statement)
-        except GeneratorExit:  # the coroutine around a greenlet is being closed
+                try:
+                    answer = execute(statement)
+                except GeneratorExit:  # the coroutine around a greenlet is being closed
+                    raise
+                except BaseException as raised:
+                    errors = [raised]
+        except GeneratorExit:
             raise
         except BaseException as raised:
             if generator.gi_frame is None:  # the dialogue has ended
@@ -107,8 +113,13 @@ async def run_async(dialogue: Dialogue[T], execute: Callable[[Statement], Awaita
         try:
             while True:  # in here, since signals are looked for where a loop goes back
                 statement = dialogue.throw(_as_ours(errors.pop())) if errors else dialogue.send(answer)
-                answer = await execute(statement)
-        except GeneratorExit:  # the coroutine is being closed
+                try:
+                    answer = await execute(statement)
+                except GeneratorExit:  # the coroutine is being closed
+                    raise
+                except BaseException as raised:
+                    errors = [raised]
+        except GeneratorExit:
             raise
         except BaseException as raised:
             if generator.gi_frame is None:
