@@ -816,10 +816,14 @@ class Tripwire:
         self._is_late = is_late
         #: how many statements are left before it is called; below zero: it is not
         self.left = -1
+        #: the same for its next calls
+        self.then: list[int] = []
 
     def step(self, *_: Any) -> None:
         self.left -= 1
         if self.left == -1:
+            if self.then:
+                self.left = self.then.pop(0)
             self._trip()
 
     def _cursor(self, base: Any) -> Any:
@@ -916,6 +920,52 @@ def test_an_exception_at_any_statement_costs_neither_the_transaction_nor_an_even
     assert sorted([*events(connection), *diverted]) == sorted(map(str, numbers))
     assert shop.counts() == {"written": len(numbers) - len(diverted), "diverted": len(diverted)}
     assert replay(shop.tracker, shop.path).written == len(diverted)  # their transactions were committed
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("trip", [by_ctrl_c, by_time_limit, by_hook])
+@pytest.mark.parametrize("name", ["psycopg2", "sqlalchemy psycopg", "async psycopg"])
+@pytest.mark.usefixtures("_time_limit")
+def test_two_exceptions_at_any_two_statements_cost_neither(
+    shop: Shop, connection: Any, name: str, trip: Callable[[], None], is_late: bool
+) -> None:
+    if trip is by_ctrl_c and name.startswith("sqlalchemy"):
+        pytest.skip("SQLAlchemy gives the connection up")
+    wire = Tripwire(trip, is_late=is_late)
+    names: list[str] = []
+
+    async def trip_at(driver: Driver, first: int, second: int) -> int:
+        """Return how often it has tripped."""
+        names.append(f"{first} {second}")
+        await driver.sql("SET LOCAL timezone = 'Europe/Berlin'")
+        with suppress(KeyboardInterrupt, TimeLimitError):
+            async with driver.block():
+                shop.event(names[-1])
+                wire.left, wire.then = first, [second]
+        left, wire.left = wire.left, -1
+        for setting, expected in (("timezone", "Europe/Berlin"), ("lock_timeout", "0"), ("statement_timeout", "0")):
+            assert await driver.sql(f"SELECT current_setting('{setting}')") == expected, names[-1]
+        await driver.sql(f"INSERT INTO orders VALUES ({len(names)})")
+        await driver.commit()
+        return 0 if wire.then else 1 + (left < 0)
+
+    async def scenario(driver: Driver) -> None:
+        first = 0
+        while await trip_at(driver, first, 0):
+            second = 1
+            while await trip_at(driver, first, second) == 2:
+                second += 1
+            first += 1
+        assert first > 7
+
+    with wire.installed():
+        shop.run(DRIVERS[name], scenario)
+    assert value(connection, "SELECT count(*) FROM orders") == len(names) > 30
+    diverted = [line["event"]["event"] for line in shop.lines]
+    assert sorted([*events(connection), *diverted]) == sorted(names)
+    assert shop.counts() == {"written": len(names) - len(diverted), "diverted": len(diverted)}
+    # their transactions were committed, but a hook may have kept that from the ledger
+    assert replay(shop.tracker, shop.path, uncommitted=trip is by_hook).written == len(diverted)
 
 
 @pytest.mark.parametrize("name", ["psycopg2", "psycopg", "sqlalchemy psycopg2", "sqlalchemy psycopg", "django"])

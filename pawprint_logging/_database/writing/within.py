@@ -35,6 +35,8 @@ _PATIENCE = 5.0
 _AT_ONCE = 0.02
 #: rows in one INSERT
 _IN_ONE = 1000
+#: how often writing the rows, and undoing that, is begun
+_ATTEMPTS = 10
 #: SQLSTATEs that are no row's fault, such as a read-only transaction, a missing table, a lock that is not available, or
 #: a conflict with another transaction
 _EVERYTHING = ("25", "28", "3D", "3F", "40", "42P01", "0A", "53", "55P03", "57014")
@@ -119,30 +121,111 @@ def writing(parts: Sequence[Part], setting: str, token: str) -> Dialogue[tuple[R
     Returns:
         The result, and what interrupted it, which is to be raised once the rows are settled; None for nothing.
     """
-    saved: Sequence[str] | None = None
-    is_written = False
+    course = _Course(parts, setting, token)
     try:
-        saved = yield from _opening(setting, token)
-        if saved is None:
-            return "ended", None
-        yield from _bounded(_writing_all(parts, saved))
-        is_written = True
-        yield Statement("RELEASE SAVEPOINT pawprint_within")
+        result = yield from _insisting(course, _ATTEMPTS)
+    except ForeignError:  # a hook that raises at every statement
+        result = "written"
+    return result, course.interruption
+
+
+def _insisting(course: _Course, attempts: int) -> Dialogue[Result]:
+    """Go on after an exception, until so many attempts were made; the last one's exception is raised.
+
+    This is no loop, since signals are looked for where one goes back, outside of its `try`.
+    """
+    try:
+        if attempts > 1:
+            return (yield from _insisting(course, attempts - 1))
     except GeneratorExit:
         raise
     except BaseException as error:  # even a bug of ours must not harm the caller's transaction
-        interruption = error if is_interruption(error) else None
+        course.note(error)
+    return (yield from course.go_on())
+
+
+class _Course:
+    """How far writing rows, or undoing that, has come.
+
+    Args:
+        parts: the rows.
+        setting: the setting that `marking` was given.
+        token: the token that `marking` was given.
+    """
+
+    def __init__(self, parts: Sequence[Part], setting: str, token: str) -> None:
+        self._parts = parts
+        self._setting = setting
+        self._token = token
+        #: how many attempts were made, with the one that is made now
+        self._begun = 0
+        #: the caller's settings; None if the savepoint has not begun for certain
+        self._saved: list[str] | None = None
+        #: whether nothing is left to do but to release the savepoint
+        self._is_done = False
+        #: why the rows are refused
+        self._error: BaseException | None = None
+        #: what is to be raised in the application
+        self.interruption: BaseException | None = None
+
+    def note(self, error: BaseException) -> None:
+        """Note an exception: the rows are refused, unless all was done before."""
+        if self._error is None:
+            self._error = error
+        if is_interruption(error):
+            self.interruption = error
+
+    def go_on(self) -> Dialogue[Result]:
+        """Write the rows; undo that, once an exception was noted."""
+        self._begun += 1
+        if self._error is None:
+            return (yield from self._write())
         try:
             # the savepoint may be released already, and then cannot be rolled back to
-            if is_written and (yield from _is_alive(error)):
-                return "written", interruption
-            result = yield from _refusing(parts, error, saved, setting, token)
+            if self._is_done and (yield from _is_alive()):
+                return "written"
+            return (yield from self._refuse(self._error))
         except ForeignError:
-            return "written", interruption
-        except StatementError:
-            return "failed", interruption
-        return result, interruption
-    return "written", None
+            raise
+        except StatementError:  # the transaction has failed, or the connection is lost
+            return "failed"
+
+    def _write(self) -> Dialogue[Result]:
+        self._saved = yield from _opening(self._setting, self._token)
+        if self._saved is None:
+            return "ended"
+        yield from _bounded(_writing_all(self._parts, self._saved))
+        return (yield from self._release())
+
+    def _refuse(self, error: BaseException) -> Dialogue[Result]:
+        """Undo what was written, refuse all rows, and enter what they require in the ledger."""
+        known = error if isinstance(error, StatementError) else ForeignError(error)
+        if known.lost or (self._saved is None and not isinstance(known, ForeignError)):
+            return "failed"
+        self._is_done = False
+        for part in self._parts:
+            part.written = part.duplicates = 0
+            part.refused.clear()
+            part.refuse(part.rows, _failure(known, part.table))
+        if self._saved is None:
+            self._saved = yield from _opening(self._setting, self._token)
+        if self._saved is None:
+            return "ended"
+        yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
+        if self._begun <= _ATTEMPTS // 2:  # later ones leave that out, and so are sooner at their end
+            try:
+                yield _BOUNDS
+                for part in self._parts:
+                    yield from _requiring(part)
+                yield _settings(*self._saved)
+            except ForeignError:  # a hook that raises again: no part of it stays
+                yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
+        return (yield from self._release())
+
+    def _release(self) -> Dialogue[Result]:
+        self._is_done = True
+        yield Statement("RELEASE SAVEPOINT pawprint_within")
+        return "written"
 
 
 def _opening(setting: str, token: str) -> Dialogue[list[str] | None]:
@@ -156,53 +239,13 @@ def _opening(setting: str, token: str) -> Dialogue[list[str] | None]:
     return saved
 
 
-def _is_alive(error: BaseException) -> Dialogue[bool]:
+def _is_alive() -> Dialogue[bool]:
     """Return whether the transaction goes on after an exception."""
-    if isinstance(error, StatementError) and not isinstance(error, ForeignError):
-        return False
     try:
         yield Statement("SELECT 1")
     except StatementError as failed:
         return isinstance(failed, ForeignError)
     return True
-
-
-def _refusing(
-    parts: Sequence[Part], error: BaseException, saved: Sequence[str] | None, setting: str, token: str
-) -> Dialogue[Result]:
-    """Undo what was written, refuse all rows, and enter what they require in the ledger.
-
-    Args:
-        parts: the rows.
-        error: why they are refused.
-        saved: the caller's settings; None if the savepoint has not begun for certain.
-        setting: the setting that `marking` was given.
-        token: the token that `marking` was given.
-
-    Raises:
-        StatementError: the transaction has failed, or the connection is lost; what `error` is of the server's itself.
-    """
-    if isinstance(error, StatementError) and (error.lost or (saved is None and not isinstance(error, ForeignError))):
-        raise error
-    known = error if isinstance(error, StatementError) else ForeignError(error)
-    for part in parts:
-        part.written = part.duplicates = 0
-        part.refused.clear()
-        part.refuse(part.rows, _failure(known, part.table))
-    if saved is None:
-        saved = yield from _opening(setting, token)
-        if saved is None:
-            return "ended"
-    yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
-    try:
-        yield _BOUNDS
-        for part in parts:
-            yield from _requiring(part)
-        yield _settings(*saved)
-    except ForeignError:  # a hook that raises again: no part of it stays
-        yield Statement("ROLLBACK TO SAVEPOINT pawprint_within")
-    yield Statement("RELEASE SAVEPOINT pawprint_within")
-    return "written"
 
 
 def _writing_all(parts: Sequence[Part], saved: Sequence[str]) -> Dialogue[None]:
