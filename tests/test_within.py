@@ -44,6 +44,7 @@ from pawprint_logging._database.writing import within as writing
 from pawprint_logging._database.writing.claim import claim_keys
 from pawprint_logging._database.writing.dialogue import Answer, Statement, StatementError, run, run_async
 from pawprint_logging._delivery import blocks, making
+from pawprint_logging._delivery import within as beginning
 from pawprint_logging._delivery.blocks import _numbers, open_blocks
 
 Scenario = Callable[[Driver], Awaitable[None]]
@@ -1052,6 +1053,45 @@ def test_an_interruption_of_the_beginning_of_a_block_leaves_none(
     assert not _numbers
     assert shop.handler.flush(30)
     assert events(connection) == ["later"]
+
+
+def test_an_interruption_before_a_block_has_begun_leaves_none(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(beginning, "settling", interrupted)
+    with closing(psycopg2.connect(shop.db)) as own, pytest.raises(KeyboardInterrupt), within(own):
+        pass
+    assert not _numbers
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_block_is_settled_though_two_signals_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = getattr(ctypes.CDLL(None), "raise")
+    signals = [signal.SIGUSR1, signal.SIGUSR2]
+    settle = blocks.Block.settle
+
+    def interrupted(block: blocks.Block) -> None:
+        monkeypatch.undo()
+        assert None not in map(send, signals)
+        settle(block)  # the first is raised here, the second where a loop goes back
+
+    before = [signal.signal(each, raise_time_limit) for each in signals]
+    try:
+        block = blocks.Block(None)
+        block_settling = blocks.settling(block)
+        next(block_settling)
+        block.draw()
+        block.open()
+        monkeypatch.setattr(blocks.Block, "settle", interrupted)
+        with pytest.raises(TimeLimitError):
+            next(block_settling)
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+    assert block.is_over
+    assert not open_blocks
+    assert not _numbers
 
 
 def raise_time_limit(*_: object) -> None:

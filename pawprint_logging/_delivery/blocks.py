@@ -78,8 +78,11 @@ class Block:
         #: the block around it, which may be over
         self.outer = _current.get()
         self.is_open = self.is_over = False
-        #: the smallest number that no other block has, until `release`
+        #: the smallest number that no other block has, from `draw` until `release`
         self.number = 0
+
+    def draw(self) -> None:
+        """Take a number. It is kept until `release`, whatever is raised in here."""
         while _numbers.setdefault(self.number, self) is not self:  # atomic
             self.number += 1
 
@@ -280,11 +283,17 @@ def settling(block: Block) -> Generator[None, None, None]:
         pass
     except BaseException as error:
         errors = [error]
-    is_settled = False
-    while not is_settled:
+    while True:
         try:
-            block.settle()
-            is_settled = True
+            # in here, since signals are looked for where a loop goes back; Python 3.13 puts that outside if there is a
+            # condition
+            while True:
+                try:
+                    block.settle()
+                    break
+                except BaseException as error:
+                    errors = [error]
+            break
         except BaseException as error:
             errors = [error]
     if errors:

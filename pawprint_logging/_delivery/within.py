@@ -148,6 +148,7 @@ class Within:
         block = self._block = Block(self._pipelines)
         self._settling = settling(block)
         next(self._settling)
+        block.draw()  # not before: a signal handler may raise
         # a setting of its own, so that blocks on the same transaction leave each other's marks alone
         self._setting, self._token = f"pawprint.within_{block.number}", uuid.uuid4().hex
         return block
