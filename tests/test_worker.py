@@ -18,6 +18,7 @@ from pawprint_logging._capture.guard import silenced
 from pawprint_logging._capture.row import ROW_BYTES, Row
 from pawprint_logging._database.table.ledger import delivery_of, event_delivery, refused_delivery
 from pawprint_logging._delivery.batch import Batch, Outcome
+from pawprint_logging._delivery.leftover import Leftover
 from pawprint_logging._delivery.settings import Settings
 from pawprint_logging._delivery.spool import Spool
 from pawprint_logging._delivery.store import Nowhere, Store
@@ -981,6 +982,69 @@ def test_a_batch_of_a_dead_process_survives_the_signal_that_interrupts_its_recov
     assert after.flush(60)
     assert sorted(sink.written) == sorted(event(number) for number in range(1201))
     assert (after.stats.pending, after.stats.written) == (0, 1201)
+
+
+class Paused(Spool):
+    """Holds up who looks for the rows of dead processes, once it has the first batch of them."""
+
+    def hold(self) -> tuple[threading.Event, threading.Event]:
+        """Hold up the next one; return an event that says that it is held up, and one that lets it go on."""
+        self.held = threading.Event(), threading.Event()
+        return self.held
+
+    held: tuple[threading.Event, threading.Event] | None = None
+
+    def _next_of(self, leftover: Leftover, max_rows: int, max_bytes: int) -> Batch | None:
+        batch = super()._next_of(leftover, max_rows, max_bytes)
+        held, self.held = self.held, None
+        if held is not None:
+            held[0].set()
+            held[1].wait(60)
+        return batch
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("is_reopened_first", [False, True])
+def test_a_thread_that_comes_back_from_a_slow_disk_delivers_nothing_of_a_recovery_that_close_has_ended(
+    make: Make, tmp_path: Path, is_reopened_first: bool, waits: bool
+) -> None:
+    # Given rows of a dead process, and a thread that a slow disk holds up while it reads them
+    away = make(Memory(lambda _: Outcome(retry=AWAY)), store=spool_in(tmp_path), close_timeout=0.1)
+    for number in range(3):
+        away.put(event(number))
+    away.close()
+    spool = Paused(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None)
+    held, go_on = spool.hold()
+    sink = Memory()
+    worker = make(sink, store=spool, close_timeout=0.2)
+    assert held.wait(60)
+    (thread,) = (each for each in threading.enumerate() if each.ident == worker._run.thread)  # type: ignore[union-attr]
+    expected = list(range(4))
+    # When the handler is closed meanwhile, with or without a row that waits, and opened again
+    if waits:
+        worker.put(event(4))
+        expected.append(4)
+    worker.close()
+    if not is_reopened_first:
+        go_on.set()
+        thread.join(60)
+        assert not sink.batches
+        answers: list[bool] = []
+        assert returns(lambda: answers.append(worker.flush()))
+        assert answers == [False]
+    worker.put(event(3))
+    if is_reopened_first:
+        wait_for(lambda: event(3) in sink.written)
+        go_on.set()
+        thread.join(60)
+    # Then each is written once
+    wait_for(lambda: len(sink.written) == len(expected))
+    assert worker.flush(60)
+    assert sorted(sink.written) == [event(number) for number in expected]
+    assert (worker.stats.accepted, worker.stats.written) == (len(expected), len(expected))
+    # And the spool has nothing for the next process
+    worker.close()
+    assert not list(tmp_path.glob("*.spool"))
 
 
 def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 
 from .account import Account
 from .backoff import Backoff
@@ -195,7 +196,7 @@ class Lane:
             if batch not in self.account.open:
                 return  # left already, perhaps before the worker was reopened
             self.stays = True
-        self._end_recovery()
+        self._end_recovery(self._leftovers)
         self.account.leave(batch)
 
     @property
@@ -203,34 +204,60 @@ class Lane:
         """Whether to look for rows of dead processes now."""
         return self.has_leftovers and not self.store.is_held_up
 
-    def recovered(self) -> Batch | None:
-        """Return the next batch that a dead process left in the store, open; None if there is no other."""
+    def recovered(self, may_recover: Callable[[], bool]) -> Batch | None:
+        """Return the next batch that a dead process left in the store, open; None if there is no other.
+
+        Reading may take long. A thread that comes back after the worker was closed leaves the batch where it is.
+
+        Args:
+            may_recover: asked with the account's lock held, whether this thread still delivers.
+        """
+        with self.account.lock:
+            if not may_recover():
+                return None
+            if self._leftovers is None:
+                self._leftovers = self.store.recover(self._most, MAX_BATCH_BYTES)
+            search = self._leftovers
         batch = None
         try:
             try:
-                if self._leftovers is None:
-                    self._leftovers = self.store.recover(self._most, MAX_BATCH_BYTES)
-                batch = next(self._leftovers, None)
+                batch = next(search, None)
             except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
                 name = type(error).__name__
                 self._fallback.warn(f"the spool could not be read completely ({name}); what is left stays in it")
             if batch is None:
-                self._end_recovery()
+                self._end_recovery(search)
                 return None
             batch.lane, batch.is_inherited = self, True
             self.store.resending(batch)
-            self.account.adopt(batch)
+            with self.account.lock:
+                if self._leftovers is search and may_recover():
+                    self.account.adopt(batch)
+                    return batch
+            self._end_recovery(search, stays=True)
         except BaseException:
             if batch is None or batch not in self.account.open:
                 # raised by a signal handler: the batch may be read but not open, so the next call starts over
-                self._end_recovery()
+                self._end_recovery(search)
                 self.has_leftovers = True
             raise
-        return batch
+        return None
 
-    def _end_recovery(self) -> None:
-        found, self._leftovers = self._leftovers, None
-        if found is not None:
-            found.close()
-        self.has_leftovers = self.store.is_held_up
+    def _end_recovery(self, search: Generator[Batch, None, None] | None, *, stays: bool = False) -> None:
+        """End a search, and leave what it has not delivered in the store.
+
+        Args:
+            search: the search.
+            stays: whether later rows must stay there too until the worker is reopened, default False.
+        """
+        if search is not None:
+            with suppress(ValueError):  # another thread is reading; it comes back here
+                search.close()
+        with self.account.lock:
+            if self._leftovers is search:
+                self._leftovers = None
+                self.has_leftovers = self.store.is_held_up
+                self.stays = self.stays or stays
+            else:  # reopened: another search may have passed over what this one held
+                self.has_leftovers = True
         self.account.notify()

@@ -339,7 +339,7 @@ class Worker:
             if lane.looks_with_first_row and any(each.queue.taken for each in self.lanes):
                 lane.looks_with_first_row = False
                 lane.has_leftovers = lane.store.leftovers()
-            if lane.can_recover and (found := lane.recovered()) is not None:
+            if lane.can_recover and (found := lane.recovered(self._may_recover)) is not None:
                 return lane, found
         return None
 
@@ -367,6 +367,14 @@ class Worker:
         are in a segment that begins anew, and wait for the handler to be reopened.
         """
         return self._state is not State.CLOSED and self._finisher in (None, native.get_ident())
+
+    def _may_recover(self) -> bool:
+        """Return whether the calling thread is the one that writes; called with the lock held.
+
+        A thread that comes back from a slow disk must not go on with what it found: others may have it by now.
+        """
+        run = self._run
+        return self._may_take() and native.get_ident() in (self._writer, run and run.thread)
 
     # ---- carrying
 
@@ -474,6 +482,8 @@ class Worker:
         if is_ending:
             if self._state is not State.ENDING:  # the handler was garbage-collected
                 with self.account.lock:
+                    if self._run is not run:  # closed and reopened meanwhile
+                        return False
                     if any(lane.queue.rows for lane in self.lanes):
                         return True
                     self._then = State.CLOSED
