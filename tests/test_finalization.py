@@ -15,21 +15,23 @@ from support.shop import tracker_on
 
 from pawprint_logging import PawprintHandler
 
-LATE = """
-import atexit, json, sys
-# before logging is imported, whose own callback closes all handlers: this one runs after that
-atexit.register(lambda: logger.info("x", extra={"event": "in atexit"}))
-import logging
+EARLY = """
+import json, logging, sys
 from pawprint_logging import PawprintHandler
 handler = PawprintHandler(**json.loads(sys.argv[1]))
 logger = logging.getLogger("shop")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
 logger.info("x", extra={"event": "early"})
-
+"""
+LATE = f"""
+import atexit
+# before logging is imported, whose own callback closes all handlers: this one runs after that
+atexit.register(lambda: logger.info("x", extra={{"event": "in atexit"}}))
+{EARLY}
 class Last:
     def __del__(self, logger=logger):
-        logger.info("x", extra={"event": "in __del__"})
+        logger.info("x", extra={{"event": "in __del__"}})
 
 last = Last()
 """
@@ -150,6 +152,45 @@ def test_it_ends_while_threads_log_without_end(tmp_path: Path, options: dict[str
         options = {**options, "spool": str(tmp_path / "spool"), "spool_fsync": True}
     for _ in range(5):
         ended(LATE + WRITING, db=AWAY, fallback_file=os.devnull, max_queue_size=1000, overflow="drop", **options)
+
+
+UNTIL_STOPPED = """
+import os, threading, time
+returned = os.open(RETURNED, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+def write(thread):
+    number = 0
+    while True:
+        number += 1
+        name = f"{os.getpid()}.{thread}.{number}"
+        logger.info("x", extra={"event": name})
+        os.write(returned, f"{name} ".encode())
+        time.sleep(0.001)
+
+for thread in range(3):
+    threading.Thread(target=write, args=(thread,), daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("is_away", [False, True])
+def test_of_what_threads_log_until_they_are_stopped_nothing_is_lost_whose_call_returned(
+    db: str, tmp_path: Path, is_away: bool, background: bool
+) -> None:
+    tracker = tracker_on(db)
+    lost, returned = tmp_path / "lost.jsonl", tmp_path / "returned"
+    program = EARLY + UNTIL_STOPPED.replace("RETURNED", repr(str(returned)))
+    for _ in range(3):
+        ended(
+            program,
+            db=AWAY if is_away else db,
+            background=background,
+            flush_interval=0.01,
+            fallback_file=str(lost),
+        )
+    settled = {*tracker.query("SELECT event FROM events")["event"], *names(lost)}
+    assert set(returned.read_text().split()) - settled == set()
 
 
 INTERRUPTED = """

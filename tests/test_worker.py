@@ -749,6 +749,51 @@ def test_retire_waits_for_a_close_that_another_thread_is_at(make: Make) -> None:
     closer.join(60)
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_retire_waits_for_a_thread_that_has_taken_what_came_meanwhile(make: Make, answers: bool) -> None:
+    # Given a thread that is writing when the interpreter begins to end, and an event that is only queued, therefore
+    gate, slow = threading.Event(), threading.Event()
+
+    def answer(batch: Batch) -> Outcome:
+        if event(1) not in batch.rows:
+            gate.wait(60)
+        elif answers:
+            slow.wait(60)
+        else:
+            sink.interrupted.wait(60)
+            return Outcome(retry=AWAY)
+        return Outcome()
+
+    sink = Memory(answer)
+    worker = make(sink, close_timeout=60.0 if answers else 1.0)
+    worker.put(event(0))
+    wait_for(lambda: sink.batches)
+    ending = threading.Thread(target=worker.retire)
+    finish = worker._finish
+
+    def finish_second() -> None:
+        if threading.get_ident() == ending.ident:
+            wait_for(lambda: event(1) in sink.written)
+        finish()
+
+    worker._finish = finish_second  # type: ignore[method-assign]
+    ending.start()
+    wait_for(lambda: worker._state is State.ENDING)
+    worker.put(event(1))
+    # When that thread completes the winding down, and goes on with the event
+    gate.set()
+    wait_for(lambda: event(1) in sink.written)
+    # Then the interpreter does not end before the event is settled: in the table, or without an answer on the fallback
+    if answers:
+        ending.join(0.3)
+        assert ending.is_alive()
+        slow.set()
+    ending.join(60)
+    assert worker.stats.pending == 0
+    assert [row for row, _, _ in sink.diverted] == ([] if answers else [event(1)])
+    assert sums_are_right(worker)
+
+
 def spool_in(folder: Path, *, keyed: bool = False) -> Spool:
     return Spool(str(folder), '"events"', max_bytes=2**20, with_fsync=False, warn=lambda _: None, keyed=keyed)
 

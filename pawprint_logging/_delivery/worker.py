@@ -557,27 +557,26 @@ class Worker:
         return True
 
     def _drain(self, end: float) -> None:
-        while self._own is None:
-            self._own = Carrier(self._open_table(), self._fallback, self.account)
         attempts = 0
         last: Batch | None = None
         while (found := self._next(is_due=True)) is not None:
             lane, batch = found
+            carrier = self._own_carrier()  # a forked child's is another
             now = time.monotonic()
             attempts = attempts + 1 if batch is last else 1
             last = batch
             if batch.verdict is None and now >= end:
                 if self._write_until is None:
                     return  # the batch waits for the next call, or for winding down
-                self._give_up(self._own, lane, batch, NO_ANSWER)
+                self._give_up(carrier, lane, batch, NO_ANSWER)
             elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
                 # a caller must not wait for a database that failed a moment ago
                 if lane.prepare(batch):
-                    self._give_up(self._own, lane, batch, lane.backoff.cause)
+                    self._give_up(carrier, lane, batch, lane.backoff.cause)
                 else:
                     lane.stay(batch)
             else:
-                self._carry_here(self._own, lane, batch, end, attempts)
+                self._carry_here(carrier, lane, batch, end, attempts)
 
     def _carry_here(self, carrier: Carrier, lane: Lane, batch: Batch, end: float, attempts: int) -> None:
         """Make one attempt while the caller waits.
@@ -729,6 +728,24 @@ class Worker:
         else:
             self._write_here(until)
         self._finish()
+        if then is State.INLINE:
+            self._settle_latecomers(end)
+
+    def _settle_latecomers(self, end: float) -> None:
+        """Settle, at the end, what came while this worker wound down: those calls have returned, and did not write.
+
+        Later calls write by themselves before they return. But the interpreter soon stops the threads, so one that
+        has taken rows of others is waited for, and does not keep them if it gets no answer.
+
+        Args:
+            end: monotonic time until which to wait, or a little longer.
+        """
+        patience = max(end - time.monotonic(), min(_STANDSTILL, self._settings.close_timeout))
+        if any(lane.is_kept for lane in self.lanes) or self.flush(patience):
+            return  # the next process delivers what is in the spool
+        for lane in self.lanes:
+            lane.end_at = lane.queue.rows_in
+        self._give_up_the_rest(self._own_carrier())
 
     def _finish(self) -> None:
         """Settle what is left, and enter the state that follows; resumes where an interrupted call stopped."""
@@ -756,16 +773,8 @@ class Worker:
 
     def _decide_about_the_rest(self) -> None:
         run, self._run = self._run, None  # a thread that comes back sees this, and ends
-        carrier = run.carrier if run is not None else self._own
-        if carrier is None:
-            carrier = self._own = Carrier(self._open_table(), self._fallback, self.account)
-        for batch in list(self.account.open):
-            lane = self._lane_of(batch)
-            if batch.verdict is not None:
-                carrier.settle(batch, lane.store)
-            else:
-                self._give_up(carrier, lane, batch, NO_ANSWER, carrier.table.interrupt)
-        self._divert_queues(carrier)
+        carrier = run.carrier if run is not None else self._own_carrier()
+        self._give_up_the_rest(carrier)
         self._wait_for_others()
         for lane in self.lanes:
             with lane.store.lock:
@@ -778,6 +787,24 @@ class Worker:
             self._turn_to(self._then)
         self.account.notify()
 
+    def _own_carrier(self) -> Carrier:
+        """Return what calling threads write with."""
+        while (own := self._own) is None:
+            self._own = Carrier(self._open_table(), self._fallback, self.account)
+        return own
+
+    def _give_up_the_rest(self, carrier: Carrier) -> None:
+        """Give up the open batches, and the rows in the queues that came before winding down began."""
+        for batch in list(self.account.open):
+            lane = self._lane_of(batch)
+            if batch.verdict is not None:
+                carrier.settle(batch, lane.store)
+            else:
+                self._give_up(carrier, lane, batch, NO_ANSWER, carrier.table.interrupt)
+        for lane in self.lanes:
+            while lane.queue.taken < lane.end_at and (taken := lane.take(self._may_take)) is not None:
+                self._give_up(carrier, lane, taken, NO_ANSWER)
+
     def _leave_rest(self, lane: Lane) -> None:
         """Take late rows out of a queue whose spool is closed; they are recovered from the spool later."""
         while lane.queue.rows and (batch := lane.take(self._may_take, bound=False)) is not None:
@@ -785,12 +812,6 @@ class Worker:
             lane.stays = lane.stays or self._then is State.INLINE  # then nothing reopens the spool
             lane.count_taken(batch)
             self.account.leave(batch)
-
-    def _divert_queues(self, carrier: Carrier) -> None:
-        """Give up the rows in the queues that came before winding down began."""
-        for lane in self.lanes:
-            while lane.queue.taken < lane.end_at and (batch := lane.take(self._may_take)) is not None:
-                self._give_up(carrier, lane, batch, NO_ANSWER)
 
     def _wait_for_others(self) -> None:
         """Wait for other threads that put rows on the fallback, for as long as they make progress."""
