@@ -356,7 +356,7 @@ def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: A
 
     assert (done.status, stored(connection, "timestamp::text")) == (1, [("2026-01-01 08:00:00",)] * len(times))
     assert (tmp_path / "a.csv.rejected").read_text().splitlines()[1:] == refused
-    assert "column timestamp; write it as 2026-01-31T12:00:00+02:00" in done.out + done.err
+    assert "column timestamp; write a time as 2026-01-31T12:00:00+02:00" in done.out + done.err
 
 
 def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:

@@ -89,7 +89,7 @@ def test_a_time_whose_zone_is_not_understood_is_refused_with_its_mend(db: str, c
     ((event, reason),) = [(each["event"], each["reason"]) for each in diverted.events]
     assert (event["event"], reason[-14:]) == ("b", "column paid_at")
     assert event["paid_at"].startswith(unread)
-    assert "column paid_at; write it as 2026-01-31T12:00:00+02:00" in diverted.warnings[0]
+    assert "column paid_at; write a time as 2026-01-31T12:00:00+02:00" in diverted.warnings[0]
     eight = "2026-01-01 08:00:00"
     assert stored(connection, "event, \"timestamp\"::text, paid_at::text, seen_at AT TIME ZONE 'UTC' = paid_at") == [
         ("a", eight, eight, True), ("c", eight, eight, None)

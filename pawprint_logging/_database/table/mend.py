@@ -60,7 +60,7 @@ def mend_row(why: Failure, table: Table) -> str:
     alter = f"ALTER TABLE {plain(*table.path)} ALTER COLUMN {plain(why.column)}"
     hints = {
         "22001": f"; {alter} TYPE TEXT",
-        "22007": "; write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset",
+        "22007": "; write a time as 2026-01-31T12:00:00+02:00, or in UTC without an offset",
         "22003": f"; {alter} TYPE NUMERIC",
         "23502": f"; {alter} DROP NOT NULL",
     }
