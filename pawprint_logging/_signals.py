@@ -11,7 +11,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 #: what `signal.getsignal` wraps; that tries to make an enum of each handler, which takes fifty times as long
@@ -27,9 +27,27 @@ def is_interruption(error: BaseException) -> bool:
 
 
 def _is_of_handler(error: BaseException) -> bool:
-    """Return whether a signal handler raised it, or let it pass."""
-    note_handlers()
-    return any(frame.f_code in _handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Return whether a signal handler raised it, or let it pass.
+
+    The code alone does not tell: all functions that one decorator makes have the same, and a handler may be called as
+    any function is. As a handler, it gets the frame that it interrupts.
+    """
+    before = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if before is not None and _has(frame, before):
+            note_handlers()
+            if frame.f_code in _handlers:
+                return True
+        before = frame
+    return False
+
+
+def _has(frame: FrameType, interrupted: FrameType) -> bool:
+    """Return whether a frame was called with another one, or still has it."""
+    return any(
+        each is interrupted or (type(each) is tuple and any(one is interrupted for one in each))
+        for each in frame.f_locals.values()
+    )
 
 
 def note_handlers() -> None:

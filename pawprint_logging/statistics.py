@@ -152,10 +152,10 @@ class Statistics:
         has no column that numbers its rows, such as ``id SERIAL PRIMARY KEY``; sessions whose events are gone stay even
         then. Changes to events, and deletions, are seen only with `clean`.
 
-        A session whose first event is gone is neither divided nor counted again. Late events are added to its numbers,
-        and their names follow those that it has. In a table without a column that numbers its rows, this holds for
-        events after its end; those within its time are not counted. If the table is built anew without events that are
-        gone, a UserWarning says so.
+        A session whose first event is gone is neither divided nor counted again. Late events before or after it are
+        added; those within its time are not counted, since some of them may have been, and a UserWarning says how many
+        there are. If the table is built anew without events that are gone, a UserWarning says so. In a table without a
+        column that numbers its rows, no late event is added to such a session.
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events

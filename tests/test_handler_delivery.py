@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import random
@@ -467,3 +468,27 @@ def test_a_time_limit_reaches_the_application_and_costs_its_own_call_at_most(
     assert stored(connection, "event") == [(event,) for event in [*early, *first, "later"]]
     assert {each["event"]["event"] for each in diverted.events} == ({"first"} if is_refused else set())
     assert (handler.stats.diverted, handler.stats.dropped) == (is_refused, 0)
+
+
+def test_what_user_code_raises_is_no_time_limit_though_a_signal_handler_has_the_same_decorator(db: str) -> None:
+    def traced(function: Any) -> Any:
+        @functools.wraps(function)
+        def traced_function(*args: Any) -> Any:
+            return function(*args)
+
+        return traced_function
+
+    @traced
+    def broken(columns: Any) -> Any:
+        raise KeyError(columns["event"])
+
+    diverted = fallback()
+    handler = handler_on(db, before_send=broken)
+    before = signal.signal(signal.SIGALRM, traced(lambda *_: None))
+    try:
+        logger_with(handler).info("x", extra={"event": "e"})
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert handler.flush(30)
+    assert (handler.stats.accepted, handler.stats.diverted) == (1, 1)
+    assert [each["event"]["event"] for each in diverted.events] == ["e"]

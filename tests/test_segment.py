@@ -366,6 +366,16 @@ def test_records_of_all_kinds_are_read_up_to_the_first_invalid_one_and_beyond_it
         again.release()
 
 
+@pytest.mark.parametrize("size", [0, 3, 16, 40])
+def test_the_first_byte_of_a_record_and_zeros_are_no_record(made: File, size: int) -> None:
+    made.add(0)
+    os.pwrite(made.segment.descriptor, b"\xff" + bytes(size), made.ends[-1])
+    assert rows(made.segment) == [event(0)]
+    taken = made.again()
+    assert rows(taken) == [event(0)]
+    assert damaged(taken) == []
+
+
 # ---- records that are erased
 
 

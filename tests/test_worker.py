@@ -771,10 +771,10 @@ def test_retire_waits_for_a_thread_that_has_taken_what_came_meanwhile(make: Make
     ending = threading.Thread(target=worker.retire)
     finish = worker._finish
 
-    def finish_second() -> None:
+    def finish_second(*given: Any) -> None:
         if threading.get_ident() == ending.ident:
             wait_for(lambda: event(1) in sink.written)
-        finish()
+        finish(*given)
 
     worker._finish = finish_second  # type: ignore[method-assign]
     ending.start()
@@ -791,6 +791,32 @@ def test_retire_waits_for_a_thread_that_has_taken_what_came_meanwhile(make: Make
     ending.join(60)
     assert worker.stats.pending == 0
     assert [row for row, _, _ in sink.diverted] == ([] if answers else [event(1)])
+    assert sums_are_right(worker)
+
+
+@pytest.mark.parametrize("end", ["close", "retire"])
+def test_what_comes_meanwhile_is_not_written_for_longer_than_closing_may_take(make: Make, end: str) -> None:
+    patience: list[float] = []
+
+    class Late(Memory):
+        def write(self, batch: Batch, store: Store, *, deadline: float | None = None, **options: Any) -> Outcome:
+            if event(1) in batch.rows and deadline is not None:
+                patience.append(deadline - time.monotonic())
+            return super().write(batch, store, deadline=deadline, **options)
+
+        def close(self) -> None:
+            super().close()
+            if self.closed == 1:
+                worker.put(event(1))
+
+    sink = Late()
+    worker = make(sink, write_timeout=500.0, close_timeout=2.0, background=False)
+    worker.put(event(0))
+    assert worker.flush(60)
+    getattr(worker, end)()
+    assert worker.flush(60)
+    assert sink.written == [event(0), event(1)]
+    assert max(patience, default=0.0) < 60
     assert sums_are_right(worker)
 
 

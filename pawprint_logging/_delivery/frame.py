@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -129,7 +130,7 @@ class Run(NamedTuple):
         return map(Record, self.numbers, self.rows, self.places, self.places[1:])
 
 
-def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator[Run | bytes]:
+def scan(descriptor: int, place: int, salt: int, *, is_living: bool, most: int = sys.maxsize) -> Iterator[Run | bytes]:
     """Yield the records from a place on, in runs, and damaged parts as bytes.
 
     Args:
@@ -138,14 +139,18 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
         salt: the segment's.
         is_living: whether its writer lives. If so, an invalid record counts as not yet written, and ends the scan.
             Otherwise it is skipped, and yielded as bytes unless a killed process left it unfinished.
+        most: most records in a run; default: what is read at once.
     """
     size = _CHUNK
     while True:
         data = os.pread(descriptor, size, place)
-        run = _run(data, place, salt)
+        run = _run(data, place, salt, most)
         at = run.places[-1] - place
         if at:
             yield run
+        if len(run.rows) == most:
+            place += at
+            continue
         rest, wanted = len(data) - at, _length(data, at)
         place += at
         size_of_file = os.fstat(descriptor).st_size
@@ -164,8 +169,8 @@ def scan(descriptor: int, place: int, salt: int, *, is_living: bool) -> Iterator
         place, size = following, _CHUNK
 
 
-def _run(data: bytes, place: int, salt: int) -> Run:
-    """Return the records at the beginning of data, which were read at a place, up to the first invalid one.
+def _run(data: bytes, place: int, salt: int, most: int = sys.maxsize) -> Run:
+    """Return the records at the beginning of data, which were read at a place, up to the first invalid one, or `most`.
 
     A shipper spends most of its time here. So names are parsed once for successive records that have the same, and rows
     are made for all of these at once.
@@ -173,12 +178,11 @@ def _run(data: bytes, place: int, salt: int) -> Run:
     unpack, crc32, head = HEAD.unpack_from, zlib.crc32, HEAD.size
     run = Run([], [], [place])
     numbers, rows, places = run
-    names = b""
+    names, seed = b"", salt
     #: what follows these names in records whose rows are yet to be made
     lines: list[bytes] = []
-    seed = at = 0
-    size = len(data)
-    while at + head <= size:
+    at, size = 0, len(data)
+    while at + head <= size and len(numbers) < most:
         mark, checksum, number, size_of_names, size_of_line = unpack(data, at)
         was_erased = size_of_names & _BLANK
         start = at + head + (size_of_names & ~_BLANK)

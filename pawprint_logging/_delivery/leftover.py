@@ -242,7 +242,7 @@ class Leftover:
         damaged: list[bytes] = []
         place = self.place
         size = 0
-        for run in self.segment.runs(place):
+        for run in self.segment.runs(place, max_rows):
             if isinstance(run, bytes):
                 damaged.append(run)
                 continue

@@ -21,6 +21,7 @@ import json
 import os
 import stat
 import struct
+import sys
 import time
 import uuid
 import zlib
@@ -353,9 +354,9 @@ class Segment:
             else:
                 yield from found.records()
 
-    def runs(self, place: int = PAGE) -> Iterator[Run | bytes]:
-        """Return the same, but records that follow each other together."""
-        return scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead)
+    def runs(self, place: int = PAGE, most: int = sys.maxsize) -> Iterator[Run | bytes]:
+        """Return the same, but records that follow each other together, at most so many."""
+        return scan(self.descriptor, place, self.head.salt, is_living=not self.is_dead, most=most)
 
     def blank(self, record: Record) -> None:
         """Blank a record whose row is settled: nobody needs the row any more, and the record stays valid.

@@ -172,11 +172,12 @@ class Worker:
         for lane in self.lanes:
             lane.queue.wake_at = wake_at
 
-    def _attend(self, place: int | None = None) -> None:
+    def _attend(self, place: int | None = None, until: float | None = None) -> None:
         """Ensure that waiting rows are written.
 
         Args:
             place: the lane into whose queue the calling thread has just put a row; None if there is no such row.
+            until: as for `_write_here`, if this thread writes them.
         """
         if os.getpid() != self._pid:
             self._notice_fork(place)
@@ -192,14 +193,14 @@ class Worker:
                     run.nudge()
                     return
         elif state is State.INLINE:
-            self._write_here()
+            self._write_here(until)
         elif state is State.ENDING:
             if self._run is None and self._writer is None and self._finisher is None:  # winding down was interrupted
                 self._finish()
         else:
-            self._start()
+            self._start(until)
 
-    def _start(self) -> None:
+    def _start(self, until: float | None) -> None:
         now = time.monotonic()
         if now < self._start_at:
             return
@@ -220,7 +221,7 @@ class Worker:
                     self._turn_to(State.IDLE if is_background and not is_ending else State.INLINE)
             process.finish_at_exit_of_child(self.retire)
             if run is None:
-                self._write_here()
+                self._write_here(until)
             else:
                 native.start_thread(partial(self._main, run), "pawprint_logging worker")
         except BaseException as error:
@@ -237,7 +238,7 @@ class Worker:
                 with self.account.lock:
                     if self._state is State.IDLE:
                         self._turn_to(State.INLINE)
-                self._write_here()
+                self._write_here(until)
 
     def _reopen(self) -> None:
         """Undo the closing: a dictConfig closes every handler of the process, and this one may still be in use."""
@@ -538,7 +539,7 @@ class Worker:
                 self._writer = None
         self.account.notify()
         if self._state is State.ENDING and self._run is None and not self._is_own():
-            self._finish()  # closed meanwhile, from `on_error` or a handler of the fallback logger
+            self._finish(until)  # closed meanwhile, from `on_error` or a handler of the fallback logger
         elif self._state in (State.IDLE, State.CLOSED) and self._has_rows():
             self._attend()  # left to this thread: two must not carry the same batch
 
@@ -727,7 +728,7 @@ class Worker:
                 self.account.wait_until(lambda: self._run is not run, end - time.monotonic())
         else:
             self._write_here(until)
-        self._finish()
+        self._finish(end)
         if then is State.INLINE:
             self._settle_latecomers(end)
 
@@ -747,8 +748,13 @@ class Worker:
             lane.end_at = lane.queue.rows_in
         self._give_up_the_rest(self._own_carrier())
 
-    def _finish(self) -> None:
-        """Settle what is left, and enter the state that follows; resumes where an interrupted call stopped."""
+    def _finish(self, end: float | None = None) -> None:
+        """Settle what is left, and enter the state that follows; resumes where an interrupted call stopped.
+
+        Args:
+            end: monotonic time at which the caller stops waiting, if it winds down. It may be late already, and must
+                not wait as long as a call does for the rows of others that came meanwhile.
+        """
         me = native.get_ident()
         is_mine = False
         try:
@@ -767,9 +773,12 @@ class Worker:
             self.account.wait_until(
                 lambda: self._state is not State.ENDING or self._finisher is None, self._settings.close_timeout
             )
+        elif end is not None and self._state is State.INLINE:
+            return  # `_settle_latecomers` follows
         elif any(lane.has_latecomers or (lane.queue.rows and not lane.stays) for lane in self.lanes):
             self._start_at = 0.0
-            self._attend()  # for rows that came meanwhile
+            # for rows that came meanwhile
+            self._attend(until=None if end is None else max(end, time.monotonic() + _STANDSTILL))
 
     def _decide_about_the_rest(self) -> None:
         run, self._run = self._run, None  # a thread that comes back sees this, and ends

@@ -48,6 +48,8 @@ PRUNE_EVERY, PRUNE_FOR = 2000, 0.5
 KEY_TIMEOUT = 100
 #: least seconds to wait for an answer, however close the deadline is
 _LEAST = 0.05
+#: seconds in which settled deliveries are deleted when the connection is closed
+_TIDYING = 1.0
 #: seconds before a batch is given up from which on it no longer waits for a partition: longer than the longest backoff
 _LAST = 10.0
 #: share of the time before a deadline in which the keys of a dropped table must be gone; the rest is for the rows
@@ -330,7 +332,8 @@ class Writer:
         session = self._session
         if session is None:
             return
-        if self._settled and not session.is_lost:  # no later transaction will delete them
+        if self._settled and not session.is_lost:  # no later transaction will delete them, but `prune` may
+            self._deadline = time.monotonic() + _TIDYING
             with suppress(Exception), self._transaction(session) as cursor:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []

@@ -6,7 +6,7 @@ appended to. Only where an event came late, into the middle of a session, are th
 the cost grows with what is new, not with the table.
 
 A session outlives its events. Where the first of them are gone, it is not read again, nor built again: it keeps what it
-has, and late events are added to it.
+has, and late events outside of its time are added to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INDEX = "2 5"
 #: bytes of event names per user up to which all names of a user are held in one value
 MAX_NAMES = 2**26
 #: what `extend` makes of new events
-_OF_EXTEND = ("new", "island", "touched", "span", "whole")
+_OF_EXTEND = ("new", "island", "touched", "span", "whole", "worn")
 #: stretches of time that are read again one by one; if there are more, neighbours are merged
 MAX_STRETCHES = 50
 
@@ -227,7 +227,8 @@ def _user_by_user(work: Work, events: Events, wanted: str, silence: str) -> str:
         for share in shares(work.cursor, events)
     )
     return f"""
-        SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60, past - number, last,
+        SELECT first, {events.plain("grouped")}, date_part('epoch', last - first) / 60,
+            (past - number)::bigint, last,
             CASE WHEN strpos(names, {nothing}) = 0 THEN names
                 WHEN replace(',' || names, ',' || {nothing}, '') <> ''
                 THEN substr(replace(',' || names, ',' || {nothing}, ''), 2) END
@@ -419,22 +420,37 @@ def _replace(work: Work, events: Events) -> None:
     work.run(f"{insert} FROM pawprint_whole")
     if is_whole:
         return
+    # A new event within an old session's time may have been counted with it: an event can be reported twice.
+    work.run(
+        """
+        CREATE TEMPORARY TABLE pawprint_worn ON COMMIT DROP AS
+        SELECT span.first AS begin, span.last, piece.*
+        FROM pawprint_span AS span JOIN (
+            SELECT member, first, total_events, events, NULL AS place, true AS counts FROM pawprint_touched
+            UNION ALL SELECT member, moment, 1, event, place, NOT EXISTS (
+                SELECT FROM pawprint_touched AS old
+                WHERE old.member = new.member AND new.moment BETWEEN old.first AND old.last
+            ) FROM pawprint_new AS new
+        ) AS piece ON piece.member = span.member AND piece.first BETWEEN span.first AND span.last
+        WHERE span.again AND NOT EXISTS (
+            SELECT FROM pawprint_whole AS whole WHERE whole.member = span.member AND whole.first = span.first
+        )
+        """
+    )
     work.run(
         f"""
         {insert} FROM (
-            SELECT span.first, span.member, span.last, sum(piece.total_events) AS total_events,
-                string_agg(piece.events, ',' ORDER BY piece.first, piece.is_new, piece.place) AS events
-            FROM pawprint_span AS span JOIN (
-                SELECT member, first, total_events, events, false AS is_new, NULL AS place FROM pawprint_touched
-                UNION ALL SELECT member, moment, 1, event, true, place FROM pawprint_new
-            ) AS piece ON piece.member = span.member AND piece.first BETWEEN span.first AND span.last
-            WHERE span.again AND NOT EXISTS (
-                SELECT FROM pawprint_whole AS whole WHERE whole.member = span.member AND whole.first = span.first
-            )
-            GROUP BY span.member, span.first, span.last
+            SELECT begin AS first, member, last, sum(total_events) AS total_events,
+                string_agg(events, ',' ORDER BY first, place) AS events
+            FROM pawprint_worn WHERE counts GROUP BY member, begin, last
         ) AS worn
         """
     )
+    if (missing := work.one("SELECT count(*) FROM pawprint_worn WHERE NOT counts")[0]) > 0:
+        work.notes.append(
+            f"statistics of {work.table.sql}: up to {missing:,} late events are within sessions whose first events are"
+            " gone, and are not counted"
+        )
 
 
 def _reread(work: Work, events: Events) -> Sql:
