@@ -220,6 +220,35 @@ def test_a_sequence_is_never_moved_back_nor_to_its_end(cli: CommandLine, tmp_pat
     assert value(connection, "SELECT id FROM events WHERE event = 'new'") == 71
 
 
+def test_numbers_that_are_not_written_move_no_sequence(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    tracker = Tracker(db=cli.options[1], table="events")
+    refused = json_lines(tmp_path / "a.jsonl", [{"id": 3, "event": "a"}, {"id": 2**31 - 2, "user_id": "u" * 40}])
+    known = json_lines(tmp_path / "b.jsonl", [{"id": 2**31 - 2, "event": "a", "key": each} for each in (1, 1)])
+    first = json_lines(tmp_path / "c.jsonl", [{"id": 1, "key": 1}])
+
+    assert cli("import", str(first), "--dedupe-key", "key").status == 0
+    assert cli("import", str(refused)).out.startswith("1 written, 0 already there, 1 rejected")
+    assert cli("import", str(known), "--dedupe-key", "key").out == "0 written, 2 already there, 0 rejected\n"
+    tracker.write(event="new")
+
+    assert stored(connection, "id") == [(1,), (3,), (4,)]
+
+
+def test_a_text_that_holds_a_number_moves_no_sequence(
+    cli: CommandLine, db: str, tmp_path: Path, connection: Any
+) -> None:
+    connection.cursor().execute("CREATE SEQUENCE own_numbers")
+    schema = {"id": "TEXT PRIMARY KEY DEFAULT 'ev-' || nextval('own_numbers')", "event": "TEXT", "metadata": "JSONB"}
+    texts = Tracker(db=db, table="texts", schema=schema)
+    texts.create_table()
+    cli.options[-1] = "texts"
+
+    assert cli("import", str(json_lines(tmp_path / "a.jsonl", [{"id": "77", "event": "a"}]))).status == 0
+    texts.write(event="new")
+
+    assert stored(connection, "id", "texts") == [("77",), ("ev-1",)]
+
+
 def test_a_role_that_may_not_move_the_sequence_is_told_so(
     cli: CommandLine, db: str, tmp_path: Path, connection: Any, server: Server
 ) -> None:

@@ -300,7 +300,6 @@ class _Job:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             if may_make and self._lacks_partitions(cursor, made):
                 raise _MissingError
-            self._keep_numbers_free(cursor, made)
             if made.keyed:
                 flow, guess = Flow(uses_insert=uses_insert), self._guess
                 written, found, repeated = copy_keyed(cursor, table, made.keyed, flow=flow, guess=guess)
@@ -309,17 +308,21 @@ class _Job:
                 found = copy_isolating(cursor, table, made.rows, uses_insert=uses_insert)
                 written += len(made.rows) - len(found)
                 refused += [(made.places[index], why) for index, why in found]
+            if written:
+                self._keep_numbers_free(cursor, made)
         return written, refused, repeated
 
     def _keep_numbers_free(self, cursor: Any, made: Made) -> None:
-        """Let the sequences go on after the file's numbers: otherwise new events get them too, and are refused."""
+        """Let the sequences go on after the file's numbers: otherwise new events get them too, and are refused.
+
+        The rows are there by then: with the numbers of refused rows, a wrong file could use up the sequence.
+        """
         for name, number in made.greatest.items():
             sequence, reached = self._target.sequences[name], self._reached[name]
             if reached is not None and number <= reached:
                 continue
-            self._reached[name] = number
             if sequence.may_move:
-                go_past(cursor, sequence, number)
+                self._reached[name] = go_past(cursor, sequence, self._table.sql, name, number) or reached
             elif name not in self._behind:
                 self._behind.add(name)
                 note(

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..table.engine import engine_named
-from ..table.numbers import DRAWN
+from ..table.numbers import DRAWN, INDEXED
 from .query import Source, Sql, quoted
 
 #: seconds for which every gap is kept: a number may be drawn before its transaction has an ID, and Citus commits its
@@ -37,10 +37,8 @@ _PREFIX = 48
 # A descending or cycling sequence says nothing about the order in which rows arrive.
 _NUMBER = f"""
 SELECT a.attname,
-    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END, EXISTS (
-    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
-        AND m.amname = 'btree'
-    WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid) AS is_indexed
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END,
+    {INDEXED} AS is_indexed
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqcache <= %s AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .mend import plain
-from .schema import Table
+from .schema import Table, identifier
 
 #: joins columns, `a`, with the sequences that their values are drawn from: SERIAL, identity, or a DEFAULT of the user's
 DRAWN = """
@@ -16,17 +16,25 @@ JOIN LATERAL (
     UNION SELECT d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
         AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
 ) AS drawn ON true"""
+#: whether a B-tree index begins with the column `a`
+INDEXED = """EXISTS (
+    SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+        AND m.amname = 'btree'
+    WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid)"""
 
-# A sequence may give greater numbers than its column takes.
+# A sequence may give greater numbers than its column takes. Without an index, finding the greatest number would take a
+# look at every row.
 _SEQUENCES = f"""
 SELECT a.attname, s.seqrelid, s.seqrelid::regclass::text,
     least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END),
-    has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT, USAGE'),
+    has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
+        AND has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
     CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
         THEN coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - 1) END
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
+    AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) AND {INDEXED}
 """
 
 # nextval() may be called between the two functions. That is harmless unless it passes this very number in that time.
@@ -43,7 +51,7 @@ class Numbering(NamedTuple):
         oid: its OID.
         name: its quoted name.
         last: the last number that it and its column can hold.
-        may_move: whether the role may move it.
+        may_move: whether the role may move it, and read the numbers of the rows.
         position: the last number drawn from it; None if the role may not read that.
     """
 
@@ -55,7 +63,7 @@ class Numbering(NamedTuple):
 
 
 def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
-    """Return column → the ascending sequence that numbers it.
+    """Return column of integers that an index begins with → the ascending sequence that numbers it.
 
     Args:
         cursor: an open cursor.
@@ -65,9 +73,25 @@ def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
     return {name: Numbering(*found) for name, *found in cursor.fetchall()}
 
 
-def go_past(cursor: Any, sequence: Numbering, number: int) -> None:
-    """Let a sequence go on after a number, unless it is past it. No ROLLBACK undoes that."""
-    cursor.execute(_MOVE, {"oid": sequence.oid, "number": number})
+def go_past(cursor: Any, sequence: Numbering, table: str, column: str, number: int) -> int | None:
+    """Let a sequence go on after the greatest number in a table, unless it is past it. No ROLLBACK undoes that.
+
+    Args:
+        cursor: an open cursor.
+        sequence: what to move.
+        table: the table's quoted name.
+        column: the column that it numbers.
+        number: greater numbers in the table do not count.
+
+    Returns:
+        The greatest number in the table; None if there is none past the sequence's position.
+    """
+    key = identifier(column)
+    cursor.execute(f"SELECT max({key}) FROM {table} WHERE {key} > %s AND {key} <= %s", (sequence.position, number))
+    (greatest,) = cursor.fetchone()
+    if greatest is not None:
+        cursor.execute(_MOVE, {"oid": sequence.oid, "number": greatest})
+    return greatest  # type: ignore[no-any-return]
 
 
 def going_past(sequence: Numbering, table: Table, column: str) -> str:
