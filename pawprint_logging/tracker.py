@@ -15,7 +15,7 @@ from typing import Any
 from . import _display
 from ._capture import copyline
 from ._capture.columns import decode
-from ._capture.encoder import column_text
+from ._capture.encoder import UNREAD, Kind, column_text
 from ._capture.key import dedupe_key_of
 from ._capture.row import Columns, Row
 from ._capture.rowline import RowEncoder
@@ -31,7 +31,8 @@ from ._database.session.sqlstate import (
     is_missing_partition,
 )
 from ._database.table import ddl, maintain, partitions, usable
-from ._database.table.schema import Table
+from ._database.table.columns import columns_of
+from ._database.table.schema import Table, kind_of
 from ._database.writing.blame import with_column
 from ._database.writing.claim import claimed
 from ._database.writing.copy import Flow, copy_stream
@@ -322,8 +323,10 @@ class Tracker(Reading):
             raise ValueError('write() needs at least one column, as in write(event="signup")')
         if self.table is None:
             self.layout.require_name()
-        columns, texts = self._encoded(fields)
+        columns, texts = self._encoded(fields, self.layout.fields.known_kinds)
         try:
+            if self.layout.is_time_assumed and any(text is not None and text.endswith(UNREAD) for text in texts):
+                columns, texts = self._encoded(fields, self._kinds_of_table())
             self._insert(self._session, columns, texts)
         except DatabaseError as error:
             self._report(error, (columns, copyline.join(texts)))
@@ -411,15 +414,31 @@ class Tracker(Reading):
         return len(events)
 
     def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
-        kinds = self.layout.fields.known_kinds
-        encode = RowEncoder(kinds, self.timestamp_field if self._auto_timestamp else None).encode
+        timestamp = self.timestamp_field if self._auto_timestamp else None
+        encode = RowEncoder(self.layout.fields.known_kinds, timestamp).encode
+        is_assumed, unread = self.layout.is_time_assumed and not taps, UNREAD.encode()
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
             if not row:
                 raise ValueError(f"row {number} has no column; write at least one")
             key = None if dedupe_key is None else self._key(row, number, dedupe_key)
-            yield encode(row) if key is None else (*encode(row), key)
+            event = encode(row)
+            if is_assumed and unread in event[1]:
+                encode, is_assumed = RowEncoder(self._kinds_of_table(), timestamp).encode, False
+                event = encode(row)
+            yield event if key is None else (*event, key)
+
+    def _kinds_of_table(self) -> Mapping[str, Kind]:
+        """Return how columns take their values if the time column was assumed to be a TIMESTAMP.
+
+        Only that ignores a zone in text. It is asked on another connection, since rows may flow on that of the caller.
+        """
+        fields = self.layout.fields
+        with closing(self.session()) as session, session.transaction() as cursor:
+            column = columns_of(cursor, self.layout.sql).get(fields.timestamp)
+        is_timestamp = column is not None and kind_of(column.type) == "timestamp"
+        return {**fields.known_kinds, fields.timestamp: "timestamp" if is_timestamp else "timestamptz"}
 
     def _key(self, row: Mapping[str, Any], number: int, dedupe_key: str) -> uuid.UUID | None:
         document = row.get(self.json_field)
@@ -429,8 +448,7 @@ class Tracker(Reading):
         except TypeError as error:
             raise TypeError(f"row {number}: the dedupe key {dedupe_key!r} {error}") from None
 
-    def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
-        kinds = self.layout.fields.known_kinds
+    def _encoded(self, fields: Mapping[str, Any], kinds: Mapping[str, Kind]) -> tuple[Columns, list[str | None]]:
         if self._auto_timestamp and self.timestamp_field not in fields:
             fields = {self.timestamp_field: datetime.now(timezone.utc), **fields}
         # a list for a column that the schema does not know is an array, as in psycopg2

@@ -96,6 +96,27 @@ def test_a_time_whose_zone_is_not_understood_is_refused_with_its_mend(db: str, c
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("schema", [None, {"event": "TEXT"}], ids=["default", "without-time"])
+def test_a_zone_is_left_to_postgresql_if_the_time_column_heeds_it(
+    db: str, connection: Any, schema: dict[str, str] | None
+) -> None:
+    tracker = Tracker(db=db, table="events", schema=schema)
+    unread = {"timestamp": "2026-01-01 10:00 EET", "event": "a"}
+    for kind in ("TIMESTAMP", "TIMESTAMPTZ", "TEXT"):
+        connection.cursor().execute(
+            f"DROP TABLE IF EXISTS events; CREATE TABLE events (id SERIAL, timestamp {kind}, event TEXT)"
+        )
+        if kind == "TIMESTAMP":
+            for write in (lambda: tracker.write(**unread), lambda: tracker.write_many([unread])):
+                with pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match="write it as"):
+                    write()
+        else:
+            tracker.write(**unread)
+            assert tracker.write_many(each for each in [{**unread, "timestamp": "2026-01-01"}, unread, unread]) == 3
+            question = "SELECT count(*) FROM events WHERE timestamp::timestamptz = '2026-01-01 08:00Z'"
+            assert value(connection, question) == 3
+
+
 def test_an_extra_named_like_a_generated_column_costs_nothing(db: str, connection: Any) -> None:
     schema = {**SCHEMA, "twice": "TEXT GENERATED ALWAYS AS (event || event) STORED"}
     handler, diverted = handler_on(db, schema=schema, flush_interval=60), fallback()

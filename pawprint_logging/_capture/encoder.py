@@ -233,12 +233,12 @@ def timestamp_text(text: str, kind: Kind = "timestamp") -> str:
     moment = parse(text)
     if moment is not None:
         return str(moment)
-    is_unread = kind == "timestamp" and names_zone(text) and not text.endswith(_UNREAD)
-    return clean(text) + _UNREAD if is_unread else clean(text)
+    is_unread = kind == "timestamp" and names_zone(text) and not text.endswith(UNREAD)
+    return clean(text) + UNREAD if is_unread else clean(text)
 
 
-#: no time that PostgreSQL reads has such words
-_UNREAD = " (not understood: write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset)"
+#: what is added to such text; no time that PostgreSQL reads has such words
+UNREAD = " (not understood: write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset)"
 
 
 def _array(values: list[Any], kind: Kind) -> str:

@@ -82,6 +82,8 @@ class Table:
                 f"each of {', '.join(parts)} needs a column of its own, but two of them name the same one"
             )
         self.columns = _default_schema(**parts) if schema is None else _checked_schema(schema, json_field)
+        #: whether the table may have another type for the time column than TIMESTAMP
+        self.is_time_assumed = schema is None or timestamp_field not in schema
         self.name = name
         self.path = () if name is None else _checked_path(name)
         self.fields = Fields(
