@@ -285,12 +285,16 @@ def test_a_value_of_any_type_comes_back_from_files_of_our_own(
         "steps": ("INTERVAL[]", "{00:00:00.00005,NULL,02:00:00}"),
         "keys": ("BYTEA[]", r'{"\\x00ff","\\x612262",NULL}'),
         "pages": ("INT4RANGE", "[1,5)"),
+        "until": ("INT4RANGE", "(,5)"),
+        "always": ("TSRANGE", "(,)"),
+        "never": ("DATERANGE", "empty"),
+        "since": ("TSTZRANGE[]", '{"[2026-01-01 10:00+00,)",NULL}'),
         "at": ("TIMETZ", "03:04:05+02"),
     }
     kinds, texts = zip(*columns.values(), strict=True)
     added = ", ".join(f"ADD {name} {kind}" for name, kind in zip(columns, kinds, strict=True))
     connection.cursor().execute(f"ALTER TABLE events {added}")
-    connection.cursor().execute(f"INSERT INTO events ({', '.join(columns)}) VALUES (%s, %s, %s, %s, %s)", texts)
+    connection.cursor().execute(f"INSERT INTO events ({', '.join(columns)}) VALUES %s", (texts,))
     question = ", ".join(f"{name}::text" for name in columns)
     before = stored(connection, question)
     path = tmp_path / f"a.{ending}"

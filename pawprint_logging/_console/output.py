@@ -405,4 +405,7 @@ def _storable(value: Any) -> Any:
         return {str(key): _storable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_storable(each) for each in value]
+    if hasattr(value, "lower_inf") and not value.isempty:  # a range, whose own text is "None" where it has no bound
+        lower, upper = ("" if bound is None else bound for bound in (value.lower, value.upper))
+        return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
     return value if isinstance(value, (str, int, bool)) else str(value)
