@@ -32,7 +32,7 @@ _LEAST = len("20260131T1200")
 # What says a zone in any text that PostgreSQL might read as a time: an offset other than zero, where no dash of a date
 # can be, or a word besides these.
 _OFFSET = re.compile(
-    r"(?:\+|(?:\s|:\d\d(?:[.,]\d+)?|\dT(?:\d\d){1,3}(?:[.,]\d+)?|[AP]M|UTC?|GMT|Z)-)\s?(?=[0:]*[1-9])",
+    r"(?:\+|(?:\s|(?::\d\d?|\dT(?:\d\d){1,3}|\s\d{6})(?:[.,]\d+)?|[AP]M|UTC?|UCT|GMT|Z)[.,;/_]?-)\s?(?=[0:]*[1-9])",
     re.IGNORECASE | re.ASCII,
 )
 _WORD = re.compile(r"[^\W\d_]+")
@@ -41,6 +41,7 @@ january february march april june july august sept september october november de
 mon monday tue tues tuesday wed weds wednesday thu thur thurs thursday fri friday sat saturday sun sunday
 am pm ad bc j jd julian t at on y m d h mm s
 epoch infinity now today tomorrow yesterday allballs utc gmt ut z zulu
+uct universal greenwich etc
 """
 _NO_ZONES = frozenset((*_MONTHS, *_WORDS_OF_DATES.split()))
 
