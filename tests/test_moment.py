@@ -115,6 +115,17 @@ def test_an_offset_or_a_zone_is_found_in_any_text(text: str, expected: bool) -> 
     assert moment.names_zone(text) is expected
 
 
+@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M"])
+def test_a_stamp_without_seconds_counts_for_a_record_if_it_has_an_offset(form: str) -> None:
+    text = NOON.strftime(form)
+
+    assert moment.parse(text) == moment.of_record(f"{text} +0000", 0.0) == NOON
+    assert moment.of_record(text, 0.0) is None
+    assert moment.of_record(f"{NOON:%Y-%m-%d %H:%M}", 0.0) == NOON
+    assert moment.of_record(f"{NOON:%Y-%m-%d}", 0.0) == moment.parse(NOON.date())
+    assert moment.of_record(f"{NOON:%Y/%m/%d %H:%M:%S}", 0.0) == NOON
+
+
 @pytest.mark.parametrize("digits", range(1, 10))
 def test_a_fraction_may_have_one_to_nine_digits(digits: int) -> None:
     parsed = moment.parse(f"2024-02-29T12:00:00.{'123456789'[:digits]}Z")

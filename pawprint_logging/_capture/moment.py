@@ -136,7 +136,7 @@ def of_record(value: Any, created: float) -> datetime | None:
     """Return the moment that an extra stands for, or None; never raises.
 
     Text without a zone is taken as UTC, unless it is the record's own time in local time: a structlog stamper wrote
-    that, and `render_to_log_kwargs` made it an extra.
+    that, and `render_to_log_kwargs` made it an extra. Without seconds, that cannot be told, so only ISO 8601 is taken.
     """
     if type(value) is str and (found := _usual(value)) is not None:
         return found
@@ -145,6 +145,9 @@ def of_record(value: Any, created: float) -> datetime | None:
     moment = parse(value)
     if type(value) is not str or moment is None or of_structlog(value) is not None:
         return moment
+    match = _matched(value)
+    if match is not None and match.string != value.strip() and len(match["time"]) == len("10:00"):
+        return None
     try:
         is_now = abs(moment.timestamp() - created) < _STAMP_DELAY
         is_now_here = abs(moment.replace(tzinfo=None).timestamp() - created) < _STAMP_DELAY
@@ -241,7 +244,8 @@ def _matched(text: str) -> re.Match[str] | None:
             )
             if not month.isdigit():
                 month = f"{_MONTHS.index(month.lower()) + 1:02}"
-            return _ISO.fullmatch(f"{year}-{month}-{day:0>2} {hour}:{minute}:{second or '00'}{rest}")
+            seconds = f":{second}" if second else ""
+            return _ISO.fullmatch(f"{year}-{month}-{day:0>2} {hour}:{minute}{seconds}{rest}")
     return None
 
 
