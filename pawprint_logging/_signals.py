@@ -30,24 +30,25 @@ def _is_of_handler(error: BaseException) -> bool:
     """Return whether a signal handler raised it, or let it pass.
 
     The code alone does not tell: all functions that one decorator makes have the same, and a handler may be called as
-    any function is. As a handler, it gets the frame that it interrupts.
+    any function is. As a handler, it gets the frame that it interrupts, which is before it in the traceback, though
+    compiled code, such as psycopg's, may add frames in between.
     """
-    before = None
+    before: set[int] = set()
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if before is not None and _has(frame, before):
+        if before and _has_one_of(frame, before):
             note_handlers()
             if frame.f_code in _handlers:
                 return True
-        before = frame
+        before.add(id(frame))
     return False
 
 
-def _has(frame: FrameType, interrupted: FrameType) -> bool:
-    """Return whether a frame was called with another one, or still has it."""
-    return any(
-        each is interrupted or (type(each) is tuple and any(one is interrupted for one in each))
-        for each in frame.f_locals.values()
-    )
+def _has_one_of(frame: FrameType, others: set[int]) -> bool:
+    """Return whether a frame was called with one of other frames, by their ids, and still has it."""
+    for each in frame.f_locals.values():
+        if id(each) in others or (type(each) is tuple and not others.isdisjoint(map(id, each))):
+            return True
+    return False
 
 
 def note_handlers() -> None:
