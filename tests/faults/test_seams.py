@@ -632,7 +632,7 @@ def on_signal(*_):
 signal.signal(signal.SIGALRM, on_signal)
 begins = threading.Thread._bootstrap_inner
 def begin(self):
-    if not children: time.sleep(0.5)  # `start` waits for that
+    while not children: time.sleep(0.01)  # `start` waits for that
     begins(self)
 threading.Thread._bootstrap_inner = begin
 starts = threading.Thread.start
