@@ -237,8 +237,10 @@ def timestamp_text(text: str, kind: Kind = "timestamp") -> str:
     return clean(text) + UNREAD if is_unread else clean(text)
 
 
+#: how to write a time so that nothing of it is lost
+HOW_TO_WRITE_TIMES = "2026-01-31T12:00:00+02:00, or in UTC without an offset"
 #: what is added to such text; no time that PostgreSQL reads has such words
-UNREAD = " (not understood: write it as 2026-01-31T12:00:00+02:00, or in UTC without an offset)"
+UNREAD = f" (not understood: write it as {HOW_TO_WRITE_TIMES})"
 
 
 def _array(values: list[Any], kind: Kind) -> str:

@@ -774,7 +774,7 @@ class Worker:
                 lambda: self._state is not State.ENDING or self._finisher is None, self._settings.close_timeout
             )
         elif end is not None and self._state is State.INLINE:
-            return  # `_settle_latecomers` follows
+            return  # `_settle_latecomers` follows, in the thread that winds down
         elif any(lane.has_latecomers or (lane.queue.rows and not lane.stays) for lane in self.lanes):
             self._start_at = 0.0
             # for rows that came meanwhile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..._capture.encoder import HOW_TO_WRITE_TIMES
 from ..._failure import Failure
 from .schema import Table, identifier
 
@@ -60,7 +61,7 @@ def mend_row(why: Failure, table: Table) -> str:
     alter = f"ALTER TABLE {plain(*table.path)} ALTER COLUMN {plain(why.column)}"
     hints = {
         "22001": f"; {alter} TYPE TEXT",
-        "22007": "; write a time as 2026-01-31T12:00:00+02:00, or in UTC without an offset",
+        "22007": f"; write a time as {HOW_TO_WRITE_TIMES}",
         "22003": f"; {alter} TYPE NUMERIC",
         "23502": f"; {alter} DROP NOT NULL",
     }
