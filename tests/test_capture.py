@@ -26,7 +26,7 @@ from pawprint_logging._capture.columns import DROPPED, Fields
 from pawprint_logging._capture.exits import Exits
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._capture.recipe import made_for
-from pawprint_logging._capture.row import ROW_BYTES, whole, wholes
+from pawprint_logging._capture.row import ROW_BYTES, text_of, whole
 from pawprint_logging._capture.take import Steps, made_take
 from pawprint_logging._database.table.schema import Table
 from pawprint_logging._delivery.queue import Queue
@@ -125,7 +125,7 @@ def texts(entry: Any) -> Any:
     if (
         len(entry) <= 3 or type(entry[2]) is not float or -1e9 < entry[2] < 1e10
     ):  # else each has the time of its own call
-        assert wholes([entry]) == [whole(entry)]
+        assert text_of([entry]) == whole(entry)[1]
     names, line, *key = whole(entry)
     return dict(zip(names, copyline.split(line), strict=True)), key[0] if key else None
 

@@ -16,7 +16,7 @@ from pawprint_logging._capture import record as record_module
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.columns import DROPPED, Fields, decode, encode
 from pawprint_logging._capture.guard import silenced
-from pawprint_logging._capture.row import ROW_BYTES, Entry, whole, wholes
+from pawprint_logging._capture.row import ROW_BYTES, Entry, text_of, whole
 from pawprint_logging._database.table.schema import Table
 from pawprint_logging.errors import CaptureError
 
@@ -419,7 +419,7 @@ def test_the_line_is_left_for_later_where_the_queue_can_count_its_bytes(extras: 
     event = Capture(DEFAULT, leaves_lines=True).entry_of(record(event="x", **extras))
     assert event is not None
     assert len(event) == (5 if is_left else 2)
-    assert wholes([event, event]) == [whole(event)] * 2
+    assert text_of([event, event]) == whole(event)[1] * 2
     assert len(whole(event)[1]) <= len(event[1]) + ROW_BYTES + 400
     assert columns(event) | {"timestamp": ""} == taken(record(event="x", **extras)) | {"timestamp": ""}
 
@@ -429,9 +429,9 @@ def test_lines_of_one_second_and_the_next_and_of_both_kinds_are_made_together() 
     created = (1.0, 1.999999, 1_800_000_000.0, 1_800_000_000.999, 1_800_000_001.0, 1_800_000_000.5)
     events = [capture.entry_of(record(event=event, created=second)) for second in created for event in ("x", "y\n")]
     assert {len(event) for event in events if event is not None} == {2, 5}
-    assert wholes(event for event in events if event is not None) == [
-        whole(event) for event in events if event is not None
-    ]
+    entries = [event for event in events if event is not None]
+    assert text_of(entries) == b"".join(whole(entry)[1] for entry in entries)
+    assert text_of(entries[::2]) == b"".join(whole(entry)[1] for entry in entries[::2])
     times = [columns(event)["timestamp"] for event in events[::2]]
     assert times[1] == "1970-01-01 00:00:01.999999+00:00"
     assert times[2:5] == [f"2027-01-15 08:00:0{moment}+00:00" for moment in ("0.000000", "0.999000", "1.000000")]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
+import sys
 import uuid
+from datetime import timezone
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from pawprint_logging._capture import copyline
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.quickjson import quickest
-from pawprint_logging._capture.row import rows_of, usual_line, values_of, whole, wholes
+from pawprint_logging._capture.row import rows_of, text_of, usual_line, values_of, whole
 from pawprint_logging._capture.rowline import RowEncoder
 from pawprint_logging._database.table.schema import Table
 
@@ -40,7 +43,7 @@ def test_values_become_the_line_that_the_entry_would(moment: float, user: Any, n
     values = values_of(entry)
     for _ in range(2):  # the second one finds what the first has noted
         assert values is None or rows_of(COLUMNS, [values]) == [whole(entry)]
-        assert wholes([entry]) == [whole(entry)]
+        assert text_of([entry]) == whole(entry)[1]
         assert usual_line(document, moment, user, name) == whole(entry)[1]
 
 
@@ -59,7 +62,60 @@ def test_values_become_the_line_that_the_entry_would(moment: float, user: Any, n
 def test_values_of_many_become_the_lines_that_their_entries_would(entries: list[Any]) -> None:
     values = [text for text in map(values_of, entries) if text is not None]
     assert len(values) == len(entries)
-    assert rows_of(COLUMNS, values) == wholes(entries)
+    assert rows_of(COLUMNS, values) == list(map(whole, entries))
+
+
+#: entries of values with what keeps a text from being made at once, and lines among them
+MIXED = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just(COLUMNS),
+            DOCUMENTS | st.just('{"a":"\0"}'),
+            st.sampled_from([1.7e9, 1.7e9 + 0.999999, 1.7e9 + 1, 1.0, 0.5, -1.0, 3e11, float("nan"), float("inf"), 7])
+            | st.datetimes(timezones=st.just(timezone.utc)),
+            st.none() | st.sampled_from(["alice", "back\\slash", "\\N", "a\tb", "\0", ""]) | st.integers() | st.uuids(),
+            NAMES,
+        ),
+        st.tuples(st.just(COLUMNS), st.just(b"2026-01-01\t\\N\tx\t{}\n")),
+        st.tuples(st.just(COLUMNS), st.just("{}"), st.just(1.7e9), st.none(), st.just("x"), st.just("own")),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(MIXED)
+@example([(COLUMNS, "{}", 1.7e9, None, "x"), (COLUMNS, "{}", float("nan"), None, "x")])
+@example([(COLUMNS, '{"a":"\\\\"}', 1.7e9 + second, user, "x") for second in (0, 1, 0.5) for user in (None, "\\", 7)])
+def test_text_of_many_is_their_lines(entries: list[Any]) -> None:
+    def line(entry: Any) -> bytes:
+        return re.sub(rb"^[^\t]*", b"now", whole(entry)[1])
+
+    usual_times = [entry for entry in entries if len(entry) == 2 or (type(entry[2]) is float and 1 <= entry[2] < 2e9)]
+    if usual_times:
+        assert text_of(usual_times) == b"".join(whole(entry)[1] for entry in usual_times)
+    # a time that no clock can have becomes the present one
+    assert [re.sub(rb"^[^\t]*", b"now", text) for text in text_of(entries).splitlines(keepends=True)] == [
+        line(entry) for entry in entries
+    ]
+
+
+def test_a_backslash_does_not_make_a_line_costly() -> None:
+    """A document with one is made into a line without the careful way, whose steps are counted here."""
+    entries = [(COLUMNS, '{"a":"\\"b\\""}', 1.7e9, None, "x")] * 100
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    calls = 0
+    sys.setprofile(count)
+    try:
+        text = text_of(entries)
+    finally:
+        sys.setprofile(None)
+    assert calls < 50
+    assert text == whole(entries[0])[1] * 100
 
 
 @pytest.mark.parametrize("user", ["alice", None, 7, uuid.UUID(int=7)])
@@ -99,5 +155,6 @@ def test_json_that_is_ready_may_be_laid_out_over_lines() -> None:
     for leaves_lines in (True, False):
         entry = Capture(DEFAULT, leaves_lines=leaves_lines).entry_of(made)
         assert entry is not None
-        ((_, line),) = wholes([entry])
+        line = text_of([entry])
+        assert line == whole(entry)[1]
         assert json.loads(copyline.split(line)[3] or "") == {"ready": {"a": 1}}

@@ -6,8 +6,10 @@ it, and a spool keeps the usual values as they are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +31,9 @@ Entry = tuple[Any, ...]
 
 #: the byte of a tab; what follows a line's digits of the time, and the same with a user that is NULL
 _TAB, _ZONE, _NOBODY = 9, b"+00:00", b"+00:00\t\\N"
+
+#: stands for NULL until backslashes are doubled: no text that PostgreSQL takes holds it
+_NULL = "\0"
 
 #: bytes that an event in the queue counts for, besides its line or document
 ROW_BYTES = 64
@@ -61,12 +66,13 @@ def usual_line(document: str, moment: Any, user: Any, name: str) -> bytes:
     start, end, text = _second
     if type(moment) is float and start <= moment < end:
         digits = str(int(moment * 1e6))[-6:]
+        escaped = document.replace("\\", "\\\\") if "\\" in document else document
         if user is None:
-            line = f"{text}.{digits}+00:00\t\\N\t{name}\t{document}\n"
-            is_simple = "\\" not in document and "\\" not in name
+            is_simple = "\\" not in name
+            line = f"{text}.{digits}+00:00\t\\N\t{name}\t{escaped}\n"
         else:
-            line = f"{text}.{digits}+00:00\t{user}\t{name}\t{document}\n"
-            is_simple = "\\" not in line and (type(user) is not str or user.isprintable())
+            is_simple = "\\" not in name and (type(user) is not str or ("\\" not in user and user.isprintable()))
+            line = f"{text}.{digits}+00:00\t{user}\t{name}\t{escaped}\n"
         if is_simple and len(line) <= MAX_CHARACTERS and not copyline.has_breaks(document):
             return line.encode()
     return line_of(document, moment, (user, name))
@@ -130,30 +136,58 @@ def whole(entry: Entry) -> Row | Keyed:
     return columns, line_of(document, moment, values)
 
 
-def wholes(entries: Iterable[Entry]) -> list[Row | Keyed]:
-    """Return `whole` of each entry, in a third of the time for entries of the usual four columns."""
-    done: list[Any] = []
-    start, end, text = _second
-    for entry in entries:
-        if len(entry) != 5 or type(entry[2]) is not float:
-            done.append(whole(entry))
-            continue
-        columns, document, created, user, name = entry
-        if not start <= created < end:
-            if not _FIRST <= created < _LAST:
-                done.append(whole(entry))
-                continue
-            start, end, text = _turn_to(created)
-        if user is None:
-            has_marks = "\\" in name or "\\" in document
-            line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t\\N\t{name}\t{document}\n"
-        else:
-            line = f"{text}.{str(int(created * 1e6))[-6:]}+00:00\t{user}\t{name}\t{document}\n"
-            has_marks = "\\" in line or (type(user) is str and not user.isprintable())
-        # the last three are `has_breaks`, without the call
-        is_careful = has_marks or "\n" in document or "\t" in document or "\r" in document
-        done.append(whole(entry) if is_careful else (columns, line.encode()))
-    return done
+def text_of(entries: Sequence[Entry]) -> bytes:
+    """Return the lines of entries with the same columns, joined; for usual entries in half of the time."""
+    text = _usual_text(entries)
+    if text is None:
+        text = b"".join([usual_line(*each[1:]) if len(each) == 5 else whole(each)[1] for each in entries])
+    return text
+
+
+def _usual_text(entries: Sequence[Entry]) -> bytes | None:
+    """Return the lines of entries, joined, or None if one of them is not usual.
+
+    What a line must not hold is looked for in all of them together.
+    """
+    try:
+        times = [created for _, _, created, _, _ in entries]
+    except ValueError:  # lines, or other columns
+        return None
+    if set(map(type, times)) != {float}:
+        return None
+    first, last = min(times), max(times)
+    if first < _FIRST or last >= _LAST or not sum(times) > 0:  # NaN may hide from min and max, but not from the sum
+        return None
+    second = int(first)
+    if last < second + 1:
+        lines = _usual_lines(second, entries)
+    else:
+        lines = []
+        for second, pairs in itertools.groupby(zip(map(int, times), entries, strict=True), itemgetter(0)):
+            lines += _usual_lines(second, map(itemgetter(1), pairs))
+    text = "".join(lines)
+    users = [entry[3] for entry in entries]
+    is_usual = (
+        text.count("\t") == 3 * len(lines)
+        and text.count("\n") == len(lines)
+        and "\r" not in text
+        and text.count(_NULL) == users.count(None)
+        and "".join([user for user in users if type(user) is str]).isprintable()
+    )
+    if not is_usual:
+        return None
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text.replace(_NULL, "\\N").encode()
+
+
+def _usual_lines(second: int, entries: Iterable[Entry]) -> list[str]:
+    """Return the lines of entries of one second, but for NULL and backslashes."""
+    start = _text_of(second)
+    return [
+        f"{start}.{str(int(created * 1e6))[-6:]}+00:00\t{_NULL if user is None else user}\t{name}\t{document}\n"
+        for _, document, created, user, name in entries
+    ]
 
 
 def _moment_text(moment: Any) -> str:

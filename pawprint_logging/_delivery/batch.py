@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._capture.row import Entry, Row
+from .._capture.row import Entry, Row, whole
 from .._database.table.ledger import new_delivery
 from .._failure import Failure
 
@@ -51,7 +51,7 @@ class Batch:
     First it gets a verdict, then it is settled. `Account.decide` lets only one thread give the verdict.
 
     Args:
-        rows: its rows; none at first if it is filled from a queue.
+        rows: its rows, as lines or as values; none at first if it is filled from a queue.
         delivery: the UUID under which the ledger records it; default: a new one.
         in_doubt: whether a COMMIT of the delivery was sent and its answer lost; the next attempt must then use the same
             delivery. Default False.
@@ -119,6 +119,10 @@ class Batch:
         part.lane, part.start = self.lane, self.start
         part.failed_since, part.is_busy = self.failed_since, self.is_busy
         return part
+
+    def make_whole(self) -> None:
+        """Turn its entries into lines, which the fallback and the isolation of refused rows need."""
+        self.rows = list(map(whole, self.rows))
 
     def renew(self) -> None:
         """Take a new delivery, since the former one can no longer be committed."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from .. import _native as native
 from .._capture.guard import ends_here
-from .._capture.row import wholes
 from .._database.table.ledger import line_delivery, new_delivery
 from .._failure import Failure
 from .account import Account
@@ -72,7 +71,6 @@ class Carrier:
         return None
 
     def _write(self, batch: Batch, store: Store, deadline: float | None) -> Outcome:
-        batch.rows = list(wholes(batch.rows))
         if batch.failed_since is not None and not batch.keeps_delivery:
             # Until the server notices that a connection is lost, its transaction stays open there. An attempt with the
             # same delivery would have to wait for the end of that transaction.
@@ -137,7 +135,7 @@ class Carrier:
             # same delivery, and `replay` learns from the ledger that they are in the table.
             batch.delivery, batch.refused = diversion.delivery, []
             store.resending(batch)
-        batch.rows = list(wholes(batch.rows))
+        batch.make_whole()
         told: list[dict[str, object]] = []
         why: Failure | None = None
         while batch.cursor < len(diversion.places):

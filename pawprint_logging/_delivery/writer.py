@@ -242,6 +242,8 @@ class Writer:
         has_made = False
         while not batch.is_withdrawn:
             flow = Flow(uses_insert=self._usable.needs_insert)
+            if one_by_one:
+                batch.make_whole()
             try:
                 return self._attempt(
                     session, connection, batch, store, flow, one_by_one=one_by_one, may_make=not has_made
@@ -262,6 +264,7 @@ class Writer:
                 raise
             if not has_made and is_missing_partition(why.error):
                 has_made = True
+                batch.make_whole()
                 try:
                     is_made = partitions.make_missing(session, self._table, batch.rows, patience=self._patience_here())
                 except DatabaseError:  # another session holds a lock that this needs

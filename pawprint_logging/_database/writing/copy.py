@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import get_wait_callback
 
 from ..._capture import copyline
-from ..._capture.row import Columns, Row
+from ..._capture.row import Columns, Entry, Row, text_of
 from ..session.excepthook import quietly
 from ..table.schema import Table, identifier
 
@@ -133,9 +133,9 @@ def _insert_lines(cursor: Any, insert: str, pieces: Iterable[bytes]) -> None:
             cursor.execute(insert + ", ".join([places] * len(some)), list(itertools.chain.from_iterable(some)))
 
 
-def copy_rows(cursor: Any, table: Table, events: Sequence[Row], flow: Flow | None = None) -> None:
-    """Copy rows, one COPY for each set of columns among them."""
-    copy_texts(cursor, table, texts_of(events), flow)
+def copy_rows(cursor: Any, table: Table, entries: Sequence[Entry], flow: Flow | None = None) -> None:
+    """Copy entries, one COPY for each set of columns among them."""
+    copy_texts(cursor, table, texts_of(entries), flow)
 
 
 def copy_texts(cursor: Any, table: Table, texts: Mapping[Columns, bytes], flow: Flow | None = None) -> None:
@@ -144,9 +144,13 @@ def copy_texts(cursor: Any, table: Table, texts: Mapping[Columns, bytes], flow: 
         copy(cursor, table, columns, (text,), flow)
 
 
-def texts_of(events: Sequence[Row]) -> dict[Columns, bytes]:
-    """Return columns → COPY text, for each set of columns among the rows."""
-    return {columns: b"".join(lines) for columns, lines in by_columns(events).items()}
+def texts_of(entries: Sequence[Entry]) -> dict[Columns, bytes]:
+    """Return columns → COPY text, for each set of columns among the entries; a column left out gets its default."""
+    groups: dict[Columns, list[Entry]] = {}
+    # nearly always one group; this holds the interpreter lock for half as long as a loop over the entries
+    for columns, same in itertools.groupby(entries, itemgetter(0)):
+        groups.setdefault(columns, []).extend(same)
+    return {columns: text_of(same) for columns, same in groups.items()}
 
 
 def copy_stream(cursor: Any, table: Table, events: Iterable[Row], flow: Flow | None = None) -> int:
@@ -177,12 +181,3 @@ def copy_stream(cursor: Any, table: Table, events: Iterable[Row], flow: Flow | N
         copy(cursor, table, first[0], lines(), flow)
         copy_rows(cursor, table, aside, flow)
     return count
-
-
-def by_columns(events: Sequence[Row]) -> dict[Columns, list[bytes]]:
-    """Return the lines of events by the columns that they fill; a column left out gets its default."""
-    groups: dict[Columns, list[bytes]] = {}
-    # nearly always one group; this holds the interpreter lock for half as long as a loop over the events
-    for columns, same in itertools.groupby(events, itemgetter(0)):
-        groups.setdefault(columns, []).extend(map(itemgetter(1), same))
-    return groups
