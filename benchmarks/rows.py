@@ -68,9 +68,10 @@ class Peers:
         self._server.execute(f"TRUNCATE {self.table}")
         self._server.execute("CHECKPOINT")
 
-    def copy(self) -> float:
-        """Copy a ready file with psql, which is as fast as the server can take rows."""
-        self.empty()
+    def copy(self, *, empty: bool = True) -> float:
+        """Copy a ready file with psql, which is as fast as the server can take rows; empty the table first or not."""
+        if empty:
+            self.empty()
         command = f"\\copy {self.table} ({', '.join(COLUMNS)}) from '{self._file}'"
         started = time.perf_counter()
         subprocess.run([harness.psql(), "-X", "-q", "-c", command, self._server.dsn()], check=True)  # noqa: S603

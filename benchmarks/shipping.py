@@ -2,16 +2,21 @@
 
 They are compared with psql's copy of as many ready rows. The clock runs from the moment at which all processes begin to
 log until the last row is in the table. Before that, all programs are started and the shipper is connected.
+
+No shipper can reach more than the ceilings: the same loops, which write nothing, or write to a spool that nobody reads,
+and at the same time psql's copy.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,6 +25,7 @@ from typing import TYPE_CHECKING
 from benchmarks import harness
 from benchmarks.harness import Options, Row, in_turn, ratios
 from benchmarks.rows import Peers
+from benchmarks.senders import EmptyHandler
 from benchmarks.throughput import loop
 from pawprint_logging import PawprintHandler, Tracker
 
@@ -30,9 +36,59 @@ ROWS = 200_000
 PROCESSES = (1, 4, 40)
 #: seconds between two queries of the table
 _LOOK = 0.02
+_NOTHING = "the ceiling: 4 processes, no row written, beside \\copy"
+_SPOOLING = "the ceiling: 4 processes, spool without a shipper, beside \\copy"
 _CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name LIKE 'pawprint%'
 """
+
+
+@contextmanager
+def _ready(processes: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start processes of this module, which wait for `_go` once they have imported everything and logged one event."""
+    command = [sys.executable, "-m", "benchmarks.shipping", *arguments]
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            )
+            for _ in range(processes)
+        ]
+        for process in running:
+            _answer_of(process)
+        yield running
+
+
+def _answer_of(process: subprocess.Popen[str]) -> None:
+    """Wait until a process is ready, or has logged all."""
+    assert process.stdout is not None
+    process.stdout.readline()
+
+
+def _go(running: list[subprocess.Popen[str]]) -> None:
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def ceiling(peers: Peers, processes: int, *arguments: str) -> float:
+    """Have processes log all rows beside psql's copy; return the rows per second until all are done.
+
+    Args:
+        peers: copies the rows.
+        processes: how many.
+        arguments: a database and a spool that nobody delivers, or two empty texts to log into nothing.
+    """
+    number = ROWS // processes
+    with _ready(processes, *arguments, str(number)) as running:
+        peers.empty()
+        started = time.perf_counter()
+        _go(running)
+        peers.copy(empty=False)
+        for process in running:
+            _answer_of(process)
+        return number * processes / (time.perf_counter() - started)
 
 
 class Shipped:
@@ -62,24 +118,12 @@ class Shipped:
         """Have a number of processes log all rows; return the rows per second until the last one is in the table."""
         self._peers.empty()
         number = ROWS // processes
-        command = [sys.executable, "-m", "benchmarks.shipping", self._server.dsn(), str(self._spool), str(number)]
-        with ExitStack() as stack:
-            running = [
-                stack.enter_context(
-                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
-                )
-                for _ in range(processes)
-            ]
-            for process in running:
-                assert process.stdout is not None
-                process.stdout.readline()  # it has imported everything, and its first event is in the spool
+        arguments = (self._server.dsn(), str(self._spool), str(number))
+        with _ready(processes, *arguments) as running:
             self._wait_for(processes)
             first = self._last_id()
             started = time.perf_counter()
-            for process in running:
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
+            _go(running)
             most = 0
             while self._last_id() < first + number * processes:  # cheaper for the server than counting
                 most = max(most, int(self._server.execute(_CONNECTIONS)[0][0]))
@@ -113,20 +157,28 @@ def measure(options: Options) -> list[Row]:
         shipped = Shipped(peers, server, directory / "spool")
         stack.callback(shipped.close)
         names = {number: f"{number} process{'es' if number > 1 else ''}, one shipper" for number in PROCESSES}
-        kinds = {"psql \\copy": peers.copy}
+        aside = directory / "aside"
+        aside.mkdir(mode=0o700)
+        kinds: dict[str, Callable[[], float]] = {
+            "psql \\copy": peers.copy,
+            _NOTHING: partial(ceiling, peers, 4, "", ""),
+            _SPOOLING: partial(ceiling, peers, 4, server.dsn(), str(aside)),
+        }
         kinds |= {name: partial(shipped.rate, number) for number, name in names.items()}
         measured = in_turn(kinds, options.rounds)
     base = measured["psql \\copy"]
+    what = "rows per second, by way of a spool"
     rows = [
         Row(
-            "rows per second, by way of a spool",
-            names[number],
-            ratios(measured[names[number]], base),
+            what,
+            name,
+            ratios(rates, base),
             "psql \\copy",
-            "≥ 0.48" if number == 4 else "",
-            f"{median(measured[names[number]]):,.0f}/s",
+            "≥ 0.48" if name == names[4] else "",
+            f"{median(rates):,.0f}/s",
         )
-        for number in PROCESSES
+        for name, rates in measured.items()
+        if rates is not base
     ]
     rows += [
         Row("server connections", names[number], [float(shipped.connections[number])], "one", "≤ 1")
@@ -136,8 +188,12 @@ def measure(options: Options) -> list[Row]:
 
 
 def _log(db: str, spool: str, number: int) -> None:
-    handler = PawprintHandler(db=db, table="events", spool=spool, deliver=False, max_spool_bytes=2**32)
+    """Log events to a spool, or into nothing if there is no database."""
+    handler: logging.Handler = EmptyHandler()
+    if db:
+        handler = PawprintHandler(db=db, table="events", spool=spool, deliver=False, max_spool_bytes=2**32)
     loop(handler, number, ready=lambda: (print("ready", flush=True), sys.stdin.readline()))
+    print("done", flush=True)
     handler.close()
 
 
