@@ -35,6 +35,9 @@ _TAB, _ZONE, _NOBODY = 9, b"+00:00", b"+00:00\t\\N"
 #: stands for NULL until backslashes are doubled: no text that PostgreSQL takes holds it
 _NULL = "\0"
 
+#: entries whose lines are made together: each step holds the interpreter lock, and other threads must not wait long
+_AT_ONCE = 500
+
 #: bytes that an event in the queue counts for, besides its line or document
 ROW_BYTES = 64
 
@@ -137,7 +140,11 @@ def whole(entry: Entry) -> Row | Keyed:
 
 
 def text_of(entries: Sequence[Entry]) -> bytes:
-    """Return the lines of entries with the same columns, joined; for usual entries in half of the time."""
+    """Return the lines of entries with the same columns, joined; usual entries take less time than one by one."""
+    return b"".join([_some_text(entries[start : start + _AT_ONCE]) for start in range(0, len(entries), _AT_ONCE)])
+
+
+def _some_text(entries: Sequence[Entry]) -> bytes:
     text = _usual_text(entries)
     if text is None:
         text = b"".join([usual_line(*each[1:]) if len(each) == 5 else whole(each)[1] for each in entries])

@@ -142,6 +142,7 @@ class _Psycopg(Caller):
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._interrupted = _Interrupted()
 
     @property
     def state(self) -> State:
@@ -159,6 +160,7 @@ class _Psycopg(Caller):
     def execute(self, statement: Statement) -> Answer:
         psycopg: Any = sys.modules["psycopg"]
         connection = self._connection
+        self._interrupted.end_if_left(connection)
         try:
             with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
                 cursor.execute(*_with_percent(statement), prepare=False)
@@ -167,7 +169,7 @@ class _Psycopg(Caller):
         except psycopg.Error as error:
             raise StatementError(error.sqlstate, error, lost=connection.closed) from error
         except BaseException:
-            _end_command(connection)
+            self._interrupted.end(connection)
             raise
 
 
@@ -213,6 +215,7 @@ class _SqlAlchemy(Caller):
 
     def __init__(self, connection: Any) -> None:
         self._given = connection
+        self._interrupted = _Interrupted()
         if (dialect := self._dialect()) not in ("postgresql", None):
             raise _not_postgresql(dialect)
 
@@ -252,6 +255,8 @@ class _SqlAlchemy(Caller):
             raise StatementError(None, error, lost=True) from error
 
     def _executed(self, connection: Any, statement: Statement) -> Answer:
+        if not connection.invalidated:
+            self._interrupted.end_if_left(connection.connection.driver_connection)
         try:
             if statement.parameter is None:
                 result = connection.exec_driver_sql(statement.head, execution_options={"no_parameters": True})
@@ -263,7 +268,7 @@ class _SqlAlchemy(Caller):
             return Answer(rows, result.rowcount)
         except BaseException:
             if not connection.invalidated:
-                _end_command(connection.connection.driver_connection)
+                self._interrupted.end(connection.connection.driver_connection)
             raise
 
 
@@ -379,17 +384,31 @@ def _psycopg_state(connection: Any) -> State:
     return _state(connection.info.transaction_status)
 
 
-def _end_command(connection: Any) -> None:
-    """Wait for the answer to a command of psycopg 3 that an exception has interrupted; it would refuse any other.
+class _Interrupted:
+    """Ends a command of psycopg 3 that an exception has interrupted: until its answer has come, no other is taken.
 
     psycopg itself does so only after Ctrl-C or a `sys.exit`.
     """
-    psycopg: Any = sys.modules.get("psycopg")
-    if psycopg is None or not isinstance(connection, psycopg.Connection) or _is_in_pipeline(connection):
-        return
-    if connection.info.transaction_status == TRANSACTION_STATUS_ACTIVE:
-        with suppress(psycopg.Error):  # the connection is lost
-            connection.wait(psycopg.generators.execute(connection.pgconn))
+
+    def __init__(self) -> None:
+        #: whether a further exception interrupted the wait: the next command of ours waits first
+        self._is_left = False
+
+    def end(self, connection: Any) -> None:
+        """Wait for the answer."""
+        psycopg: Any = sys.modules.get("psycopg")
+        if psycopg is None or not isinstance(connection, psycopg.Connection) or _is_in_pipeline(connection):
+            return
+        self._is_left = True
+        if connection.info.transaction_status == TRANSACTION_STATUS_ACTIVE:
+            with suppress(psycopg.Error):  # the connection is lost
+                connection.wait(psycopg.generators.execute(connection.pgconn))
+        self._is_left = False
+
+    def end_if_left(self, connection: Any) -> None:
+        """Wait for the answer to a command of ours, should it be left; never for that of the caller's own command."""
+        if self._is_left:
+            self.end(connection)
 
 
 def _is_in_pipeline(connection: Any) -> bool:
