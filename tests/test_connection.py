@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from support.proxy import Proxy
 from support.server import Server
 from support.shop import value
 
+from pawprint_logging import Tracker
 from pawprint_logging._database.session import excepthook
 from pawprint_logging._database.session.connection import Session, commit, is_lost
 from pawprint_logging._database.session.dsn import Dsn
-from pawprint_logging._database.session.sqlstate import connect_failure
+from pawprint_logging._database.session.sqlstate import connect_failure, is_connect_error
 
 
 @pytest.fixture
@@ -219,9 +221,53 @@ def test_a_tls_file_that_cannot_be_used_is_not_taken_for_something_else(message:
     assert "sslrootcert" in connect_failure(psycopg2.OperationalError(message)).reason
 
 
+@pytest.mark.parametrize(
+    ("prepare", "undo", "message"),
+    [
+        ("ALTER ROLE pawprint NOLOGIN", "ALTER ROLE pawprint LOGIN", "ALTER ROLE … LOGIN"),
+        (
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS true",
+            "ALTER DATABASE … ALLOW_CONNECTIONS true",
+        ),
+        (
+            "REVOKE CONNECT ON DATABASE {name} FROM pawprint, PUBLIC; ALTER DATABASE {name} OWNER TO postgres",
+            "ALTER DATABASE {name} OWNER TO pawprint",
+            'GRANT CONNECT ON DATABASE "test_',
+        ),
+    ],
+)
+def test_a_connection_that_was_never_made_is_not_lost(
+    server: Server, db: str, prepare: str, undo: str, message: str
+) -> None:
+    name = db.rpartition("/")[2]
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.Logger("tracker")  # noqa: LOG001 - of this test alone
+    logger.addHandler(handler)
+    for statement in prepare.format(name=name).split("; "):
+        server.execute(statement)
+    try:
+        with pytest.raises(psycopg2.OperationalError) as failed:
+            Tracker(db=db, table="events", logger=logger).write(event="x")
+    finally:
+        server.execute(undo.format(name=name))
+    assert is_connect_error(failed.value)
+    assert message in connect_failure(failed.value).reason
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("message", ['FATAL:  role "recovery" does not exist', 'FATAL:  database "SSL" does not exist'])
+def test_a_name_is_not_taken_for_a_reason(message: str) -> None:
+    assert "does not exist" in connect_failure(psycopg2.OperationalError(message)).reason
+
+
 def test_what_ends_the_program_during_a_copy_reaches_the_excepthook_of_the_application() -> None:
     program = """
 import sys, threading
+from pawprint_logging import Tracker
 from pawprint_logging._database.session import excepthook
 sys.excepthook = lambda kind, error, trace: print("reported", repr(error))
 begun, never = threading.Event(), threading.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from typing import Literal
 
@@ -17,8 +16,6 @@ from ..tracker import Tracker
 #: what a command does in the database
 Purpose = Literal["create", "drop", "read", "write", "derive", "erase", "maintain"]
 
-# libpq passes this message on without a SQLSTATE; the server quotes the name
-_NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
 # The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
 # 51.
 _SOCKET_ROOM = 52
@@ -67,8 +64,6 @@ def _of_database(error: DatabaseError, tracker: Tracker | None, purpose: Purpose
         return f"{one_line(str(error))}{_room_for_socket()}"
     if is_connect_error(error):
         return connect_failure(error).reason
-    if error.pgcode is None and (denied := _NO_CONNECT.search(str(error))):
-        return f"the role may not connect to database {denied[1]}: GRANT CONNECT ON DATABASE {denied[1]} TO the role"
     why = failure(error)
     hint = None if tracker is None else _mend(why.sqlstate, tracker, purpose, program)
     return f"{why.reason}; {hint}" if hint else why.reason

@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from ...errors import ConfigurationError
-from . import conversions, embedded
+from . import conversions, embedded, sqlstate
 
 #: seconds for a connection attempt, unless the user's `db` has a connect_timeout; libpq's default is to wait forever,
 #: and its minimum is 2:
@@ -82,7 +82,11 @@ class Dsn:
             usual = int(settings["connect_timeout"])
             bound = max(_LEAST, int(seconds))
             settings["connect_timeout"] = min(usual, bound) if usual > 0 else bound
-        connection = psycopg2.connect(make_dsn(**settings))
+        try:
+            connection = psycopg2.connect(make_dsn(**settings))
+        except psycopg2.Error as error:
+            sqlstate.note_connecting(error)
+            raise
         connection.autocommit = True  # BEGIN is sent explicitly, together with other statements in one round trip
         conversions.restore(connection)
         return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import psycopg2
 from psycopg2 import errorcodes
@@ -18,6 +19,12 @@ DatabaseError = psycopg2.Error
 _TRANSIENT = ("08", "53", "40", "57P01", "57P02", "57P03", "57P05", "57014", "55P03", "25006", "25P03")
 #: 2200H is an exhausted sequence
 _TABLE = ("42", "3D", "3F", "0A", "28", "2200H")
+
+#: the name of the attribute that `note_connecting` sets
+_CONNECTING = "_pawprint_connecting"
+# libpq passes this message on without a SQLSTATE; the server quotes the name
+_NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
+_QUOTED = re.compile(r'"[^"]*"')
 
 # "COPY events, line 17, column user_id: …"; in other languages the words differ, but not their places
 _LINE = re.compile(r"^COPY .*?,\D*? (\d+)(?:, \S+ \"?([^\":,]+))?", re.MULTILINE)
@@ -41,6 +48,12 @@ _CONNECT_REASONS = (
     ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
     ("No such file", "the server's socket is not there: is the server running, and is host right?"),
     ("could not translate host name", "the host name is not known: correct the host in db"),
+    ("No route to host", "the host cannot be reached: check host, network and firewall"),
+    ("unreachable", "the host cannot be reached: check host, network and firewall"),
+    (
+        "server closed the connection unexpectedly",
+        "the server closed the connection: is it PostgreSQL?",
+    ),
     ("timeout expired", "the server did not answer in time: check host, port and firewall"),
     (
         "too many connections",
@@ -49,9 +62,20 @@ _CONNECT_REASONS = (
     ("no more connections allowed", "the pooler has no connection left: raise PgBouncer's max_client_conn"),
     ("too many clients", "the server has no connection left: raise max_connections, or use a pooler"),
     ("remaining connection slots", "the server has no connection left: raise max_connections, or use a pooler"),
+    (
+        "permission denied for database",
+        "the role may not connect: GRANT CONNECT ON DATABASE … TO the role",
+    ),
+    ("not permitted to log in", "the role may not log in: ALTER ROLE … LOGIN"),
+    (
+        "not currently accepting connections",
+        "the database is closed: ALTER DATABASE … ALLOW_CONNECTIONS true",
+    ),
+    ("unrecognized configuration parameter", "the server does not know a setting in options=: correct db"),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
     ("recovery", "the server is recovering"),
+    ("hot standby mode", "no standby answered: target_session_attrs asks for one"),
     ("read-only", "only read-only servers answered: target_session_attrs asks for another kind"),
     ("SSL", "the TLS connection could not be made: check sslmode and the certificates"),
 )
@@ -76,11 +100,22 @@ STANDBY_AWAY = (
 )
 
 
+def note_connecting(error: Exception) -> None:
+    """Note on an error that it was raised while a connection was made: neither class nor SQLSTATE tells."""
+    setattr(error, _CONNECTING, True)
+
+
 def is_connect_error(error: Exception) -> bool:
     """Return whether an error means that no connection could be made, not that a statement failed."""
-    return sqlstate_of(error) is None and (
-        isinstance(error, ImportError) or any(part in str(error) for part, _ in _CONNECT_REASONS)
-    )
+    return isinstance(error, ImportError) or bool(getattr(error, _CONNECTING, False))
+
+
+def _connect_reason(error: Exception) -> str | None:
+    """Return why no connection could be made; None if libpq's message is not known."""
+    if (denied := _NO_CONNECT.search(str(error))) is not None:
+        return f"the role may not connect to it: GRANT CONNECT ON DATABASE {denied[1]} TO the role"
+    text = _QUOTED.sub('""', str(error))  # a role may be named as one of the messages
+    return next((reason for part, reason in _CONNECT_REASONS if part in text), None)
 
 
 def connect_failure(error: Exception) -> Failure:
@@ -88,14 +123,15 @@ def connect_failure(error: Exception) -> Failure:
 
     It is transient, unless an option is wrong for this server or directory: no further attempt would mend that.
     """
-    text = str(error)
     if isinstance(error, ConfigurationError):
-        return Failure("table", text, None, error)
-    for part, reason in _CONNECT_REASONS:
-        if part in text:
-            return Failure("transient", f"no connection to the database: {reason}", sqlstate_of(error), error)
+        return Failure("table", str(error), None, error)
+    reason = _connect_reason(error)
     if isinstance(error, ImportError):
-        return Failure("transient", "no connection to the database: the extra [embedded] is not installed", None, error)
+        reason = "the extra [embedded] is not installed"
+        if sys.is_finalizing():
+            return Failure("table", "no connection to the database: Python is ending, none can be made", None, error)
+    if reason is not None:
+        return Failure("transient", f"no connection to the database: {reason}", sqlstate_of(error), error)
     return Failure("transient", f"no connection to the database ({type(error).__name__})", sqlstate_of(error), error)
 
 
