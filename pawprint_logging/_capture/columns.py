@@ -62,7 +62,7 @@ def as_given(entry: Entry, heedful: Collection[str]) -> Entry:
         entry: the entry.
         heedful: the columns that heed such a zone.
     """
-    if len(entry) > 3 or _UNREAD not in entry[1]:
+    if len(entry) > 3 or entry[1].find(_UNREAD) < 0:  # `in` takes twice as long: it tries for a number first
         return entry
     columns, line, *key = entry
     fields = line[:-1].split(b"\t")

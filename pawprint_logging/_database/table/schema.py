@@ -95,14 +95,16 @@ class Table:
         )
 
     def heedful(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Return the columns that heed a zone in the text of a time, with a time column that takes text as it is.
+        """Return the columns that heed a zone in the text of a time, though as far as is known they are TIMESTAMPs.
 
-        A TIMESTAMP ignores it. Without a schema, the time column is only assumed to be one.
+        Without a schema, the time column is only assumed to be one; `ship` knows nothing of the others. If the time
+        column is of another type, such as TEXT, it takes the text as it is.
 
         Args:
             types: column → its type on the server.
         """
-        kinds = {name: kind_of(column_type) for name, column_type in types.items()}
+        known = self.fields.known_kinds
+        kinds = {name: kind_of(each) for name, each in types.items() if known.get(name, "timestamp") == "timestamp"}
         return frozenset(
             name
             for name, kind in kinds.items()
