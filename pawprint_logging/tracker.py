@@ -9,13 +9,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import _display
 from ._capture import copyline
-from ._capture.columns import decode
-from ._capture.encoder import UNREAD, Kind, column_text
+from ._capture.columns import as_given, decode
+from ._capture.encoder import UNREAD, column_text
 from ._capture.key import dedupe_key_of
 from ._capture.row import Columns, Row
 from ._capture.rowline import RowEncoder
@@ -31,8 +32,7 @@ from ._database.session.sqlstate import (
     is_missing_partition,
 )
 from ._database.table import ddl, maintain, partitions, usable
-from ._database.table.columns import columns_of
-from ._database.table.schema import Table, kind_of
+from ._database.table.schema import Table
 from ._database.writing.blame import with_column
 from ._database.writing.claim import claimed
 from ._database.writing.copy import Flow, copy_stream
@@ -323,10 +323,10 @@ class Tracker(Reading):
             raise ValueError('write() needs at least one column, as in write(event="signup")')
         if self.table is None:
             self.layout.require_name()
-        columns, texts = self._encoded(fields, self.layout.fields.known_kinds)
+        columns, texts = self._encoded(fields)
         try:
-            if self.layout.is_time_assumed and any(text is not None and text.endswith(UNREAD) for text in texts):
-                columns, texts = self._encoded(fields, self._kinds_of_table())
+            if any(text is not None and text.endswith(UNREAD) for text in texts):
+                texts = copyline.split(as_given((columns, copyline.join(texts)), self._heedful())[1])
             self._insert(self._session, columns, texts)
         except DatabaseError as error:
             self._report(error, (columns, copyline.join(texts)))
@@ -391,7 +391,10 @@ class Tracker(Reading):
 
     def _copy(self, cursor: Any, rows: Iterator[Row]) -> int:
         """Copy rows; make missing partitions in between, on another connection."""
-        flow = Flow(uses_insert=usable.ask(cursor, self.layout).needs_insert)
+        found = usable.ask(cursor, self.layout)
+        flow = Flow(uses_insert=found.needs_insert)
+        if found.heedful:
+            rows = map(partial(as_given, heedful=found.heedful), rows)
         split = partitions.split_of(cursor, self.layout)
         if split is None:
             return copy_stream(cursor, self.layout, rows, flow)
@@ -416,29 +419,18 @@ class Tracker(Reading):
     def _events(self, rows: Iterable[Mapping[str, Any]], dedupe_key: str | None = None) -> Iterator[Any]:
         timestamp = self.timestamp_field if self._auto_timestamp else None
         encode = RowEncoder(self.layout.fields.known_kinds, timestamp).encode
-        is_assumed, unread = self.layout.is_time_assumed and not taps, UNREAD.encode()
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(f"row {number} must be a mapping of column to value, not a {type(row).__name__}")
             if not row:
                 raise ValueError(f"row {number} has no column; write at least one")
             key = None if dedupe_key is None else self._key(row, number, dedupe_key)
-            event = encode(row)
-            if is_assumed and unread in event[1]:
-                encode, is_assumed = RowEncoder(self._kinds_of_table(), timestamp).encode, False
-                event = encode(row)
-            yield event if key is None else (*event, key)
+            yield encode(row) if key is None else (*encode(row), key)
 
-    def _kinds_of_table(self) -> Mapping[str, Kind]:
-        """Return how columns take their values if the time column was assumed to be a TIMESTAMP.
-
-        Only that ignores a zone in text. It is asked on another connection, since rows may flow on that of the caller.
-        """
-        fields = self.layout.fields
+    def _heedful(self) -> frozenset[str]:
+        """Return the columns that heed a zone in the text of a time."""
         with closing(self.session()) as session, session.transaction() as cursor:
-            column = columns_of(cursor, self.layout.sql).get(fields.timestamp)
-        is_timestamp = column is not None and kind_of(column.type) == "timestamp"
-        return {**fields.known_kinds, fields.timestamp: "timestamp" if is_timestamp else "timestamptz"}
+            return usable.ask(cursor, self.layout).heedful
 
     def _key(self, row: Mapping[str, Any], number: int, dedupe_key: str) -> uuid.UUID | None:
         document = row.get(self.json_field)
@@ -448,7 +440,8 @@ class Tracker(Reading):
         except TypeError as error:
             raise TypeError(f"row {number}: the dedupe key {dedupe_key!r} {error}") from None
 
-    def _encoded(self, fields: Mapping[str, Any], kinds: Mapping[str, Kind]) -> tuple[Columns, list[str | None]]:
+    def _encoded(self, fields: Mapping[str, Any]) -> tuple[Columns, list[str | None]]:
+        kinds = self.layout.fields.known_kinds
         if self._auto_timestamp and self.timestamp_field not in fields:
             fields = {self.timestamp_field: datetime.now(timezone.utc), **fields}
         # a list for a column that the schema does not know is an array, as in psycopg2

@@ -25,7 +25,7 @@ from support.server import Server
 from support.shop import value as first
 
 from pawprint_logging._capture import encoder
-from pawprint_logging._capture.encoder import column_text, document_text, field_text, json_text, timestamp_text
+from pawprint_logging._capture.encoder import UNREAD, column_text, document_text, field_text, json_text, timestamp_text
 from pawprint_logging._capture.quickjson import PLAIN, Way, by_json, by_orjson, made_orjson
 
 WEST = dt.timezone(dt.timedelta(hours=-5))
@@ -375,6 +375,14 @@ def test_an_interval_is_the_same_in_every_style(shared_connection: Any, style: s
 def test_text_for_a_timestamp_is_converted_to_utc_where_it_has_an_offset(text: str, expected: str) -> None:
     assert timestamp_text(text) == expected
     assert column_text(text, "timestamp") == column_text(text, "timestamptz") == expected
+
+
+def test_the_addition_to_a_time_that_is_not_understood_is_made_once_and_taken_back() -> None:
+    given = "2026-01-01 10:00 EET"
+    marked = timestamp_text(given)
+    assert marked == given + UNREAD == timestamp_text(marked)
+    assert timestamp_text(marked, "timestamptz") == given
+    assert timestamp_text("2026-01-01T10:00:00+02:00" + UNREAD) == "2026-01-01 08:00:00+00:00"
 
 
 @pytest.mark.parametrize(

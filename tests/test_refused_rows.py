@@ -117,6 +117,30 @@ def test_a_zone_is_left_to_postgresql_if_the_time_column_heeds_it(
             assert value(connection, question) == 3
 
 
+@pytest.mark.parametrize("options", [{}, {"dedupe_key": "event"}], ids=["", "keyed"])
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "TEXT"])
+def test_a_handler_leaves_a_zone_to_postgresql_if_the_time_column_heeds_it(
+    db: str, connection: Any, kind: str, options: dict[str, Any]
+) -> None:
+    tracker_on(db, schema={**SCHEMA, "timestamp": kind})
+
+    def before_send(event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "timestamp": "2026-01-01 10:00 EET"}
+
+    handler, diverted = handler_on(db, flush_interval=60, before_send=before_send, **options), fallback()
+    log = logger_with(handler)
+    for event in ("a", "b"):  # the second time, rows go one by one
+        log.info("x", extra={"event": event, "user_id": "u"})
+        log.info("x", extra={"event": f"long {event}", "user_id": "u" * 40 if event == "b" else None})
+        assert handler.flush(60)
+    with closing(psycopg2.connect(db)) as own, own, handler.within(own):
+        log.info("x", extra={"event": "c"})
+    written = ["a", "long a", "b", "c"] if kind != "TIMESTAMP" else []
+    question = "event, timestamp::timestamptz = '2026-01-01 08:00Z'"
+    assert stored(connection, question) == [(event, True) for event in written]
+    assert len(diverted.events) == 5 - len(written)
+
+
 def test_an_extra_named_like_a_generated_column_costs_nothing(db: str, connection: Any) -> None:
     schema = {**SCHEMA, "twice": "TEXT GENERATED ALWAYS AS (event || event) STORED"}
     handler, diverted = handler_on(db, schema=schema, flush_interval=60), fallback()

@@ -15,8 +15,10 @@ from typing import Any
 import psycopg2
 import pytest
 from support.proxy import Proxy
+from support.shop import value
 
 from pawprint_logging import ConfigurationError, Tracker
+from pawprint_logging._capture.encoder import UNREAD
 from pawprint_logging._capture.key import dedupe_key_of as key_of
 from pawprint_logging._database.table import ledger
 from pawprint_logging._database.table.ledger import event_delivery, new_delivery
@@ -191,6 +193,23 @@ def test_a_deferred_constraint_refuses_its_row_alone(tracker: Tracker, connectio
         cursor.execute("ALTER TABLE events ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
     result = replay(tracker, lines(2))
     assert (result.written, result.rejected) == (1, 1)
+
+
+@pytest.mark.parametrize("schema", [None, {"event": "TEXT"}, {"timestamp": "TIMESTAMPTZ"}])
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ"])
+def test_a_zone_that_is_not_understood_is_left_to_a_column_that_heeds_it(
+    db: str, tracker: Tracker, connection: Any, lines: Lines, kind: str, schema: dict[str, str] | None
+) -> None:
+    connection.cursor().execute(f"ALTER TABLE events ALTER timestamp TYPE {kind}")
+    given = "2026-01-01 10:00 EET"
+    lines(1, timestamp=given)
+    path = lines(1, timestamp=given + UNREAD)
+    result = replay(Tracker(db=db, table="events", schema=schema), path)
+    if kind == "TIMESTAMPTZ":
+        assert result.written == 2
+        assert value(connection, "SELECT count(*) FROM events WHERE timestamp = '2026-01-01 08:00Z'") == 2
+    elif schema is None or "timestamp" not in schema:
+        assert (result.written, result.rejected) == (0, 2)
 
 
 def test_a_row_that_was_refused_is_written_once_it_can_be(tracker: Tracker, connection: Any, lines: Lines) -> None:

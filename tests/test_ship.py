@@ -179,6 +179,21 @@ def test_one_refused_row_among_those_of_many_is_the_only_one_on_the_fallback(
     assert [each["event"]["event"] for each in diverted.events] == ["e102"]
 
 
+def test_a_zone_is_left_to_a_time_column_that_heeds_it_whatever_its_name(
+    db: str, folder: Path, connection: Any
+) -> None:
+    tracker_on(db, schema={"id": "SERIAL", "at": "TIMESTAMPTZ", "event": "TEXT"}, timestamp_field="at")
+
+    def before_send(event: dict[str, Any]) -> dict[str, Any]:
+        return {"at": "2026-01-01 10:00 EET", "event": event["event"]}
+
+    handlers = [spooler(db, folder, before_send=before_send, timestamp_field="at") for _ in range(3)]
+    for handler in handlers:
+        log(handler, 1, 2)
+    assert ship(folder, db=db, once=True).written == 6
+    assert value(connection, "SELECT count(*) FROM events WHERE at = '2026-01-01 08:00Z'") == 6
+
+
 def test_what_many_have_spooled_waits_for_a_table_that_is_missing(db: str, folder: Path, connection: Any) -> None:
     expected = spool_of_many(db, folder, 12)
     stop = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property, partial
@@ -13,11 +13,11 @@ from typing import Any
 from .._signals import is_interruption
 from ..errors import CaptureError
 from . import copyline
-from .encoder import Kind, field_text
+from .encoder import UNREAD, Kind, field_text
 from .guard import guard, guarded
 from .moment import of_clock
 from .record import MISSING
-from .row import Keyed, Row
+from .row import Entry, Keyed, Row
 
 BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
@@ -25,6 +25,7 @@ BeforeSend = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 DROPPED: Row = ((), b"")
 
 _UTC = timezone.utc
+_UNREAD = UNREAD.encode()
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ def encode(columns: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Row:
     """Return the columns as a line; never raises."""
     texts = [field_text(value, kinds.get(name, "plain")) for name, value in columns.items()]
     return tuple(columns), copyline.join(texts)
+
+
+def as_given(entry: Entry, heedful: Collection[str]) -> Entry:
+    """Return an entry with the text of times as it was given, though their zone was not understood.
+
+    Args:
+        entry: the entry.
+        heedful: the columns that heed such a zone.
+    """
+    if len(entry) > 3 or entry[1].find(_UNREAD) < 0:  # `in` takes twice as long: it tries for a number first
+        return entry
+    columns, line, *key = entry
+    fields = line[:-1].split(b"\t")
+    given = [
+        text.removesuffix(_UNREAD) if name in heedful else text for name, text in zip(columns, fields, strict=True)
+    ]
+    return (columns, b"\t".join(given) + b"\n", *key)
 
 
 def decode(event: Row | Keyed, kinds: Mapping[str, Kind], *, is_sure: bool = True) -> dict[str, Any]:

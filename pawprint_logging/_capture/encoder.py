@@ -230,11 +230,11 @@ def timestamp_text(text: str, kind: Kind = "timestamp") -> str:
     """
     if (match := _IN_UTC.fullmatch(text)) is not None:
         return f"{match[1]} {match[2]}+00:00"
+    text = text.removesuffix(UNREAD)  # of a fallback line: this column may heed the zone
     moment = parse(text)
     if moment is not None:
         return str(moment)
-    is_unread = kind == "timestamp" and names_zone(text) and not text.endswith(UNREAD)
-    return clean(text) + UNREAD if is_unread else clean(text)
+    return clean(text) + UNREAD if kind == "timestamp" and names_zone(text) else clean(text)
 
 
 #: how to write a time so that nothing of it is lost

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from .._capture.columns import encode
+from .._capture.columns import as_given, encode
 from .._capture.key import own_name
 from .._capture.row import Row
 from .._database.session.connection import Session
@@ -223,7 +223,7 @@ def _parse(raw: bytes, rules: _Rules) -> _Line | str | None:
         return "of another table"
     if rules.oldest is not None and written_at < rules.oldest:
         return f"older than {ledger.KEEP_DAYS} days, which is as long as the ledger remembers"
-    return _Line(raw, delivery, encode(columns, rules.tracker.layout.fields.kinds), key, requires)
+    return _Line(raw, delivery, encode(columns, rules.tracker.layout.fields.known_kinds), key, requires)
 
 
 def _write_patiently(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, dict[uuid.UUID, Failure]]:
@@ -297,8 +297,9 @@ def _write(session: Session, rules: _Rules, lines: list[_Line]) -> tuple[int, di
             absent = _one_for_each_key(cursor, rules, [line for line in absent if line.delivery in new])
             # otherwise a deferred constraint fails at COMMIT, which does not tell the row at fault
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            needs_insert = usable.ask(cursor, table).needs_insert
-            refused = copy_isolating(cursor, table, [line.event for line in absent], uses_insert=needs_insert)
+            found = usable.ask(cursor, table)
+            events = [as_given(line.event, found.heedful) for line in absent]
+            refused = copy_isolating(cursor, table, events, uses_insert=found.needs_insert)
             if refused:
                 raise _RefusedError({absent[place].delivery: why for place, why in refused})
     except _RefusedError as error:

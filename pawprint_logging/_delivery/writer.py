@@ -13,6 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from .._capture.columns import as_given
 from .._capture.row import Entry
 from .._database.session.connection import BEGIN, Session, commit, is_lost
 from .._database.session.diagnosis import waits_for_standby
@@ -200,7 +201,7 @@ class Writer:
         flow = Flow(uses_insert=self._usable.needs_insert)
         claims = ledger.claim_sql(self._table, *(batch.delivery for batch in batches))
         flow.before = f"{self._begin}; {self._deletion(store)}{claims}; "
-        rows = [row for batch in batches for row in batch.rows]
+        rows = [row for batch in batches for row in self._rows_of(batch)]
         with connection.cursor() as cursor:
             with self._limit(session):
                 copy_rows(cursor, self._table, rows, flow)
@@ -211,6 +212,11 @@ class Writer:
             self._commit(session, cursor, *batches)
         for batch in batches:
             self._note_committed(batch)
+
+    def _rows_of(self, batch: Batch) -> Sequence[Entry]:
+        """Return the rows of a batch as this table is to get them."""
+        heedful = self._usable.heedful
+        return [as_given(row, heedful) for row in batch.rows] if heedful else batch.rows
 
     def _deletion(self, store: Store, *, but: uuid.UUID | None = None) -> str:
         """Return the statement that deletes settled deliveries from the ledger, once there are enough; else nothing.
@@ -422,7 +428,7 @@ class Writer:
                     flow.before += f"{entry}; "
             copy = self._copy if batch.lines is None or not has_ledger else self._copy_once
             batch.refused, batch.duplicates = copy(
-                session, cursor, batch, batch.rows, flow, one_by_one=one_by_one, may_make=may_make
+                session, cursor, batch, self._rows_of(batch), flow, one_by_one=one_by_one, may_make=may_make
             )
             store.refusing(batch)
             # set before `is_withdrawn` is read; a thread that withdraws the batch does it the other way round

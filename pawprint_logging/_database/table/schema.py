@@ -82,8 +82,6 @@ class Table:
                 f"each of {', '.join(parts)} needs a column of its own, but two of them name the same one"
             )
         self.columns = _default_schema(**parts) if schema is None else _checked_schema(schema, json_field)
-        #: whether the table may have another type for the time column than TIMESTAMP
-        self.is_time_assumed = schema is None or timestamp_field not in schema
         self.name = name
         self.path = () if name is None else _checked_path(name)
         self.fields = Fields(
@@ -94,6 +92,23 @@ class Table:
             user_has_default="DEFAULT" in self.columns.get(user_field, "").upper(),
             kinds={column: kind_of(column_type) for column, column_type in self.columns.items()},
             numbered=frozenset(name for name, column_type in self.columns.items() if _NUMBERED.search(column_type)),
+        )
+
+    def heedful(self, types: Mapping[str, str]) -> frozenset[str]:
+        """Return the columns that heed a zone in the text of a time, though as far as is known they are TIMESTAMPs.
+
+        Without a schema, the time column is only assumed to be one; `ship` knows nothing of the others. If the time
+        column is of another type, such as TEXT, it takes the text as it is.
+
+        Args:
+            types: column → its type on the server.
+        """
+        known = self.fields.known_kinds
+        kinds = {name: kind_of(each) for name, each in types.items() if known.get(name, "timestamp") == "timestamp"}
+        return frozenset(
+            name
+            for name, kind in kinds.items()
+            if kind == "timestamptz" or (name == self.fields.timestamp and kind != "timestamp")
         )
 
     def require_name(self) -> None:

@@ -19,8 +19,11 @@ SELECT l.oid IS NOT NULL,
         WHERE g.tgrelid = l.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 7 = 7)
         AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = l.oid AND r.ev_type = '3'),
     coalesce(row_security_active(l.oid), false),
-    coalesce(row_security_active(to_regclass(%s)), false)
-FROM (SELECT to_regclass(%s)::oid AS oid) AS l
+    coalesce(row_security_active(t.oid), false),
+    ARRAY(SELECT ARRAY[a.attname::text, format_type(CASE y.typtype WHEN 'd' THEN y.typbasetype ELSE y.oid END, NULL)]
+        FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+        WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped)
+FROM (SELECT to_regclass(%s)::oid AS oid) AS t, (SELECT to_regclass(%s)::oid AS oid) AS l
 """
 
 
@@ -30,16 +33,18 @@ class Usable(NamedTuple):
     Args:
         ledger_problem: why the ledger cannot be relied on, None if it can.
         needs_insert: whether rows must go by INSERT, since COPY is refused under row level security.
+        heedful: the columns for which `as_given` is to be used; see `Table.heedful`.
     """
 
     ledger_problem: str | None
     needs_insert: bool
+    heedful: frozenset[str] = frozenset()
 
 
 def ask(cursor: Any, table: Table) -> Usable:
     """Ask the server what a writer can rely on; this needs no right on the tables."""
     cursor.execute(_QUESTION, (table.sql, table.ledger))
-    exists, may_insert, has_key, keeps, is_hidden, needs_insert = cursor.fetchone()
+    exists, may_insert, has_key, keeps, is_hidden, needs_insert, types = cursor.fetchone()
     ledger = table.ledger
     problem = None
     if not exists:
@@ -52,4 +57,4 @@ def ask(cursor: Any, table: Table) -> Usable:
         problem = f"a trigger or rule on the ledger {ledger} may discard its rows: drop it"
     elif is_hidden:
         problem = f"row level security hides the ledger: ALTER TABLE {ledger} DISABLE ROW LEVEL SECURITY"
-    return Usable(problem, needs_insert)
+    return Usable(problem, needs_insert, table.heedful(dict(types)))

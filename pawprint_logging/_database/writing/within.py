@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ..._capture import copyline
+from ..._capture.columns import as_given
 from ..._capture.row import Columns
 from ..._failure import Failure
 from ..._signals import is_interruption
@@ -281,7 +282,7 @@ _BOUNDS = _settings("UTC", f"{_LOCK_MILLISECONDS}ms", f"{_STATEMENT_MILLISECONDS
 def _writing_part(part: Part) -> Dialogue[None]:
     found = yield from layout(part.table)
     types, constraints = found if found[0] or part.layout is None else part.layout
-    insert = _Insert(part.table, types, (yield from _met(constraints)))
+    insert = _Insert(part.table, types, (yield from _met(constraints)), part.table.heedful(types))
     end = time.monotonic() + _PATIENCE
     keyed = [row for row in part.rows if len(row) > 2]
     by_columns: dict[Columns, list[AnyRow]] = {}
@@ -310,11 +311,13 @@ class _Insert:
         table: the table to insert into.
         types: column → type that its texts are cast to.
         constraints: the names of the constraints to check, of those that may wait for COMMIT.
+        heedful: the columns that heed a zone in the text of a time.
     """
 
     table: Table
     types: dict[str, str]
     constraints: list[str]
+    heedful: frozenset[str]
 
     def of(self, rows: Sequence[AnyRow]) -> Dialogue[None]:
         """Insert rows with the same columns, and check their deferred constraints."""
@@ -324,7 +327,7 @@ class _Insert:
         values = ", ".join(
             f"CAST(r ->> {place} AS {self.types.get(name, 'text')})" for place, name in enumerate(columns)
         )
-        texts = json.dumps([copyline.split(row[1]) for row in rows])
+        texts = json.dumps([copyline.split(as_given(row, self.heedful)[1]) for row in rows])
         yield Statement(
             f"INSERT INTO {self.table.sql} ({names}) SELECT {values} FROM pg_catalog.json_array_elements(CAST(CAST(",
             texts,
