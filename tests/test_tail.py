@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -258,6 +259,51 @@ def test_numbers_far_ahead_and_of_several_nodes_do_not_blind_it(
         log(connection, "here")
         assert names(end.arrived()) == ["here"]
     assert end.arrived() == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "ALTER SEQUENCE events_id_seq RESTART WITH 7",
+        "SELECT setval('events_id_seq', 7)",
+        "INSERT INTO events (id) VALUES (2); SELECT setval('events_id_seq', 7)",
+        "INSERT INTO events (id) SELECT generate_series(1, 7); SELECT setval('events_id_seq', 7)",
+    ],
+)
+def test_numbers_below_those_that_were_copied_from_elsewhere_are_seen(
+    db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setattr(tail, "LOOKBACK", 3)
+    tracker_on(db)
+    copied = "INSERT INTO events (id) SELECT generate_series(101, 120)"
+    connection.cursor().execute(f"{before}; {copied}" if before else copied)
+    end = watch()
+
+    log(connection, "a", "b")
+
+    assert names(end.arrived()) == ["a", "b"]
+    assert end.arrived() == []
+
+
+@pytest.mark.parametrize("lookback", [2, 3, 4, 9])
+@pytest.mark.parametrize("next_number", [1, 2, 3, 6, 8, 20])
+def test_the_gaps_at_the_start_hold_the_next_number_and_no_row_and_do_not_overlap(
+    db: str, connection: Any, watch: Watch, monkeypatch: pytest.MonkeyPatch, lookback: int, next_number: int
+) -> None:
+    monkeypatch.setattr(tail, "LOOKBACK", lookback)
+    tracker_on(db)
+    taken = {-3, 1, 2, 4, 5, 6, 12, 13}
+    connection.cursor().execute(
+        f"INSERT INTO events (id) SELECT unnest(%s); ALTER SEQUENCE events_id_seq RESTART WITH {next_number}",
+        ([*taken],),
+    )
+
+    gaps = watch()._gaps
+    inside = {number for number in {*taken, next_number} if any(gap.first <= number <= gap.last for gap in gaps)}
+
+    assert inside == {next_number} - taken
+    assert all(one.last < other.first for one, other in itertools.pairwise(gaps))
 
 
 def test_a_role_that_may_not_ask_the_sequence_is_told_too(server: Server, db: str, connection: Any) -> None:

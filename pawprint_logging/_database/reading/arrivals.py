@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..table.engine import engine_named
-from ..table.numbers import DRAWN, INDEXED
+from ..table.numbers import DRAWN, INDEXED, POSITION, position_of
 from .query import Source, Sql, quoted
 
 #: seconds for which every gap is kept: a number may be drawn before its transaction has an ID, and Citus commits its
@@ -36,9 +36,7 @@ _PREFIX = 48
 
 # A descending or cycling sequence says nothing about the order in which rows arrive.
 _NUMBER = f"""
-SELECT a.attname,
-    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END,
-    {INDEXED} AS is_indexed
+SELECT a.attname, {INDEXED} AS is_indexed,{POSITION}
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqcache <= %s AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
@@ -51,7 +49,7 @@ class Number(NamedTuple):
 
     Args:
         column: its name.
-        position: the last number drawn from its sequence; None if there is none, or the role may not read it.
+        position: the position of its sequence, as `position_of` returns it.
         is_indexed: whether a B-tree index begins with it.
     """
 
@@ -118,7 +116,10 @@ def number_of(cursor: Any, table: str, *, may_cache: bool = False) -> Number | N
     """
     cursor.execute(_NUMBER, (HIGHEST if may_cache else 1, table))
     row = cursor.fetchone()
-    return None if row is None else Number(*row)
+    if row is None:
+        return None
+    column, is_indexed, *position = row
+    return Number(column, position_of(cursor, *position), is_indexed)
 
 
 def look(cursor: Any, table: str, number: Number, gaps: Sequence[Gap] | None, *, may_repeat: bool = True) -> Arrivals:
@@ -211,10 +212,24 @@ def gaps_at_the_end(cursor: Any, table: str, number: Number, lookback: int) -> l
         limit = above - 1
     position = number.position
     if position is not None and not any(first <= position + 1 <= last for first, last in missing):
-        cursor.execute(f"SELECT min({key}) FROM {table} WHERE {key} > %s", (position,))
-        keys = [cursor.fetchone()[0] or HIGHEST, *below(position)]
+        lower = below(position)
+        if len(lower) < lookback:
+            lower.append(LOWEST - 1)  # no row is below them
+        cursor.execute(f"SELECT coalesce(min({key}), {HIGHEST}) FROM {table} WHERE {key} > %s", (position,))
+        keys = [cursor.fetchone()[0], *lower]
         missing += [(low + 1, high - 1) for high, low in itertools.pairwise(keys)]
-    return sorted(Gap(first, last, until, now) for first, last in set(missing) if first <= last)
+    return [Gap(first, last, until, now) for first, last in _united(missing)]
+
+
+def _united(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges in order; those that overlap become one, and empty ones are left out."""
+    united: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if united and first <= united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], last)
+        elif first <= last:
+            united.append((first, last))
+    return united
 
 
 def _missing(cursor: Any, table: str, key: str, low: int, high: int) -> list[tuple[int, int]]:

@@ -21,26 +21,31 @@ INDEXED = """EXISTS (
     SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
         AND m.amname = 'btree'
     WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid)"""
+#: where a sequence, `s`, is, for `position_of`: the last number drawn from it, and its name if the role may read it
+POSITION = """
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END,
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT') THEN s.seqrelid::regclass::text END"""
 
 # A sequence may give greater numbers than its column takes. Without an index, finding the greatest number would take a
 # look at every row.
 _SEQUENCES = f"""
 SELECT a.attname, s.seqrelid, s.seqrelid::regclass::text,
     least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END),
-    has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
-        AND has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
-    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
-        THEN coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - 1) END
+    has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT')
+        AND has_column_privilege(a.attrelid, a.attnum, 'SELECT'),{POSITION}
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
     AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) AND {INDEXED}
 """
 
-# nextval() may be called between the two functions. That is harmless unless it passes this very number in that time.
+# Where the sequence counts in steps, it keeps to them. nextval() may be called between WHERE and setval(). That is
+# harmless unless it passes this very number in that time.
 _MOVE = """
-SELECT setval(s.seqrelid::regclass, %(number)s) FROM pg_sequence s
-WHERE s.seqrelid = %(oid)s AND coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - 1) < %(number)s
+SELECT setval(s.seqrelid::regclass, least(s.seqmax, %(number)s::numeric
+    + (s.seqincrement - (%(number)s - at.last_value) %% s.seqincrement) %% s.seqincrement)::bigint)
+FROM {sequence} AS at, pg_sequence s
+WHERE s.seqrelid = %(oid)s AND at.last_value - (NOT at.is_called)::int < %(number)s
 """
 
 
@@ -52,7 +57,7 @@ class Numbering(NamedTuple):
         name: its quoted name.
         last: the last number that it and its column can hold.
         may_move: whether the role may move it, and read the numbers of the rows.
-        position: the last number drawn from it; None if the role may not read that.
+        position: as `position_of` returns it.
     """
 
     oid: int
@@ -70,7 +75,24 @@ def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
         table: the table's quoted name.
     """
     cursor.execute(_SEQUENCES, (table,))
-    return {name: Numbering(*found) for name, *found in cursor.fetchall()}
+    return {
+        column: Numbering(oid, name, last, may_move, position_of(cursor, *position))
+        for column, oid, name, last, may_move, *position in cursor.fetchall()
+    }
+
+
+def position_of(cursor: Any, drawn: int | None, readable: str | None) -> int | None:
+    """Return the last number drawn from a sequence, or the one before its first; None if the role may not read that.
+
+    Args:
+        cursor: an open cursor.
+        drawn: the first column of `POSITION`. It is None after RESTART and the like, whatever the next number is.
+        readable: its second column.
+    """
+    if drawn is not None or readable is None:
+        return drawn
+    cursor.execute(f"SELECT last_value - (NOT is_called)::int FROM {readable}")
+    return cursor.fetchone()[0]  # type: ignore[no-any-return]
 
 
 def go_past(cursor: Any, sequence: Numbering, table: str, column: str, number: int) -> int | None:
@@ -86,11 +108,11 @@ def go_past(cursor: Any, sequence: Numbering, table: str, column: str, number: i
     Returns:
         The greatest number in the table; None if there is none past the sequence's position.
     """
-    key = identifier(column)
-    cursor.execute(f"SELECT max({key}) FROM {table} WHERE {key} > %s AND {key} <= %s", (sequence.position, number))
+    key, source, moved = (each.replace("%", "%%") for each in (identifier(column), table, sequence.name))
+    cursor.execute(f"SELECT max({key}) FROM {source} WHERE {key} > %s AND {key} <= %s", (sequence.position, number))
     (greatest,) = cursor.fetchone()
     if greatest is not None:
-        cursor.execute(_MOVE, {"oid": sequence.oid, "number": greatest})
+        cursor.execute(_MOVE.format(sequence=moved), {"oid": sequence.oid, "number": greatest})
     return greatest  # type: ignore[no-any-return]
 
 
