@@ -1113,6 +1113,75 @@ def test_an_engagement_that_was_restored_is_brought_up_to_date(tracker: Tracker,
     assert days(stats) == models.engagement(happenings(tracker), 3)
 
 
+# -- the columns of the derived tables
+
+
+@pytest.mark.parametrize("duration", [30, 60])
+def test_what_is_derived_follows_the_name_of_the_user_column(
+    db: str, tracker: Tracker, stats: Statistics, duration: int
+) -> None:
+    write(tracker, *on(0, "a", 3), *on(1, "b"))
+    stats.engagement()
+    tracker.query("DELETE FROM events")
+    tracker.query('ALTER TABLE events RENAME user_id TO "100% member"')
+    tracker.query("INSERT INTO events (timestamp, \"100% member\", event) VALUES ('2026-01-03 09:00', 'b', 'x')")
+
+    with Tracker(db=db, table="events", user_field="100% member") as renamed:
+        named = Statistics(renamed)
+        named.sessions(duration=duration)
+        assert sorted(named["sessions"].read()["100% member"]) == ["a", "a", "a", "b", "b"]
+        assert sorted(named["days"].read()["100% member"]) == ["a", "b", "b"]
+        assert named["engagement"].read()["dau"].tolist() == [1, 1, 1]
+        assert renamed.maintain() == ["brought the statistics up to date"]
+        assert renamed.erase_user("b") == 1
+        assert set(named["sessions"].read()["100% member"]) == {"a"}
+
+
+def test_what_was_derived_for_another_user_column_is_an_error_until_all_is_built_anew(
+    db: str, tracker: Tracker, stats: Statistics
+) -> None:
+    tracker.query("ALTER TABLE events ADD COLUMN account TEXT")
+    write(tracker, ("a", 0), ("b", 1))
+    tracker.query("UPDATE events SET account = 'x'")
+    stats.engagement()
+
+    with Tracker(db=db, table="events", user_field="account") as other:
+        of_accounts = Statistics(other)
+        with pytest.raises(ConfigurationError, match=r'for the user column "user_id" of "events", not for "account"'):
+            of_accounts.engagement()
+        with pytest.warns(UserWarning, match=r"up to 2 (sessions|days) whose events are gone are lost"):
+            of_accounts.sessions(clean=True)
+        assert of_accounts["sessions"].read("account", "total_events").to_numpy().tolist() == [["x", 2]]
+        assert other.erase_user("x") == 2
+
+
+def test_a_column_that_a_user_adds_to_a_derived_table_costs_no_history(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("b", 0, "c"))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE user_id = 'a'")
+    for table in ("events__sessions", "events__days"):
+        tracker.query(f"ALTER TABLE {table} ADD COLUMN note TEXT DEFAULT 'n'")
+    write(tracker, ("b", 10, "d"), ("b", 300, "e"), ("b", 1500, "f"))
+    then = [("a", 20, 2, "a,b"), ("b", 10, 2, "c,d"), ("b", 0, 1, "e"), ("b", 0, 1, "f")]
+    for minutes in (30, 60):
+        stats.sessions(duration=minutes)
+        assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == then
+        assert stats["sessions"].read()["note"].tolist() == ["n"] * 4
+        assert sorted(stats["days"].read()["user_id"]) == ["a", "b", "b"]
+
+
+def test_a_derived_table_that_lacks_a_column_is_built_anew_and_says_what_that_may_cost(
+    tracker: Tracker, stats: Statistics
+) -> None:
+    write(tracker, ("a", 0), ("b", 1))
+    stats.sessions()
+    tracker.query("ALTER TABLE events__sessions DROP COLUMN duration")
+    tracker.query("DELETE FROM events WHERE user_id = 'a'")
+    with pytest.warns(UserWarning, match=r'not have the columns .*"duration".*: up to 2 sessions .* lost for good'):
+        stats.sessions(duration=60)
+    assert found(stats) == expected(stats)
+
+
 # -- the type of the user column
 
 

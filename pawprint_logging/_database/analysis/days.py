@@ -51,11 +51,13 @@ def bring_up_to_date(
         renews: whether to build the engagement anew if it is outdated, default True.
 
     Raises:
-        ConfigurationError: the events table has no user or time, or its users have another type than before.
+        ConfigurationError: the events table has no user or time, its users have another type than before, or they are
+            in another column than before.
     """
     events = events_of(work.cursor, work.table)
     user_type = work.type_of(work.table.sql, work.table.fields.user)
-    for suffix in (SESSIONS, DAYS):
+    for suffix, columns in ((SESSIONS, sessions.columns(events)), (DAYS, _columns(events))):
+        work.follow_name(suffix, columns, clean=clean)
         work.follow(suffix, user_type, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:

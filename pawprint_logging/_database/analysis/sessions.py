@@ -33,7 +33,8 @@ _OF_EXTEND = ("new", "island", "touched", "span", "whole", "worn")
 MAX_STRETCHES = 50
 
 
-def _columns(events: Events) -> dict[str, str]:
+def columns(events: Events) -> dict[str, str]:
+    """Return the columns of the table: quoted name → type."""
     return {
         '"timestamp"': "TIMESTAMP NOT NULL",
         events.member: f"{events.user_type} NOT NULL",
@@ -73,13 +74,13 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         query = _row_by_row(events, wanted, silence)
     else:
         query = _user_by_user(work, events, wanted, silence)
-    keeps = keeps and work.matches(SESSIONS, _columns(events))
+    keeps = keeps and work.matches(SESSIONS, columns(events))
     counted = f"SELECT coalesce(sum(total_events), 0) FROM {work.beside(SESSIONS)}"
     before = work.one(counted)[0] if keeps else 0
     work.drop_index(SESSIONS, _INDEX)  # building it afterwards takes a fifth of the time of updating it row by row
     lost = work.fill(
         SESSIONS,
-        _columns(events),
+        columns(events),
         query,
         is_distributed=events.is_distributed,
         lacking=_lacking(work, events),
@@ -153,7 +154,7 @@ def _lacking(work: Work, events: Events) -> str:
     Most sessions begin as before, and are left out by the first comparison. For the others, `pawprint_covered` is the
     end of the user's last new session that begins before the old one does.
     """
-    names = ", ".join(_columns(events))
+    names = ", ".join(columns(events))
     member = f"{events.member}{events.collation}"
     return f"""
         WITH changed AS MATERIALIZED (
