@@ -884,6 +884,31 @@ def test_a_session_whose_first_events_are_gone_keeps_its_number_and_late_events_
         assert [(each[1], each[2], each[3]) for each in found(stats) if each[1] == "b"] == others
 
 
+@pytest.mark.parametrize("is_indexed", [True, False])
+@pytest.mark.parametrize("is_one_call", [True, False])
+def test_late_events_in_a_session_that_is_all_there_count_though_it_joins_one_whose_first_events_are_gone(
+    tracker: Tracker, stats: Statistics, *, is_one_call: bool, is_indexed: bool
+) -> None:
+    if is_indexed:
+        tracker.query("CREATE INDEX ON events (timestamp)")
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("a", 60, "c"), ("a", 80, "d"), ("a", 120, "e"), ("b", 70, "f"))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE event = 'a'")
+    write(tracker, ("a", 70, None), ("a", 75, "late"), ("b", 75, "g"))
+    if not is_one_call:
+        stats.sessions()
+    write(tracker, ("a", 40, "x"), ("a", 100, "y"), ("a", 130, "z"))
+
+    stats.sessions()
+
+    one = ("a", 130, 10, "a,b,x,c,late,d,y,e,z")
+    assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == [one, ("b", 5, 2, "f,g")]
+    write(tracker, ("a", 10, "within"), ("a", 75, "within"))
+    with pytest.warns(UserWarning, match="up to 2 late events are within sessions"):
+        stats.sessions()
+    assert found(stats)[0][3] == 10
+
+
 @pytest.mark.parametrize("is_numbered", [True, False])
 def test_built_anew_a_session_keeps_its_first_events(tracker: Tracker, stats: Statistics, *, is_numbered: bool) -> None:
     write(tracker, ("a", 0, "a"), ("a", 10, "b"), ("a", 21, "c"), ("a", 30, "d"), ("a", 70, "e"), ("a", 75, "f"))
