@@ -959,6 +959,30 @@ def test_an_event_that_is_reported_twice_is_counted_once_though_the_first_of_its
     assert [each[3:] for each in found(stats)] == [(3, minute(10), "a,b,c")]
 
 
+def test_late_events_within_a_session_whose_first_are_gone_are_told_of_though_the_sessions_were_restored(
+    tracker: Tracker, stats: Statistics
+) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("a", 40, "c"), ("b", 0, "d"), ("c", 0, "e"), ("c", 9, "f"))
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE event IN ('a', 'd', 'e', 'f')")
+    write(tracker, ("a", 30, "within"), ("a", 60, "after"), ("b", 10, "after"), ("c", 5, "within"))
+    for statement in (
+        "CREATE TABLE restored (LIKE events__sessions INCLUDING ALL)",
+        "INSERT INTO restored SELECT * FROM events__sessions",
+        "DROP TABLE events__sessions",
+        "ALTER TABLE restored RENAME TO events__sessions",
+    ):
+        tracker.query(statement)
+
+    with pytest.warns(UserWarning, match="up to 2 late events are within sessions whose first events are gone"):
+        stats.sessions()
+
+    kept = [("a", 60, 4, "a,b,c,after"), ("b", 10, 2, "d,after"), ("c", 9, 2, "e,f")]
+    for _ in range(2):
+        assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == kept
+        stats.sessions()
+
+
 def test_with_another_duration_a_late_event_is_added_to_a_session_whose_events_are_gone(
     tracker: Tracker, stats: Statistics
 ) -> None:

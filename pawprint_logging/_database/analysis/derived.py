@@ -210,8 +210,8 @@ class Work(NamedTuple):
             self.run("ROLLBACK TO SAVEPOINT follow")
             self._give_up(suffix, f"its users do not fit {wanted.whole}")
 
-    def follow_name(self, suffix: str, columns: Mapping[str, str], *, clean: bool) -> None:
-        """Give a derived table's user column the name that it has in the events table now.
+    def follow_name(self, suffix: str, columns: Mapping[str, str], *, clean: bool) -> bool:
+        """Give a derived table's user column the name that it has in the events table now; return whether it `matches`.
 
         Args:
             suffix: which derived table.
@@ -224,16 +224,20 @@ class Work(NamedTuple):
         needed, present, user = list(columns), self._present(suffix), quoted(self.table.fields.user)
         place = needed.index(user)
         former = present[place] if len(present) > place else user
-        if former == user or present[: len(needed)] != [*needed[:place], former, *needed[place + 1 :]]:
-            return
+        if present[: len(needed)] != [*needed[:place], former, *needed[place + 1 :]]:
+            return False
+        if former == user:
+            return True
         if former not in map(quoted, columns_of(self.cursor, self.table.sql)):
             self.run(f"ALTER TABLE {self.beside(suffix)} RENAME {former} TO {user}")
-        elif not clean:
+            return True
+        if not clean:
             theirs, ours = former.replace("%%", "%"), user.replace("%%", "%")
             raise ConfigurationError(
                 f"{self.table.beside(suffix)} holds what was computed for the user column {theirs} of {self.table.sql},"
                 f" not for {ours}; sessions(clean=True) builds the statistics anew, from the present events alone"
             )
+        return False
 
     def _give_up(self, suffix: str, why: str) -> None:
         """Drop a derived table, and note how much of it may be lost."""
