@@ -159,7 +159,8 @@ class Statistics:
 
         ``<table>__sessions`` has the columns ``timestamp`` (of the first event), the user, ``duration`` (minutes),
         ``total_events``, ``last_timestamp``, and ``events``: the events' names in order, joined by commas. Events
-        without a user or time are in no session.
+        without a user or time are in no session. Columns that you add to the table stay, but a session that changes, or
+        is built anew, has their default there. If the events' user column is renamed, so is the table's.
 
         Args:
             duration: minutes of silence that end a session, or a timedelta; default 30.
@@ -168,7 +169,7 @@ class Statistics:
 
         Raises:
             ConfigurationError: `duration` is not a positive number or is over 10,000 years, the table has no column for
-                user or time, or debug mode.
+                user or time, the sessions were computed for another user column, or debug mode.
             psycopg2.Error: the database could not be reached, or there is no events table.
         """
         minutes = _minutes("duration", duration)

@@ -884,6 +884,31 @@ def test_a_session_whose_first_events_are_gone_keeps_its_number_and_late_events_
         assert [(each[1], each[2], each[3]) for each in found(stats) if each[1] == "b"] == others
 
 
+@pytest.mark.parametrize("is_indexed", [True, False])
+@pytest.mark.parametrize("is_one_call", [True, False])
+def test_late_events_in_a_session_that_is_all_there_count_though_it_joins_one_whose_first_events_are_gone(
+    tracker: Tracker, stats: Statistics, *, is_one_call: bool, is_indexed: bool
+) -> None:
+    if is_indexed:
+        tracker.query("CREATE INDEX ON events (timestamp)")
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("a", 60, "c"), ("a", 80, "d"), ("a", 120, "e"), ("b", 70, "f"))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE event = 'a'")
+    write(tracker, ("a", 70, None), ("a", 75, "late"), ("b", 75, "g"))
+    if not is_one_call:
+        stats.sessions()
+    write(tracker, ("a", 40, "x"), ("a", 100, "y"), ("a", 130, "z"))
+
+    stats.sessions()
+
+    one = ("a", 130, 10, "a,b,x,c,late,d,y,e,z")
+    assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == [one, ("b", 5, 2, "f,g")]
+    write(tracker, ("a", 10, "within"), ("a", 75, "within"))
+    with pytest.warns(UserWarning, match="up to 2 late events are within sessions"):
+        stats.sessions()
+    assert found(stats)[0][3] == 10
+
+
 @pytest.mark.parametrize("is_numbered", [True, False])
 def test_built_anew_a_session_keeps_its_first_events(tracker: Tracker, stats: Statistics, *, is_numbered: bool) -> None:
     write(tracker, ("a", 0, "a"), ("a", 10, "b"), ("a", 21, "c"), ("a", 30, "d"), ("a", 70, "e"), ("a", 75, "f"))
@@ -932,6 +957,30 @@ def test_an_event_that_is_reported_twice_is_counted_once_though_the_first_of_its
         stats.sessions()
     stats.sessions()
     assert [each[3:] for each in found(stats)] == [(3, minute(10), "a,b,c")]
+
+
+def test_late_events_within_a_session_whose_first_are_gone_are_told_of_though_the_sessions_were_restored(
+    tracker: Tracker, stats: Statistics
+) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("a", 40, "c"), ("b", 0, "d"), ("c", 0, "e"), ("c", 9, "f"))
+    stats.sessions()
+    tracker.query("DELETE FROM events WHERE event IN ('a', 'd', 'e', 'f')")
+    write(tracker, ("a", 30, "within"), ("a", 60, "after"), ("b", 10, "after"), ("c", 5, "within"))
+    for statement in (
+        "CREATE TABLE restored (LIKE events__sessions INCLUDING ALL)",
+        "INSERT INTO restored SELECT * FROM events__sessions",
+        "DROP TABLE events__sessions",
+        "ALTER TABLE restored RENAME TO events__sessions",
+    ):
+        tracker.query(statement)
+
+    with pytest.warns(UserWarning, match="up to 2 late events are within sessions whose first events are gone"):
+        stats.sessions()
+
+    kept = [("a", 60, 4, "a,b,c,after"), ("b", 10, 2, "d,after"), ("c", 9, 2, "e,f")]
+    for _ in range(2):
+        assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == kept
+        stats.sessions()
 
 
 def test_with_another_duration_a_late_event_is_added_to_a_session_whose_events_are_gone(
@@ -1111,6 +1160,77 @@ def test_an_engagement_that_was_restored_is_brought_up_to_date(tracker: Tracker,
     tracker.maintain()
 
     assert days(stats) == models.engagement(happenings(tracker), 3)
+
+
+# -- the columns of the derived tables
+
+
+@pytest.mark.parametrize("duration", [30, 60])
+def test_what_is_derived_follows_the_name_of_the_user_column(
+    db: str, tracker: Tracker, stats: Statistics, duration: int
+) -> None:
+    write(tracker, *on(0, "a", 3), *on(1, "b"))
+    stats.engagement()
+    tracker.query("DELETE FROM events")
+    tracker.query('ALTER TABLE events RENAME user_id TO "100% member"')
+    tracker.query("INSERT INTO events (timestamp, \"100% member\", event) VALUES ('2026-01-03 09:00', 'b', 'x')")
+
+    with Tracker(db=db, table="events", user_field="100% member") as renamed:
+        named = Statistics(renamed)
+        named.sessions(duration=duration)
+        assert sorted(named["sessions"].read()["100% member"]) == ["a", "a", "a", "b", "b"]
+        assert sorted(named["days"].read()["100% member"]) == ["a", "b", "b"]
+        assert named["engagement"].read()["dau"].tolist() == [1, 1, 1]
+        assert renamed.maintain() == ["brought the statistics up to date"]
+        assert renamed.erase_user("b") == 1
+        assert set(named["sessions"].read()["100% member"]) == {"a"}
+
+
+def test_what_was_derived_for_another_user_column_is_an_error_until_all_is_built_anew(
+    db: str, tracker: Tracker, stats: Statistics
+) -> None:
+    tracker.query("ALTER TABLE events ADD COLUMN account TEXT")
+    write(tracker, ("a", 0), ("b", 1))
+    tracker.query("UPDATE events SET account = 'x'")
+    stats.engagement()
+
+    with Tracker(db=db, table="events", user_field="account") as other:
+        of_accounts = Statistics(other)
+        with pytest.raises(ConfigurationError, match=r'for the user column "user_id" of "events", not for "account"'):
+            of_accounts.engagement()
+        with pytest.warns(UserWarning, match=r"up to 2 (sessions|days) whose events are gone are lost"):
+            of_accounts.sessions(clean=True)
+        assert of_accounts["sessions"].read("account", "total_events").to_numpy().tolist() == [["x", 2]]
+        assert other.erase_user("x") == 2
+
+
+def test_a_column_that_a_user_adds_to_a_derived_table_costs_no_history(tracker: Tracker, stats: Statistics) -> None:
+    write(tracker, ("a", 0, "a"), ("a", 20, "b"), ("b", 0, "c"))
+    stats.engagement()
+    tracker.query("DELETE FROM events WHERE user_id = 'a'")
+    for table in ("events__sessions", "events__days"):
+        tracker.query(f"ALTER TABLE {table} ADD COLUMN note TEXT DEFAULT 'n'")
+    write(tracker, ("b", 10, "d"), ("b", 300, "e"), ("b", 1500, "f"))
+    then = [("a", 20, 2, "a,b"), ("b", 10, 2, "c,d"), ("b", 0, 1, "e"), ("b", 0, 1, "f")]
+    for minutes in (30, 60):
+        stats.sessions(duration=minutes)
+        assert [(each[1], *each[2:4], each[5]) for each in found(stats)] == then
+        assert stats["sessions"].read()["note"].tolist() == ["n"] * 4
+        assert sorted(stats["days"].read()["user_id"]) == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("duration", [30, 60])
+def test_a_derived_table_that_lacks_a_column_is_built_anew_and_says_what_that_may_cost(
+    tracker: Tracker, stats: Statistics, duration: int
+) -> None:
+    write(tracker, ("a", 0), ("b", 1))
+    stats.sessions()
+    write(tracker, ("b", 9))
+    tracker.query("ALTER TABLE events__sessions DROP COLUMN duration")
+    tracker.query("DELETE FROM events WHERE user_id = 'a'")
+    with pytest.warns(UserWarning, match=r'not have the columns .*"duration".*: up to 2 sessions .* lost for good'):
+        stats.sessions(duration=duration)
+    assert found(stats) == expected(stats, duration)
 
 
 # -- the type of the user column

@@ -51,11 +51,14 @@ def bring_up_to_date(
         renews: whether to build the engagement anew if it is outdated, default True.
 
     Raises:
-        ConfigurationError: the events table has no user or time, or its users have another type than before.
+        ConfigurationError: the events table has no user or time, its users have another type than before, or they are
+            in another column than before.
     """
     events = events_of(work.cursor, work.table)
     user_type = work.type_of(work.table.sql, work.table.fields.user)
-    for suffix in (SESSIONS, DAYS):
+    are_usable = True
+    for suffix, columns in ((SESSIONS, sessions.columns(events)), (DAYS, _columns(events))):
+        are_usable &= work.follow_name(suffix, columns, clean=clean)
         work.follow(suffix, user_type, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:
@@ -68,13 +71,15 @@ def bring_up_to_date(
         and not clean
         and events.number is not None
         and memory["number"] == events.number.column
-        and memory["tables"] == [work.oid(SESSIONS), work.has(DAYS) and work.oid(DAYS)]
+        and are_usable
     )
-    # With another duration, new events are added by the former one first: a late one may belong to a session that is
+    # tables that were restored may be older than what is remembered
+    is_restored = extends and memory is not None and memory["tables"] != [work.oid(SESSIONS), work.oid(DAYS)]
+    # Then, and with another duration, new events are added as before first: a late one may belong to a session that is
     # not built again.
     former = memory["duration"] if extends and memory is not None else duration
     silence = _interval(former)
-    renews_sessions = not extends or former != duration
+    renews_sessions = not extends or is_restored or former != duration
     keeps = memory is not None and not clean
     longest = duration
     if memory is not None and keeps:
@@ -100,7 +105,7 @@ def bring_up_to_date(
         high = None if gaps is None else max(gap.first for gap in gaps) - 1
         lost["sessions"] = sessions.build(work, events, _interval(duration), high, keeps=keeps)
         engagement.outdate(work)
-    if not extends or clean_days:
+    if not extends or is_restored or clean_days:
         # a kept session of days says nothing of the days within it
         lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or longest > _WHOLE_DAY)
         engagement.outdate(work)

@@ -86,14 +86,14 @@ class Work(NamedTuple):
         return int(self.one("SELECT %s::regclass::oid", (self.table.beside(suffix),))[0])
 
     def empty(self, suffix: str, columns: Mapping[str, str], *, is_distributed: bool = False) -> None:
-        """Make an empty derived table; one that has these columns already keeps its grants and indexes.
+        """Make an empty derived table; one that has exactly these columns already keeps its grants and indexes.
 
         Args:
             suffix: which derived table.
             columns: quoted name → type.
             is_distributed: whether Citus distributes a new table by the user, co-located with the events.
         """
-        if self.matches(suffix, columns):
+        if self._present(suffix) == list(columns):
             self.run(f"TRUNCATE {self.beside(suffix)}")
             return
         self.run(f"DROP TABLE IF EXISTS {self.beside(suffix)}")
@@ -112,7 +112,7 @@ class Work(NamedTuple):
         lacking: str,
         keeps: bool = False,
     ) -> int:
-        """Make a derived table that holds exactly the rows of a query; otherwise like `empty`.
+        """Make a derived table that holds exactly the rows of a query; one that `matches` keeps grants and indexes.
 
         PostgreSQL runs the query of a CREATE TABLE AS in parallel, but not that of an INSERT.
 
@@ -140,11 +140,13 @@ class Work(NamedTuple):
             self.run(f"TRUNCATE {name}")
             self.run(f"INSERT INTO {name} SELECT * FROM pawprint_filled")
             self.run("DROP TABLE pawprint_filled")
-        elif is_distributed:  # each node inserts its own users
+            return lost
+        if self.has(suffix):
+            self._give_up(suffix, f"it does not have the columns {names.replace('%%', '%')}")
+        if is_distributed:  # each node inserts its own users
             self.empty(suffix, columns, is_distributed=True)
             self.run(f"INSERT INTO {name} {query}")
         else:
-            self.run(f"DROP TABLE IF EXISTS {name}")
             with roomy(self.cursor, self.table.sql):
                 self.run(f"CREATE TABLE {name} ({names}) AS {query}")
             required = [column for column, column_type in columns.items() if column_type.endswith(" NOT NULL")]
@@ -206,12 +208,46 @@ class Work(NamedTuple):
                     " fit that type; sessions(clean=True) builds the statistics anew, from the present events alone"
                 ) from None
             self.run("ROLLBACK TO SAVEPOINT follow")
-            number = self.one(f"SELECT count(*) FROM {self.beside(suffix)}")[0]
-            self.notes.append(
-                f"{name} is built anew, since its users do not fit {wanted.whole}: up to {number:,} {suffix[2:]} whose "
-                "events are gone are lost for good"
+            self._give_up(suffix, f"its users do not fit {wanted.whole}")
+
+    def follow_name(self, suffix: str, columns: Mapping[str, str], *, clean: bool) -> bool:
+        """Give a derived table's user column the name that it has in the events table now; return whether it `matches`.
+
+        Args:
+            suffix: which derived table.
+            columns: the columns that it must have: quoted name → type.
+            clean: whether it may be computed for another column, since it is built anew.
+
+        Raises:
+            ConfigurationError: it was computed for another column of the events table, which is still there.
+        """
+        needed, present, user = list(columns), self._present(suffix), quoted(self.table.fields.user)
+        place = needed.index(user)
+        former = present[place] if len(present) > place else user
+        if present[: len(needed)] != [*needed[:place], former, *needed[place + 1 :]]:
+            return False
+        if former == user:
+            return True
+        if former not in map(quoted, columns_of(self.cursor, self.table.sql)):
+            self.run(f"ALTER TABLE {self.beside(suffix)} RENAME {former} TO {user}")
+            return True
+        if not clean:
+            theirs, ours = former.replace("%%", "%"), user.replace("%%", "%")
+            raise ConfigurationError(
+                f"{self.table.beside(suffix)} holds what was computed for the user column {theirs} of {self.table.sql},"
+                f" not for {ours}; sessions(clean=True) builds the statistics anew, from the present events alone"
             )
-            self.run(f"DROP TABLE {self.beside(suffix)}")
+        return False
+
+    def _give_up(self, suffix: str, why: str) -> None:
+        """Drop a derived table, and note how much of it may be lost."""
+        number = self.one(f"SELECT count(*) FROM {self.beside(suffix)}")[0]
+        if number:
+            self.notes.append(
+                f"{self.table.beside(suffix)} is built anew, since {why}: up to {number:,} {suffix[2:]} whose events"
+                " are gone are lost for good"
+            )
+        self.run(f"DROP TABLE {self.beside(suffix)}")
 
     def look_up(self) -> None:
         """Make the following statements use an index where they need few rows of a table.
@@ -222,10 +258,14 @@ class Work(NamedTuple):
         self.run("SET LOCAL random_page_cost = 1.1")
 
     def matches(self, suffix: str, columns: Mapping[str, str]) -> bool:
-        """Return whether a derived table exists and has these columns, in this order."""
-        return self.has(suffix) and [
-            quoted(each) for each in columns_of(self.cursor, self.table.beside(suffix))
-        ] == list(columns)
+        """Return whether a derived table exists and begins with these columns; a user may have added others."""
+        return self._present(suffix)[: len(columns)] == list(columns)
+
+    def _present(self, suffix: str) -> list[str]:
+        """Return the quoted names of a derived table's columns; none if there is no such table."""
+        if not self.has(suffix):
+            return []
+        return [quoted(each) for each in columns_of(self.cursor, self.table.beside(suffix))]
 
     def has_index(self, suffix: str, places: str) -> bool:
         """Return whether a derived table has a plain index on the columns at these positions, such as ``"2 5"``."""

@@ -28,12 +28,13 @@ _INDEX = "2 5"
 #: bytes of event names per user up to which all names of a user are held in one value
 MAX_NAMES = 2**26
 #: what `extend` makes of new events
-_OF_EXTEND = ("new", "island", "touched", "span", "whole", "worn")
+_OF_EXTEND = ("new", "island", "touched", "span", "whole", "intact", "worn")
 #: stretches of time that are read again one by one; if there are more, neighbours are merged
 MAX_STRETCHES = 50
 
 
-def _columns(events: Events) -> dict[str, str]:
+def columns(events: Events) -> dict[str, str]:
+    """Return the columns of the table: quoted name → type."""
     return {
         '"timestamp"': "TIMESTAMP NOT NULL",
         events.member: f"{events.user_type} NOT NULL",
@@ -73,13 +74,13 @@ def build(work: Work, events: Events, silence: str, high: int | None, *, keeps: 
         query = _row_by_row(events, wanted, silence)
     else:
         query = _user_by_user(work, events, wanted, silence)
-    keeps = keeps and work.matches(SESSIONS, _columns(events))
+    keeps = keeps and work.matches(SESSIONS, columns(events))
     counted = f"SELECT coalesce(sum(total_events), 0) FROM {work.beside(SESSIONS)}"
     before = work.one(counted)[0] if keeps else 0
     work.drop_index(SESSIONS, _INDEX)  # building it afterwards takes a fifth of the time of updating it row by row
     lost = work.fill(
         SESSIONS,
-        _columns(events),
+        columns(events),
         query,
         is_distributed=events.is_distributed,
         lacking=_lacking(work, events),
@@ -153,7 +154,7 @@ def _lacking(work: Work, events: Events) -> str:
     Most sessions begin as before, and are left out by the first comparison. For the others, `pawprint_covered` is the
     end of the user's last new session that begins before the old one does.
     """
-    names = ", ".join(_columns(events))
+    names = ", ".join(columns(events))
     member = f"{events.member}{events.collation}"
     return f"""
         WITH changed AS MATERIALIZED (
@@ -420,21 +421,42 @@ def _replace(work: Work, events: Events) -> None:
     work.run(f"{insert} FROM pawprint_whole")
     if is_whole:
         return
-    # A new event within an old session's time may have been counted with it: an event can be reported twice.
     work.run(
         """
+        DELETE FROM pawprint_span AS span WHERE again IS NOT TRUE OR EXISTS (
+            SELECT FROM pawprint_whole AS whole WHERE whole.member = span.member AND whole.first = span.first
+        )
+        """
+    )
+    # In the other spans, sessions that are intact hold their late events once they are read again.
+    work.run(
+        f"""
+        CREATE TEMPORARY TABLE pawprint_intact ON COMMIT DROP AS
+        SELECT old.member, old.first, old.last, count(*) AS total_events,
+            string_agg(event, ',' ORDER BY moment, row.place) AS events
+        FROM ({again.text}) AS row
+        JOIN pawprint_touched AS old ON row.member = old.member AND row.moment BETWEEN old.first AND old.last
+        JOIN pawprint_span AS span ON span.touched > 1
+            AND span.member = old.member AND old.first BETWEEN span.first AND span.last
+        GROUP BY old.member, old.first, old.last, old.total_events
+        HAVING count(*) >= old.total_events AND bool_or(row.moment = old.first)
+        """,
+        again.params,
+    )
+    # A new event within a worn session's time may have been counted with it: an event can be reported twice.
+    within = "SELECT FROM {} AS old WHERE old.member = new.member AND new.moment BETWEEN old.first AND old.last"
+    work.run(
+        f"""
         CREATE TEMPORARY TABLE pawprint_worn ON COMMIT DROP AS
         SELECT span.first AS begin, span.last, piece.*
         FROM pawprint_span AS span JOIN (
-            SELECT member, first, total_events, events, NULL AS place, true AS counts FROM pawprint_touched
-            UNION ALL SELECT member, moment, 1, event, place, NOT EXISTS (
-                SELECT FROM pawprint_touched AS old
-                WHERE old.member = new.member AND new.moment BETWEEN old.first AND old.last
-            ) FROM pawprint_new AS new
+            SELECT member, moment AS first, 1 AS total_events, event AS events, place,
+                NOT EXISTS ({within.format("pawprint_touched")}) AS counts
+            FROM pawprint_new AS new WHERE NOT EXISTS ({within.format("pawprint_intact")})
+            UNION ALL SELECT member, first, total_events, events, NULL, true FROM pawprint_intact
+            UNION ALL SELECT member, first, total_events, events, NULL, true FROM pawprint_touched
+            WHERE (member, first) NOT IN (SELECT member, first FROM pawprint_intact)
         ) AS piece ON piece.member = span.member AND piece.first BETWEEN span.first AND span.last
-        WHERE span.again AND NOT EXISTS (
-            SELECT FROM pawprint_whole AS whole WHERE whole.member = span.member AND whole.first = span.first
-        )
         """
     )
     work.run(
