@@ -392,6 +392,25 @@ def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: A
     assert "column timestamp; write a time as 2026-01-31T12:00:00+02:00" in done.out + done.err
 
 
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+def test_a_date_that_postgresql_would_guess_is_refused(
+    cli: CommandLine, tmp_path: Path, connection: Any, kind: str
+) -> None:
+    connection.cursor().execute(f"ALTER TABLE events ALTER COLUMN timestamp TYPE {kind}")
+    times = ["2026.01.01 10:00", "2026/1/1 10:00", "20260101 100000", "10:00 Jan 1 2026", "1 january 26 10:00"]
+    refused = ["12.11.2025 10:00", "01/02/2026 10:00", "1-2-26", "10:00:00.5 1 2 2026", "now", "Yesterday 10:00"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["timestamp"], *([text] for text in (*times, *refused))])
+
+    done = cli("import", str(tmp_path / "a.csv"))
+
+    moments = stored(connection, "(timestamp AT TIME ZONE 'UTC')::timestamptz AT TIME ZONE 'UTC'")
+    assert (done.status, len(moments), len(set(moments))) == (1, len(times), 1)
+    assert (tmp_path / "a.csv.rejected").read_text().splitlines()[1:] == refused
+    assert "a date that PostgreSQL would have to guess, column timestamp; write a time as 2026-01-31" in done.out
+
+
 def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     fields = {
         "a": "19.90", "b": "007", "c": "true", "d": '{"x": [1]}', "e": "{not json", "f": "", "g": "1e5",

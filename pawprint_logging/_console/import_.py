@@ -83,6 +83,7 @@ def import_(
                 has_json_as_text=each.has_json_as_text,
                 json_arrays=target.json_arrays,
                 intervals=target.intervals,
+                dates=target.dates,
                 numbered={name: sequence.last for name, sequence in target.sequences.items()},
                 key=dedupe_key,
             )
@@ -173,6 +174,7 @@ class _Target(NamedTuple):
         json_field: its JSON column, None if it has none.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
+        dates: the columns that are dates.
         sequences: the columns that it numbers, and their sequences.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
@@ -182,6 +184,7 @@ class _Target(NamedTuple):
     json_field: str | None
     json_arrays: frozenset[str]
     intervals: frozenset[str]
+    dates: frozenset[str]
     sequences: dict[str, Numbering]
     needs_insert: bool
     is_split: bool
@@ -200,7 +203,8 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
     intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
-    return _Target(kinds, json_field, json_arrays, intervals, sequences, found.needs_insert, is_split)
+    dates = frozenset(name for name, column in columns.items() if column.type == "date")
+    return _Target(kinds, json_field, json_arrays, intervals, dates, sequences, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):
