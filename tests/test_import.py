@@ -350,6 +350,41 @@ def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
     ]
 
 
+def test_a_set_name_that_is_no_column_is_said(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"user_id": "u"}])
+
+    done = cli("import", str(path), "--set", "evnt=x", "--set", "shop=north")
+
+    assert "--set: there is no column 'evnt'; it goes into metadata; did you mean 'event'?\n" in done.err
+    assert "--set: there is no column 'shop'; it goes into metadata\n" in done.err
+    assert stored(connection) == [("u", None, {"evnt": "x", "shop": "north"})]
+
+
+@pytest.mark.usefixtures("either_way")
+def test_it_is_said_if_no_row_has_a_user_or_an_event(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Timestamp,User ID,Name\n2026-01-01,alice,buy\n2026-01-02,,view\n")
+    (tmp_path / "b.jsonl").write_text('{"timestamp": "2026-01-01", "event": "buy"}\n')
+
+    done = cli("import", str(tmp_path / "a.csv"))
+    assert "2 rows have no timestamp: name the field that holds it, as in --rename Timestamp=timestamp\n" in done.err
+    assert "2 rows have no user_id: name the field that holds it, as in --rename 'User ID=user_id'\n" in done.err
+    assert "2 rows have no event: name the field that holds it, as in --rename what=event\n" in done.err
+
+    done = cli("import", str(tmp_path / "a.csv"), "--rename", "User ID=user_id", "--set", "event=e")
+    assert "user_id" not in done.err.replace(NO_KEY, "")
+    assert "event" not in done.err.replace(NO_KEY, "")
+
+    done = cli("import", str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl"), "--rename", "User ID=user_id")
+    assert "no event" not in done.err
+
+    (tmp_path / "c.csv").write_text("timestamp,user_id,Event\n2026-01-01,,buy\n")
+    done = cli("import", str(tmp_path / "c.csv"), "--rename", "Event=event")
+    assert done.err.endswith("1 row has no user_id: name the field that holds it, as in --rename who=user_id\n")
+
+    (tmp_path / "d.csv").write_text("Timestamp,User ID,Name\n")
+    assert cli("import", str(tmp_path / "d.csv")).err == NO_KEY
+
+
 def test_renames_reach_into_objects_and_two_may_change_places(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:
