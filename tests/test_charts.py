@@ -384,6 +384,21 @@ def test_the_title_is_the_question_or_what_is_passed() -> None:
     assert plot(series(1, 2), title="How it grew").get_title(loc="left") == "How it grew"
 
 
+@pytest.mark.parametrize("title", ["Events per day, where the plan is pro, and so on " * 5, "Events_" * 40])
+@pytest.mark.parametrize("frame", [series(1, 2), FUNNEL.assign(step=["a" * 36, "b" * 36])], ids=["series", "funnel"])
+def test_a_long_title_is_broken_at_the_edge(frame: pd.DataFrame, title: str) -> None:
+    axes = plot(frame, title=title)
+    extent = axes.title.figure.findobj(lambda each: getattr(each, "get_text", str)()[:6] == "Events")[0]
+    assert extent.get_window_extent().x1 < axes.figure.bbox.x1
+    assert axes.bbox.width > axes.figure.bbox.width / 2
+
+
+@pytest.mark.parametrize("users", [200, 123_456_789])
+def test_what_is_beside_the_bars_is_within_the_picture_when_it_is_first_drawn(users: int) -> None:
+    axes = plot(FUNNEL.assign(step=["a step with a name as long as can be", "purchase"], users=[users, 50]))
+    assert max(text.get_window_extent().x1 for text in axes.texts) < axes.figure.bbox.x1
+
+
 @pytest.mark.parametrize("name", ["$x^2$", "\x00\x1b[31m", "a" * 500, "", "☃\u202e", "_hidden", "<b>"])
 def test_hostile_names_are_drawn_as_text(name: str, recwarn: pytest.WarningsRecorder) -> None:
     import warnings

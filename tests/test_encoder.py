@@ -26,6 +26,7 @@ from support.shop import value as first
 
 from pawprint_logging._capture import encoder
 from pawprint_logging._capture.encoder import UNREAD, column_text, document_text, field_text, json_text, timestamp_text
+from pawprint_logging._capture.moment import is_guess
 from pawprint_logging._capture.quickjson import PLAIN, Way, by_json, by_orjson, made_orjson
 
 WEST = dt.timezone(dt.timedelta(hours=-5))
@@ -403,6 +404,28 @@ def test_a_zone_in_text_that_is_not_read_is_refused_where_postgresql_would_ignor
     for kind, value in (("timestamp", refused), ("timestamp[]", column_text([text], "timestamps"))):
         with shared_connection.cursor() as cursor, pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match=text[:9]):
             cursor.execute(f"SELECT %s::{kind}", (value,))
+
+
+@given(st.lists(st.sampled_from([*("1", "02", "12", "26", "2026", "001"), *"-/. ,", " 10:00"]), max_size=7))
+def test_a_date_of_numbers_that_is_no_guess_is_the_same_in_every_order(
+    shared_connection: Any, parts: list[str]
+) -> None:
+    text = "".join(parts)
+    if not is_guess(text):
+        assert len({read_with(shared_connection, text, order) for order in ("DMY", "MDY", "YMD")}) == 1
+
+
+def read_with(connection: Any, text: str, order: str) -> str | None:
+    """Return what PostgreSQL makes of text with that order of day and month; None if it refuses it."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute("SELECT set_config('DateStyle', %s, true), %s::timestamp::text", (f"ISO, {order}", text))
+            return str(cursor.fetchone()[1])
+        except psycopg2.Error:
+            return None
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(

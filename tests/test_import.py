@@ -397,6 +397,41 @@ def test_set_gives_every_row_a_value_and_an_empty_rename_leaves_a_field_out(
     ]
 
 
+def test_a_set_name_that_is_no_column_is_said(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"user_id": "u"}])
+
+    done = cli("import", str(path), "--set", "evnt=x", "--set", "shop=north")
+
+    assert "--set: there is no column 'evnt'; it goes into metadata; did you mean 'event'?\n" in done.err
+    assert "--set: there is no column 'shop'; it goes into metadata\n" in done.err
+    assert stored(connection) == [("u", None, {"evnt": "x", "shop": "north"})]
+
+
+@pytest.mark.usefixtures("either_way")
+def test_it_is_said_if_no_row_has_a_user_or_an_event(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Timestamp,User ID,Name\n2026-01-01,alice,buy\n2026-01-02,,view\n")
+    (tmp_path / "b.jsonl").write_text('{"timestamp": "2026-01-01", "event": "buy"}\n')
+
+    done = cli("import", str(tmp_path / "a.csv"))
+    assert "2 rows have no timestamp: name the field that holds it, as in --rename Timestamp=timestamp\n" in done.err
+    assert "2 rows have no user_id: name the field that holds it, as in --rename 'User ID=user_id'\n" in done.err
+    assert "2 rows have no event: name the field that holds it, as in --rename what=event\n" in done.err
+
+    done = cli("import", str(tmp_path / "a.csv"), "--rename", "User ID=user_id", "--set", "event=e")
+    assert "user_id" not in done.err.replace(NO_KEY, "")
+    assert "event" not in done.err.replace(NO_KEY, "")
+
+    done = cli("import", str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl"), "--rename", "User ID=user_id")
+    assert "no event" not in done.err
+
+    (tmp_path / "c.csv").write_text("timestamp,user_id,Event\n2026-01-01,,buy\n")
+    done = cli("import", str(tmp_path / "c.csv"), "--rename", "Event=event")
+    assert done.err.endswith("1 row has no user_id: name the field that holds it, as in --rename who=user_id\n")
+
+    (tmp_path / "d.csv").write_text("Timestamp,User ID,Name\n")
+    assert cli("import", str(tmp_path / "d.csv")).err == NO_KEY
+
+
 def test_renames_reach_into_objects_and_two_may_change_places(
     cli: CommandLine, tmp_path: Path, connection: Any
 ) -> None:
@@ -437,6 +472,25 @@ def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: A
     assert (done.status, stored(connection, "timestamp::text")) == (1, [("2026-01-01 08:00:00",)] * len(times))
     assert (tmp_path / "a.csv.rejected").read_text().splitlines()[1:] == refused
     assert "column timestamp; write a time as 2026-01-31T12:00:00+02:00" in done.out + done.err
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+def test_a_date_that_postgresql_would_guess_is_refused(
+    cli: CommandLine, tmp_path: Path, connection: Any, kind: str
+) -> None:
+    connection.cursor().execute(f"ALTER TABLE events ALTER COLUMN timestamp TYPE {kind}")
+    times = ["2026.01.01 10:00", "2026/1/1 10:00", "20260101 100000", "10:00 Jan 1 2026", "1 january 26 10:00"]
+    refused = ["12.11.2025 10:00", "01/02/2026 10:00", "1-2-26", "10:00:00.5 1 2 2026", "now", "Yesterday 10:00"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["timestamp"], *([text] for text in (*times, *refused))])
+
+    done = cli("import", str(tmp_path / "a.csv"))
+
+    moments = stored(connection, "(timestamp AT TIME ZONE 'UTC')::timestamptz AT TIME ZONE 'UTC'")
+    assert (done.status, len(moments), len(set(moments))) == (1, len(times), 1)
+    assert (tmp_path / "a.csv.rejected").read_text().splitlines()[1:] == refused
+    assert "a date that PostgreSQL would have to guess, column timestamp; write a time as 2026-01-31" in done.out
 
 
 def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:

@@ -115,6 +115,24 @@ def test_an_offset_or_a_zone_is_found_in_any_text(text: str, expected: bool) -> 
     assert moment.names_zone(text) is expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((text, True) for text in ("12.11.2025 10:00", "1/2/2026", "01-02-26", "1 2 2026", "Mon 01_02_2026")),
+        *((text, True) for text in ("10:00:00.5 01/02/2026", "01.02.2026T10:00", "1/2/2026:10:00:00 +0200")),
+        *((text, True) for text in ("now", "now()", "TODAY", "tomorrow 10:00", " yesterday EET")),
+        *((text, False) for text in ("2026.01.02", "2026/1/2 9:30", "2026-002", "20260102", "260102 100000")),
+        *((text, False) for text in ("10:00:00.5 2026-01-02", "Mon 2026 01 02", "J2451187", "2026-01-02T10:00")),
+        *((text, False) for text in ("1 Feb 2026", "Sept 1, 26", "01/Jan/2026:10:00:00 +0200", "jan-02-26 10:00")),
+        *((text, False) for text in ("epoch", "infinity", "-infinity", "never", "", "10:00")),
+    ],
+)
+def test_a_date_is_a_guess_if_neither_year_nor_month_can_be_told_or_it_depends_on_today(
+    text: str, expected: bool
+) -> None:
+    assert moment.is_guess(text) is expected
+
+
 @pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M"])
 def test_a_stamp_without_seconds_counts_for_a_record_if_it_has_an_offset(form: str) -> None:
     text = NOON.strftime(form)

@@ -121,6 +121,11 @@ def test_the_overview_has_the_numbers_of_the_range_against_those_before(visit: T
     assert re.search(r"Users 2 ▲ \+100 % from 1 in the 30 days before", said)
 
 
+def test_where_nothing_fits_no_number_has_a_line(visit: TestClient) -> None:
+    assert 'class="spark"' in visit.get("/").text
+    assert 'class="spark"' not in visit.get("/?event=nothing").text
+
+
 def test_the_range_is_in_the_url(visit: TestClient) -> None:
     assert "Events 1 " in text_of(visit.get("/?since=24h").text)
     assert "Events 5 " in text_of(visit.get("/?since=365d").text)

@@ -36,14 +36,20 @@ _OFFSET = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _WORD = re.compile(r"[^\W\d_]+")
+_LONGER_MONTHS = "january february march april june july august sept september october november december"
+_RELATIVE = frozenset({"now", "today", "tomorrow", "yesterday"})
 _WORDS_OF_DATES = """
-january february march april june july august sept september october november december
 mon monday tue tues tuesday wed weds wednesday thu thur thurs thursday fri friday sat saturday sun sunday
 am pm ad bc j jd julian t at on y m d h mm s
-epoch infinity now today tomorrow yesterday allballs utc gmt ut z zulu
+epoch infinity allballs utc gmt ut z zulu
 uct universal greenwich etc
 """
-_NO_ZONES = frozenset((*_MONTHS, *_WORDS_OF_DATES.split()))
+_NAMES_OF_MONTHS = frozenset((*_MONTHS, *_LONGER_MONTHS.split()))
+_NO_ZONES = _NAMES_OF_MONTHS | _RELATIVE | frozenset(_WORDS_OF_DATES.split())
+
+# A time of day in any text; what digits are left are those of a date.
+_TIME_OF_DAY = re.compile(r"\d+(?::\d+)+(?:[.,]\d+)?", re.ASCII)
+_FIRST_NUMBER = re.compile(r"\d+", re.ASCII)
 
 # The form of nearly all text. datetime.fromisoformat() reads it in a fifth of the time, but also accepts much that is
 # no ISO 8601 date and time.
@@ -220,6 +226,18 @@ def of_numpy(value: Any) -> Any:
     found = value.tolist()
     # without a unit it is a plain number
     return str(value) if type(found) is int and "[" in name else found
+
+
+def is_guess(text: str) -> bool:
+    """Return whether PostgreSQL would guess the day that text names: by its DateStyle, or from the present time.
+
+    By its DateStyle it tells day and month apart if neither the year comes first nor the month has a name.
+    """
+    words = set(map(str.lower, _WORD.findall(text)))
+    if not words.isdisjoint(_RELATIVE):
+        return True
+    first = _FIRST_NUMBER.search(_TIME_OF_DAY.sub("", text))
+    return first is not None and len(first[0]) < len("123") and words.isdisjoint(_NAMES_OF_MONTHS)
 
 
 def names_zone(text: str) -> bool:

@@ -37,12 +37,15 @@ class PawprintAccessor:
         """
         from . import drawing
 
+        is_new = ax is None
         if ax is None:
             drawing.require_matplotlib()
             from matplotlib import pyplot as plt
 
             _, ax = plt.subplots(figsize=drawing.size_of(self._frame, kind), layout="constrained")
         drawing.draw(self._frame, kind, axes=ax, title=title)
+        if is_new:
+            drawing.lay_out(ax.figure)
         return ax
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import MAXYEAR, MINYEAR
@@ -42,6 +43,8 @@ _MOST_POINTS = 50_000
 _FIRST_DAY, _LAST_DAY, _YEAR = -719_161.5, 2_932_896.4, 366
 #: most characters of a name
 _WIDTH = 36
+#: what fills a line of a title without a space
+_LONG_WORD = re.compile(r"\S{50}(?=\S)")
 
 #: keyword and value of a pandas DateOffset, which follows the clock of the time zone
 _LENGTHS = {
@@ -96,7 +99,9 @@ def draw(frame: pd.DataFrame, kind: str | None = None, *, axes: Axes, title: str
     """
     name = kind_of(frame, kind)
     chart = _CHARTS[name]
-    axes.set_title(title or _question(frame, name), loc="left", fontsize=12, fontweight="bold", color=_INK, pad=12)
+    # matplotlib breaks lines only between words
+    text = _LONG_WORD.sub(r"\g<0>\n", title or _question(frame, name))
+    axes.set_title(text, loc="left", wrap=True, fontsize=12, fontweight="bold", color=_INK, pad=12)
     if not len(frame):
         _say_nothing(axes)
         return
@@ -134,7 +139,13 @@ def _figure(frame: pd.DataFrame, kind: str | None, title: str | None) -> Any:
 
     figure = Figure(figsize=size_of(frame, kind), layout="constrained")
     draw(frame, kind, axes=figure.add_subplot(), title=title)
+    lay_out(figure)
     return figure
+
+
+def lay_out(figure: Any) -> None:
+    """Give labels their room: what is written beside bars moves with them, so the first layout leaves too little."""
+    figure.draw_without_rendering()
 
 
 def size_of(frame: pd.DataFrame, kind: str | None = None) -> tuple[float, float]:

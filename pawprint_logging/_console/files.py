@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._capture.encoder import ELEMENTS, TIMES, Kind, document_text, json_text
+from .._capture.encoder import ELEMENTS, HOW_TO_WRITE_TIMES, TIMES, Kind, document_text, json_text
+from .._capture.moment import is_guess
 from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._capture.storable import number
@@ -438,6 +439,7 @@ class Plan:
         has_json_as_text: whether the JSON of a JSON column is text, as in CSV and Parquet; else, text is a JSON string.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
+        dates: the columns that are dates.
         numbered: the columns that PostgreSQL numbers, and the last number that each can hold.
         key: the field with the dedupe key, if there is one.
     """
@@ -450,6 +452,7 @@ class Plan:
     has_json_as_text: bool = False
     json_arrays: Collection[str] = ()
     intervals: Collection[str] = ()
+    dates: Collection[str] = ()
     numbered: Mapping[str, int] = field(default_factory=dict)
     key: str | None = None
     #: the fields to rename that records had
@@ -460,7 +463,7 @@ class Plan:
     greatest: dict[str, int] = field(default_factory=dict)
     _shapes: dict[Columns, _Shape] = field(default_factory=dict)
 
-    def row(self, values: dict[str, Any]) -> Made | str:
+    def row(self, values: dict[str, Any]) -> Made | str:  # noqa: PLR0912
         """Return a record's row, or why it has none; changes the record."""
         if self.renames:
             self._rename(values)
@@ -472,7 +475,10 @@ class Plan:
         shape = self._shapes.get(names) or self._learn(names)
         take = values.pop
         columns = shape.columns
-        row = [take(name) if read is None else read(take(name)) for name, read in shape.fields]
+        try:
+            row = [take(name) if read is None else read(take(name)) for name, read in shape.fields]
+        except _GuessError as error:
+            return str(error)
         document: Any = None
         if shape.has_document or len(names) > len(columns):
             given = _document(take(self.json_field)) if shape.has_document and self.json_field is not None else None
@@ -519,6 +525,8 @@ class Plan:
             return _seconds
         if name in self.numbered:
             return partial(self._number, name)
+        if self.kinds[name] in TIMES or name in self.dates:
+            return partial(_moment, name)
         return _jsons if name in self.json_arrays else _READ.get(self.kinds[name])
 
     def _json(self, value: Any) -> Any:
@@ -615,14 +623,25 @@ def _typed(value: str) -> Any:
     return _document(value)
 
 
-def _moment(value: Any) -> Any:
-    """Return a value for a time column; a number that counts from 1970 becomes a datetime."""
+class _GuessError(Exception):
+    """A time of which PostgreSQL would guess the day."""
+
+
+def _moment(column: str, value: Any) -> Any:
+    """Return a value for a time column; a number that counts from 1970 becomes a datetime.
+
+    Raises:
+        _GuessError: PostgreSQL would read the text, and might take the month for the day.
+    """
     if type(value) is str and value[4:5] == "-":  # an ISO date, as most are
         return value
     if type(value) not in (str, int, float):
         return value
     match = _SINCE_1970.fullmatch(value if type(value) is str else repr(value))
     if match is None:
+        if type(value) is str and is_guess(value):
+            why = "a date that PostgreSQL would have to guess"
+            raise _GuessError(f"{why}, column {column}; write a time as {HOW_TO_WRITE_TIMES}")
         return value
     unit = {10: 1_000_000, 13: 1_000, 16: 1, 19: 0.001}[len(match[1])]
     number = int(match[1])
@@ -652,4 +671,4 @@ def _seconds(value: Any) -> Any:
 
 
 #: how a column takes its values → what a value goes through first
-_READ: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(TIMES, _moment), **dict.fromkeys(ELEMENTS, _array)}
+_READ: dict[str, Callable[[Any], Any]] = dict.fromkeys(ELEMENTS, _array)

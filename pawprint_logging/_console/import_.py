@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
@@ -29,6 +31,7 @@ from .._database.writing.isolation import copy_isolating
 from .._delivery.rejects import Rejects
 from .._delivery.replay import Replayed
 from .._failure import Failure
+from .._nearest import did_you_mean, nearest
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .files import Piece, Plan, Source, source_of
@@ -83,6 +86,7 @@ def import_(
                 has_json_as_text=each.has_json_as_text,
                 json_arrays=target.json_arrays,
                 intervals=target.intervals,
+                dates=target.dates,
                 numbered={name: sequence.last for name, sequence in target.sequences.items()},
                 key=dedupe_key,
             )
@@ -90,6 +94,10 @@ def import_(
         ]
         for each in sources:
             _check_rejected(each)
+        for name in fixed:
+            if name not in target.kinds and target.json_field is not None:
+                hint = did_you_mean(name, target.kinds)
+                note(f"--set: there is no column {name!r}; it goes into {target.json_field}{hint}")
         job = _Job(session, tracker, target, result)
         job.check_renames([pair for pair in zip(sources, plans, strict=True) if pair[0].names is not None])
         if dedupe_key is None:
@@ -101,9 +109,13 @@ def import_(
             again = "every row again" if dedupe_key is None else "only the remaining rows"
             note(f"stopped: {summary(result)}; running it again writes {again}")
             raise
-    if job.without_time:
-        field = tracker.timestamp_field
-        note(f"{_rows(job.without_time)} no {field}: name the field that holds it, as in --rename when={field}")
+    names = [name for each in sources for name in each.names or () if name not in job.wanted]
+    for field, example in job.wanted.items():
+        number = job.without[field]
+        if number and (number == job.rows or field == tracker.timestamp_field):  # not every event has a user
+            likely = next(iter(nearest(field, names)), example)
+            option = shlex.quote(f"{likely}={field}")
+            note(f"{_rows(number)} no {field}: name the field that holds it, as in --rename {option}")
     if job.without_key:
         note(f"{_rows(job.without_key)} no {dedupe_key}: running this again writes such rows again")
     say(summary(result))
@@ -173,6 +185,7 @@ class _Target(NamedTuple):
         json_field: its JSON column, None if it has none.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
+        dates: the columns that are dates.
         sequences: the columns that it numbers, and their sequences.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
@@ -182,6 +195,7 @@ class _Target(NamedTuple):
     json_field: str | None
     json_arrays: frozenset[str]
     intervals: frozenset[str]
+    dates: frozenset[str]
     sequences: dict[str, Numbering]
     needs_insert: bool
     is_split: bool
@@ -200,7 +214,8 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
     intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
-    return _Target(kinds, json_field, json_arrays, intervals, sequences, found.needs_insert, is_split)
+    dates = frozenset(name for name, column in columns.items() if column.type == "date")
+    return _Target(kinds, json_field, json_arrays, intervals, dates, sequences, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):
@@ -223,7 +238,19 @@ class _Job:
         self._reached = {name: each.position for name, each in target.sequences.items()}
         #: the numbered columns whose sequences stay behind
         self._behind: set[str] = set()
-        self.without_time = 0
+        #: the columns that an event should have, and an example of what a file calls them
+        self.wanted = {
+            name: example
+            for name, example in (
+                (tracker.timestamp_field, "when"),
+                (tracker.user_field, "who"),
+                (tracker.event_field, "what"),
+            )
+            if name in target.kinds
+        }
+        self.rows = 0
+        #: column → how many rows have no value for it
+        self.without: Counter[str] = Counter()
         self.without_key = 0
 
     def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
@@ -244,7 +271,7 @@ class _Job:
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
         """Write a file; while the server takes a piece, the next ones are made."""
         rejects = Rejects(source.path, self._result, header=source.header, read=_records)
-        maker = Maker(source, plan, self._name, self._table.fields.timestamp)
+        maker = Maker(source, plan, self._name, tuple(self.wanted))
         pieces = made_of(maker, executor)
         first: list[tuple[Piece, Made]] = []
         looked_at = 0
@@ -261,7 +288,8 @@ class _Job:
                 f"--dedupe-key: no row has a field {plan.key!r}; nothing was written from this file"
             )
         for (records, size), made in itertools.chain(first, pieces):
-            self.without_time += made.without_time
+            self.rows += len(made.rows) + len(made.keyed)
+            self.without.update(made.without)
             self.without_key += 0 if plan.key is None else len(made.rows)
             bad = [*made.bad, *self._write(made)]
             for place, why in sorted(bad):

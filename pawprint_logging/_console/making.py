@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Made(NamedTuple):
         keyed: the rows with a dedupe key.
         keyed_places: the places of their records in the piece.
         bad: the places of records that cannot be written, and why.
-        without_time: how many rows have no time.
+        without: column → how many rows have no value for it.
         found: the fields to rename that records had.
         seen: some of the names that records had, for a hint.
         greatest: the greatest number so far for each numbered column.
@@ -47,7 +47,7 @@ class Made(NamedTuple):
     keyed: list[tuple[Columns, bytes, int]]
     keyed_places: list[int]
     bad: list[tuple[int, str]]
-    without_time: int
+    without: dict[str, int]
     found: set[str]
     seen: set[str]
     greatest: dict[str, int]
@@ -61,24 +61,23 @@ class Maker:
         source: the file.
         plan: how the values of a record are spread over the table's columns.
         table: the name of the table, which is part of every dedupe key.
-        timestamp: the time column.
+        wanted: the columns for which to count the rows without a value.
     """
 
     source: Source
     plan: Plan
     table: str
-    timestamp: str
+    wanted: Sequence[str]
 
     def make(self, records: list[Any]) -> Made:
         """Return the rows of a piece."""
         quickest.choose()
-        read, row_of, moment = self.source.reader(), self.plan.row, self.timestamp
+        read, row_of = self.source.reader(), self.plan.row
         rows: list[Row] = []
         places: list[int] = []
         keyed: list[tuple[Columns, bytes, int]] = []
         keyed_places: list[int] = []
         bad: list[tuple[int, str]] = []
-        without_time = 0
         for place, raw in enumerate(records):
             values = read(raw)
             if values is None:
@@ -98,11 +97,13 @@ class Maker:
                     bad.append((place, f"the dedupe key {error}"))
                     continue
                 keyed_places.append(place)
-            if moment not in columns:
-                without_time += 1
         plan = self.plan
+        shapes = Counter([*(columns for columns, _ in rows), *(columns for columns, _, _ in keyed)])
+        without = {
+            name: sum(number for columns, number in shapes.items() if name not in columns) for name in self.wanted
+        }
         greatest = dict(plan.greatest)  # a copy, since the next piece may be made while this one is written
-        return Made(rows, places, keyed, keyed_places, bad, without_time, plan.found, plan.seen, greatest)
+        return Made(rows, places, keyed, keyed_places, bad, without, plan.found, plan.seen, greatest)
 
 
 @contextmanager

@@ -279,6 +279,19 @@ def test_long_values_hide_no_share_and_names_of_fields_are_not_broken(
         assert max(short) == min(short) < long
 
 
+def test_the_numbers_in_a_legend_are_not_broken(tracker: Tracker, browser: Any) -> None:
+    names = ["x" * 60, "a_name_of_some_length_without_a_space_in_it", "short"]
+    moment = datetime.now(timezone.utc)
+    tracker.write_many([{"timestamp": moment, "event": name} for name in names for _ in range(1000)])
+    with Site(tracker) as site:
+        visit = Visit(browser, viewport={"width": 390, "height": 844})
+        visit.page.goto(site.address)
+        sizes = "all => all.map(each => [each.clientWidth || each.offsetWidth, each.clientHeight || each.offsetHeight])"
+        numbers = visit.page.eval_on_selector_all(".legend .quiet", sizes)
+        assert numbers == [numbers[0]] * len(names)
+        assert visit.page.eval_on_selector_all(".legend svg", sizes) == [[28, 10]] * len(names)
+
+
 def test_the_first_event_ends_the_empty_page(tracker: Tracker, browser: Any) -> None:
     with Site(tracker) as site:
         visit = Visit(browser)
