@@ -23,6 +23,7 @@ from pawprint_logging import Event
 from pawprint_logging._capture import copyline, moment, recipe
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.columns import DROPPED, Fields
+from pawprint_logging._capture.encoder import TIMES
 from pawprint_logging._capture.exits import Exits
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._capture.recipe import made_for
@@ -140,7 +141,7 @@ def compared(outcome: Any, fields: Fields) -> Any:
         if fields.kinds[name] == "json" and text is not None:
             with suppress(ValueError, RecursionError):
                 text = json.dumps(json.loads(text), sort_keys=True)  # noqa: PLW2901
-        elif fields.kinds[name] == "timestamp" and text is not None:
+        elif fields.kinds[name] in TIMES and text is not None:
             text = moment.parse(text) or text  # noqa: PLW2901
         parsed[name] = text
     return parsed, key
