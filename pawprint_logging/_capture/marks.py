@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+import sys
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from sys import modules
+from types import FrameType
 from typing import Any
 
 from .declared import EventText, event_of, is_event
@@ -13,6 +16,14 @@ from .storable import text_of
 
 #: limit of remembered names: of loggers that are not this package's, and of events
 MAX_NAMES = 1000
+
+#: structlog's processors that make extras of keys
+_MAKERS_OF_EXTRAS = frozenset({"render_to_log_kwargs", "render_to_log_args_and_kwargs"})
+#: the methods of structlog's loggers in which a chain runs, and a handler after it; the frames searched for one
+_LOGGING = frozenset({"_process_event", "_proxy_to_logger"})
+_MAX_FRAMES = 30
+#: what no extra may be called; those processors hand on a key `stacklevel` as logging's argument
+_NO_EXTRAS = NOT_EXTRAS | {"stacklevel"}
 
 
 class Marks:
@@ -69,52 +80,80 @@ class Marks:
         # only the classes count here: reading an Event may raise
         return any(map(is_event, self._candidates(event_dict)))
 
-    def passed_on(self, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def passed_on(self, event_dict: MutableMapping[str, Any], logger: Any = None) -> MutableMapping[str, Any]:
         """Return a marked event dict without its marks, for handlers and renderers further down the chain.
 
         An Event that is the message is replaced by its name. An Event's fields become keys, unless a key has a meaning
         of its own; keys that are there already win. An Event that cannot be read leaves only its text.
+
+        Args:
+            event_dict: the event dict, which is changed.
+            logger: the logger that structlog wraps.
         """
         marker, event_key = self.marker, self.event_key
         is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
         typed = None
-        try:
-            if not is_plain:
+        if not is_plain:
+            message = event_dict.get(key := message_key(event_dict))
+            with suppress(Exception):
                 typed = self.typed_in(event_dict)
-        except Exception:
-            # no handler further down may take the message for an event again
-            if is_event(message := event_dict.get(key := message_key(event_dict))):
-                event_dict[key] = text_of(message)
+            if is_event(message):
+                # no handler further down may take the message for an event again
+                event_dict[key] = text_of(message) if typed is None else typed[0]
+                # an Event takes no % arguments, but its name would
+                event_dict.pop("positional_args", None)
         event_dict.pop(marker, None)
         if event_key != "event":  # "event" is the message, which no handler takes for an extra
             event_dict.pop(event_key, None)
         if typed is not None:
-            name, values = typed
-            if is_event(event_dict.get(key := message_key(event_dict))):
-                event_dict[key] = name
-            refused = NOT_EXTRAS if _become_extras() else frozenset()
-            for key, value in values.items():
+            refused = _NO_EXTRAS if _may_become_extras(logger) else frozenset()
+            for key, value in typed[1].items():
                 if key not in self.not_keys:
                     event_dict.setdefault(f"{key}_" if key in refused else key, value)
         return event_dict
 
 
-def _become_extras() -> bool:
-    """Return whether structlog makes extras of keys; logging refuses extras called like attributes of its records."""
-    structlog: Any = modules.get("structlog")
-    if structlog is None:
-        return False
-    makers = {"render_to_log_kwargs", "render_to_log_args_and_kwargs"}
-    return any(getattr(each, "__name__", "") in makers for each in structlog.get_config()["processors"])
+def _may_become_extras(logger: Any) -> bool:
+    """Return whether keys may become extras; logging refuses extras called like attributes of its records.
+
+    Args:
+        logger: the logger that structlog wraps.
+    """
+    last = [None, *_chain()][-1]
+    if getattr(last, "__name__", "") in _MAKERS_OF_EXTRAS:
+        return True
+    # a function of somebody else's at the end of the chain may call one of those
+    is_known = str(getattr(last, "__module__", "")).startswith("structlog.")
+    return not is_known and isinstance(logger, (logging.Logger, logging.LoggerAdapter))
 
 
 def message_key(event_dict: Mapping[str, Any]) -> str:
     """Return the key of an event dict's message, which structlog's EventRenamer may have changed."""
     if "event" in event_dict:
         return "event"
-    structlog: Any = modules.get("structlog")
-    if structlog is not None:
-        for processor in structlog.get_config()["processors"]:
-            if isinstance(processor, structlog.processors.EventRenamer):
-                return str(processor.to)
+    for processor in _chain():
+        if isinstance(processor, modules["structlog"].processors.EventRenamer):
+            return str(processor.to)
     return next((key for key in ("message", "msg") if key in event_dict), "event")
+
+
+def _chain() -> Iterable[Any]:
+    """Return the processors of the structlog logger that is logging, else those that are configured.
+
+    Loggers of `structlog.wrap_logger`, and those that were cached before the configuration changed, have others than
+    the configured ones. structlog tells processors nothing of it, so the logger is found in the frames below.
+    """
+    structlog: Any = modules.get("structlog")
+    if structlog is None:
+        return ()
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the frames below are what is asked for
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            break
+        if frame.f_code.co_name in _LOGGING:
+            found: Iterable[Any] | None = getattr(frame.f_locals.get("self"), "_processors", None)
+            if found is not None:
+                return found
+        frame = frame.f_back
+    configured: Iterable[Any] = structlog.get_config()["processors"]
+    return configured

@@ -172,7 +172,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             if marked is not True and not is_marked(event_dict):
                 return event_dict
             if steps.has_level and LEVELS.get(method, logging.INFO) < level:
-                return passed_on(event_dict)
+                return passed_on(event_dict, source)
         try:
             exception = failure = None
             if steps.of_records and (not steps.of_event_dicts or event_dict is None):
@@ -219,7 +219,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             else:
                 record = source if steps.of_records and isinstance(source, logging.LogRecord) else None
                 if (guarded and guard.busy) or (record is not None and marks.is_own(record.name)):
-                    return passed_on(event_dict) if steps.puts else None
+                    return passed_on(event_dict, source) if steps.puts else None
                 name = event_dict.get("event")
                 is_plain = False
                 if not steps.of_records and marked is True and type(name) is str:
@@ -234,7 +234,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 elif FALLBACK_EXTRA in event_dict or (
                     "_record" in event_dict and marks.is_own_record(event_dict["_record"])
                 ):
-                    return passed_on(event_dict) if steps.puts else None
+                    return passed_on(event_dict, source) if steps.puts else None
                 else:
                     extras = {key: value for key, value in event_dict.items() if key not in not_keys}
                     name, failure = carefully_in(event_dict, extras)
@@ -398,7 +398,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             if not steps.puts or is_interruption(error):
                 raise
             uncaptured(error, source.msg if steps.of_records else event_dict.get("event"))
-            return passed_on(event_dict) if not steps.of_records else None
+            return passed_on(event_dict, source) if not steps.of_records else None
         if not steps.puts:
             return entry
         if taps or blocks or (steps.has_send and entry is DROPPED):
@@ -424,7 +424,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         else:
             put(entry)
         if not steps.of_records:
-            return event_dict if is_plain else passed_on(event_dict)
+            return event_dict if is_plain else passed_on(event_dict, source)
         return None
 
     def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
