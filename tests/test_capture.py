@@ -23,6 +23,7 @@ from pawprint_logging import Event
 from pawprint_logging._capture import copyline, moment, recipe
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.columns import DROPPED, Fields
+from pawprint_logging._capture.declared import event_of
 from pawprint_logging._capture.encoder import TIMES
 from pawprint_logging._capture.exits import Exits
 from pawprint_logging._capture.key import dedupe_key_of
@@ -108,8 +109,12 @@ _values = (
     )
 )
 _extras = st.dictionaries(_names | st.sampled_from(KEYS[:-2]), _values, max_size=5)
-_events = st.builds(Event, st.text(min_size=1)) | st.builds(
-    lambda user, amount, data: Purchase(user_id=user, amount=amount, metadata=data), _values, _values, _values
+_events = (
+    st.builds(Event, st.text(min_size=1))
+    | st.builds(lambda name, when: Event(name, timestamp=when), st.text(min_size=1), _values)
+    | st.builds(
+        lambda user, amount, data: Purchase(user_id=user, amount=amount, metadata=data), _values, _values, _values
+    )
 )
 _marks = st.fixed_dictionaries(
     {}, optional={"event": st.text() | _values, "action": st.text(), "track": st.booleans() | _values | _events}
@@ -255,9 +260,13 @@ def test_an_event_dict_becomes_what_the_reference_makes_of_it(
     options = {**options, "record_fields": record_fields}
     event_dict = {**extras, "event": event, "track": mark}
     before = dict(event_dict)
-    stamped = moment.of_structlog({**bound, **extras}.get("timestamp")) is not None and (
-        options["contextvars"] or "timestamp" in extras
-    )
+    fields_of_event = (event_of(mark) or event_of(event) or ("", {}))[1]
+    if "timestamp" in fields_of_event:
+        stamped = moment.parse(fields_of_event["timestamp"]) is not None
+    else:
+        stamped = moment.of_structlog({**bound, **extras}.get("timestamp")) is not None and (
+            options["contextvars"] or "timestamp" in extras
+        )
 
     def of(reading: Any) -> Any:
         result = compared(outcome(reading, bound), fields)

@@ -76,9 +76,27 @@ def test_a_short_float_is_read_with_what_precision_it_has() -> None:
     assert moment.parse(np.float32(2**30)) == dt.datetime.fromtimestamp(2**30, UTC)
 
 
-def test_a_stamp_of_structlogs_may_be_any_number_but_needs_a_zone_otherwise() -> None:
-    assert moment.of_structlog(np.int64(NOON.timestamp())) == NOON
-    assert moment.of_structlog(np.datetime64("2024-02-29T12:00")) is None
+@pytest.mark.parametrize(
+    "value",
+    [
+        int(NOON.timestamp()),
+        np.int64(NOON.timestamp()),
+        np.datetime64("2024-02-29T12:00"),
+        NOON.replace(tzinfo=None),
+        NOON.astimezone(EAST),
+        "2024-02-29T12:00:00Z",
+        "Thu, 29 Feb 2024 17:30:00 +0530",
+    ],
+    ids=repr,
+)
+def test_a_key_of_structlogs_may_be_any_time(value: Any) -> None:
+    assert moment.of_structlog(value) == NOON
+
+
+def test_text_among_structlogs_keys_needs_a_zone_since_a_stamper_may_have_written_it() -> None:
+    assert moment.of_structlog("2024-02-29T12:00:00") is None
+    assert moment.of_structlog("2024-02-29") is None
+    assert moment.of_structlog(NOON.date()) == moment.parse("2024-02-29")
 
 
 def test_a_date_is_its_midnight() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import datetime as dt
 import gc
 import io
 import json
@@ -19,7 +20,7 @@ import structlog
 from support import hostile
 from support.shop import Collector, fallback, handler_on, logger_with, stored
 
-from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
+from pawprint_logging import ConfigurationError, Event, PawprintHandler, PawprintProcessor
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.testing import capture_events
 
@@ -259,6 +260,30 @@ def test_an_extra_without_a_zone_is_still_utc_where_it_is_no_stamp(db: str, conn
     logger_with(handler).info("x", extra={"event": "backfill", "timestamp": "2024-02-29 12:00:00"})
     handler.close()
     assert stored(connection, "timestamp::text, metadata") == [("2024-02-29 12:00:00", {})]
+
+
+class Paid(Event, name="paid at a time"):
+    at: Any
+
+
+@pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "render_to_log_kwargs"])
+@pytest.mark.parametrize("when", [dt.datetime(2024, 2, 29), dt.date(2024, 2, 29)], ids=repr)  # noqa: DTZ001 - naive
+def test_a_time_without_a_zone_that_the_caller_gave_is_utc(way: str, when: Any) -> None:
+    handler = PawprintHandler(timestamp_field="at")
+    log: Any = logger_with(handler)
+    if way == "processor":
+        configure(PawprintProcessor(handler=handler))
+        log = structlog.get_logger()
+    else:
+        stdlib(STDLIB[way])
+        log = structlog.get_logger("shop")
+    with capture_events() as events:
+        log.info("paid", track=True, at=when)
+        log.info(Paid(at=when))
+        log.info("m", track=Paid(at=when))
+        log.info(Paid(at="2024-02-29 00:00:00"))
+    assert [event["at"] for event in events] == ["2024-02-29 00:00:00+00:00"] * 4
+    assert not any("at" in event["metadata"] for event in events)
 
 
 def test_a_time_stamp_that_is_none_is_kept_in_the_metadata(db: str, connection: Any) -> None:

@@ -111,25 +111,18 @@ def _usual(text: str) -> datetime | None:
 
 
 def of_structlog(value: Any) -> datetime | None:
-    """Return the moment of a structlog stamp if it is a number or has a zone, else None; never raises.
+    """Return the moment that a key of an event dict stands for, or None; never raises.
 
-    structlog's default stamper writes local time without saying so.
+    Text needs a zone: structlog's default stamper writes local time without saying so. It writes no datetimes.
     """
     if type(value) is str and (found := _usual(value)) is not None:
         return found
-    if type(value) is float:
-        return parse(value)
     try:
-        if isinstance(value, str):
-            match = _matched(value)
-            is_zoned = match is not None and (match["utc"] or match["sign"]) is not None
-        elif isinstance(value, datetime):
-            is_zoned = value.utcoffset() is not None
-        else:
-            is_zoned = not isinstance(value, date) and numpy_time(value) is None
+        if isinstance(value, str) and ((match := _matched(value)) is None or not (match["utc"] or match["sign"])):
+            return None
     except Exception:
         return None
-    return parse(value) if is_zoned else None
+    return parse(value)
 
 
 def of_record(value: Any, created: float) -> datetime | None:

@@ -446,8 +446,12 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         key = message_key(event_dict)
         extras.pop(key, None)
         if (typed := marks.typed_in(event_dict)) is not None:
-            extras.update(typed[1])
-            return typed[0], None
+            name, values = typed
+            # a field is no stamp of structlog's: without a zone, it is UTC
+            if steps.has_timestamp and timestamp in values and (at := moment.parse(values[timestamp])) is not None:
+                values[timestamp] = at
+            extras.update(values)
+            return name, None
         named = event_dict.get(event_key) if steps.is_renamed else None
         if named is not None:
             return _text(named), None
