@@ -6,6 +6,8 @@ import datetime as dt
 import decimal
 import email.utils
 import fractions
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -133,15 +135,43 @@ def test_an_offset_or_a_zone_is_found_in_any_text(text: str, expected: bool) -> 
     assert moment.names_zone(text) is expected
 
 
-@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M"])
-def test_a_stamp_without_seconds_counts_for_a_record_if_it_has_an_offset(form: str) -> None:
-    text = NOON.strftime(form)
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
-    assert moment.parse(text) == moment.of_record(f"{text} +0000", 0.0) == NOON
-    assert moment.of_record(text, 0.0) is None
-    assert moment.of_record(f"{NOON:%Y-%m-%d %H:%M}", 0.0) == NOON
-    assert moment.of_record(f"{NOON:%Y-%m-%d}", 0.0) == moment.parse(NOON.date())
-    assert moment.of_record(f"{NOON:%Y/%m/%d %H:%M:%S}", 0.0) == NOON
+
+STAMPS = ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+#: the last is in the second of two hours of the same name, when the clocks go back
+NOWS = [
+    NOON,
+    NOON.replace(minute=59, second=59, microsecond=999_999),
+    dt.datetime(2024, 11, 3, 5, 30, 7, tzinfo=UTC),
+    dt.datetime(2024, 11, 3, 6, 30, 7, tzinfo=UTC),
+]
+
+
+@pytest.mark.usefixtures("new_york")
+@pytest.mark.parametrize("now", NOWS, ids=str)
+@pytest.mark.parametrize("form", STAMPS)
+def test_a_records_own_time_in_local_time_is_not_trusted_and_every_other_is(form: str, now: dt.datetime) -> None:
+    local = now.astimezone()
+    for delay in (0.0, 1.5):  # the record is made after its stamp, perhaps in the next minute
+        assert moment.of_record(local.strftime(form), now.timestamp() + delay) is None
+    cut = now.replace(second=0 if "%S" not in form else now.second, microsecond=0)
+    assert moment.of_record(f"{now.strftime(form)}Z", now.timestamp()) == cut
+    assert moment.of_record(f"{local.strftime(form)} {local:%z}", now.timestamp()) == cut
+    for other in (now, now - dt.timedelta(days=1), local - dt.timedelta(minutes=2), local + dt.timedelta(minutes=2)):
+        text = other.strftime(form)
+        assert moment.of_record(text, now.timestamp()) == moment.parse(text)
+
+
+@pytest.mark.usefixtures("new_york")
+def test_the_day_of_a_record_is_its_midnight() -> None:
+    assert moment.of_record(f"{NOON:%Y-%m-%d}", NOON.timestamp()) == moment.parse(NOON.date())
 
 
 @pytest.mark.parametrize("digits", range(1, 10))

@@ -237,7 +237,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tokyo")
-@pytest.mark.parametrize("fmt", ["%Y-%m-%d %H:%M:%S", "%H:%M", "iso"])
+@pytest.mark.parametrize("fmt", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%H:%M", "iso"])
 @pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "render_to_log_kwargs"])
 def test_a_stamp_in_local_time_that_does_not_say_so_is_not_trusted(
     db: str, connection: Any, fmt: str, way: str
