@@ -286,6 +286,25 @@ def test_an_event_dict_becomes_what_the_reference_makes_of_it(
     assert taken.returned == [passed_on]
 
 
+@given(
+    options=OPTIONS,
+    event=st.text() | _values,
+    mark=st.fixed_dictionaries({}, optional={"track": st.sampled_from([False, None, 0, ""])}),
+    extras=_extras,
+)
+def test_an_event_dict_that_is_not_marked_only_loses_its_marker(
+    options: dict[str, Any], event: Any, mark: Any, extras: Any
+) -> None:
+    rest = {**extras, "event": event}
+    event_dict = {**mark, **rest}
+    taken = Taken(Capture(Table("events", None).fields, **options), of_event_dicts=True)
+    assert taken.entry_of(None, "info", event_dict) is None
+    assert len(taken.returned) == 1
+    assert taken.returned[0] is event_dict
+    assert event_dict.keys() == rest.keys()
+    assert all(event_dict[key] is value for key, value in rest.items())
+
+
 DEFAULT = Table("events", None).fields
 
 

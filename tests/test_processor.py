@@ -78,11 +78,15 @@ def test_a_record_of_our_own_loggers_that_structlog_carries_is_no_event() -> Non
     assert [event["event"] for event in events] == ["shop"]
 
 
-def test_only_the_marker_marks(db: str) -> None:
-    processor = processor_on(db)
-    event = {"event": "signup", "track": False}
-    assert processor(None, "info", event) is event
-    assert processor.stats.accepted == 0
+@pytest.mark.parametrize("make", [dict, collections.OrderedDict, collections.UserDict])
+@pytest.mark.parametrize("mark", [False, None, 0, ""], ids=repr)
+def test_only_a_true_marker_marks_and_no_renderer_sees_one(make: Any, mark: Any) -> None:
+    processor = PawprintProcessor()
+    event = make({"event": "signup", "track": mark, "plan": "pro"})
+    with capture_events() as events:
+        assert processor(None, "info", event) is event
+    assert event == {"event": "signup", "plan": "pro"}
+    assert events == []
 
 
 def test_async_loggers_are_understood(db: str, connection: Any) -> None:

@@ -80,6 +80,12 @@ class Marks:
         # only the classes count here: reading an Event may raise
         return any(map(is_event, self._candidates(event_dict)))
 
+    def unmarked(self, event_dict: Any) -> Any:
+        """Return what is no event, an event dict without its marker, which is false."""
+        if isinstance(event_dict, MutableMapping):
+            event_dict.pop(self.marker, None)
+        return event_dict
+
     def passed_on(self, event_dict: MutableMapping[str, Any], logger: Any = None) -> MutableMapping[str, Any]:
         """Return a marked event dict without its marks, for handlers and renderers further down the chain.
 

@@ -120,7 +120,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         steps: the steps that are needed; `made_for` leaves out the others.
     """
     marker, event_key, others_loggers, not_keys = marks.marker, marks.event_key, marks.others, marks.not_keys
-    is_marked, passed_on = marks.is_in, marks.passed_on
+    is_marked, passed_on, unmarked = marks.is_in, marks.passed_on, marks.unmarked
     kinds = fields.kinds
     timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
@@ -168,9 +168,9 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             event_dict: structlog's event dict, left as it is unless entries are put.
         """
         if not steps.of_records:
-            marked: Any = event_dict.get(marker) if type(event_dict) is dict else MISSING
+            marked: Any = event_dict.get(marker, MISSING) if type(event_dict) is dict else None
             if marked is not True and not is_marked(event_dict):
-                return event_dict
+                return event_dict if marked is MISSING else unmarked(event_dict)
             if steps.has_level and LEVELS.get(method, logging.INFO) < level:
                 return passed_on(event_dict, source)
         try:
