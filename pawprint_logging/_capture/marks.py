@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from sys import modules
 from types import FrameType
 from typing import Any
@@ -19,9 +18,8 @@ MAX_NAMES = 1000
 
 #: structlog's processors that make extras of keys
 _MAKERS_OF_EXTRAS = frozenset({"render_to_log_kwargs", "render_to_log_args_and_kwargs"})
-#: the methods of structlog's loggers in which a chain runs, and a handler after it; the frames searched for one
+#: the methods of structlog's loggers in which a chain runs, and a handler after it
 _LOGGING = frozenset({"_process_event", "_proxy_to_logger"})
-_MAX_FRAMES = 30
 #: what no extra may be called; those processors hand on a key `stacklevel` as logging's argument
 _NO_EXTRAS = NOT_EXTRAS | {"stacklevel"}
 
@@ -58,15 +56,20 @@ class Marks:
             message = message.event if record.args is None else None
         return event_of(attributes.get(self.event_key)) or event_of(attributes.get(self.marker)) or event_of(message)
 
-    def typed_in(self, event_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-        """Return the name and fields of the Event that an event dict holds, or None."""
-        named, marked, message = self._candidates(event_dict)
+    def typed_in(self, event_dict: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the name and fields of the Event that an event dict holds, or None.
+
+        Args:
+            event_dict: the event dict.
+            key: the key of its message.
+        """
+        named, marked, message = self._candidates(event_dict, key)
         return event_of(named) or event_of(marked) or event_of(message)
 
-    def _candidates(self, event_dict: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    def _candidates(self, event_dict: Mapping[str, Any], key: str) -> tuple[Any, Any, Any]:
         """Return the values of an event dict that may be an Event."""
         named = event_dict.get(self.event_key) if self.event_key != "event" else None  # "event" is the message
-        return named, event_dict.get(self.marker), event_dict.get(message_key(event_dict))
+        return named, event_dict.get(self.marker), event_dict.get(key)
 
     def is_in(self, event_dict: Any) -> bool:
         """Return whether a structlog event dict is an event; a renderer's output never is."""
@@ -78,7 +81,7 @@ class Marks:
         if type(event_dict.get("event")) is str and (self.event_key == "event" or self.event_key not in event_dict):
             return False
         # only the classes count here: reading an Event may raise
-        return any(map(is_event, self._candidates(event_dict)))
+        return any(map(is_event, self._candidates(event_dict, message_key(event_dict))))
 
     def unmarked(self, event_dict: Any) -> Any:
         """Return what is no event, an event dict without its marker, which is false."""
@@ -98,11 +101,13 @@ class Marks:
         """
         marker, event_key = self.marker, self.event_key
         is_plain = event_dict.get(marker) is True and type(event_dict.get("event")) is str
-        typed = None
+        typed: tuple[str, dict[str, Any]] | None = None
         if not is_plain:
             message = event_dict.get(key := message_key(event_dict))
-            with suppress(Exception):
-                typed = self.typed_in(event_dict)
+            try:
+                typed = self.typed_in(event_dict, key)
+            except Exception:
+                typed = None  # it cannot be read
             if is_event(message):
                 # no handler further down may take the message for an event again
                 event_dict[key] = text_of(message) if typed is None else typed[0]
@@ -112,8 +117,9 @@ class Marks:
         if event_key != "event":  # "event" is the message, which no handler takes for an extra
             event_dict.pop(event_key, None)
         if typed is not None:
-            refused = _NO_EXTRAS if _may_become_extras(logger) else frozenset()
-            for key, value in typed[1].items():
+            values = typed[1]
+            refused = frozenset() if _NO_EXTRAS.isdisjoint(values) or not _may_become_extras(logger) else _NO_EXTRAS
+            for key, value in values.items():
                 if key not in self.not_keys:
                     event_dict.setdefault(f"{key}_" if key in refused else key, value)
         return event_dict
@@ -153,13 +159,9 @@ def _chain() -> Iterable[Any]:
     if structlog is None:
         return ()
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the frames below are what is asked for
-    for _ in range(_MAX_FRAMES):
-        if frame is None:
-            break
-        if frame.f_code.co_name in _LOGGING:
-            found: Iterable[Any] | None = getattr(frame.f_locals.get("self"), "_processors", None)
-            if found is not None:
-                return found
+    while frame is not None and frame.f_code.co_name not in _LOGGING:
         frame = frame.f_back
-    configured: Iterable[Any] = structlog.get_config()["processors"]
-    return configured
+    logger: Any = None if frame is None else frame.f_locals.get("self")
+    is_known = isinstance(logger, structlog.BoundLoggerBase)
+    found: Iterable[Any] = logger._processors if is_known else structlog.get_config()["processors"]  # noqa: SLF001
+    return found

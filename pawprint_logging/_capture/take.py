@@ -445,7 +445,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         """Return the name of an event dict and the error of its message; add an Event's fields to the extras."""
         key = message_key(event_dict)
         extras.pop(key, None)
-        if (typed := marks.typed_in(event_dict)) is not None:
+        if (typed := marks.typed_in(event_dict, key)) is not None:
             name, values = typed
             # a field is no stamp of structlog's: without a zone, it is UTC
             if steps.has_timestamp and timestamp in values and (at := moment.parse(values[timestamp])) is not None:
