@@ -23,6 +23,8 @@ from pawprint_logging import Event
 from pawprint_logging._capture import copyline, moment, recipe
 from pawprint_logging._capture.capture import Capture
 from pawprint_logging._capture.columns import DROPPED, Fields
+from pawprint_logging._capture.declared import event_of
+from pawprint_logging._capture.encoder import TIMES
 from pawprint_logging._capture.exits import Exits
 from pawprint_logging._capture.key import dedupe_key_of
 from pawprint_logging._capture.recipe import made_for
@@ -107,8 +109,12 @@ _values = (
     )
 )
 _extras = st.dictionaries(_names | st.sampled_from(KEYS[:-2]), _values, max_size=5)
-_events = st.builds(Event, st.text(min_size=1)) | st.builds(
-    lambda user, amount, data: Purchase(user_id=user, amount=amount, metadata=data), _values, _values, _values
+_events = (
+    st.builds(Event, st.text(min_size=1))
+    | st.builds(lambda name, when: Event(name, timestamp=when), st.text(min_size=1), _values)
+    | st.builds(
+        lambda user, amount, data: Purchase(user_id=user, amount=amount, metadata=data), _values, _values, _values
+    )
 )
 _marks = st.fixed_dictionaries(
     {}, optional={"event": st.text() | _values, "action": st.text(), "track": st.booleans() | _values | _events}
@@ -140,7 +146,7 @@ def compared(outcome: Any, fields: Fields) -> Any:
         if fields.kinds[name] == "json" and text is not None:
             with suppress(ValueError, RecursionError):
                 text = json.dumps(json.loads(text), sort_keys=True)  # noqa: PLW2901
-        elif fields.kinds[name] == "timestamp" and text is not None:
+        elif fields.kinds[name] in TIMES and text is not None:
             text = moment.parse(text) or text  # noqa: PLW2901
         parsed[name] = text
     return parsed, key
@@ -254,9 +260,13 @@ def test_an_event_dict_becomes_what_the_reference_makes_of_it(
     options = {**options, "record_fields": record_fields}
     event_dict = {**extras, "event": event, "track": mark}
     before = dict(event_dict)
-    stamped = moment.of_structlog({**bound, **extras}.get("timestamp")) is not None and (
-        options["contextvars"] or "timestamp" in extras
-    )
+    fields_of_event = (event_of(mark) or event_of(event) or ("", {}))[1]
+    if "timestamp" in fields_of_event:
+        stamped = moment.parse(fields_of_event["timestamp"]) is not None
+    else:
+        stamped = moment.of_structlog({**bound, **extras}.get("timestamp")) is not None and (
+            options["contextvars"] or "timestamp" in extras
+        )
 
     def of(reading: Any) -> Any:
         result = compared(outcome(reading, bound), fields)
@@ -274,6 +284,25 @@ def test_an_event_dict_becomes_what_the_reference_makes_of_it(
     taken = Taken(capture, of_event_dicts=True)
     assert of(lambda: texts(taken.entry_of(None, "info", event_dict))) == expected
     assert taken.returned == [passed_on]
+
+
+@given(
+    options=OPTIONS,
+    event=st.text() | _values,
+    mark=st.fixed_dictionaries({}, optional={"track": st.sampled_from([False, None, 0, ""])}),
+    extras=_extras,
+)
+def test_an_event_dict_that_is_not_marked_only_loses_its_marker(
+    options: dict[str, Any], event: Any, mark: Any, extras: Any
+) -> None:
+    rest = {**extras, "event": event}
+    event_dict = {**mark, **rest}
+    taken = Taken(Capture(Table("events", None).fields, **options), of_event_dicts=True)
+    assert taken.entry_of(None, "info", event_dict) is None
+    assert len(taken.returned) == 1
+    assert taken.returned[0] is event_dict
+    assert event_dict.keys() == rest.keys()
+    assert all(event_dict[key] is value for key, value in rest.items())
 
 
 DEFAULT = Table("events", None).fields

@@ -6,6 +6,8 @@ import datetime as dt
 import decimal
 import email.utils
 import fractions
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -76,9 +78,27 @@ def test_a_short_float_is_read_with_what_precision_it_has() -> None:
     assert moment.parse(np.float32(2**30)) == dt.datetime.fromtimestamp(2**30, UTC)
 
 
-def test_a_stamp_of_structlogs_may_be_any_number_but_needs_a_zone_otherwise() -> None:
-    assert moment.of_structlog(np.int64(NOON.timestamp())) == NOON
-    assert moment.of_structlog(np.datetime64("2024-02-29T12:00")) is None
+@pytest.mark.parametrize(
+    "value",
+    [
+        int(NOON.timestamp()),
+        np.int64(NOON.timestamp()),
+        np.datetime64("2024-02-29T12:00"),
+        NOON.replace(tzinfo=None),
+        NOON.astimezone(EAST),
+        "2024-02-29T12:00:00Z",
+        "Thu, 29 Feb 2024 17:30:00 +0530",
+    ],
+    ids=repr,
+)
+def test_a_key_of_structlogs_may_be_any_time(value: Any) -> None:
+    assert moment.of_structlog(value) == NOON
+
+
+def test_text_among_structlogs_keys_needs_a_zone_since_a_stamper_may_have_written_it() -> None:
+    assert moment.of_structlog("2024-02-29T12:00:00") is None
+    assert moment.of_structlog("2024-02-29") is None
+    assert moment.of_structlog(NOON.date()) == moment.parse("2024-02-29")
 
 
 def test_a_date_is_its_midnight() -> None:
@@ -133,15 +153,43 @@ def test_a_date_is_a_guess_if_neither_year_nor_month_can_be_told_or_it_depends_o
     assert moment.is_guess(text) is expected
 
 
-@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M"])
-def test_a_stamp_without_seconds_counts_for_a_record_if_it_has_an_offset(form: str) -> None:
-    text = NOON.strftime(form)
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
-    assert moment.parse(text) == moment.of_record(f"{text} +0000", 0.0) == NOON
-    assert moment.of_record(text, 0.0) is None
-    assert moment.of_record(f"{NOON:%Y-%m-%d %H:%M}", 0.0) == NOON
-    assert moment.of_record(f"{NOON:%Y-%m-%d}", 0.0) == moment.parse(NOON.date())
-    assert moment.of_record(f"{NOON:%Y/%m/%d %H:%M:%S}", 0.0) == NOON
+
+STAMPS = ["%Y/%m/%d %H:%M", "%d %b %Y %H:%M", "%Y%m%dT%H%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+#: the last is in the second of two hours of the same name, when the clocks go back
+NOWS = [
+    NOON,
+    NOON.replace(minute=59, second=59, microsecond=999_999),
+    dt.datetime(2024, 11, 3, 5, 30, 7, tzinfo=UTC),
+    dt.datetime(2024, 11, 3, 6, 30, 7, tzinfo=UTC),
+]
+
+
+@pytest.mark.usefixtures("new_york")
+@pytest.mark.parametrize("now", NOWS, ids=str)
+@pytest.mark.parametrize("form", STAMPS)
+def test_a_records_own_time_in_local_time_is_not_trusted_and_every_other_is(form: str, now: dt.datetime) -> None:
+    local = now.astimezone()
+    for delay in (0.0, 1.5):  # the record is made after its stamp, perhaps in the next minute
+        assert moment.of_record(local.strftime(form), now.timestamp() + delay) is None
+    cut = now.replace(second=0 if "%S" not in form else now.second, microsecond=0)
+    assert moment.of_record(f"{now.strftime(form)}Z", now.timestamp()) == cut
+    assert moment.of_record(f"{local.strftime(form)} {local:%z}", now.timestamp()) == cut
+    for other in (now, now - dt.timedelta(days=1), local - dt.timedelta(minutes=2), local + dt.timedelta(minutes=2)):
+        text = other.strftime(form)
+        assert moment.of_record(text, now.timestamp()) == moment.parse(text)
+
+
+@pytest.mark.usefixtures("new_york")
+def test_the_day_of_a_record_is_its_midnight() -> None:
+    assert moment.of_record(f"{NOON:%Y-%m-%d}", NOON.timestamp()) == moment.parse(NOON.date())
 
 
 @pytest.mark.parametrize("digits", range(1, 10))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import datetime as dt
 import gc
 import io
 import json
@@ -19,7 +20,7 @@ import structlog
 from support import hostile
 from support.shop import Collector, fallback, handler_on, logger_with, stored
 
-from pawprint_logging import ConfigurationError, PawprintHandler, PawprintProcessor
+from pawprint_logging import ConfigurationError, Event, PawprintHandler, PawprintProcessor
 from pawprint_logging._delivery.settings import OPTIONS
 from pawprint_logging.testing import capture_events
 
@@ -77,11 +78,15 @@ def test_a_record_of_our_own_loggers_that_structlog_carries_is_no_event() -> Non
     assert [event["event"] for event in events] == ["shop"]
 
 
-def test_only_the_marker_marks(db: str) -> None:
-    processor = processor_on(db)
-    event = {"event": "signup", "track": False}
-    assert processor(None, "info", event) is event
-    assert processor.stats.accepted == 0
+@pytest.mark.parametrize("make", [dict, collections.OrderedDict, collections.UserDict])
+@pytest.mark.parametrize("mark", [False, None, 0, ""], ids=repr)
+def test_only_a_true_marker_marks_and_no_renderer_sees_one(make: Any, mark: Any) -> None:
+    processor = PawprintProcessor()
+    event = make({"event": "signup", "track": mark, "plan": "pro"})
+    with capture_events() as events:
+        assert processor(None, "info", event) is event
+    assert event == {"event": "signup", "plan": "pro"}
+    assert events == []
 
 
 def test_async_loggers_are_understood(db: str, connection: Any) -> None:
@@ -236,7 +241,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tokyo")
-@pytest.mark.parametrize("fmt", ["%Y-%m-%d %H:%M:%S", "%H:%M", "iso"])
+@pytest.mark.parametrize("fmt", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%H:%M", "iso"])
 @pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "render_to_log_kwargs"])
 def test_a_stamp_in_local_time_that_does_not_say_so_is_not_trusted(
     db: str, connection: Any, fmt: str, way: str
@@ -259,6 +264,30 @@ def test_an_extra_without_a_zone_is_still_utc_where_it_is_no_stamp(db: str, conn
     logger_with(handler).info("x", extra={"event": "backfill", "timestamp": "2024-02-29 12:00:00"})
     handler.close()
     assert stored(connection, "timestamp::text, metadata") == [("2024-02-29 12:00:00", {})]
+
+
+class Paid(Event, name="paid at a time"):
+    at: Any
+
+
+@pytest.mark.parametrize("way", ["processor", "wrap_for_formatter", "render_to_log_kwargs"])
+@pytest.mark.parametrize("when", [dt.datetime(2024, 2, 29), dt.date(2024, 2, 29)], ids=repr)  # noqa: DTZ001 - naive
+def test_a_time_without_a_zone_that_the_caller_gave_is_utc(way: str, when: Any) -> None:
+    handler = PawprintHandler(timestamp_field="at")
+    log: Any = logger_with(handler)
+    if way == "processor":
+        configure(PawprintProcessor(handler=handler))
+        log = structlog.get_logger()
+    else:
+        stdlib(STDLIB[way])
+        log = structlog.get_logger("shop")
+    with capture_events() as events:
+        log.info("paid", track=True, at=when)
+        log.info(Paid(at=when))
+        log.info("m", track=Paid(at=when))
+        log.info(Paid(at="2024-02-29 00:00:00"))
+    assert [event["at"] for event in events] == ["2024-02-29 00:00:00+00:00"] * 4
+    assert not any("at" in event["metadata"] for event in events)
 
 
 def test_a_time_stamp_that_is_none_is_kept_in_the_metadata(db: str, connection: Any) -> None:

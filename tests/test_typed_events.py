@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import enum
+import functools
 import io
 import json
 import logging
@@ -715,9 +716,6 @@ def test_a_chain_that_ends_in_a_record_sends_it_once(
     beside = logging.StreamHandler(printed := io.StringIO())
     beside.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer(colors=False)))
     log.addHandler(beside)
-    if last is not structlog.stdlib.ProcessorFormatter.wrap_for_formatter and with_processor:
-        # the fields are extras then, and logging has a name of its own: what structlog's users know
-        processors.append(lambda _, __, event_dict: {k: v for k, v in event_dict.items() if k != "name"})
     call(structlog.wrap_logger(log, processors=[*processors, last], wrapper_class=structlog.stdlib.BoundLogger))
     user, name, _ = only(events)
     assert (user, name) == ("alice", "bought")
@@ -727,29 +725,100 @@ def test_a_chain_that_ends_in_a_record_sends_it_once(
 @pytest.mark.parametrize("to", ["message", "what"])
 def test_a_processor_after_event_renamer_still_gets_a_name(events: list[dict[str, Any]], to: str) -> None:
     renamer = structlog.processors.EventRenamer(to)
-    structlog.configure(processors=[renamer])
-    try:
-        printed = passed(renamer, call=lambda log: log.info("signup", track=True, a=1))
-        passed(renamer, call=lambda log: log.info(BOUGHT))
-    finally:
-        structlog.reset_defaults()
+    printed = passed(renamer, call=lambda log: log.info("signup", track=True, a=1))
+    passed(renamer, call=lambda log: log.info(BOUGHT))
     assert printed == {to: "signup", "a": 1}
     assert [(event["event"], event["metadata"]) for event in events] == [("signup", {"a": 1}), ("bought", METADATA)]
 
 
-def test_a_field_called_like_an_attribute_of_records_goes_through_logging() -> None:
-    """`render_to_log_kwargs` makes extras of an event dict's keys, and logging refuses such names."""
-    processor = PawprintProcessor()
+def test_a_handler_behind_event_renamer_still_gets_a_name(log: logging.Logger, events: list[dict[str, Any]]) -> None:
+    chain = [structlog.processors.EventRenamer("what"), structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+    structlog.wrap_logger(log, processors=chain).info("signup", track=True, a=1)
+    assert only(events) == (None, "signup", {"a": 1})
+
+
+def own_last(logger: Any, method: str, event_dict: Any) -> Any:
+    return structlog.stdlib.render_to_log_kwargs(logger, method, event_dict)
+
+
+LASTS = [
+    structlog.stdlib.render_to_log_kwargs,
+    structlog.stdlib.render_to_log_args_and_kwargs,
+    functools.partial(structlog.stdlib.render_to_log_kwargs),
+    own_last,
+]
+NAMED = {"name": "Alice", "args": 6, "message": "hi", "stacklevel": "deep"}
+
+
+def configured(logger: logging.Logger, chain: list[Any]) -> Any:
     structlog.configure(
-        processors=[processor, structlog.stdlib.render_to_log_kwargs],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
+        processors=chain, wrapper_class=structlog.stdlib.BoundLogger, cache_logger_on_first_use=False,
+        logger_factory=lambda *_: logger,
+    )  # fmt: skip
+    return structlog.get_logger()
+
+
+def wrapped(logger: logging.Logger, chain: list[Any]) -> Any:
+    return structlog.wrap_logger(logger, processors=chain, wrapper_class=structlog.stdlib.BoundLogger)
+
+
+def cached(logger: logging.Logger, chain: list[Any]) -> Any:
+    made = configured(logger, chain).bind()
+    structlog.reset_defaults()
+    return made
+
+
+@pytest.mark.parametrize("made", [configured, wrapped, cached])
+@pytest.mark.parametrize("last", LASTS, ids=["kwargs", "args", "partial", "own"])
+@pytest.mark.parametrize("way", ["message", "track"])
+def test_a_field_called_like_an_attribute_of_records_goes_through_logging(
+    events: list[dict[str, Any]], made: Any, last: Any, way: str
+) -> None:
+    """`render_to_log_kwargs` makes extras of an event dict's keys, and logging refuses such names."""
+    collector, event = Collector(), Event("signup", user_id="alice", **NAMED)
+    log = made(logger_with(collector), [PawprintProcessor(), last])
+    if way == "message":
+        log.info(event)
+    else:
+        log.info("signup", track=event)
+    assert only(events) == ("alice", "signup", NAMED)
+    (record,) = collector.records
+    assert (record.msg, record.name) == ("signup", "shop")
+    assert {key: record.__dict__[f"{key}_"] for key in NAMED} == NAMED
+
+
+def test_an_adapter_makes_records_too(events: list[dict[str, Any]]) -> None:
+    log = structlog.wrap_logger(
+        logging.LoggerAdapter(logger_with(collector := Collector()), None), processors=[PawprintProcessor(), own_last]
     )
-    collector = Collector()
-    logger_with(collector)
-    with capture_events() as events:
-        structlog.get_logger("shop").info(Event("signup", user_id="alice", name="Alice", args=6, message="hi"))
-    assert events[0]["metadata"] == {"name": "Alice", "args": 6, "message": "hi"}
-    (made,) = collector.records
-    assert (made.msg, made.name, made.__dict__["name_"], made.__dict__["message_"]) == ("signup", "shop", "Alice", "hi")
+    log.info(Event("signup", **NAMED))
+    assert only(events) == (None, "signup", NAMED)
+    assert collector.records[0].name == "shop"
+
+
+@pytest.mark.parametrize("made", [configured, wrapped, cached])
+def test_a_renderer_sees_the_fields_under_their_own_names(events: list[dict[str, Any]], made: Any) -> None:
+    log = made(logger_with(collector := Collector()), [PawprintProcessor(), structlog.processors.JSONRenderer()])
+    log.info(Event("signup", **NAMED))
+    assert json.loads(collector.records[0].msg) == {"event": "signup", **NAMED}
+    assert len(events) == 1
+
+
+LAST_WITH_ARGUMENTS: list[list[Any]] = [
+    [structlog.stdlib.PositionalArgumentsFormatter(), structlog.processors.JSONRenderer()],
+    [structlog.stdlib.render_to_log_args_and_kwargs],
+]
+
+
+@pytest.mark.parametrize("argument", [5, {"b": 1}], ids=repr)
+@pytest.mark.parametrize("chain", LAST_WITH_ARGUMENTS, ids=["formatter", "record"])
+def test_arguments_raise_nothing_behind_the_processor(
+    events: list[dict[str, Any]], chain: list[Any], argument: Any
+) -> None:
+    log = wrapped(logger_with(collector := Collector()), [PawprintProcessor(), *chain])
+    log.info(Event("signup", a=1), argument)
+    log.info("hello %s", "you", track=Event("signup", a=1))
+    assert [(event["event"], event["metadata"]) for event in events] == [("signup", {"a": 1})] * 2
+    one, two = (record.getMessage() for record in collector.records)
+    assert "signup" in one
+    assert "hello you" in two

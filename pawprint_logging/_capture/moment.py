@@ -117,49 +117,43 @@ def _usual(text: str) -> datetime | None:
 
 
 def of_structlog(value: Any) -> datetime | None:
-    """Return the moment of a structlog stamp if it is a number or has a zone, else None; never raises.
+    """Return the moment that a key of an event dict stands for, or None; never raises.
 
-    structlog's default stamper writes local time without saying so.
+    Text needs a zone: structlog's default stamper writes local time without saying so. It writes no datetimes.
     """
     if type(value) is str and (found := _usual(value)) is not None:
         return found
-    if type(value) is float:
-        return parse(value)
     try:
-        if isinstance(value, str):
-            match = _matched(value)
-            is_zoned = match is not None and (match["utc"] or match["sign"]) is not None
-        elif isinstance(value, datetime):
-            is_zoned = value.utcoffset() is not None
-        else:
-            is_zoned = not isinstance(value, date) and numpy_time(value) is None
+        if isinstance(value, str) and ((match := _matched(value)) is None or not (match["utc"] or match["sign"])):
+            return None
     except Exception:
         return None
-    return parse(value) if is_zoned else None
+    return parse(value)
 
 
 def of_record(value: Any, created: float) -> datetime | None:
     """Return the moment that an extra stands for, or None; never raises.
 
     Text without a zone is taken as UTC, unless it is the record's own time in local time: a structlog stamper wrote
-    that, and `render_to_log_kwargs` made it an extra. Without seconds, that cannot be told, so only ISO 8601 is taken.
+    that, and `render_to_log_kwargs` made it an extra.
     """
     if type(value) is str and (found := _usual(value)) is not None:
         return found
     if type(value) is datetime and value.tzinfo is _UTC:
         return value
     moment = parse(value)
-    if type(value) is not str or moment is None or of_structlog(value) is not None:
+    match = _matched(value) if type(value) is str else None
+    if match is None or moment is None or match["utc"] or match["sign"]:
         return moment
-    match = _matched(value)
-    if match is not None and match.string != value.strip() and len(match["time"]) == len("10:00"):
-        return None
+    # a stamp is cut to seconds or, if it has none, to minutes
+    most = _STAMP_DELAY + (60 if match["time"] and len(match["time"]) == len("10:00") else 1)
     try:
-        is_now = abs(moment.timestamp() - created) < _STAMP_DELAY
-        is_now_here = abs(moment.replace(tzinfo=None).timestamp() - created) < _STAMP_DELAY
+        # not by `timestamp`, for which an hour that comes twice is always the first
+        here = (datetime.fromtimestamp(created) - moment.replace(tzinfo=None)).total_seconds()  # noqa: DTZ006
+        is_now = -_STAMP_DELAY < created - moment.timestamp() < most
     except Exception:  # out of range for the system's clock
         return moment
-    return None if is_now_here and not is_now else moment
+    return None if -_STAMP_DELAY < here < most and not is_now else moment
 
 
 def of_clock(created: Any) -> datetime:

@@ -120,7 +120,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         steps: the steps that are needed; `made_for` leaves out the others.
     """
     marker, event_key, others_loggers, not_keys = marks.marker, marks.event_key, marks.others, marks.not_keys
-    is_marked, passed_on = marks.is_in, marks.passed_on
+    is_marked, passed_on, unmarked = marks.is_in, marks.passed_on, marks.unmarked
     kinds = fields.kinds
     timestamp, user_field, event_field, json_field = fields.timestamp, fields.user, fields.event, fields.json
     special = NOT_EXTRAS | {marker, event_key, FALLBACK_EXTRA}
@@ -168,11 +168,11 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             event_dict: structlog's event dict, left as it is unless entries are put.
         """
         if not steps.of_records:
-            marked: Any = event_dict.get(marker) if type(event_dict) is dict else MISSING
+            marked: Any = event_dict.get(marker, MISSING) if type(event_dict) is dict else None
             if marked is not True and not is_marked(event_dict):
-                return event_dict
+                return event_dict if marked is MISSING else unmarked(event_dict)
             if steps.has_level and LEVELS.get(method, logging.INFO) < level:
-                return passed_on(event_dict)
+                return passed_on(event_dict, source)
         try:
             exception = failure = None
             if steps.of_records and (not steps.of_event_dicts or event_dict is None):
@@ -219,7 +219,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             else:
                 record = source if steps.of_records and isinstance(source, logging.LogRecord) else None
                 if (guarded and guard.busy) or (record is not None and marks.is_own(record.name)):
-                    return passed_on(event_dict) if steps.puts else None
+                    return passed_on(event_dict, source) if steps.puts else None
                 name = event_dict.get("event")
                 is_plain = False
                 if not steps.of_records and marked is True and type(name) is str:
@@ -234,7 +234,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
                 elif FALLBACK_EXTRA in event_dict or (
                     "_record" in event_dict and marks.is_own_record(event_dict["_record"])
                 ):
-                    return passed_on(event_dict) if steps.puts else None
+                    return passed_on(event_dict, source) if steps.puts else None
                 else:
                     extras = {key: value for key, value in event_dict.items() if key not in not_keys}
                     name, failure = carefully_in(event_dict, extras)
@@ -398,7 +398,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
             if not steps.puts or is_interruption(error):
                 raise
             uncaptured(error, source.msg if steps.of_records else event_dict.get("event"))
-            return passed_on(event_dict) if not steps.of_records else None
+            return passed_on(event_dict, source) if not steps.of_records else None
         if not steps.puts:
             return entry
         if taps or blocks or (steps.has_send and entry is DROPPED):
@@ -424,7 +424,7 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         else:
             put(entry)
         if not steps.of_records:
-            return event_dict if is_plain else passed_on(event_dict)
+            return event_dict if is_plain else passed_on(event_dict, source)
         return None
 
     def carefully(record: logging.LogRecord, named: Any) -> tuple[str, dict[str, Any] | None, Exception | None] | None:
@@ -445,9 +445,13 @@ def made_take(  # noqa: C901, PLR0915, PLR0917
         """Return the name of an event dict and the error of its message; add an Event's fields to the extras."""
         key = message_key(event_dict)
         extras.pop(key, None)
-        if (typed := marks.typed_in(event_dict)) is not None:
-            extras.update(typed[1])
-            return typed[0], None
+        if (typed := marks.typed_in(event_dict, key)) is not None:
+            name, values = typed
+            # a field is no stamp of structlog's: without a zone, it is UTC
+            if steps.has_timestamp and timestamp in values and (at := moment.parse(values[timestamp])) is not None:
+                values[timestamp] = at
+            extras.update(values)
+            return name, None
         named = event_dict.get(event_key) if steps.is_renamed else None
         if named is not None:
             return _text(named), None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,9 +95,12 @@ class Reference:
             for key, value in event_dict.items()
             if key not in STRUCTLOG_KEYS and key not in ("event", self.marker, self.event_key)
         }
+        stamp = moment.of_structlog
         if typed is not None:
             name = typed[0]
             extras |= typed[1]
+            if self.fields.timestamp in typed[1]:
+                stamp = moment.parse  # no stamper of structlog's wrote that
         else:
             name = column_text(text if named is None else named) or ""
         exception = exception_of(event_dict.get("exc_info"))
@@ -107,11 +109,7 @@ class Reference:
         bound = structlog.contextvars.get_contextvars() if self.contextvars and user in self.fields.kinds else {}
         if bound.get(user, MISSING) is None and extras.get(user, MISSING) is None:
             del extras[user]  # merge_contextvars may have put it there
-
-        def stamp(value: Any, _: float) -> dt.datetime | None:
-            return moment.of_structlog(value)
-
-        return self._event(name, extras, created, found, exception, None, stamp)
+        return self._event(name, extras, created, found, exception, None, lambda value, _: stamp(value))
 
     def _event(  # noqa: C901, PLR0912
         self,
