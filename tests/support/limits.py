@@ -19,7 +19,7 @@ def time_limit(error: type[BaseException] = TimeoutError, at: int = 0) -> Iterat
     """
     left = at
 
-    def step(*_: object) -> None:
+    def step(*_: object, **__: object) -> None:
         nonlocal left
         left -= 1
         if left == -1:
