@@ -325,7 +325,7 @@ class Spool:
                     self._seal(segment, final)
                 self._open_segment(window, size)
             except OSError as error:
-                if is_interruption(error):
+                if error.errno != errno.ENOSPC and is_interruption(error):  # a full spool refuses many calls
                     raise
                 if self._window is window and may_go_on:
                     window.end = final  # a smaller row may still fit
