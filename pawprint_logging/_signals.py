@@ -1,7 +1,8 @@
 """Tells exceptions that are meant for the application from those of code that this package calls.
 
 A signal handler may raise at any moment, also while this package handles an event. It does so for Ctrl-C, or for a
-task's time limit, which is an ordinary `Exception` in Celery.
+task's time limit, which is an ordinary `Exception` in Celery, and often a `TimeoutError`: who catches an `OSError` of a
+file may have caught that.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import signal
 import traceback
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from types import CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any
 
 #: what `signal.getsignal` wraps; that tries to make an enum of each handler, which takes fifty times as long
@@ -24,6 +26,15 @@ _handlers: weakref.WeakSet[CodeType] = weakref.WeakSet()
 def is_interruption(error: BaseException) -> bool:
     """Return whether an exception is meant for the application: Ctrl-C, a cancelled task, or a task's time limit."""
     return not isinstance(error, Exception) or _is_of_handler(error)
+
+
+class suppress_failures(suppress):  # noqa: N801 - a context manager, used like a function
+    """Suppress exceptions of these types, as `contextlib.suppress` does, unless they are meant for the application."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return error is not None and bool(super().__exit__(kind, error, trace)) and not is_interruption(error)
 
 
 def _is_of_handler(error: BaseException) -> bool:

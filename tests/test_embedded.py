@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
+from support.limits import time_limit
 
 import pawprint_logging
 from pawprint_logging._database.session import cluster, embedded
@@ -422,6 +424,18 @@ def test_a_directory_that_may_not_be_written_to_is_refused(tmp_path: Path, monke
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigurationError, match="not readable and writable"):
         embedded.start(str(tmp_path))
+
+
+def test_a_time_limit_is_no_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "postmaster.pid").write_text(f"1\n{tmp_path}\n0\n5432\n{tmp_path}\n")
+    with time_limit() as step, monkeypatch.context() as patched:
+        patched.setattr(os, "access", step)
+        with pytest.raises(TimeoutError):
+            cluster.usable(str(tmp_path))
+    with time_limit() as step, monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "connect", step)
+        with pytest.raises(TimeoutError):
+            cluster.running(tmp_path)
 
 
 def test_a_server_that_cannot_start_is_a_database_error_that_names_the_log(programs: Programs) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 import gc
+import io
+import json
 import logging
+import os
 import random
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+from support.limits import TimeLimitError, time_limit
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
@@ -414,19 +420,19 @@ def test_a_failure_keeps_nothing_of_whoever_logged() -> None:
     assert handler.stats.diverted == 1
 
 
-class TimeLimitError(Exception):
-    """What the signal handler of a task's time limit raises: an ordinary exception, as in Celery."""
+LIMITS = pytest.mark.parametrize("limit", [TimeLimitError, TimeoutError])
 
 
+@LIMITS
 @pytest.mark.parametrize("where", ["before_send", "write", "fallback", "on_error"])
 def test_a_time_limit_reaches_the_application_and_costs_its_own_call_at_most(
-    db: str, connection: Any, where: str
+    db: str, connection: Any, where: str, limit: type[Exception]
 ) -> None:
     tracker_on(db)
     interrupted: list[Any] = []
 
     def on_signal(*_: object) -> None:
-        raise TimeLimitError
+        raise limit
 
     def interrupt(*given: Any) -> Any:
         if not interrupted:
@@ -452,11 +458,11 @@ def test_a_time_limit_reaches_the_application_and_costs_its_own_call_at_most(
     try:
         if where == "write":
             log.info("x", extra={"event": "early"})  # so that the wait is for the lock
-            with locked(db), pytest.raises(TimeLimitError):  # noqa: PT012
+            with locked(db), pytest.raises(limit):  # noqa: PT012
                 signal.setitimer(signal.ITIMER_REAL, 0.2)
                 log.info("x", extra=extra)
         else:
-            with pytest.raises(TimeLimitError):
+            with pytest.raises(limit):
                 log.info("x", extra=extra)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -468,6 +474,116 @@ def test_a_time_limit_reaches_the_application_and_costs_its_own_call_at_most(
     assert stored(connection, "event") == [(event,) for event in [*early, *first, "later"]]
     assert {each["event"]["event"] for each in diverted.events} == ({"first"} if is_refused else set())
     assert (handler.stats.diverted, handler.stats.dropped) == (is_refused, 0)
+
+
+@LIMITS
+@pytest.mark.parametrize("where", ["file", "torn file", "standard error"])
+def test_a_time_limit_while_an_event_is_put_on_our_own_fallback(
+    db: str, where: str, limit: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lost.jsonl"
+    path.touch()
+    with time_limit(limit) as step:
+
+        class Slow(io.StringIO):
+            def write(self, text: str) -> int:
+                step()
+                return super().write(text)
+
+        def write(descriptor: int, line: bytes, write: Any = os.write) -> int:
+            step()
+            return int(write(descriptor, line))
+
+        def pread(*place: int, pread: Any = os.pread) -> bytes:
+            step()
+            return bytes(pread(*place))
+
+        errors = Slow()
+        monkeypatch.setattr(sys, "stderr", errors)
+        if where == "file":
+            monkeypatch.setattr("pawprint_logging._delivery.fallback.os.write", write)
+        elif where == "torn file":
+            path.write_text("{")
+            monkeypatch.setattr("pawprint_logging._delivery.fallback.os.pread", pread)
+        handler = handler_on(db, background=False, **({} if where == "standard error" else {"fallback_file": path}))
+        log = logger_with(handler)
+        with pytest.raises(limit):
+            log.info("x", extra={"event": "first", "user_id": "u" * 40})
+        log.info("x", extra={"event": "later"})
+    lines = (errors.getvalue() if where == "standard error" else path.read_text()).splitlines()
+    assert [json.loads(line)["event"]["event"] for line in lines if '"event": {' in line] == ["first"]
+    assert adds_up(handler)
+    assert (handler.stats.written, handler.stats.diverted, handler.stats.dropped) == (1, 1, 0)
+
+
+@LIMITS
+@pytest.mark.parametrize("where", ["pruning.blocks_of", "rights.first_mend"])
+def test_a_time_limit_while_something_is_asked_beside_the_write(
+    db: str, connection: Any, where: str, limit: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker_on(db)
+    diverted = fallback()
+    monkeypatch.setattr("pawprint_logging._delivery.writer.PRUNE_EVERY", 1)
+    handler = handler_on(db, background=False)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "early"})
+    is_refused = where == "rights.first_mend"
+    if is_refused:
+        with connection.cursor() as cursor:
+            cursor.execute("REVOKE INSERT ON events FROM CURRENT_USER")
+    with time_limit(limit) as step, monkeypatch.context() as patched:
+        patched.setattr(f"pawprint_logging._delivery.writer.{where}", step)
+        with pytest.raises(limit):
+            log.info("x", extra={"event": "first"})
+    if is_refused:
+        with connection.cursor() as cursor:
+            cursor.execute("GRANT INSERT ON events TO CURRENT_USER")
+    log.info("x", extra={"event": "later"})
+    assert handler.flush(30)
+    assert adds_up(handler)
+    assert stored(connection, "event") == [("early",), ("first",), ("later",)]
+    assert diverted.events == []
+
+
+@LIMITS
+def test_a_time_limit_while_close_tidies_the_ledger(
+    db: str, connection: Any, limit: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = handler_on(db, background=False)
+    log = logger_with(handler)
+    log.info("x", extra={"event": "first"})
+    with time_limit(limit) as step, monkeypatch.context() as patched:
+        patched.setattr("pawprint_logging._delivery.writer.pruning.delete_sql", step)
+        with pytest.raises(limit):
+            handler.close()
+    handler.close()
+    assert value(connection, "SELECT count(*) FROM events__deliveries") == 0
+    log.info("x", extra={"event": "later"})
+    assert stored(connection, "event") == [("first",), ("later",)]
+    assert adds_up(handler)
+
+
+@LIMITS
+def test_a_time_limit_while_a_dead_process_spool_is_read_ends_the_search_for_this_call_alone(
+    db: str, connection: Any, limit: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = fallback()
+    tracker_on(db)
+    dead = handler_on(db, spool=tmp_path, deliver=False, create_table=False)
+    logger_with(dead).info("x", extra={"event": "left"})
+    dead.close()
+    handler = handler_on(db, background=False, spool=tmp_path)
+    log = logger_with(handler)
+    with time_limit(limit) as step, monkeypatch.context() as patched:
+        patched.setattr("pawprint_logging._delivery.leftover.Leftover.next", step)
+        with pytest.raises(limit):
+            log.info("x", extra={"event": "first"})
+    log.info("x", extra={"event": "later"})
+    assert handler.flush(30)
+    assert sorted(stored(connection, "event")) == [("first",), ("later",), ("left",)]
+    assert told.warnings == []
+    handler.close()
+    assert list(tmp_path.glob("*.spool")) == []
 
 
 def test_what_user_code_raises_is_no_time_limit_though_a_signal_handler_has_the_same_decorator(db: str) -> None:

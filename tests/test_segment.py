@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.limits import time_limit
 from support.sink import event
 
 from pawprint_logging._capture.row import Entry
@@ -234,6 +236,18 @@ def test_a_segment_that_was_taken_over_and_dropped_can_be_taken_over_again(made:
     made.segment.release()
     assert take_over(made.path) is not None
     assert take_over(made.path) is not None
+
+
+def test_a_segment_that_a_time_limit_kept_from_being_made_goes_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.spool"
+    with time_limit() as step:
+        monkeypatch.setattr(Segment, "__init__", step)
+        with pytest.raises(TimeoutError):
+            Segment.create(path, HEAD_OF_EVENTS)
+    gc.collect()  # what `__del__` raises, pytest reports
+    assert not path.exists()
 
 
 def test_two_do_not_deliver_the_same_living_segment(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 from support.commandline import CommandLine, role
+from support.limits import TimeLimitError, time_limit
 from support.proxy import Proxy
 from support.server import Server
 from support.shop import fallback, logger_with, stored, tracker_on, value
@@ -162,6 +163,26 @@ def test_a_commit_of_many_that_is_not_answered(
     assert ship(folder, db=proxy.through(db), once=True).written == 24
     assert proxy.fired == 1
     assert sorted(names(connection)) == expected
+
+
+@pytest.mark.parametrize("limit", [TimeLimitError, TimeoutError])
+@pytest.mark.parametrize(
+    "where",
+    ["writer.copy_rows", "ship.note_delivery", "ship.note_settled", "leftover.Leftover.next", "segment.Segment.remove"],
+)
+def test_a_time_limit_ends_the_run_and_costs_no_event(
+    where: str, limit: type[Exception], db: str, folder: Path, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker_on(db)
+    told = fallback()
+    expected = spool_of_many(db, folder, 3)
+    with time_limit(limit) as step, monkeypatch.context() as patched:
+        patched.setattr(f"pawprint_logging._delivery.{where}", step)
+        with pytest.raises(limit):
+            ship(folder, db=db, once=True)
+    assert ship(folder, db=db, once=True).is_complete
+    assert sorted(names(connection)) == expected
+    assert told.records == []
 
 
 def test_one_refused_row_among_those_of_many_is_the_only_one_on_the_fallback(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import mmap
 import os
 import random
 import signal
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.limits import time_limit
 from support.shop import handler_on, logger_with
 from support.sink import BAD, event
 
@@ -235,8 +238,8 @@ def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder:
     signals = itertools.count()
     logged = itertools.count(10**6)
 
-    class AlarmError(Exception):
-        pass
+    class AlarmError(TimeoutError):
+        """What a time limit is: it looks like a failing disk."""
 
     is_inside = False
 
@@ -268,6 +271,118 @@ def test_signal_handlers_that_log_and_raise_leave_file_and_queue_in_step(folder:
     user.spool.lock.release()
     user.spool.close()
     assert numbers(User(folder).recovered(10**6)) == queued
+
+
+#: the system calls of a spool. One that opens a file, or writes a row, is interrupted only before it is done
+_CALLS = [
+    (os, name) for name in ("fchmod", "fdatasync", "fstat", "fsync", "posix_fallocate", "pread", "unlink", "write")
+]
+_CALLS += [(fcntl, "flock"), (mmap, "mmap")]
+_CALLS_BEFORE = [*_CALLS, (os, "open"), (os, "pwrite")]
+
+
+class Insisting:
+    """Calls a function until a time limit does not stop it; counts how often one did."""
+
+    def __init__(self) -> None:
+        self.limits = 0
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        while True:
+            try:
+                return function(*args)
+            except TimeoutError:
+                self.limits += 1
+
+
+def with_step(function: Any, step: Callable[[], None], when: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            step()
+        result = function(*args, **kwargs)
+        if when == "after":
+            step()
+        return result
+
+    return call
+
+
+def deliver_all(user: User, insist: Insisting) -> set[int]:
+    """Add three rows and deliver them, then deliver what a dead process has left; return that."""
+    found: set[int] = set()
+
+    def recover() -> None:
+        for batch in user.spool.recover(10, 2**20):
+            user.spool.resending(batch)
+            found.update(numbers([batch]))
+            user.spool.settled(batch)
+
+    for number in (3, 4, 5):
+        insist(user.add, number)
+    assert {int(line) for _, line in user.queue} == {3, 4, 5}
+    assert len(user.queue) == user.waiting.rows_in == insist(lambda: user.spool.rows)
+    while user.queue:
+        batch = Batch([user.queue.popleft() for _ in range(insist(user.spool.limit))])
+        assert insist(user.spool.sending, batch)
+        batch.refused = [(0, Failure("row", "it is refused", "23514"))]
+        insist(user.spool.refusing, batch)
+        insist(user.spool.settled, batch)
+    insist(recover)
+    insist(user.spool.close)
+    return found
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "options", [{"is_mapped": True}, {"is_mapped": False}, {"with_fsync": True}], ids=["mapped", "written", "synced"]
+)
+def test_a_time_limit_at_any_system_call_is_no_failing_disk(
+    folder: Path, options: dict[str, Any], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "WINDOW_BYTES", 20_000)
+    for place in itertools.count():
+        inside = folder / str(place)
+        dead = User(inside, **options)
+        dead.add(1, 2)
+        dead.spool.close()
+        user, insist = User(inside, **options), Insisting()
+        with time_limit(at=place) as step, monkeypatch.context() as patched:
+            for module, name in _CALLS_BEFORE if when == "before" else _CALLS:
+                patched.setattr(module, name, with_step(getattr(module, name), step, when))
+            assert deliver_all(user, insist) == {1, 2}
+        assert dead.warnings == user.warnings == []
+        assert segments(inside) == []
+        if not insist.limits:
+            break  # there is no such place
+        assert insist.limits == 1
+    assert place > 20
+
+
+def test_a_time_limit_just_after_a_row_is_written_costs_no_event_and_doubles_none(folder: Path) -> None:
+    with time_limit() as step:
+
+        class Rows(deque[Row]):
+            def extend(self, rows: Any) -> None:
+                super().extend(rows)
+                step()
+
+        user = User(folder, is_mapped=False)
+        user.waiting.rows = Rows()
+        with pytest.raises(TimeoutError):
+            user.add(0)
+        user.add(1)
+    assert [int(line) for _, line in user.queue] == [0, 1]
+    assert user.waiting.rows_in == 2
+    user.spool.close()
+    assert numbers(User(folder).recovered()) == [0, 1]
+
+
+def test_a_time_limit_while_a_spool_is_made_is_no_wrong_option(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("spool.os.access", "mapping._kinds"):
+        with monkeypatch.context() as patched, time_limit() as step:
+            patched.setattr(f"pawprint_logging._delivery.{name}", step)
+            with pytest.raises(TimeoutError):
+                User(folder)
 
 
 @WAYS

@@ -24,6 +24,7 @@ import psycopg2
 import pytest
 import structlog
 from support.drivers import DRIVERS, Driver
+from support.limits import TimeLimitError, time_limit
 from support.proxy import Proxy
 from support.shop import Collector, fallback, handler_on, logger_with, stored, tracker_on, value
 
@@ -537,6 +538,30 @@ def test_a_missing_table_is_made_first(empty_shop: Shop, kind: type[Driver], con
     assert [line["sqlstate"] for line in shop.lines] == ["22001"]
 
 
+@pytest.mark.parametrize("limit", [TimeLimitError, TimeoutError])
+def test_a_time_limit_while_the_table_is_made_is_no_failure_of_that(
+    empty_shop: Shop, connection: Any, limit: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = empty_shop
+
+    async def scenario(driver: Driver) -> None:
+        with time_limit(limit) as step, monkeypatch.context() as patched:
+            patched.setattr("pawprint_logging._delivery.making.ddl.create", step)
+            with pytest.raises(limit):
+                async with driver.block():
+                    shop.event("a")
+        await driver.rollback()
+        async with driver.block():
+            shop.event("b")
+        await driver.commit()
+
+    shop.run(DRIVERS["psycopg2"], scenario)
+    assert events(connection) == ["b"]
+    assert [line["event"]["event"] for line in shop.lines] == ["a"]
+    assert shop.counts() == {"written": 1, "diverted": 1}
+    assert shop.warnings.warnings == []
+
+
 def test_a_table_that_cannot_be_made_costs_the_transaction_little(empty_shop: Shop, connection: Any) -> None:
     # Given a table that the caller has dropped himself, and whose name is taken until he commits
     shop = empty_shop
@@ -786,10 +811,6 @@ def test_a_key_that_another_transaction_holds_costs_a_second_and_only_its_own_ev
 
 
 # ---- what is raised while the rows are written
-
-
-class TimeLimitError(Exception):
-    """What the signal handler of a task queue raises."""
 
 
 def by_ctrl_c() -> None:

@@ -25,6 +25,7 @@ from .._capture.record import FALLBACK_EXTRA
 from .._database.table.mend import mend_row
 from .._database.table.schema import Table
 from .._failure import Failure
+from .._signals import is_interruption
 from ..errors import ConfigurationError, DeliveryError
 from .settings import OnError
 
@@ -97,6 +98,9 @@ class _StandardError(_StreamHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Mark the record as lost: the stream is closed, or its device is full."""
+        error = sys.exc_info()[1]  # logging has caught it, whatever it is
+        if error is not None and is_interruption(error):
+            raise error
         setattr(record, _LOST, True)
 
 
@@ -211,6 +215,8 @@ class Fallback:
         try:
             _append(self._file, line.encode("ascii"))
         except OSError as error:
+            if is_interruption(error):
+                raise
             self.is_out_of_descriptors = error.errno in (errno.EMFILE, errno.ENFILE)
             self.warn(f"the fallback file could not be written ({_why_not(error)}): {_what_then(error)}")
             return False
@@ -250,7 +256,9 @@ def _require_ours(path: str) -> None:
     """Raise ConfigurationError if the file or pipe belongs to another user, who could read or delete events."""
     try:
         found = os.lstat(path)
-    except OSError:
+    except OSError as error:
+        if is_interruption(error):
+            raise
         return  # missing or out of reach: that shows when it is used
     if _is_foreign(found):
         raise ConfigurationError(
@@ -302,7 +310,9 @@ def _is_torn(descriptor: int) -> bool:
         try:
             if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
                 return False
-        except OSError:  # the file is not readable
+        except OSError as error:  # the file is not readable
+            if is_interruption(error):
+                raise
             return False
         if size == before:
             break

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 
+from .._signals import is_interruption
 from .account import Account
 from .backoff import Backoff
 from .batch import Batch
@@ -223,6 +224,8 @@ class Lane:
             try:
                 batch = next(search, None)
             except Exception as error:  # a vanished file or a failing disk: the rest stays where it is
+                if is_interruption(error):
+                    raise
                 name = type(error).__name__
                 self._fallback.warn(f"the spool could not be read completely ({name}); what is left stays in it")
             if batch is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .._capture.row import Entry
 from .._database.table.ledger import KEEP_DAYS, line_delivery
 from .._failure import Failure
+from .._signals import is_interruption
 from .batch import Batch
 from .frame import HEAD, Record
 from .segment import PAGE, Progress, Report, Segment
@@ -275,7 +276,9 @@ class Leftover:
             lines = [each[HEAD.size :] if each.startswith(_MARK) else each for each in damaged]
             try:
                 self._put_aside(lines, f"{_records(len(self._damaged))} cannot be read")
-            except OSError:  # the other rows are delivered all the same
+            except OSError as error:  # the other rows are delivered all the same
+                if is_interruption(error):
+                    raise
                 self.must_stay = True
                 self._report(self.segment.path, f"{_records(len(self._damaged))} cannot be read")
 

@@ -13,6 +13,7 @@ from .._database.table import ddl
 from .._database.writing.caller import Caller, caller_of
 from .._database.writing.within import Layout, layout
 from .._failure import Failure
+from .._signals import is_interruption
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .fallback import WARNING_INTERVAL
@@ -48,11 +49,13 @@ class Maker:
         return self._creation is not None and self._layout is None and time.monotonic() >= self._not_before
 
     def made(self) -> Layout | None:
-        """Create the table, unless that is done; return its layout, or None if it is unknown. Raises nothing."""
+        """Create the table, unless that is done; return its layout, or None if it is unknown."""
         if self.must_make and self._creation is not None:
             try:
                 self._layout = self._make(self._creation)
             except Exception as error:
+                if is_interruption(error):
+                    raise
                 self._not_before = time.monotonic() + WARNING_INTERVAL  # the next block must not wait for this too
                 self._warn(f"table {self._tracker.layout.name} could not be created: {_why(error).reason}")
         return self._layout

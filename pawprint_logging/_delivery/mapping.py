@@ -14,6 +14,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from .._signals import is_interruption
+
 #: file systems that write preallocated blocks in place; xfs, btrfs and zfs may write elsewhere
 _TRUSTED = frozenset({"ext4", "tmpfs"})
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -27,7 +29,9 @@ def can_map(directory: str | os.PathLike[str]) -> bool:
         device = Path(directory).stat().st_dev
         name = f"{os.major(device)}:{os.minor(device)}"
         return _kinds(_MOUNTS.read_text("utf-8", errors="replace"), name) <= _TRUSTED
-    except OSError:
+    except OSError as error:
+        if is_interruption(error):
+            raise
         return False
 
 

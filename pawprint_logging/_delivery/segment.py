@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._signals import is_interruption, suppress_failures
 from .frame import Record, Run, blank, scan
 
 if TYPE_CHECKING:
@@ -155,10 +156,12 @@ class Segment:
         with_fsync: whether notes must survive a crash of the machine though the head does not say so, default False.
     """
 
+    # for `__del__`, though a signal handler raises before `__init__` has set anything
+    _beside = -1
+    #: whether it was taken over from another process: then its locks end with the object
+    is_taken_over = False
+
     def __init__(self, path: Path, descriptor: int, head: Head, *, with_fsync: bool = False) -> None:
-        self._beside = -1
-        #: whether it was taken over from another process: then its locks end with the object
-        self.is_taken_over = False
         self.path = path
         #: whether all notes are on the disk, and whether this object has made any
         self.is_durable = False
@@ -243,6 +246,8 @@ class Segment:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if is_interruption(error):
+                raise
             report(path, f"it cannot be opened ({error.strerror})")
             return None
         segment = None
@@ -253,6 +258,8 @@ class Segment:
         except UnreadableError as error:
             report(path, str(error))
         except OSError as error:
+            if is_interruption(error):
+                raise
             report(path, f"it cannot be read ({error.strerror})")
         finally:
             if segment is None:
@@ -477,7 +484,9 @@ def try_lock(descriptor: int) -> bool:
     """Try to lock a file, without waiting; return whether it is locked now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if is_interruption(error):
+            raise
         return False
     return True
 
@@ -486,7 +495,7 @@ def remove_orphan(path: Path) -> None:
     """Delete the file beside a segment that is gone: a process was killed between deleting the two."""
     if path.with_suffix(SUFFIX).exists():
         return
-    with suppress(OSError):
+    with suppress_failures(OSError):
         descriptor = os.open(path, _FLAGS)
         try:
             if try_lock(descriptor) and os.fstat(descriptor).st_nlink:

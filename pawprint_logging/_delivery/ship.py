@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from .._database.session.sqlstate import DatabaseError
 from .._database.table import rights
 from .._database.table.schema import Table as Layout
 from .._failure import Failure
+from .._signals import is_interruption, suppress_failures
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .account import Account
@@ -185,6 +185,8 @@ class _Notes(Nowhere):
         return found
 
     def _warn(self, error: OSError) -> None:
+        if is_interruption(error):
+            raise error
         self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events")
 
 
@@ -407,7 +409,7 @@ class Shipper:
         segment = leftover.segment
         self._parked[segment.path] = _Parked(leftover.place, leftover.is_at_end, _key(segment.head), leftover.must_stay)
         if segment.has_noted:
-            with suppress(OSError):
+            with suppress_failures(OSError):
                 segment.make_durable()  # else its settled deliveries would stay in the ledger
         segment.release()
         del self._followed[segment.path]
@@ -466,6 +468,8 @@ class Shipper:
         try:
             batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
         except OSError as error:
+            if is_interruption(error):
+                raise
             leftover.must_stay = True
             self._report(segment.path, f"it cannot be read completely ({error.strerror})")
         # not only if there was nothing: a writer that always has a row must not keep others from having their turn
@@ -538,6 +542,8 @@ class Shipper:
                 segment.remove()
                 is_gone = True
             except OSError as error:
+                if is_interruption(error):
+                    raise
                 self._report(segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
         if is_gone:
             del self._followed[segment.path]

@@ -28,6 +28,7 @@ from zlib import crc32
 
 from .. import _native as native
 from .._capture.row import ROW_BYTES, Entry, values_of, whole
+from .._signals import is_interruption, suppress_failures
 from ..errors import ConfigurationError
 from . import mapping
 from .batch import Batch
@@ -97,6 +98,8 @@ class Spool:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             is_usable = os.access(self._directory, os.R_OK | os.W_OK | os.X_OK)
         except OSError as error:
+            if is_interruption(error):
+                raise
             raise ConfigurationError(f"spool: the directory {directory!r} cannot be made ({error.strerror})") from error
         if not is_usable:
             raise ConfigurationError(f"spool: the directory {directory!r} is not writable for this process")
@@ -226,7 +229,9 @@ class Spool:
             try:
                 extend(accepting)
                 is_whole = next(written, 0) == len(record)
-            except OSError:
+            except OSError as error:
+                if is_interruption(error):
+                    raise  # the row may be in both places: `_mend` concludes the write
                 is_whole = False
             if window.pending is pending:
                 self._conclude(window, pending, is_whole=is_whole)
@@ -262,6 +267,8 @@ class Spool:
         try:
             os.fsync(window.descriptor)
         except OSError as error:
+            if is_interruption(error):
+                raise
             if error.errno != errno.EBADF:  # else the segment was delivered and deleted meanwhile
                 self._say(
                     "sync",
@@ -317,7 +324,9 @@ class Spool:
                     may_go_on = False
                     self._seal(segment, final)
                 self._open_segment(window, size)
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.ENOSPC and is_interruption(error):  # a full spool refuses many calls
+                    raise
                 if self._window is window and may_go_on:
                     window.end = final  # a smaller row may still fit
                 return False
@@ -360,8 +369,8 @@ class Spool:
         if self._is_mapped:
             try:
                 memory, base = mapping.window(segment.path, start, limit)
-            except OSError:
-                if limit == start + size:
+            except OSError as error:
+                if limit == start + size or is_interruption(error):
                     raise
                 limit = start + size  # the disk is nearly full
                 memory, base = mapping.window(segment.path, start, limit)
@@ -404,7 +413,7 @@ class Spool:
     def rows(self) -> int:
         """How many rows this process has written since it began."""
         with self.lock:
-            with suppress(OSError):
+            with suppress_failures(OSError):
                 self._mend(self._window)
             return self._rows_before + sum(segment.count for segment in self._segments)
 
@@ -412,7 +421,7 @@ class Spool:
 
     def _front(self) -> Segment | None:
         """Return the segment of the first row in the queue."""
-        with suppress(OSError):
+        with suppress_failures(OSError):
             self._mend(self._window)
         for segment in self._segments:
             if segment.taken < segment.count:
@@ -514,7 +523,7 @@ class Spool:
         """
         with self.lock:
             self.tidy()
-            with suppress(OSError):
+            with suppress_failures(OSError):
                 self._mend(self._window)
             self._window.end = SEALED
             for segment in list(self._segments):
@@ -572,6 +581,8 @@ class Spool:
         try:
             return leftover.next(max_rows, max_bytes)
         except OSError as error:
+            if is_interruption(error):
+                raise
             leftover.must_stay = True
             self._report(leftover.segment.path, f"it cannot be read completely ({error.strerror})")
             return None
@@ -582,6 +593,8 @@ class Spool:
         try:
             leftover.segment.remove()
         except OSError as error:
+            if is_interruption(error):
+                raise
             self._report(leftover.segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
 
     def _is_ours(self, head: Head) -> bool:
@@ -612,6 +625,8 @@ class Spool:
         try:
             yield
         except OSError as error:
+            if is_interruption(error):
+                raise
             self._say(
                 "note", f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events"
             )
@@ -634,6 +649,8 @@ class Spool:
         try:
             segment.remove()
         except OSError as error:  # it stays, settled, until a process that finds it deletes it
+            if is_interruption(error):
+                raise
             self._say("remove", f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
             segment.release()
         self._forget(segment)

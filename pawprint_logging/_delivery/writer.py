@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from .._database.writing.claim import Guess, claim, copy_keyed
 from .._database.writing.copy import Flow, copy_rows
 from .._database.writing.isolation import copy_isolating
 from .._failure import Failure
-from .._signals import is_interruption
+from .._signals import is_interruption, suppress_failures
 from ..tracker import Tracker
 from . import process
 from .backoff import dice
@@ -183,12 +183,12 @@ class Writer:
                 self._commit_together(session, connection, batches, store)
                 is_committed = True
                 self._look_after_ledger(session)
-        except (DatabaseError, OSError):
+        except BaseException as error:
+            if is_interruption(error) or not isinstance(error, (DatabaseError, OSError)):  # as in `_write`
+                session.discard()
+                raise
             if not is_committed:
                 self._roll_back(session)
-        except BaseException:  # as in `_write`
-            session.discard()
-            raise
         finally:
             if not is_committed:
                 self._undo_deletion(lost=session.is_lost)
@@ -261,13 +261,14 @@ class Writer:
                 if has_deleted and not flow.has_begun and why.meaning != "transient":
                     self._may_delete = False  # the right may be gone; a new connection asks again
                     continue
-            except OSError as error:  # the spool has no room to note the refused rows, which must survive a crash
+            except BaseException as error:
+                if is_interruption(error) or not isinstance(error, OSError):
+                    session.discard()  # a signal handler that raises, or a bug: it must not be used again
+                    raise
+                # the spool has no room to note the refused rows, which must survive a crash
                 self._roll_back(session)
                 name = type(error).__name__
                 return self._again(Failure("transient", f"the spool could not be written ({name})", error=error))
-            except BaseException:  # a signal handler that raises, or a bug: the connection must not be used again
-                session.discard()
-                raise
             if not has_made and is_missing_partition(why.error):
                 has_made = True
                 batch.make_whole()
@@ -343,7 +344,7 @@ class Writer:
             return
         if self._settled and not session.is_lost:  # no later transaction will delete them, but `prune` may
             self._deadline = time.monotonic() + _TIDYING
-            with suppress(Exception), self._transaction(session) as cursor:
+            with suppress_failures(Exception), self._transaction(session) as cursor:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []
         session.close()
@@ -555,7 +556,7 @@ class Writer:
         now = time.monotonic()
         if now >= until:
             found = ""
-            with suppress(Exception), self._limit(session):
+            with suppress_failures(Exception), self._limit(session):
                 answer = ask()
                 found = f"; {answer}" if answer else ""
             self._found[what] = found, now + WARNING_INTERVAL
@@ -582,7 +583,7 @@ class Writer:
             self._told = problem
             self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")
         elif problem is None and self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
-            with suppress(Exception):  # the batch is written either way
+            with suppress_failures(Exception):  # the batch is written either way
                 self._prune(session)
 
     def _prune(self, session: Session) -> None:

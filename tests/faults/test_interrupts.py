@@ -27,8 +27,12 @@ class AlarmError(BaseException):
     """What the signal handler raises: a task's time limit."""
 
 
+class TimeUpError(TimeoutError):
+    """Another one, which looks like a failing disk."""
+
+
 class Interrupting:
-    """Raises AlarmError in the main thread, at random moments."""
+    """Raises one of the two in the main thread, at random moments."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -43,7 +47,7 @@ class Interrupting:
 
     def _raise(self, *_: Any) -> None:
         self.count += 1
-        raise AlarmError
+        raise self._dice.choice((AlarmError, TimeUpError))
 
     def call(self, function: Callable[[], object]) -> bool:
         """Call a function; return whether it returned."""
@@ -55,7 +59,7 @@ class Interrupting:
                 returned = True
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except AlarmError:
+        except (AlarmError, TimeUpError):
             pass
         return returned
 

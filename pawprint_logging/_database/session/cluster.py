@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import psycopg2
 from psycopg2.extensions import make_dsn
 
+from ..._signals import is_interruption
 from ...errors import ConfigurationError
 
 #: seconds for a start; recovery after a crash is what takes long
@@ -66,6 +67,8 @@ def usable(directory: str) -> Path:
             return path
         reason = "it is not readable and writable for this user"
     except (OSError, RuntimeError) as error:
+        if is_interruption(error):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
     raise ConfigurationError(
         f"embedded: cannot use the directory {path}: {reason}; name one that this user may write to"
@@ -87,7 +90,9 @@ def running(path: Path) -> str | None:
         try:
             probe.settimeout(1)
             probe.connect(f"{lines[4]}/.s.PGSQL.{_PORT}")
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             return None
     return make_dsn(host=lines[4], port=_PORT, user=_ROLE, dbname=_ROLE)
 
@@ -260,6 +265,8 @@ def _account(path: Path) -> _Account | None:
             ensure_user_exists(_ACCOUNT)
         return _named(_ACCOUNT)
     except (OSError, KeyError) as error:
+        if is_interruption(error):
+            raise
         raise ConfigurationError(
             f"embedded: PostgreSQL does not run as root, and the account {_ACCOUNT} could not be created for it; "
             "run as another user, or create that account"
