@@ -175,19 +175,18 @@ def test_statistics_need_the_right_to_make_their_tables(
 def test_statistics_that_another_role_made_name_that_role(
     reader: str, shop: CommandLine, db: str, connection: Any, command: str
 ) -> None:
-    Statistics(Tracker(db=db, table="events")).sessions()
+    getattr(Statistics(Tracker(db=db, table="events")), command)()
     connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
     connection.cursor().execute(f"GRANT CREATE ON SCHEMA public TO {reader}")
 
     one_line(shop(command), f"belongs to {USER}: connect as {USER}, or as its owner drop it")
 
-    connection.cursor().execute(f"GRANT SELECT ON events__sessions TO {reader}")
+    connection.cursor().execute(f"GRANT SELECT ON events__{command} TO {reader}")
     said = shop(command).err
-    assert (
-        f"connect as {USER}, or read what is there: pawprint-logging read --table events__sessions, or stats[" in said
-    )
+    what = f'read --table events__{command}, or stats["{command}"].read()'
+    assert f"connect as {USER}, or read what is there: pawprint-logging {what}" in said
     assert "drop" not in said
-    assert shop("read", "--table", "events__sessions").status == 0
+    assert shop("read", "--table", f"events__{command}").status == 0
 
 
 def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:
@@ -310,6 +309,16 @@ def test_a_role_that_may_only_read_learns_what_erasing_needs(
 
     server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
     one_line(shop("erase", "alice", "--yes"), "read-only for this role or database", "check")
+
+
+def test_a_role_whose_writing_is_switched_off_learns_which_right_it_lacks_as_well(
+    reader: str, server: Server, shop: CommandLine, connection: Any, tmp_path: Path
+) -> None:
+    connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
+    server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
+    (tmp_path / "a.jsonl").write_text('{"event": "signup"}\n')
+    said = shop("import", str(tmp_path / "a.jsonl")).err
+    assert f'(42501); GRANT INSERT ON "events" TO "{reader}"' in said, said
 
 
 @pytest.mark.parametrize("command", ["ship", "replay", "import"])

@@ -15,7 +15,7 @@ from ..errors import PawprintError
 from ..tracker import Tracker
 
 #: what a command does in the database
-Purpose = Literal["create", "drop", "read", "write", "derive", "erase", "maintain"]
+Purpose = Literal["create", "drop", "read", "write", "derive", "engagement", "erase", "maintain"]
 
 # libpq passes this message on without a SQLSTATE; the server quotes the name
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
@@ -109,8 +109,9 @@ def _right(tracker: Tracker, purpose: Purpose, program: str) -> str | None:
             return _of_another(session, tracker) or _right_to_erase(session, tracker)
         wanted: inspection.Purpose = "write" if purpose == "write" else "read"
         mend = inspection.first_mend(session, tracker.layout, wanted)
-        if mend is None and purpose == "derive":
-            another = _of_another(session, tracker, program)
+        if mend is None and purpose in ("derive", "engagement"):
+            result = "engagement" if purpose == "engagement" else "sessions"
+            another = _of_another(session, tracker, f"{program} read", result)
             return another or inspection.right_to_create(session, tracker.layout)
         return mend
     finally:
@@ -123,13 +124,14 @@ def _right_to_erase(session: Session, tracker: Tracker) -> str:
     return f"GRANT SELECT, DELETE ON {tracker.layout.sql} TO {identifier(user)}"
 
 
-def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -> str | None:
+def _of_another(session: Session, tracker: Tracker, reader: str | None = None, result: str = "sessions") -> str | None:
     """Return what to do about a statistics table that another role owns; None if there is no such table.
 
     Args:
         session: a session on its database.
         tracker: the tracker on the events table.
-        reader: the name of the program, where reading the table as it is would do.
+        reader: the command that reads, where reading the table as it is would do.
+        result: what it would read, "sessions" or "engagement".
     """
     with session.transaction() as cursor:
         user = cursor.connection.info.user
@@ -138,11 +140,11 @@ def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -
         made = Table(".".join([*namespace, derived_name(table, suffix)]), None)
         owner = inspection.owner(session, made)
         if owner not in (None, user):
-            sessions = Table(".".join([*namespace, derived_name(table, "__sessions")]), None)
+            kept = Table(".".join([*namespace, derived_name(table, f"__{result}")]), None)
             with session.transaction() as cursor:
-                may_read = inspection.may_select(cursor, sessions.sql)
+                may_read = inspection.may_select(cursor, kept.sql)
             if reader is not None and may_read:
-                otherwise = f'read what is there: {reader} read --table {sessions.name}, or stats["sessions"].read()'
+                otherwise = f'read what is there: {reader} --table {kept.name}, or stats["{result}"].read()'
             else:
                 otherwise = "as its owner drop it"
             return f"{made.name} belongs to {owner}: connect as {owner}, or {otherwise}"

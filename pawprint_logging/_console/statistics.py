@@ -82,7 +82,7 @@ def engagement(state: State, *, clean: bool, min_sessions: int, **options: Any) 
     # a date is that day in UTC, in whichever zone it begins
     days = {name: moment.date() for name, moment in checked_span(options).items()}
     span = {name: datetime.combine(day, time(), timezone.utc) for name, day in days.items()}
-    statistics = Statistics(state.connect("derive"))
+    statistics = Statistics(state.connect("engagement"))
     with answer.warnings_as_notes():
         statistics.engagement(clean=clean, start=days.get("start"), min_sessions=min_sessions)
     _show(statistics, "engagement", options, span)

@@ -140,8 +140,12 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
 
 
 def first_mend(session: Session, table: Table, purpose: Purpose) -> str | None:
-    """Return what mends the first failure that can be mended, or None."""
-    return next((each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend), None)
+    """Return what mends the first failure that can be mended, or None; rights come before everything else.
+
+    Callers have been refused for want of a right. That writing is switched off, say, would have another SQLSTATE.
+    """
+    mends = (each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend)
+    return min(mends, key=lambda mend: not mend.startswith(("GRANT ", "CREATE POLICY ")), default=None)
 
 
 def may_insert(cursor: Any, table: Table, columns: Iterable[str]) -> bool:
