@@ -321,6 +321,22 @@ def test_a_role_whose_writing_is_switched_off_learns_which_right_it_lacks_as_wel
     assert f'(42501); GRANT INSERT ON "events" TO "{reader}"' in said, said
 
 
+@pytest.mark.parametrize("command", [["count"], ["sessions"], ["tail"], ["read", "--since", "7d"]])
+def test_a_table_whose_time_has_another_name_needs_a_dotfile(
+    cli: CommandLine, db: str, connection: Any, command: list[str]
+) -> None:
+    connection.cursor().execute("CREATE TABLE tracking (at TIMESTAMPTZ, user_id TEXT, name TEXT, data JSONB)")
+    cli.options = ["--db", db, "--table", "tracking"]
+    one_line(cli(*command), """say so in a --dotfile: {"timestamp_field": "NAME"}""")
+
+
+def test_the_check_says_that_columns_may_have_other_names(cli: CommandLine, db: str, connection: Any) -> None:
+    connection.cursor().execute("CREATE TABLE tracking (at TIMESTAMPTZ, user_id TEXT, name TEXT, data JSONB)")
+    said = cli("check", "--db", db, "--table", "tracking").out
+    names = '{"timestamp_field": "NAME", "event_field": "NAME", "json_field": "NAME"}'
+    assert f"note  its columns may only have other names\n      -> say so in a dotfile: {names}\n" in said
+
+
 @pytest.mark.parametrize("command", ["ship", "replay", "import"])
 def test_an_empty_path_is_not_the_current_directory(cli: CommandLine, command: str) -> None:
     cli.options = ["--db", "postgresql://127.0.0.1:1/x", "--table", "events"]

@@ -19,6 +19,7 @@ Purpose = Literal["create", "drop", "read", "write", "derive", "engagement", "er
 
 # libpq passes this message on without a SQLSTATE; the server quotes the name
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
+_ROLE = re.compile(r"\b(?:timestamp|user|event|json)_field\b")
 # The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
 # 51.
 _SOCKET_ROOM = 52
@@ -41,11 +42,24 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose, program
     if isinstance(error, DatabaseError):
         return _of_database(error, tracker, purpose, program)
     if isinstance(error, (PawprintError, ImportError)):
-        return str(error)
+        return f"{error}{_column_named(str(error), tracker)}"
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
     return f"{type(error).__name__}: a bug in this program; run it again with --traceback, and report the output"
+
+
+def _column_named(said: str, tracker: Tracker | None) -> str:
+    """Return how to name the column of a part of the event, if that is what a message is about: no option does."""
+    found = _ROLE.search(said)
+    role = found[0] if found else None
+    if (
+        role is None
+        and tracker is not None
+        and said.startswith(f"{tracker.timestamp_field!r}: there is no such column")
+    ):
+        role = "timestamp_field"  # --since and --until ask for it as a condition does
+    return f'; if the column has another name, say so in a --dotfile: {{"{role}": "NAME"}}' if role else ""
 
 
 def no_table(table: str | None, program: str) -> str:

@@ -390,19 +390,30 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
     }
     found.forbidden = frozenset(name for name, (_, _, may_insert) in columns.items() if not may_insert)
     fields = table.fields
-    filled = dict.fromkeys((fields.timestamp, fields.user, fields.event, fields.json, *table.columns))
+    roles = {
+        fields.timestamp: "timestamp_field",
+        fields.user: "user_field",
+        fields.event: "event_field",
+        fields.json: "json_field",
+    }
+    filled = dict.fromkeys((*roles, *table.columns))
     is_sound = True
+    lacking = []
     for name in filled:
         if name in columns or (name not in table.columns and name != fields.event):
             continue
-        if name == "id" and name not in (fields.timestamp, fields.user, fields.event, fields.json):
+        if name == "id" and name not in roles:
             yield Finding("note", f"the table has no column {name}, which the schema has; nothing is written to it")
             continue
         is_sound = False
+        lacking += [roles[name]] if name in roles else []
         wanted = table.columns.get(name, "TEXT")
         yield Finding(
             "fail", f"the table has no column {name}", f"ALTER TABLE {table.sql} ADD COLUMN {identifier(name)} {wanted}"
         )
+    if lacking:
+        options = ", ".join(f'"{option}": "NAME"' for option in lacking)
+        yield Finding("note", "its columns may only have other names", f"say so in a dotfile: {{{options}}}")
     json_type = columns.get(fields.json, ("jsonb", False, True))[0]
     if kind_of(json_type) != "json":
         is_sound = False
