@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.commandline import SHOP, CommandLine, environment, insert, one_line, role
 from support.server import PASSWORD, USER, Server
 from support.shop import VALUE
 
 from pawprint_logging import Statistics, Tracker
+from pawprint_logging._database.session.sqlstate import connect_failure
 
 WITH_DATABASE = [
     "count",
@@ -109,7 +111,12 @@ def test_a_server_that_does_not_answer_is_one_line(cli: CommandLine, command: st
 def test_a_database_that_is_not_there_is_one_line(cli: CommandLine, server: Server) -> None:
     cli.options = ["--db", server.dsn("nowhere"), "--table", "events"]
 
-    one_line(cli("count"), "the user or the database does not exist: create it")
+    one_line(cli("count"), "the database does not exist: create it, or correct its name in db")
+
+
+def test_a_user_that_is_not_there_is_said_to_be_missing() -> None:
+    error = psycopg2.OperationalError('connection to server failed: FATAL:  role "nobody" does not exist')
+    assert "the user does not exist: create the role" in connect_failure(error).reason
 
 
 def test_a_database_that_the_role_may_not_connect_to_is_one_line(
@@ -335,6 +342,27 @@ def test_the_check_says_that_columns_may_have_other_names(cli: CommandLine, db: 
     said = cli("check", "--db", db, "--table", "tracking").out
     names = '{"timestamp_field": "NAME", "event_field": "NAME", "json_field": "NAME"}'
     assert f"note  its columns may only have other names\n      -> say so in a dotfile: {names}\n" in said
+
+
+def test_messages_name_commands_and_not_functions(shop: CommandLine, connection: Any, tmp_path: Path) -> None:
+    one_line(shop("maintain", "--keep", "400"), 'keep must be an age such as "400d", "60w", not')
+
+    connection.cursor().execute("DROP TABLE events__deliveries")
+    (tmp_path / "lines.jsonl").write_text('{"event": "signup"}\n')
+    for command in (["maintain"], ["replay"], ["import", "--dedupe-key", "event"]):
+        files = [str(tmp_path / "lines.jsonl")] * (command != ["maintain"])
+        one_line(shop(*command, *files), "pawprint-logging create-table --if-not-exists")
+    assert shop("create-table", "--if-not-exists").status == 0
+    assert shop("maintain").status == 0
+
+
+@pytest.mark.parametrize("command", [["export"], ["erase", "--yes"]])
+def test_a_user_who_cannot_be_one_is_said_to_be_so_of_the_column(
+    cli: CommandLine, db: str, connection: Any, command: list[str]
+) -> None:
+    connection.cursor().execute("CREATE TABLE events (id SERIAL, timestamp TIMESTAMP, user_id UUID, event TEXT)")
+    cli.options = ["--db", db, "--table", "events"]
+    one_line(cli(*command, "alice"), "pawprint-logging: 'user_id': ")
 
 
 @pytest.mark.parametrize("command", ["ship", "replay", "import"])

@@ -20,6 +20,7 @@ Purpose = Literal["create", "drop", "read", "write", "derive", "engagement", "er
 # libpq passes this message on without a SQLSTATE; the server quotes the name
 _NO_CONNECT = re.compile(r'permission denied for database ("(?:[^"]|"")+")')
 _ROLE = re.compile(r"\b(?:timestamp|user|event|json)_field\b")
+_MAKE_LEDGER = re.compile(r"(?:Tracker\.)?create_table\(if_not_exists=True\)")
 # The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
 # 51.
 _SOCKET_ROOM = 52
@@ -42,11 +43,16 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose, program
     if isinstance(error, DatabaseError):
         return _of_database(error, tracker, purpose, program)
     if isinstance(error, (PawprintError, ImportError)):
-        return f"{error}{_column_named(str(error), tracker)}"
+        return f"{_for_a_shell(str(error), program)}{_column_named(str(error), tracker)}"
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
     return f"{type(error).__name__}: a bug in this program; run it again with --traceback, and report the output"
+
+
+def _for_a_shell(said: str, program: str) -> str:
+    """Return what the package says to programmers as it is said to those who use the program."""
+    return _MAKE_LEDGER.sub(f"{program} create-table --if-not-exists", said).replace(" or a timedelta", "")
 
 
 def _column_named(said: str, tracker: Tracker | None) -> str:

@@ -29,7 +29,7 @@ _NAMES = {
 }
 
 # libpq's messages about a failed connection have no SQLSTATE and may quote parts of the connection string, so only
-# these texts are shown.
+# these texts are shown, each for the pattern that it follows.
 _TLS_FILE = "a TLS file is missing or cannot be used: check sslrootcert, sslcert and sslkey in db"
 _CONNECT_REASONS = (
     ("certificate file", _TLS_FILE),  # before "does not exist" and "No such file", which these messages contain
@@ -37,6 +37,8 @@ _CONNECT_REASONS = (
     ("password authentication failed", "the password or the user name is wrong: check both in db"),
     ("no password supplied", "the server wants a password and db has none"),
     ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user and database"),
+    ('database ".*" does not exist', "the database does not exist: create it, or correct its name in db"),
+    ('role ".*" does not exist', "the user does not exist: create the role, or correct its name in db"),
     ("does not exist", "the user or the database does not exist: create it, or correct db"),
     ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
     ("No such file", "the server's socket is not there: is the server running, and is host right?"),
@@ -79,7 +81,7 @@ STANDBY_AWAY = (
 def is_connect_error(error: Exception) -> bool:
     """Return whether an error means that no connection could be made, not that a statement failed."""
     return sqlstate_of(error) is None and (
-        isinstance(error, ImportError) or any(part in str(error) for part, _ in _CONNECT_REASONS)
+        isinstance(error, ImportError) or any(re.search(part, str(error)) for part, _ in _CONNECT_REASONS)
     )
 
 
@@ -92,7 +94,7 @@ def connect_failure(error: Exception) -> Failure:
     if isinstance(error, ConfigurationError):
         return Failure("table", text, None, error)
     for part, reason in _CONNECT_REASONS:
-        if part in text:
+        if re.search(part, text):
             return Failure("transient", f"no connection to the database: {reason}", sqlstate_of(error), error)
     if isinstance(error, ImportError):
         return Failure("transient", "no connection to the database: the extra [embedded] is not installed", None, error)
