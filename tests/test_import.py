@@ -249,6 +249,12 @@ def test_a_text_that_holds_a_number_moves_no_sequence(
     assert stored(connection, "id", "texts") == [("77",), ("ev-1",)]
 
 
+def test_a_file_with_the_tables_own_numbers_is_not_said_to_be_written_again(cli: CommandLine, tmp_path: Path) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"id": each, "event": "e"} for each in range(1, 4)])
+    assert "again" not in cli("import", str(path)).err
+    assert cli("import", str(path)).out.startswith("0 written, 0 already there, 3 rejected ")
+
+
 def test_a_role_that_may_not_move_the_sequence_is_told_so(
     cli: CommandLine, db: str, tmp_path: Path, connection: Any, server: Server
 ) -> None:
