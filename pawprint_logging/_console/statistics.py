@@ -135,6 +135,8 @@ def _step(text: str) -> Any:
     """Return a step: an event's name, or its name and the condition in brackets: ``signup[metadata__plan=pro]``."""
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
+        if name and "=" in conditions and "]" not in conditions:
+            note(f"{name}[… is taken for the name of an event: the condition of a step ends with ]")
         return text
     return name, parse([conditions[:-1]], text)
 
