@@ -558,7 +558,7 @@ def test_ctrl_c_ends_an_import_and_its_helpers_in_one_line(db: str, tmp_path: Pa
     _wait_for_helpers(running)
 
     lines = [line.partition(":")[2][:9] for line in err.splitlines() if line]
-    assert (running.returncode, lines) == (130, [" without ", " stopped:"]), err
+    assert (running.returncode, lines) == (130, [" stopped:"]), err
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:

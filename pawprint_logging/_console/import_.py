@@ -96,9 +96,11 @@ def import_(
             with _no_collection():
                 _with_progress(job, sources, plans)
         except BaseException:
-            again = "every row again" if job.has_warned else "only the remaining rows"
+            again = "every row again" if job.repeats else "only the remaining rows"
             note(f"stopped: {summary(result)}; running it again writes {again}")
             raise
+    if job.repeats:
+        note("without --dedupe-key, running this again writes every row again")
     if job.without_time:
         field = tracker.timestamp_field
         note(f"{_rows(job.without_time)} no {field}: name the field that holds it, as in --rename when={field}")
@@ -223,8 +225,8 @@ class _Job:
         self._behind: set[str] = set()
         self.without_time = 0
         self.without_key = 0
-        #: whether it was said that another run writes every row again
-        self.has_warned = False
+        #: whether another run writes every row again
+        self.repeats = False
 
     def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
         """Note the fields to rename that a file lacks.
@@ -255,10 +257,8 @@ class _Job:
             plan.seen.update(pair[1].seen)
         if source.names is None and first:
             self.check_renames([(source, plan)])
-        has_numbers = any(made.greatest for _, made in first)  # the table refuses those that it has
-        if plan.key is None and not has_numbers and not self.has_warned:
-            self.has_warned = True
-            note("without --dedupe-key, running this again writes every row again")
+        # the table refuses numbers that it has
+        self.repeats = self.repeats or (plan.key is None and not any(made.greatest for _, made in first))
         are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
             raise ConfigurationError(
