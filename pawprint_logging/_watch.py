@@ -36,6 +36,9 @@ class _Watch:
     def __init__(self, made: Any) -> None:
         self.kind = type(made).__name__
         self.made = weakref.ref(made)
+        named = {"timestamp": made.tracker.timestamp_field, "user_id": made.tracker.user_field}
+        #: the extras that have the names of columns, where those are not the usual ones
+        self.renamed = [f"{name} (not {usual})" for usual, name in named.items() if name != usual]
         self.seen: Counter[str] = Counter()
 
     def line(self) -> str:
@@ -46,9 +49,9 @@ class _Watch:
         total = seen.total()
         why = [f"{seen[reason]:,} {reason}" for reason in ("no mark", "level", "filter", "before_send") if seen[reason]]
         others = f"; not events: {', '.join(why)}" if why else ""
-        return (
-            f"{who}: saw {total:,} record{'' if total == 1 else 's'}, of which {seen['events']:,} were events{others}"
-        )
+        extras = f"; its extras are called {' and '.join(self.renamed)}" if self.renamed else ""
+        events = f"of which {seen['events']:,} were events"
+        return f"{who}: saw {total:,} record{'' if total == 1 else 's'}, {events}{others}{extras}"
 
 
 def watch_handler(handler: logging.Handler, pipeline: Pipeline) -> None:

@@ -36,10 +36,11 @@ class PawprintHandler(logging.Handler):
         table: Table name, with a schema before a dot if it has one. Default: None.
         schema: Column name → PostgreSQL type with its constraints; None is ``id``, ``timestamp``, ``user_id``,
             ``event``, ``metadata``. Default: None.
-        json_field: The JSON or JSONB column, for what has no column of its own. Default: ``"metadata"``.
-        timestamp_field: The column of an event's time. Default: ``"timestamp"``.
-        user_field: The column of its user. Default: ``"user_id"``.
-        event_field: The column of its name. Default: ``"event"``.
+        json_field: The JSON or JSONB column, for what has no column of its own, and the extra with a mapping for it.
+            Default: ``"metadata"``.
+        timestamp_field: The column of an event's time, and the extra that sets it. Default: ``"timestamp"``.
+        user_field: The column of its user, and the extra or context variable that sets it. Default: ``"user_id"``.
+        event_field: The column of its name; the extra is that of `event_key`. Default: ``"event"``.
         auto_timestamp: Whether the tracker's `write` fills in a missing time. Default: False.
         marker: Name of the extra that, when true, marks a record as an event. Default: ``"track"``.
         event_key: Name of the extra that marks a record as an event and names it. Default: ``"event"``.
@@ -143,10 +144,11 @@ class PawprintHandler(logging.Handler):
             table: Table name, with a schema before a dot if it has one. Default: None.
             schema: Column name → PostgreSQL type with its constraints; None is ``id``, ``timestamp``, ``user_id``,
                 ``event``, ``metadata``. Default: None.
-            json_field: The JSON or JSONB column, for what has no column of its own. Default: ``"metadata"``.
-            timestamp_field: The column of an event's time. Default: ``"timestamp"``.
-            user_field: The column of its user. Default: ``"user_id"``.
-            event_field: The column of its name. Default: ``"event"``.
+            json_field: The JSON or JSONB column, for what has no column of its own, and the extra with a mapping for
+                it. Default: ``"metadata"``.
+            timestamp_field: The column of an event's time, and the extra that sets it. Default: ``"timestamp"``.
+            user_field: The column of its user, and the extra or context variable that sets it. Default: ``"user_id"``.
+            event_field: The column of its name; the extra is that of `event_key`. Default: ``"event"``.
             auto_timestamp: Whether the tracker's `write` fills in a missing time. Default: False.
             marker: Name of the extra that, when true, marks a record as an event. Default: ``"track"``.
             event_key: Name of the extra that marks a record as an event and names it. Default: ``"event"``.

@@ -193,6 +193,7 @@ def test_a_step_has_conditions_of_its_own(cli: CommandLine) -> None:
         (["paths", "--after", "singup", "--before", "vieww"], ["no event 'singup' in", "no event 'vieww' in"]),
         (["funnel", "singup", "singup", "--where", "event=singup"], ["no event 'singup' in"]),
         (["funnel", "signup[metadata__plans=pro]"], ["no event has metadata__plans; did you mean metadata__plan?"]),
+        (["funnel", "signup[metadata__plan=pro", "view"], ["signup[… is taken for the name of an event: ", "no event"]),
         (["funnel", "signup", "--by", "metadata__plans"], ["no event has metadata__plans"]),
         (["funnel", "signup", "--unit", "metadata__plans"], ["no event has metadata__plans"]),
         (["funnel", "signup", "--where", "metadata__n=many"], ["metadata__n holds numbers, and is compared with text"]),

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.commandline import SHOP, CommandLine, environment, insert, one_line, role
 from support.server import PASSWORD, USER, Server
 from support.shop import VALUE
 
 from pawprint_logging import Statistics, Tracker
+from pawprint_logging._database.session.sqlstate import connect_failure
 
 WITH_DATABASE = [
     "count",
@@ -109,7 +111,12 @@ def test_a_server_that_does_not_answer_is_one_line(cli: CommandLine, command: st
 def test_a_database_that_is_not_there_is_one_line(cli: CommandLine, server: Server) -> None:
     cli.options = ["--db", server.dsn("nowhere"), "--table", "events"]
 
-    one_line(cli("count"), "the user or the database does not exist: create it")
+    one_line(cli("count"), "the database does not exist: create it, or correct its name in db")
+
+
+def test_a_user_that_is_not_there_is_said_to_be_missing() -> None:
+    error = psycopg2.OperationalError('connection to server failed: FATAL:  role "nobody" does not exist')
+    assert "the user does not exist: create the role" in connect_failure(error).reason
 
 
 def test_a_database_that_the_role_may_not_connect_to_is_one_line(
@@ -175,19 +182,18 @@ def test_statistics_need_the_right_to_make_their_tables(
 def test_statistics_that_another_role_made_name_that_role(
     reader: str, shop: CommandLine, db: str, connection: Any, command: str
 ) -> None:
-    Statistics(Tracker(db=db, table="events")).sessions()
+    getattr(Statistics(Tracker(db=db, table="events")), command)()
     connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
     connection.cursor().execute(f"GRANT CREATE ON SCHEMA public TO {reader}")
 
     one_line(shop(command), f"belongs to {USER}: connect as {USER}, or as its owner drop it")
 
-    connection.cursor().execute(f"GRANT SELECT ON events__sessions TO {reader}")
+    connection.cursor().execute(f"GRANT SELECT ON events__{command} TO {reader}")
     said = shop(command).err
-    assert (
-        f"connect as {USER}, or read what is there: pawprint-logging read --table events__sessions, or stats[" in said
-    )
+    what = f'read --table events__{command}, or stats["{command}"].read()'
+    assert f"connect as {USER}, or read what is there: pawprint-logging {what}" in said
     assert "drop" not in said
-    assert shop("read", "--table", "events__sessions").status == 0
+    assert shop("read", "--table", f"events__{command}").status == 0
 
 
 def test_a_replay_without_the_right_to_insert(reader: str, shop: CommandLine, tmp_path: Path) -> None:
@@ -310,6 +316,53 @@ def test_a_role_that_may_only_read_learns_what_erasing_needs(
 
     server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
     one_line(shop("erase", "alice", "--yes"), "read-only for this role or database", "check")
+
+
+def test_a_role_whose_writing_is_switched_off_learns_which_right_it_lacks_as_well(
+    reader: str, server: Server, shop: CommandLine, connection: Any, tmp_path: Path
+) -> None:
+    connection.cursor().execute(f"GRANT SELECT ON events TO {reader}")
+    server.execute(f"ALTER ROLE {reader} SET default_transaction_read_only = on")
+    (tmp_path / "a.jsonl").write_text('{"event": "signup"}\n')
+    said = shop("import", str(tmp_path / "a.jsonl")).err
+    assert f'(42501); GRANT INSERT ON "events" TO "{reader}"' in said, said
+
+
+@pytest.mark.parametrize("command", [["count"], ["sessions"], ["tail"], ["read", "--since", "7d"]])
+def test_a_table_whose_time_has_another_name_needs_a_dotfile(
+    cli: CommandLine, db: str, connection: Any, command: list[str]
+) -> None:
+    connection.cursor().execute("CREATE TABLE tracking (at TIMESTAMPTZ, user_id TEXT, name TEXT, data JSONB)")
+    cli.options = ["--db", db, "--table", "tracking"]
+    one_line(cli(*command), """say so in a --dotfile: {"timestamp_field": "NAME"}""")
+
+
+def test_the_check_says_that_columns_may_have_other_names(cli: CommandLine, db: str, connection: Any) -> None:
+    connection.cursor().execute("CREATE TABLE tracking (at TIMESTAMPTZ, user_id TEXT, name TEXT, data JSONB)")
+    said = cli("check", "--db", db, "--table", "tracking").out
+    names = '{"timestamp_field": "NAME", "event_field": "NAME", "json_field": "NAME"}'
+    assert f"note  its columns may only have other names\n      -> say so in a dotfile: {names}\n" in said
+
+
+def test_messages_name_commands_and_not_functions(shop: CommandLine, connection: Any, tmp_path: Path) -> None:
+    one_line(shop("maintain", "--keep", "400"), 'keep must be an age such as "400d", "60w", not')
+
+    connection.cursor().execute("DROP TABLE events__deliveries")
+    (tmp_path / "lines.jsonl").write_text('{"event": "signup"}\n')
+    for command in (["maintain"], ["replay"], ["import", "--dedupe-key", "event"]):
+        files = [str(tmp_path / "lines.jsonl")] * (command != ["maintain"])
+        one_line(shop(*command, *files), "pawprint-logging create-table --if-not-exists")
+    assert shop("create-table", "--if-not-exists").status == 0
+    assert shop("maintain").status == 0
+
+
+@pytest.mark.parametrize("command", [["export"], ["erase", "--yes"]])
+def test_a_user_who_cannot_be_one_is_said_to_be_so_of_the_column(
+    cli: CommandLine, db: str, connection: Any, command: list[str]
+) -> None:
+    connection.cursor().execute("CREATE TABLE events (id SERIAL, timestamp TIMESTAMP, user_id UUID, event TEXT)")
+    cli.options = ["--db", db, "--table", "events"]
+    one_line(cli(*command, "alice"), "pawprint-logging: 'user_id': ")
 
 
 @pytest.mark.parametrize("command", ["ship", "replay", "import"])

@@ -31,7 +31,7 @@ from pawprint_logging.tracker import TRACKER_OPTIONS
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.rst") if ".. code-block:: python" in page.read_text("utf-8"))
 #: the databases in the docs
-DATABASES = re.compile(r"embedded:pawprint-demo|postgresql://shop:secret@localhost/shop")
+DATABASES = re.compile(r"embedded:pawprint-(?:demo|cookbook)|postgresql://shop:secret@localhost/shop")
 _BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 
@@ -74,6 +74,18 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     for value in names.values():
         if isinstance(value, Tracker):
             value.close()
+
+
+def test_a_table_that_a_page_makes_anew_is_in_no_other_page() -> None:
+    texts = {page: page.read_text("utf-8") for page in PAGES}
+    made = {
+        (page, place)
+        for page, text in texts.items()
+        for place in re.findall(r'Tracker\((db="[^"]+", table="[^"]+")\)\n +tracker\.create_table\((?!if_not)', text)
+    }
+    assert made
+    for page, place in made:
+        assert [other for other, text in texts.items() if place in text] == [page]
 
 
 def sql_of(page: str) -> list[str]:

@@ -108,7 +108,8 @@ def test_at_a_terminal_erasing_asks_and_says_how_many_events_there_were(
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     done = cli("erase", ALICE)
     assert done.status == 1
-    assert "erase 2 events of this user from Tracker(" in done.err
+    assert done.err.startswith("in postgresql://")
+    assert f":\nerase 2 events of {ALICE} from events? [y/N]" in done.err
     assert "nothing was erased" in done.err
     assert PASSWORD not in done.err
     assert value(connection, "SELECT count(*) FROM events") == 3

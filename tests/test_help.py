@@ -61,6 +61,17 @@ def test_pawprint_debug_says_at_exit_what_became_of_the_records(tmp_path: Path) 
     ]
 
 
+def test_pawprint_debug_names_the_extras_that_take_their_names_from_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_watches", [])
+    monkeypatch.setenv("PAWPRINT_DEBUG", "1")
+    schema = {"at": "TIMESTAMPTZ", "who": "TEXT", "event": "TEXT", "metadata": "JSONB"}
+    made = PawprintHandler(schema=schema, timestamp_field="at", user_field="who"), PawprintHandler()
+    renamed, usual = (watch.line() for watch in _watch._watches)
+    assert renamed.endswith("0 were events; its extras are called at (not timestamp) and who (not user_id)")
+    assert usual.endswith("0 were events")
+    del made
+
+
 @pytest.mark.parametrize("value", ["", "0"])
 def test_without_the_variable_nothing_is_said_or_counted(
     tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch

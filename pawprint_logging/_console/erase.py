@@ -55,7 +55,8 @@ def erase(
     blankings = {path: SpoolBlanking(path, tracker, user, fallback_file=files[0] if files else None) for path in spools}
     if not yes and sys.stdin is not None and sys.stdin.isatty():
         number = sum(1 for _ in tracker.export_user(user))
-        if not is_confirmed(f"erase {_events(number)} of this user from {tracker!r}?", otherwise="nothing was erased"):
+        question = f"erase {_events(number)} of {user} from {tracker.table}?"
+        if not is_confirmed(tracker, question, otherwise="nothing was erased"):
             return 1
     # Spools first: delivering them may put events into the files or the table. The table last: a replay may meanwhile
     # write events from the files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from typing import Literal
 
@@ -14,8 +15,10 @@ from ..errors import PawprintError
 from ..tracker import Tracker
 
 #: what a command does in the database
-Purpose = Literal["create", "drop", "read", "write", "derive", "erase", "maintain"]
+Purpose = Literal["create", "drop", "read", "write", "derive", "engagement", "erase", "maintain"]
 
+_ROLE = re.compile(r"\b(?:timestamp|user|event|json)_field\b")
+_MAKE_LEDGER = re.compile(r"(?:Tracker\.)?create_table\(if_not_exists=True\)")
 # The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
 # 51.
 _SOCKET_ROOM = 52
@@ -38,11 +41,29 @@ def explain(error: Exception, tracker: Tracker | None, purpose: Purpose, program
     if isinstance(error, DatabaseError):
         return _of_database(error, tracker, purpose, program)
     if isinstance(error, (PawprintError, ImportError)):
-        return str(error)
+        return f"{_for_a_shell(str(error), program)}{_column_named(str(error), tracker)}"
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place or ' a file'}: {error.strerror}; check path and rights"
     return f"{type(error).__name__}: a bug in this program; run it again with --traceback, and report the output"
+
+
+def _for_a_shell(said: str, program: str) -> str:
+    """Return what the package says to programmers as it is said to those who use the program."""
+    return _MAKE_LEDGER.sub(f"{program} create-table --if-not-exists", said).replace(" or a timedelta", "")
+
+
+def _column_named(said: str, tracker: Tracker | None) -> str:
+    """Return how to name the column of a part of the event, if that is what a message is about: no option does."""
+    found = _ROLE.search(said)
+    role = found[0] if found else None
+    if (
+        role is None
+        and tracker is not None
+        and said.startswith(f"{tracker.timestamp_field!r}: there is no such column")
+    ):
+        role = "timestamp_field"  # --since and --until ask for it as a condition does
+    return f'; if the column has another name, say so in a --dotfile: {{"{role}": "NAME"}}' if role else ""
 
 
 def no_table(table: str | None, program: str) -> str:
@@ -104,8 +125,9 @@ def _right(tracker: Tracker, purpose: Purpose, program: str) -> str | None:
             return _of_another(session, tracker) or _right_to_erase(session, tracker)
         wanted: inspection.Purpose = "write" if purpose == "write" else "read"
         mend = inspection.first_mend(session, tracker.layout, wanted)
-        if mend is None and purpose == "derive":
-            another = _of_another(session, tracker, program)
+        if mend is None and purpose in ("derive", "engagement"):
+            result = "engagement" if purpose == "engagement" else "sessions"
+            another = _of_another(session, tracker, f"{program} read", result)
             return another or inspection.right_to_create(session, tracker.layout)
         return mend
     finally:
@@ -118,13 +140,14 @@ def _right_to_erase(session: Session, tracker: Tracker) -> str:
     return f"GRANT SELECT, DELETE ON {tracker.layout.sql} TO {identifier(user)}"
 
 
-def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -> str | None:
+def _of_another(session: Session, tracker: Tracker, reader: str | None = None, result: str = "sessions") -> str | None:
     """Return what to do about a statistics table that another role owns; None if there is no such table.
 
     Args:
         session: a session on its database.
         tracker: the tracker on the events table.
-        reader: the name of the program, where reading the table as it is would do.
+        reader: the command that reads, where reading the table as it is would do.
+        result: what it would read, "sessions" or "engagement".
     """
     with session.transaction() as cursor:
         user = cursor.connection.info.user
@@ -133,11 +156,11 @@ def _of_another(session: Session, tracker: Tracker, reader: str | None = None) -
         made = Table(".".join([*namespace, derived_name(table, suffix)]), None)
         owner = inspection.owner(session, made)
         if owner not in (None, user):
-            sessions = Table(".".join([*namespace, derived_name(table, "__sessions")]), None)
+            kept = Table(".".join([*namespace, derived_name(table, f"__{result}")]), None)
             with session.transaction() as cursor:
-                may_read = inspection.may_select(cursor, sessions.sql)
+                may_read = inspection.may_select(cursor, kept.sql)
             if reader is not None and may_read:
-                otherwise = f'read what is there: {reader} read --table {sessions.name}, or stats["sessions"].read()'
+                otherwise = f'read what is there: {reader} --table {kept.name}, or stats["{result}"].read()'
             else:
                 otherwise = "as its owner drop it"
             return f"{made.name} belongs to {owner}: connect as {owner}, or {otherwise}"

@@ -100,15 +100,15 @@ def import_(
                 note(f"--set: there is no column {name!r}; it goes into {target.json_field}{hint}")
         job = _Job(session, tracker, target, result)
         job.check_renames([pair for pair in zip(sources, plans, strict=True) if pair[0].names is not None])
-        if dedupe_key is None:
-            note("without --dedupe-key, running this again writes every row again")
         try:
             with _no_collection():
                 _with_progress(job, sources, plans)
         except BaseException:
-            again = "every row again" if dedupe_key is None else "only the remaining rows"
+            again = "every row again" if job.repeats else "only the remaining rows"
             note(f"stopped: {summary(result)}; running it again writes {again}")
             raise
+    if job.repeats:
+        note("without --dedupe-key, running this again writes every row again")
     names = [name for each in sources for name in each.names or () if name not in job.wanted]
     for field, example in job.wanted.items():
         number = job.without[field]
@@ -252,6 +252,8 @@ class _Job:
         #: column → how many rows have no value for it
         self.without: Counter[str] = Counter()
         self.without_key = 0
+        #: whether another run writes every row again
+        self.repeats = False
 
     def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
         """Note the fields to rename that a file lacks.
@@ -282,6 +284,8 @@ class _Job:
             plan.seen.update(pair[1].seen)
         if source.names is None and first:
             self.check_renames([(source, plan)])
+        # the table refuses numbers that it has
+        self.repeats = self.repeats or (plan.key is None and not any(made.greatest for _, made in first))
         are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
             raise ConfigurationError(

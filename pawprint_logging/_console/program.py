@@ -17,10 +17,11 @@ from typing import Any
 import click
 
 from .. import __version__
+from .._database.session.dsn import Dsn
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .failures import Purpose
-from .output import PROGRAM, note
+from .output import PROGRAM, note, printable, say
 
 #: the variable by which a shell's completion script asks for completions
 COMPLETE = "_PAWPRINT_LOGGING_COMPLETE"
@@ -115,10 +116,11 @@ def end_in_order(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
-def is_confirmed(question: str, otherwise: str) -> bool:
+def is_confirmed(tracker: Tracker, question: str, otherwise: str) -> bool:
     """Ask a question at the terminal, and return whether the answer is yes; for another answer, print a note.
 
     Args:
+        tracker: says in which database it is done.
         question: what is to be done.
         otherwise: what has not happened, if the answer is not yes.
 
@@ -128,7 +130,8 @@ def is_confirmed(question: str, otherwise: str) -> bool:
     try:
         if sys.stdin is None:  # the caller has closed it, as <&- does
             raise click.Abort
-        click.confirm(question, abort=True, err=True)
+        say(f"in {Dsn(str(tracker.db))}:", err=True)  # without the password
+        click.confirm(printable(question), abort=True, err=True)
     except click.Abort as error:
         if is_interrupt(error):
             raise

@@ -82,7 +82,7 @@ def engagement(state: State, *, clean: bool, min_sessions: int, **options: Any) 
     # a date is that day in UTC, in whichever zone it begins
     days = {name: moment.date() for name, moment in checked_span(options).items()}
     span = {name: datetime.combine(day, time(), timezone.utc) for name, day in days.items()}
-    statistics = Statistics(state.connect("derive"))
+    statistics = Statistics(state.connect("engagement"))
     with answer.warnings_as_notes():
         statistics.engagement(clean=clean, start=days.get("start"), min_sessions=min_sessions)
     _show(statistics, "engagement", options, span)
@@ -135,6 +135,8 @@ def _step(text: str) -> Any:
     """Return a step: an event's name, or its name and the condition in brackets: ``signup[metadata__plan=pro]``."""
     name, bracket, conditions = text.partition("[")
     if not bracket or not conditions.endswith("]") or "=" not in conditions or not name:
+        if name and "=" in conditions and "]" not in conditions:
+            note(f"{name}[… is taken for the name of an event: the condition of a step ends with ]")
         return text
     return name, parse([conditions[:-1]], text)
 

@@ -39,10 +39,10 @@ def drop_table(state: State, yes: bool, if_exists: bool) -> int:
     Asks first.
     """
     tracker = state.connect("drop")
-    if not yes and not is_confirmed(
-        f"drop {tracker!r} and {_number_of_events(tracker)} in it?", otherwise="nothing was dropped"
-    ):
-        return 1
+    if not yes:
+        question = f"drop {tracker.table} and {_number_of_events(tracker)} in it?"
+        if not is_confirmed(tracker, question, otherwise="nothing was dropped"):
+            return 1
     tracker.drop_table(if_exists=if_exists)
     say(f"the table {tracker.table} is gone")
     return 0

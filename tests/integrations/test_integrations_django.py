@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import functools
 import io
 import logging
 import logging.config
+import re
 import subprocess
 import sys
 import textwrap
@@ -633,8 +635,7 @@ from django.conf import settings
 
 settings.configure(
     INSTALLED_APPS=["pawprint_logging.integrations.django"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}},
-    **OPTIONS
+    **{"DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}}} | OPTIONS
 )
 django.setup()
 """
@@ -653,6 +654,43 @@ def started(then: str, folder: Path | None = None, **options: Any) -> str:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60, cwd=folder
     )
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"PAWPRINT": {"TABLE": "events", "CREATE_TABEL": True}}, "PAWPRINT: there is no option 'CREATE_TABEL'; did "),
+        ({"PAWPRINT": {}}, "PAWPRINT: no table is named; write "),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_line_of_the_command(options: dict[str, Any], said: str) -> None:
+    run = """
+        from django.core.management import execute_from_command_line
+        try:
+            execute_from_command_line(["manage.py", "pawprint", "count"])
+        except SystemExit as error:
+            print(error.code)
+        """
+    status, _, line = started(run, **options).splitlines()  # the app has logged it, too
+    assert line.startswith(f"manage.py pawprint: {said}")
+    assert status == "1"
+
+
+def test_the_check_proposes_a_setting_that_it_would_accept(databases: list[str]) -> None:
+    sqlite = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+    run = """
+        from django.core.management import CommandError, call_command
+        try:
+            call_command("check")
+        except CommandError as error:
+            print(error)
+        """
+    said = started(run, PAWPRINT={"TABLE": "events"}, DATABASES=sqlite)
+    assert "DATABASE is 'default', which is not PostgreSQL (sqlite); name another" in said
+    (setting,) = re.findall(r"HINT: write for instance PAWPRINT = (.*)", said)
+    assert "DATABASE" not in setting
+    with override_settings(PAWPRINT=ast.literal_eval(setting)):
+        assert options()["table"] == "events"
 
 
 #: the root logger by its other names

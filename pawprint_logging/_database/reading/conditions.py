@@ -437,4 +437,5 @@ def _kind(value: Any) -> str:
 
 
 def _refuse(field: Field, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{field.name!r}: {why}")
+    # `eq` is mostly added by this package, for names of arguments
+    return ConfigurationError(f"{field.name.removesuffix('__eq')!r}: {why}")

@@ -161,12 +161,12 @@ class View:
         name = str(getattr(self.table.fields, part))
         if name not in self.source.columns:
             raise ConfigurationError(
-                f"{part}_field {name!r}: there is no such column in {self.table.name}; it has "
-                f"{', '.join(self.source.columns)}"
+                f"the {part}_field {name!r}: there is no such column in {self.table.name}; it has "
+                f"{', '.join(self.source.columns)}; name the right one as {part}_field, for instance in a dotfile"
             )
         if part == "timestamp" and self.source.columns[name].type not in TIMES:
             raise ConfigurationError(
-                f"timestamp_field {name!r} is not a time column, so events cannot be selected or grouped by time"
+                f"the timestamp_field {name!r} is not a time column, so events cannot be selected or grouped by time"
             )
         return quoted(name)
 

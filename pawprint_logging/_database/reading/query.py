@@ -159,7 +159,8 @@ class Source(NamedTuple):
         candidates = [column for column in self.columns if name == column or name.startswith(column + "__")]
         if not candidates:
             raise ConfigurationError(
-                f"{name!r}: there is no such column in {self.table}; it has {', '.join(self.columns)}"
+                f"{name.removesuffix('__eq')!r}: there is no such column in {self.table}; "
+                f"it has {', '.join(self.columns)}"
                 f"{did_you_mean(name, self.columns) or self._as_key(name)}"
             )
         column = max(candidates, key=len)

@@ -36,7 +36,7 @@ _NAMES = {
 }
 
 # libpq's messages about a failed connection have no SQLSTATE and may quote parts of the connection string, so only
-# these texts are shown.
+# these texts are shown, each for the pattern that it follows.
 _TLS_FILE = "a TLS file is missing or cannot be used: check sslrootcert, sslcert and sslkey in db"
 _CONNECT_REASONS = (
     ("certificate file", _TLS_FILE),  # before "does not exist" and "No such file", which these messages contain
@@ -44,6 +44,8 @@ _CONNECT_REASONS = (
     ("password authentication failed", "the password or the user name is wrong: check both in db"),
     ("no password supplied", "the server wants a password and db has none"),
     ("no pg_hba.conf entry", "the server's pg_hba.conf does not admit this host, user and database"),
+    ('database ".*" does not exist', "the database does not exist: create it, or correct its name in db"),
+    ('role ".*" does not exist', "the user does not exist: create the role, or correct its name in db"),
     ("does not exist", "the user or the database does not exist: create it, or correct db"),
     ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
     ("No such file", "the server's socket is not there: is the server running, and is host right?"),
@@ -115,7 +117,7 @@ def _connect_reason(error: Exception) -> str | None:
     if (denied := _NO_CONNECT.search(str(error))) is not None:
         return f"the role may not connect to it: GRANT CONNECT ON DATABASE {denied[1]} TO the role"
     text = _QUOTED.sub('""', str(error))  # a role may be named as one of the messages
-    return next((reason for part, reason in _CONNECT_REASONS if part in text), None)
+    return next((reason for part, reason in _CONNECT_REASONS if re.search(part, text)), None)
 
 
 def connect_failure(error: Exception) -> Failure:

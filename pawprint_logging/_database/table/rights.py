@@ -142,8 +142,12 @@ def inspect(session: Session, table: Table, purpose: Purpose = "write") -> Itera
 
 
 def first_mend(session: Session, table: Table, purpose: Purpose) -> str | None:
-    """Return what mends the first failure that can be mended, or None."""
-    return next((each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend), None)
+    """Return what mends the first failure that can be mended, or None; rights come before everything else.
+
+    Callers have been refused for want of a right. That writing is switched off, say, would have another SQLSTATE.
+    """
+    mends = (each.mend for each in inspect(session, table, purpose) if each.level == "fail" and each.mend)
+    return min(mends, key=lambda mend: not mend.startswith(("GRANT ", "CREATE POLICY ")), default=None)
 
 
 def may_insert(cursor: Any, table: Table, columns: Iterable[str]) -> bool:
@@ -430,19 +434,30 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
     columns = {name: _Column(*each) for name, *each in cursor.fetchall()}
     found.forbidden = frozenset(name for name, column in columns.items() if not column.may_insert)
     fields = table.fields
-    filled = dict.fromkeys((fields.timestamp, fields.user, fields.event, fields.json, *table.columns))
+    roles = {
+        fields.timestamp: "timestamp_field",
+        fields.user: "user_field",
+        fields.event: "event_field",
+        fields.json: "json_field",
+    }
+    filled = dict.fromkeys((*roles, *table.columns))
     is_sound = True
+    lacking = []
     for name in filled:
         if name in columns or (name not in table.columns and name != fields.event):
             continue
-        if name == "id" and name not in (fields.timestamp, fields.user, fields.event, fields.json):
+        if name == "id" and name not in roles:
             yield Finding("note", f"the table has no column {name}, which the schema has; nothing is written to it")
             continue
         is_sound = False
+        lacking += [roles[name]] if name in roles else []
         wanted = table.columns.get(name, "TEXT")
         yield Finding(
             "fail", f"the table has no column {name}", f"ALTER TABLE {table.sql} ADD COLUMN {identifier(name)} {wanted}"
         )
+    if lacking:
+        options = ", ".join(f'"{option}": "NAME"' for option in lacking)
+        yield Finding("note", "its columns may only have other names", f"say so in a dotfile: {{{options}}}")
     document = columns.get(fields.json)
     if document is not None and kind_of(document.type) != "json":
         is_sound = False

@@ -21,7 +21,8 @@ from ...handler import PawprintHandler
 _KNOWN = {name.upper(): name for name in inspect.signature(PawprintHandler).parameters if name != "tracker"}
 #: options that take a function, or its dotted path, as Django's own settings do
 _FUNCTIONS = ("AFTER_COMMIT", "BEFORE_SEND", "ON_ERROR")
-EXAMPLE = '{"TABLE": "events", "DATABASE": "default"}'
+#: what can be used whatever is in DATABASES
+EXAMPLE = '{"TABLE": "events", "DB": "postgresql://localhost/shop"}'
 _AFTER_COMMIT = "pawprint_logging.integrations.django.after_commit"
 
 

@@ -13,6 +13,8 @@ from .....errors import ConfigurationError
 from .....tracker import TRACKER_OPTIONS
 from ...options import options
 
+_NAME = "manage.py pawprint"
+
 
 class Command(BaseCommand):
     """Runs a command of pawprint-logging."""
@@ -24,7 +26,12 @@ class Command(BaseCommand):
         parser = CommandParser(add_help=False, allow_abbrev=False)
         for name in ("--settings", "--pythonpath"):  # Django has applied them already
             parser.add_argument(name)
-        sys.exit(self._run(parser.parse_known_args(argv[2:])[1]))
+        try:
+            status = self._run(parser.parse_known_args(argv[2:])[1])
+        except CommandError as error:  # Django shows those that come from its own `run_from_argv`
+            sys.stderr.write(f"{_NAME}: {error}\n")
+            status = error.returncode
+        sys.exit(status)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Accept any arguments, for `call_command`."""
@@ -41,4 +48,4 @@ class Command(BaseCommand):
             described = {name: value for name, value in options().items() if name in TRACKER_OPTIONS}
         except ConfigurationError as error:
             raise CommandError(f"PAWPRINT: {error}") from None
-        return main(arguments, described=described, name="manage.py pawprint")
+        return main(arguments, described=described, name=_NAME)
