@@ -170,7 +170,8 @@ class Worker:
         self._run = run
         wake_at = NEVER if state is State.RUNNING else 0
         for lane in self.lanes:
-            lane.queue.wake_at = wake_at
+            if self._run is run:  # else a signal handler has forked, and this is the child
+                lane.queue.wake_at = wake_at
 
     def _attend(self, place: int | None = None, until: float | None = None) -> None:
         """Ensure that waiting rows are written.
@@ -189,7 +190,8 @@ class Worker:
                 run = self._run
                 if self._state is State.RUNNING and run is not None:
                     for lane in self.lanes:
-                        lane.queue.wake_at = NEVER
+                        if self._run is run:  # as in `_turn_to`
+                            lane.queue.wake_at = NEVER
                     run.nudge()
                     return
         elif state is State.INLINE:
@@ -215,7 +217,7 @@ class Worker:
                 if self._state is State.CLOSED:
                     self._reopen()
                 if starts_thread:
-                    run = _Run(Carrier(self._open_table(), self._fallback, self.account))
+                    run = _Run(self._new_carrier())
                     self._turn_to(State.RUNNING, run)
                 else:
                     self._turn_to(State.IDLE if is_background and not is_ending else State.INLINE)
@@ -799,8 +801,11 @@ class Worker:
     def _own_carrier(self) -> Carrier:
         """Return what calling threads write with."""
         while (own := self._own) is None:
-            self._own = Carrier(self._open_table(), self._fallback, self.account)
+            self._own = self._new_carrier()
         return own
+
+    def _new_carrier(self) -> Carrier:
+        return Carrier(self._open_table(), self._fallback, lambda: self.account)
 
     def _give_up_the_rest(self, carrier: Carrier) -> None:
         """Give up the open batches, and the rows in the queues that came before winding down began."""
