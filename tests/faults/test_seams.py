@@ -658,7 +658,7 @@ handler.close()
     assert events_of(connection) == [0, 1]
 
 
-@pytest.mark.parametrize("options", [{}], ids=["worker"])
+@pytest.mark.parametrize("options", [{}, {"background": False}], ids=["worker", "inline"])
 def test_a_child_that_a_signal_handler_forked_at_any_moment_of_a_call_goes_on(
     db: str, connection: Any, options: dict[str, Any]
 ) -> None:
