@@ -658,11 +658,17 @@ handler.close()
     assert events_of(connection) == [0, 1]
 
 
-@pytest.mark.parametrize("options", [{}, {"background": False}], ids=["worker", "inline"])
+@pytest.mark.parametrize(
+    ("options", "is_spooled"),
+    [({}, False), ({"background": False}, False), ({}, True), ({"spool_fsync": True}, True)],
+    ids=["worker", "inline", "spool", "spool with fsync"],
+)
 def test_a_child_that_a_signal_handler_forked_at_any_moment_of_a_call_goes_on(
-    db: str, connection: Any, options: dict[str, Any]
+    db: str, connection: Any, tmp_path: Path, options: dict[str, Any], is_spooled: bool
 ) -> None:
     tracker_on(db)
+    spool = tmp_path / "spool"
+    options = {"db": db, "table": "events", "spool": str(spool) if is_spooled else None, **options}
     source = """
 import json, logging, os, signal, sys
 from pawprint_logging import PawprintHandler
@@ -698,7 +704,8 @@ bad = [moment for child, moment in children.items() if os.waitpid(child, 0)[1]]
 assert not bad, bad
 print(len(children))
 """
-    number = int(run(source, json.dumps({"db": db, "table": "events", **options})))
+    number = int(run(source, json.dumps(options)))
+    assert not is_spooled or not list(spool.iterdir())
     written = Counter(events_of(connection))
     assert written.pop(-1) == number
     assert sorted(written) == list(range(number + 1))
