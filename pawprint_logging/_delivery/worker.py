@@ -180,7 +180,7 @@ class Worker:
             place: the lane into whose queue the calling thread has just put a row; None if there is no such row.
             until: as for `_write_here`, if this thread writes them.
         """
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():  # in this order, or a fork in a signal handler after the call is noticed twice
             self._notice_fork(place)
         if sys.is_finalizing():
             self._take_over()
@@ -270,7 +270,7 @@ class Worker:
 
     def put_after_fork(self, row: Entry) -> None:
         """Accept a row, in a process that may have been forked without Python's hooks."""
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():
             process.notice_fork()
         if len(row) == 3:
             self.put_keyed(row)
@@ -289,7 +289,7 @@ class Worker:
 
     def _look_around(self) -> None:
         """Notice that this is a forked child, or that the interpreter has ended all other threads."""
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():
             process.notice_fork()
         if sys.is_finalizing():
             self._take_over()
