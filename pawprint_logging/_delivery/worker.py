@@ -653,11 +653,18 @@ class Worker:
             return False
         self._look_around()
         end = None if timeout is None else time.monotonic() + timeout
+        account = self.account
         marks = [(lane, lane.queue.rows_in) for lane in self.lanes]
-        with self.account.lock:
+        with account.lock:
             for lane, mark in marks:
-                lane.flush_to = max(lane.flush_to, mark)
-        is_done = partial(self._is_settled_to, marks)
+                flush_to = max(lane.flush_to, mark)
+                if self.account is account:  # as in `is_done`
+                    lane.flush_to = flush_to
+
+        def is_done() -> bool:
+            # in a child that a signal handler has forked meanwhile, all that came before is the parent's
+            return self.account is not account or self._is_settled_to(marks)
+
         if not is_done():
             if self._state is State.INLINE:
                 self._write_here(end)
