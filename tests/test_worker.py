@@ -1238,6 +1238,21 @@ def test_a_child_begins_anew_and_leaves_the_queue_to_its_parent(make: Make) -> N
     assert event(2) in sink.written
 
 
+def test_flush_does_not_wait_for_the_parents_rows_in_a_child_forked_meanwhile(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make(Memory(), flush_interval=3600.0)
+    worker.put(event(1))
+    waits = worker.account.wait_until
+
+    def wait_until(*arguments: Any) -> bool:
+        worker.after_fork_in_child()  # what the hook does in the child of a signal handler
+        return waits(*arguments)
+
+    monkeypatch.setattr(worker.account, "wait_until", wait_until)
+    assert worker.flush(3)
+
+
 @pytest.mark.parametrize("is_keyed", [False, True])
 def test_a_child_also_takes_rows_of_the_other_kind_that_a_dead_process_left(
     make: Make, tmp_path: Path, is_keyed: bool

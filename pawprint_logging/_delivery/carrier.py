@@ -33,10 +33,11 @@ class Carrier:
     Args:
         table: where they are written.
         fallback: where rows go that cannot be written.
-        account: holds the open batches and the counters.
+        account: returns what holds the open batches and the counters. A forked child has another one, also if a
+            signal handler forks while the carrier is made.
     """
 
-    def __init__(self, table: Table, fallback: Fallback, account: Account) -> None:
+    def __init__(self, table: Table, fallback: Fallback, account: Callable[[], Account]) -> None:
         self.table = table
         self._fallback = fallback
         self._account = account
@@ -66,7 +67,7 @@ class Carrier:
                 if batch.failed_since is None:
                     batch.failed_since = time.monotonic()
                 return outcome.retry
-            self._account.decide(batch, Verdict(outcome.refused, outcome.duplicates, outcome.given_up))
+            self._account().decide(batch, Verdict(outcome.refused, outcome.duplicates, outcome.given_up))
         self.settle(batch, store, may_wait=may_wait)
         return None
 
@@ -96,7 +97,7 @@ class Carrier:
             then: called after the verdict, from which on no COMMIT is sent, and before the diversion.
             may_wait: as for `settle`.
         """
-        if self._account.decide(batch, Verdict(given_up=why)):
+        if self._account().decide(batch, Verdict(given_up=why)):
             if then is not None:
                 then()
             self.settle(batch, store, may_wait=may_wait)
@@ -113,12 +114,12 @@ class Carrier:
         if batch.diverter is not None:
             return
         try:
-            if self._account.begin(batch, me):
+            if self._account().begin(batch, me):
                 if not self._divert(batch, store, may_wait=may_wait):
                     batch.due = time.monotonic() + _NO_DESCRIPTORS
                     return
                 store.settled(batch)
-                self._account.settle(batch)
+                self._account().settle(batch)
         finally:
             if batch.diverter == me:
                 batch.diverter = None
@@ -159,7 +160,7 @@ class Carrier:
 
     def _tell(self, why: Failure, rows: list[dict[str, object]]) -> None:
         self._fallback.report(why, rows)
-        self._account.notify()
+        self._account().notify()
 
 
 def _diversion(batch: Batch) -> Diversion:

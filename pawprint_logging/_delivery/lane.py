@@ -80,11 +80,12 @@ class Lane:
         """
         queue = self.queue
         number = len(queue.rows)
-        if self._waits_since is None:
-            self._waits_since = now
+        since = self._waits_since  # not read again: a signal handler may fork, and the child begins anew
+        if since is None:
+            since = self._waits_since = now
         if self.flush_to > queue.taken or number >= self._filling or not queue.has_room:
             return True
-        return now >= paced and (number >= self._enough or now >= self._waits_since + self._settings.flush_interval)
+        return now >= paced and (number >= self._enough or now >= since + self._settings.flush_interval)
 
     def listen(self, now: float, paced: float) -> float:
         """Set how many rows call the worker; return the monotonic time at which the waiting ones are due in any case.
@@ -159,7 +160,7 @@ class Lane:
             self.account.open[batch] = None
             self.queue.fill(batch, limit)
             if not batch.rows:
-                del self.account.open[batch]
+                self.account.open.pop(batch, None)  # in a child that a signal handler has forked, it is not there
                 return None
             self._waits_since = None
         self.account.notify()  # there is room

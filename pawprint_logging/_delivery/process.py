@@ -22,6 +22,9 @@ class _Worker(Protocol):
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
 #: whether the workers were retired at exit: a thread that is started from now on would be lost
 _is_ending = False
+#: how often this process, or one before it, was forked. Compared without a call in between, it tells whether a signal
+#: handler has forked meanwhile
+forks = 0
 
 
 def register(worker: _Worker) -> None:
@@ -85,8 +88,9 @@ def _retire_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _is_ending
+    global _is_ending, forks
     _is_ending = False
+    forks += 1
     for worker in list(_workers):
         worker.after_fork_in_child()
 

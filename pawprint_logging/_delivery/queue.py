@@ -93,6 +93,8 @@ class Queue:
         One call of C code moves them, so no signal handler or other thread sees a row in both places or in neither.
         """
         rows = self.rows
+        if batch.is_filled:  # abandoned, in a child that a signal handler has forked: the rows are the child's own
+            return
         with suppress(IndexError):  # forked by a signal handler meanwhile: the child's queue is empty
             batch.rows.extend(itertools.starmap(rows.popleft, itertools.repeat((), self._number(limit))))
         self.note_taken(batch)

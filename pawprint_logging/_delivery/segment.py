@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._signals import is_interruption, suppress_failures
+from . import process
 from .frame import Record, Run, blank, scan
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class Segment:
         self.early: dict[int, int] = {}
         #: whether its writer has ended, or has gone on to another segment
         self.is_dead = False
+        #: `process.forks` when the file was created
+        self.forks = process.forks
         self._with_fsync = with_fsync or head.fsync
 
     def __del__(self) -> None:
@@ -192,9 +195,13 @@ class Segment:
     def create(cls, path: Path, head: Head) -> Segment | None:
         """Return a new segment, or None if another process took the new file for a dead process' before it was locked.
 
+        If `forks` is not the process' any more, a signal handler has forked, and this is the child: the file is the
+        parent's.
+
         Raises:
             OSError: it cannot be created.
         """
+        forks = process.forks
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # the umask may have cleared some of these bits
@@ -209,16 +216,21 @@ class Segment:
             # In one piece, so that a process that finds the file meanwhile sees no half of it; and without a hole, so
             # that the slots have their blocks on the disk.
             page = (line.ljust(_HEADS[1]) + line.ljust(_SLOTS[0] - _HEADS[1]) + slot + slot)[: PAGE - 1] + b"\n"
-            if len(line) > _HEADS[1] or os.pwrite(descriptor, page, 0) < PAGE:
+            is_whole = len(line) <= _HEADS[1]
+            if process.forks == forks:  # else the parent may have noted something there
+                is_whole = os.pwrite(descriptor, page, 0) == PAGE and is_whole
+            if not is_whole:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if head.fsync:
                 os.fsync(descriptor)
             made = cls(path, descriptor, head)
             made.progress = progress
+            made.forks = forks
         except BaseException:  # a full disk, or a signal handler that raises
             with suppress(OSError):
                 os.close(descriptor)
-            path.unlink(missing_ok=True)
+            if process.forks == forks:
+                path.unlink(missing_ok=True)
             raise
         return made
 

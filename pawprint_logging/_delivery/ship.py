@@ -575,7 +575,7 @@ class Shipper:
                 keeps_rows=True,
             )
             patient = _PatientTable(writer, self._session, tracker.layout)
-            found = _Destination(patient, Carrier(patient, fallback, self._account), _Notes(fallback))
+            found = _Destination(patient, Carrier(patient, fallback, lambda: self._account), _Notes(fallback))
             self._destinations[_key(head)] = found
         return found
 

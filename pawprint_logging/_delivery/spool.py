@@ -30,7 +30,7 @@ from .. import _native as native
 from .._capture.row import ROW_BYTES, Entry, values_of, whole
 from .._signals import is_interruption, suppress_failures
 from ..errors import ConfigurationError
-from . import mapping
+from . import mapping, process
 from .batch import Batch
 from .frame import HEAD, MARK, frame, is_blank, of_values, prelude, with_key
 from .leftover import Leftover, Origin, Settled, note_delivery, note_refused, note_settled
@@ -52,7 +52,6 @@ _pack = HEAD.pack
 
 _Prelude = tuple["tuple[str, ...] | None", bytes, int, int]
 _NO_PRELUDE: _Prelude = (None, b"", 0, 0)
-_NO_WINDOW = Window(end=SEALED, count=0, limit=0, descriptor=-1, memory=None, base=0)
 
 
 class Spool:
@@ -117,7 +116,7 @@ class Spool:
         self.lock = native.RLock()
         #: this process' segments, in order
         self._segments: deque[Segment] = deque()
-        self._window = _NO_WINDOW
+        self._window = _no_window()
         self._inherited: Segment | None = None
         #: batches that were given out and may not be settled: the last one, and those that threads put on the fallback
         self._carried: list[Batch] = []
@@ -137,7 +136,7 @@ class Spool:
         for segment in segments:
             if segment is not None:
                 if segment.window is not None:
-                    segment.window.end = SEALED  # for a call that the fork interrupted
+                    segment.window.end, segment.window.pending = SEALED, None  # for a call that the fork interrupted
                     mapping.forget(segment.window.memory)
                 segment.release()
         self._begin()
@@ -167,8 +166,9 @@ class Spool:
         size_of_line = len(line)
         size = _SIZE + size_of_names + size_of_line
         size_in_queue = len(row[1]) + ROW_BYTES
-        append = queue.rows.append
         while True:
+            # Taken together: if a signal handler forks later, the child, which has other rows, finds the window sealed.
+            append = queue.rows.append
             window = self._window
             start = window.end
             number = window.count
@@ -204,10 +204,10 @@ class Spool:
         columns, names, seed, _ = self._of_values
         if line is None or columns is not row[0]:
             row, line, names, seed, _ = self._less_usual(row, line)
-        extend = queue.rows.extend
         native.free_locks()
         with self.lock:
             while True:
+                extend = queue.rows.extend  # together with the window, as in `_append_mapped`
                 window = self._window
                 self._mend(window)
                 start = window.end
@@ -305,7 +305,7 @@ class Spool:
     def _turn(self, window: Window, size: int) -> bool:
         """Replace a full window, unless that is done already; return False if there is no room for so many bytes.
 
-        At any point a signal handler may run, log, and replace the window as well.
+        At any point a signal handler may run, log, and replace the window as well; or fork, which replaces the child's.
         """
         native.free_locks()
         with self.lock:
@@ -327,7 +327,9 @@ class Spool:
             except OSError as error:
                 if error.errno != errno.ENOSPC and is_interruption(error):  # a full spool refuses many calls
                     raise
-                if self._window is window and may_go_on:
+                if self._window is not window:
+                    return True
+                if may_go_on:
                     window.end = final  # a smaller row may still fit
                 return False
             return True
@@ -341,14 +343,20 @@ class Spool:
             path = self._directory / name
             try:
                 segment = Segment.create(path, self._head)
+            except FileExistsError:  # a signal handler has forked once the name was made: the other process has it
+                continue
             except FileNotFoundError:  # somebody has deleted the directory
-                self._directory.mkdir(mode=0o700, parents=True)
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._segments.append(segment)
-            self._bytes += segment.size
-            self._open_window(segment, before, PAGE, 0, size)
+            if segment.forks == process.forks:
+                # no call but the last: a child forgets both
+                self._bytes += segment.size
+                self._segments.append(segment)
+                self._open_window(segment, before, PAGE, 0, size)
         finally:
-            if segment.window is None:  # no room, or a signal handler has opened another one meanwhile
+            if segment.forks != process.forks:  # forked by a signal handler meanwhile: it is the parent's
+                segment.release()
+            elif segment.window is None:  # no room, or a signal handler has opened another one meanwhile
                 self._forget(segment)
                 segment.remove()
 
@@ -389,7 +397,7 @@ class Spool:
 
     def _seal(self, segment: Segment, final: int) -> None:
         """Finish a segment that gets no more rows."""
-        if not self._is_mapped:  # its room was counted, but not allocated
+        if not self._is_mapped and segment in self._segments:  # its room was counted, but not allocated
             self._bytes += final - segment.size
             segment.size = final
         if not self._head.deliver and segment.count:
@@ -404,10 +412,11 @@ class Spool:
                 self._forget(segment)
 
     def _forget(self, segment: Segment) -> None:
-        if segment in self._segments:
-            self._segments.remove(segment)
+        count = segment.count
+        if segment in self._segments:  # no call but the last
             self._bytes -= segment.size
-            self._rows_before += segment.count
+            self._rows_before += count
+            self._segments.remove(segment)
 
     @property
     def rows(self) -> int:
@@ -532,7 +541,7 @@ class Spool:
                 self._let_go(segment)
                 if self._head.deliver:
                     self._forget(segment)
-            self._window = _NO_WINDOW
+            self._window = _no_window()
 
     def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
         """Yield the rows that dead processes left, a batch at a time; each must be settled before the next is read.
@@ -654,6 +663,11 @@ class Spool:
             self._say("remove", f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
             segment.release()
         self._forget(segment)
+
+
+def _no_window() -> Window:
+    """Return a window that takes no record; each is another one, so that a forked child's differs from its parent's."""
+    return Window(end=SEALED, count=0, limit=0, descriptor=-1, memory=None, base=0)
 
 
 def _is_one_step() -> bool:

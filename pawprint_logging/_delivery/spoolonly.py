@@ -95,7 +95,7 @@ class SpoolOnly:
 
     def put_after_fork(self, row: Entry) -> None:
         """Accept a row, in a process that may have been forked without Python's hooks."""
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():
             process.notice_fork()
         (self.put_keyed if len(row) == 3 else self.put)(row)
 

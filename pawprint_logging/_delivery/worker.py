@@ -170,7 +170,8 @@ class Worker:
         self._run = run
         wake_at = NEVER if state is State.RUNNING else 0
         for lane in self.lanes:
-            lane.queue.wake_at = wake_at
+            if self._run is run:  # else a signal handler has forked, and this is the child
+                lane.queue.wake_at = wake_at
 
     def _attend(self, place: int | None = None, until: float | None = None) -> None:
         """Ensure that waiting rows are written.
@@ -179,7 +180,7 @@ class Worker:
             place: the lane into whose queue the calling thread has just put a row; None if there is no such row.
             until: as for `_write_here`, if this thread writes them.
         """
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():  # in this order, or a fork in a signal handler after the call is noticed twice
             self._notice_fork(place)
         if sys.is_finalizing():
             self._take_over()
@@ -189,7 +190,8 @@ class Worker:
                 run = self._run
                 if self._state is State.RUNNING and run is not None:
                     for lane in self.lanes:
-                        lane.queue.wake_at = NEVER
+                        if self._run is run:  # as in `_turn_to`
+                            lane.queue.wake_at = NEVER
                     run.nudge()
                     return
         elif state is State.INLINE:
@@ -215,7 +217,7 @@ class Worker:
                 if self._state is State.CLOSED:
                     self._reopen()
                 if starts_thread:
-                    run = _Run(Carrier(self._open_table(), self._fallback, self.account))
+                    run = _Run(self._new_carrier())
                     self._turn_to(State.RUNNING, run)
                 else:
                     self._turn_to(State.IDLE if is_background and not is_ending else State.INLINE)
@@ -268,7 +270,7 @@ class Worker:
 
     def put_after_fork(self, row: Entry) -> None:
         """Accept a row, in a process that may have been forked without Python's hooks."""
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():
             process.notice_fork()
         if len(row) == 3:
             self.put_keyed(row)
@@ -287,7 +289,7 @@ class Worker:
 
     def _look_around(self) -> None:
         """Notice that this is a forked child, or that the interpreter has ended all other threads."""
-        if os.getpid() != self._pid:
+        if self._pid != os.getpid():
             process.notice_fork()
         if sys.is_finalizing():
             self._take_over()
@@ -651,11 +653,18 @@ class Worker:
             return False
         self._look_around()
         end = None if timeout is None else time.monotonic() + timeout
+        account = self.account
         marks = [(lane, lane.queue.rows_in) for lane in self.lanes]
-        with self.account.lock:
+        with account.lock:
             for lane, mark in marks:
-                lane.flush_to = max(lane.flush_to, mark)
-        is_done = partial(self._is_settled_to, marks)
+                flush_to = max(lane.flush_to, mark)
+                if self.account is account:  # as in `is_done`
+                    lane.flush_to = flush_to
+
+        def is_done() -> bool:
+            # in a child that a signal handler has forked meanwhile, all that came before is the parent's
+            return self.account is not account or self._is_settled_to(marks)
+
         if not is_done():
             if self._state is State.INLINE:
                 self._write_here(end)
@@ -799,8 +808,11 @@ class Worker:
     def _own_carrier(self) -> Carrier:
         """Return what calling threads write with."""
         while (own := self._own) is None:
-            self._own = Carrier(self._open_table(), self._fallback, self.account)
+            self._own = self._new_carrier()
         return own
+
+    def _new_carrier(self) -> Carrier:
+        return Carrier(self._open_table(), self._fallback, lambda: self.account)
 
     def _give_up_the_rest(self, carrier: Carrier) -> None:
         """Give up the open batches, and the rows in the queues that came before winding down began."""

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
@@ -655,6 +656,61 @@ handler.close()
 """
     run(source, db, background)
     assert events_of(connection) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_spooled"),
+    [({}, False), ({"background": False}, False), ({}, True), ({"spool_fsync": True}, True)],
+    ids=["worker", "inline", "spool", "spool with fsync"],
+)
+def test_a_child_that_a_signal_handler_forked_at_any_moment_of_a_call_goes_on(
+    db: str, connection: Any, tmp_path: Path, options: dict[str, Any], is_spooled: bool
+) -> None:
+    tracker_on(db)
+    spool = tmp_path / "spool"
+    options = {"db": db, "table": "events", "spool": str(spool) if is_spooled else None, **options}
+    source = """
+import json, logging, os, signal, sys
+from pawprint_logging import PawprintHandler
+log = logging.getLogger("shop"); log.setLevel(logging.INFO)
+parent, children, moments, known = os.getpid(), {}, set(), -1
+def fork(frame, kind, _):  # called where CPython runs signal handlers: as a function begins, and after a call of C code
+    moment = (frame.f_code.co_filename, frame.f_lineno, kind)
+    if kind in ("call", "c_return") and "pawprint_logging" in moment[0] and moment not in moments:
+        sys.setprofile(None)
+        moments.add(moment)
+        child = os.fork()
+        if child:
+            children[child] = moment
+        else:
+            signal.alarm(60)  # ends a process that hangs
+            log.info("x", extra={"event": "-2"})
+while len(moments) > known:  # a new moment each time
+    known = len(moments)
+    handler = PawprintHandler(**json.loads(sys.argv[1]))
+    log.handlers = [handler]
+    sys.setprofile(fork)
+    log.info("x", extra={"event": str(known)})
+    sys.setprofile(None)
+    is_child = os.getpid() != parent
+    if is_child:
+        log.info("x", extra={"event": "-1"})
+    is_flushed = handler.flush(30)
+    handler.close()
+    stats = handler.stats
+    assert is_flushed and stats.accepted == stats.written > 0, stats
+    if is_child:
+        os._exit(0)
+bad = [moment for child, moment in children.items() if os.waitpid(child, 0)[1]]
+assert not bad, bad
+print(len(children))
+"""
+    number = int(run(source, json.dumps(options)))
+    assert not is_spooled or not list(spool.iterdir())
+    written = Counter(events_of(connection))
+    assert written.pop(-2) == written.pop(-1) == number  # logged by the child in the handler, and after the call
+    assert sorted(written) == list(range(number + 1))
+    assert max(written.values()) == 2  # by the parent, and by a child if it had the call still before it
 
 
 def test_a_segment_that_cannot_be_deleted_leaves_the_sums_right(

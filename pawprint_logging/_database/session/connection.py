@@ -64,8 +64,13 @@ class Session:
         self.thread = native.get_ident()
         if self._connection is not None and self._is_broken(self._connection):
             self.discard()
-        if self._connection is None:
-            self._connection = self.dsn.connect(seconds)
+        while self._connection is None:
+            handling = self._handling  # a forked child has another one
+            connection = self.dsn.connect(seconds)
+            if self._handling is handling:
+                self._connection = connection
+            else:  # forked by a signal handler meanwhile
+                _leave_to_parent(connection)
         return self._connection
 
     @staticmethod
@@ -174,8 +179,7 @@ class Session:
         """Leave the connection to the parent process after a fork; the next use opens a new one."""
         connection = self._connection
         if connection is not None:
-            _inherited.append(connection)
-            _let_go(connection)
+            _leave_to_parent(connection)
         self._connection = None
         self._handling = native.RLock()
         self.lock = self._new_lock()
@@ -188,8 +192,9 @@ def sessions_of(thread: int) -> list[Session]:
             return [each for each in _sessions if each.thread == thread]
 
 
-def _let_go(connection: Any) -> None:
+def _leave_to_parent(connection: Any) -> None:
     """Close this process' copy of the parent's socket, which would keep a killed parent's transaction open."""
+    _inherited.append(connection)
     with suppress(OSError, psycopg2.Error):
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
