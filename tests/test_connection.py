@@ -259,6 +259,13 @@ def test_a_connection_that_was_never_made_is_not_lost(
     assert message in lines[0]
 
 
+def test_of_several_hosts_one_that_answers_tells_the_reason() -> None:
+    message = 'connection to server at "::1" failed: No route to host\nat "127.0.0.1" failed: FATAL:  {}'
+    for answer in ("too many connections for role", "the database system is starting up"):
+        reason = connect_failure(psycopg2.OperationalError(message.format(answer))).reason
+        assert "host cannot be reached" not in reason
+
+
 @pytest.mark.parametrize("message", ['FATAL:  role "recovery" does not exist', 'FATAL:  database "SSL" does not exist'])
 def test_a_name_is_not_taken_for_a_reason(message: str) -> None:
     assert "does not exist" in connect_failure(psycopg2.OperationalError(message)).reason

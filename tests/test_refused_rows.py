@@ -102,11 +102,12 @@ def test_a_zone_is_left_to_postgresql_if_the_time_column_heeds_it(
 ) -> None:
     tracker = Tracker(db=db, table="events", schema=schema)
     unread = {"timestamp": "2026-01-01 10:00 EET", "event": "a"}
-    for kind in ("TIMESTAMP", "TIMESTAMPTZ", "TEXT"):
+    connection.cursor().execute("CREATE DOMAIN inner_time AS TIMESTAMP; CREATE DOMAIN outer_time AS inner_time")
+    for kind in ("TIMESTAMP", "DATE", "outer_time", "TIMESTAMPTZ", "TEXT", "VARCHAR(90)"):
         connection.cursor().execute(
             f"DROP TABLE IF EXISTS events; CREATE TABLE events (id SERIAL, timestamp {kind}, event TEXT)"
         )
-        if kind == "TIMESTAMP":
+        if kind in ("TIMESTAMP", "DATE", "outer_time"):  # these drop the zone without a word
             for write in (lambda: tracker.write(**unread), lambda: tracker.write_many([unread])):
                 with pytest.raises(psycopg2.errors.InvalidDatetimeFormat, match="write it as"):
                     write()

@@ -354,6 +354,22 @@ def test_a_mistake_of_ours_leaves_no_transaction_open(
     assert events(connection) == ["b"]
 
 
+def test_a_connection_that_breaks_before_the_first_row_was_lost_and_not_refused(
+    make: Make, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(cursor: Any, _: Any) -> None:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    writer = make()
+    monkeypatch.setattr("pawprint_logging._delivery.writer.usable.ask", cut)
+    retry = writer.write(Batch([event("a")]), Nowhere()).retry
+    assert retry is not None
+    assert "no connection" not in retry.reason
+    monkeypatch.undo()
+    assert writer.write(Batch([event("b")]), Nowhere()) == Outcome()
+    assert events(connection) == ["b"]
+
+
 def test_where_a_wait_callback_forbids_copy_it_inserts(make: Make, connection: Any) -> None:
     from psycopg2.extensions import POLL_OK, set_wait_callback
 

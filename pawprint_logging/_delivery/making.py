@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from .._database.session.connection import Session
-from .._database.session.sqlstate import DatabaseError, connect_failure, failure
+from .._database.session.sqlstate import DatabaseError, connect_failure, failure, is_connect_error
 from .._database.table import ddl
 from .._database.writing.caller import Caller, caller_of
 from .._database.writing.within import Layout, layout
@@ -87,5 +87,6 @@ class Maker:
 
 
 def _why(error: Exception) -> Failure:
-    is_servers = isinstance(error, DatabaseError) and error.pgcode is not None
-    return failure(error) if is_servers else connect_failure(error)
+    if isinstance(error, DatabaseError) and not is_connect_error(error):
+        return failure(error, lost=error.pgcode is None)
+    return connect_failure(error)

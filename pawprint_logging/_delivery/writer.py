@@ -23,6 +23,7 @@ from .._database.session.sqlstate import (
     DatabaseError,
     connect_failure,
     failure,
+    is_connect_error,
     is_missing_partition,
 )
 from .._database.table import ddl, ledger, partitions, pruning, rights, usable
@@ -156,8 +157,8 @@ class Writer:
             if is_interruption(error):
                 session.discard()
                 raise
-            is_servers = isinstance(error, DatabaseError) and error.pgcode is not None and not session.is_lost
-            why = failure(error) if is_servers else connect_failure(error)
+            is_servers = isinstance(error, DatabaseError) and not is_connect_error(error)
+            why = failure(error, lost=session.is_lost) if is_servers else connect_failure(error)
             return self._refuse(why) if why.meaning == "table" else self._again(why)  # "table": it cannot be created
         if connection is None:
             return self._again(Failure("transient", f"table {self._table.name} is not created yet: {ddl.KEYS_FIRST}"))

@@ -50,12 +50,6 @@ _CONNECT_REASONS = (
     ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
     ("No such file", "the server's socket is not there: is the server running, and is host right?"),
     ("could not translate host name", "the host name is not known: correct the host in db"),
-    ("No route to host", "the host cannot be reached: check host, network and firewall"),
-    ("unreachable", "the host cannot be reached: check host, network and firewall"),
-    (
-        "server closed the connection unexpectedly",
-        "the server closed the connection: is it PostgreSQL?",
-    ),
     ("timeout expired", "the server did not answer in time: check host, port and firewall"),
     (
         "too many connections",
@@ -80,6 +74,13 @@ _CONNECT_REASONS = (
     ("hot standby mode", "no standby answered: target_session_attrs asks for one"),
     ("read-only", "only read-only servers answered: target_session_attrs asks for another kind"),
     ("SSL", "the TLS connection could not be made: check sslmode and the certificates"),
+    # last: of several addresses, one without a route tells less than what another one's server answers
+    ("No route to host", "the host cannot be reached: check host, network and firewall"),
+    ("unreachable", "the host cannot be reached: check host, network and firewall"),
+    (
+        "server closed the connection unexpectedly",
+        "the server closed the connection: is it PostgreSQL?",
+    ),
 )
 
 

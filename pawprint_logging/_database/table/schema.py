@@ -23,6 +23,8 @@ _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
 _TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp(tz|\s*(?:\(\s*\d+\s*\)\s*)?with\s+time\s+zone)?", re.IGNORECASE)
+#: types that keep the text of a time as it is; others than TIMESTAMP and these, such as DATE, drop its zone as well
+_TEXT = re.compile(r"(?:\S+\.)?(?:text|citext|character)\b", re.IGNORECASE)
 _INTEGER = re.compile(
     r"\s*(?:pg_catalog\.)?(?:(?:small|big)?(?:int|serial)|integer|(?:int|serial)[248])\b", re.IGNORECASE
 )
@@ -108,7 +110,7 @@ class Table:
         return frozenset(
             name
             for name, kind in kinds.items()
-            if kind == "timestamptz" or (name == self.fields.timestamp and kind != "timestamp")
+            if kind == "timestamptz" or (name == self.fields.timestamp and _TEXT.match(types[name]))
         )
 
     def require_name(self) -> None:

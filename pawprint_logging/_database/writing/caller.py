@@ -162,15 +162,19 @@ class _Psycopg(Caller):
         connection = self._connection
         self._interrupted.end_if_left(connection)
         try:
+            self._interrupted.is_left = True
             with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
                 cursor.execute(*_with_percent(statement), prepare=False)
                 self.synchronise()  # in a pipeline, the answer comes with the sync
-                return Answer(cursor.fetchall() if cursor.description is not None else [], cursor.rowcount)
+                answer = Answer(cursor.fetchall() if cursor.description is not None else [], cursor.rowcount)
         except psycopg.Error as error:
+            self._interrupted.is_left = False
             raise StatementError(error.sqlstate, error, lost=connection.closed) from error
         except BaseException:
             self._interrupted.end(connection)
             raise
+        self._interrupted.is_left = False
+        return answer
 
 
 class _AsyncPsycopg(AsyncCaller):
@@ -258,6 +262,7 @@ class _SqlAlchemy(Caller):
         if not connection.invalidated:
             self._interrupted.end_if_left(connection.connection.driver_connection)
         try:
+            self._interrupted.is_left = True
             if statement.parameter is None:
                 result = connection.exec_driver_sql(statement.head, execution_options={"no_parameters": True})
             elif connection.dialect.paramstyle == "numeric_dollar":
@@ -265,6 +270,7 @@ class _SqlAlchemy(Caller):
             else:
                 result = connection.exec_driver_sql(*_with_percent(statement))
             rows = [tuple(row) for row in result] if result.returns_rows else []
+            self._interrupted.is_left = False
             return Answer(rows, result.rowcount)
         except BaseException:
             if not connection.invalidated:
@@ -391,23 +397,23 @@ class _Interrupted:
     """
 
     def __init__(self) -> None:
-        #: whether a further exception interrupted the wait: the next command of ours waits first
-        self._is_left = False
+        #: whether a command of ours may be without its answer, since a further exception interrupted the wait for it:
+        #: the next one waits first
+        self.is_left = False
 
     def end(self, connection: Any) -> None:
         """Wait for the answer."""
         psycopg: Any = sys.modules.get("psycopg")
         if psycopg is None or not isinstance(connection, psycopg.Connection) or _is_in_pipeline(connection):
             return
-        self._is_left = True
         if connection.info.transaction_status == TRANSACTION_STATUS_ACTIVE:
             with suppress(psycopg.Error):  # the connection is lost
                 connection.wait(psycopg.generators.execute(connection.pgconn))
-        self._is_left = False
+        self.is_left = False
 
     def end_if_left(self, connection: Any) -> None:
         """Wait for the answer to a command of ours, should it be left; never for that of the caller's own command."""
-        if self._is_left:
+        if self.is_left:
             self.end(connection)
 
 
