@@ -207,12 +207,39 @@ def test_a_number_that_nobody_gives(
     assert handler.flush(60)
 
     failing(check("check"), mend)
-    assert any("`pawprint-logging check` says how" in record.getMessage() for record in lost.records)
+    assert any("see `pawprint-logging check`" in record.getMessage() for record in lost.records)
     connection.cursor().execute(mend)
     assert check("check").status == 0
     log.info("x", extra={"event": "written"})
     handler.close()
     assert (handler.stats.written, handler.stats.diverted) == (1, 1)
+
+
+def test_a_key_that_no_statement_of_ours_fills_gets_none(check: CommandLine, connection: Any, db: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute("ALTER TABLE events DROP COLUMN id, ADD COLUMN id VARCHAR(8) PRIMARY KEY")
+    result = check("check")
+    assert result.status == 1
+    assert "column id must not be NULL" in result.out
+    assert 'COLUMN "id"' not in result.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (
+            "CREATE FUNCTION number() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.id := 7; RETURN NEW; END';"
+            " ALTER TABLE events DROP COLUMN id, ADD COLUMN id BIGINT PRIMARY KEY;"
+            " CREATE TRIGGER number BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION number()"
+        ),
+        "CREATE DOMAIN seven AS INT DEFAULT 7; ALTER TABLE events DROP COLUMN id, ADD COLUMN id seven PRIMARY KEY",
+    ],
+    ids=["trigger", "domain"],
+)
+def test_a_number_that_a_trigger_or_a_domain_gives(check: CommandLine, connection: Any, db: str, change: str) -> None:
+    Tracker(db=db, table="events").create_table()
+    connection.cursor().execute(change)
+    assert check("check").status == 0
 
 
 def test_columns_of_the_dotfiles_schema(check: CommandLine, connection: Any, db: str, tmp_path: Path) -> None:

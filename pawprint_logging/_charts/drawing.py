@@ -100,7 +100,7 @@ def draw(frame: pd.DataFrame, kind: str | None = None, *, axes: Axes, title: str
     name = kind_of(frame, kind)
     chart = _CHARTS[name]
     # matplotlib breaks lines only between words
-    text = _LONG_WORD.sub(r"\g<0>\n", title or _question(frame, name))
+    text = _LONG_WORD.sub(r"\g<0>\n", str(title or _question(frame, name)))
     axes.set_title(text, loc="left", wrap=True, fontsize=12, fontweight="bold", color=_INK, pad=12)
     if not len(frame):
         _say_nothing(axes)

@@ -18,6 +18,8 @@ from ..tracker import Tracker
 Purpose = Literal["create", "drop", "read", "write", "derive", "engagement", "erase", "maintain"]
 
 _ROLE = re.compile(r"\b(?:timestamp|user|event|json)_field\b")
+#: parts of the messages that compare these options with a table's columns
+_ABOUT_A_TABLE = ("no such column", "the column is of type", "not a time column", "or name another")
 _MAKE_LEDGER = re.compile(r"(?:Tracker\.)?create_table\(if_not_exists=True\)")
 # The path of a socket must fit into 104 bytes on macOS and 108 on Linux; the embedded server's part of it takes up to
 # 51.
@@ -56,7 +58,10 @@ def _for_a_shell(said: str, program: str) -> str:
 def _column_named(said: str, tracker: Tracker | None) -> str:
     """Return how to name the column of a part of the event, if that is what a message is about: no option does."""
     found = _ROLE.search(said)
-    role = found[0] if found else None
+    is_about_table = any(
+        part in said for part in ("no such column", "the column is of type", "not a time column", "or name another")
+    )
+    role = found[0] if found and is_about_table else None
     if (
         role is None
         and tracker is not None

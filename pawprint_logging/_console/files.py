@@ -633,7 +633,7 @@ def _moment(column: str, value: Any) -> Any:
     Raises:
         _GuessError: PostgreSQL would read the text, and might take the month for the day.
     """
-    if type(value) is str and value[4:5] == "-":  # an ISO date, as most are
+    if type(value) is str and value[4:5] == "-" and value[:4].isdigit():  # an ISO date, as most are
         return value
     if type(value) not in (str, int, float):
         return value

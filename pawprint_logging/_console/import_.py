@@ -252,7 +252,7 @@ class _Job:
         #: column → how many rows have no value for it
         self.without: Counter[str] = Counter()
         self.without_key = 0
-        #: whether another run writes every row again
+        #: whether another run writes rows again
         self.repeats = False
 
     def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
@@ -273,7 +273,8 @@ class _Job:
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
         """Write a file; while the server takes a piece, the next ones are made."""
         rejects = Rejects(source.path, self._result, header=source.header, read=_records)
-        maker = Maker(source, plan, self._name, tuple(self.wanted))
+        unique = [name for name, sequence in self._target.sequences.items() if sequence.is_unique]
+        maker = Maker(source, plan, self._name, (*self.wanted, *unique))
         pieces = made_of(maker, executor)
         first: list[tuple[Piece, Made]] = []
         looked_at = 0
@@ -284,8 +285,6 @@ class _Job:
             plan.seen.update(pair[1].seen)
         if source.names is None and first:
             self.check_renames([(source, plan)])
-        # the table refuses numbers that it has
-        self.repeats = self.repeats or (plan.key is None and not any(made.greatest for _, made in first))
         are_all_without = any(made.rows for _, made in first) and not any(made.keyed for _, made in first)
         if plan.key is not None and are_all_without:
             raise ConfigurationError(
@@ -294,6 +293,8 @@ class _Job:
         for (records, size), made in itertools.chain(first, pieces):
             self.rows += len(made.rows) + len(made.keyed)
             self.without.update(made.without)
+            if plan.key is None and made.rows and all(made.without[name] for name in unique):
+                self.repeats = True  # the table refuses only numbers that it has
             self.without_key += 0 if plan.key is None else len(made.rows)
             bad = [*made.bad, *self._write(made)]
             for place, why in sorted(bad):

@@ -63,7 +63,7 @@ def mend_row(why: Failure, table: Table) -> str:
         "22001": f"; {alter} TYPE TEXT",
         "22007": f"; write a time as {HOW_TO_WRITE_TIMES}",
         "22003": f"; {alter} TYPE NUMERIC",
-        "23502": "; `pawprint-logging check` says how to give it a default"
+        "23502": "; leave it out, or, if it has no default, see `pawprint-logging check`"
         if why.column in table.fields.numbered
         else f"; {alter} DROP NOT NULL",
     }

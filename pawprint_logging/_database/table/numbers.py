@@ -24,7 +24,9 @@ INDEXED = """EXISTS (
 #: where a sequence, `s`, is, for `position_of`: the last number drawn from it, and its name if the role may read it
 POSITION = """
     CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') THEN pg_sequence_last_value(s.seqrelid) END,
-    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT') THEN s.seqrelid::regclass::text END"""
+    CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT') AND (
+        SELECT has_schema_privilege(relnamespace, 'USAGE') FROM pg_class WHERE oid = s.seqrelid
+    ) THEN s.seqrelid::regclass::text END"""
 
 # A sequence may give greater numbers than its column takes. Without an index, finding the greatest number would take a
 # look at every row.
@@ -32,7 +34,10 @@ _SEQUENCES = f"""
 SELECT a.attname, s.seqrelid, s.seqrelid::regclass::text,
     least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END),
     has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT')
-        AND has_column_privilege(a.attrelid, a.attnum, 'SELECT'),{POSITION}
+        AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+        AND (SELECT has_schema_privilege(relnamespace, 'USAGE') FROM pg_class WHERE oid = s.seqrelid),
+    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
+        AND i.indpred IS NULL AND a.attnum = ANY (i.indkey)),{POSITION}
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
@@ -43,7 +48,7 @@ WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
 # harmless unless it passes this very number in that time.
 _MOVE = """
 SELECT setval(s.seqrelid::regclass, least(s.seqmax, %(number)s::numeric
-    + (s.seqincrement - (%(number)s - at.last_value) %% s.seqincrement) %% s.seqincrement)::bigint)
+    + (s.seqincrement - (%(number)s::numeric - at.last_value) %% s.seqincrement) %% s.seqincrement)::bigint)
 FROM {sequence} AS at, pg_sequence s
 WHERE s.seqrelid = %(oid)s AND at.last_value - (NOT at.is_called)::int < %(number)s
 """
@@ -57,6 +62,7 @@ class Numbering(NamedTuple):
         name: its quoted name.
         last: the last number that it and its column can hold.
         may_move: whether the role may move it, and read the numbers of the rows.
+        is_unique: whether the table refuses a number that it has.
         position: as `position_of` returns it.
     """
 
@@ -64,6 +70,7 @@ class Numbering(NamedTuple):
     name: str
     last: int
     may_move: bool
+    is_unique: bool
     position: int | None
 
 
@@ -76,8 +83,8 @@ def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
     """
     cursor.execute(_SEQUENCES, (table,))
     return {
-        column: Numbering(oid, name, last, may_move, position_of(cursor, *position))
-        for column, oid, name, last, may_move, *position in cursor.fetchall()
+        column: Numbering(oid, name, last, may_move, is_unique, position_of(cursor, *position))
+        for column, oid, name, last, may_move, is_unique, *position in cursor.fetchall()
     }
 
 
