@@ -58,10 +58,7 @@ def _for_a_shell(said: str, program: str) -> str:
 def _column_named(said: str, tracker: Tracker | None) -> str:
     """Return how to name the column of a part of the event, if that is what a message is about: no option does."""
     found = _ROLE.search(said)
-    is_about_table = any(
-        part in said for part in ("no such column", "the column is of type", "not a time column", "or name another")
-    )
-    role = found[0] if found and is_about_table else None
+    role = found[0] if found and any(part in said for part in _ABOUT_A_TABLE) else None
     if (
         role is None
         and tracker is not None

@@ -58,15 +58,8 @@ _CONNECT_REASONS = (
     ("no more connections allowed", "the pooler has no connection left: raise PgBouncer's max_client_conn"),
     ("too many clients", "the server has no connection left: raise max_connections, or use a pooler"),
     ("remaining connection slots", "the server has no connection left: raise max_connections, or use a pooler"),
-    (
-        "permission denied for database",
-        "the role may not connect: GRANT CONNECT ON DATABASE … TO the role",
-    ),
     ("not permitted to log in", "the role may not log in: ALTER ROLE … LOGIN"),
-    (
-        "not currently accepting connections",
-        "the database is closed: ALTER DATABASE … ALLOW_CONNECTIONS true",
-    ),
+    ("not currently accepting connections", "the database is closed: ALTER DATABASE … ALLOW_CONNECTIONS true"),
     ("unrecognized configuration parameter", "the server does not know a setting in options=: correct db"),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
@@ -77,10 +70,7 @@ _CONNECT_REASONS = (
     # last: of several addresses, one without a route tells less than what another one's server answers
     ("No route to host", "the host cannot be reached: check host, network and firewall"),
     ("unreachable", "the host cannot be reached: check host, network and firewall"),
-    (
-        "server closed the connection unexpectedly",
-        "the server closed the connection: is it PostgreSQL?",
-    ),
+    ("server closed the connection unexpectedly", "the server closed the connection: is it PostgreSQL?"),
 )
 
 
