@@ -214,7 +214,7 @@ class Statistics:
             raise ConfigurationError(f"min_sessions must be a whole number from 0, or None, not {min_sessions!r}")
         first = None if start is None else moment_of(start)
         with self._work() as job:
-            events = days.bring_up_to_date(job, clean_days=clean, renews=False)
+            events = days.bring_up_to_date(job, clean_days=clean, links=True, renews=False)
             engagement.compute(job, events, clean=clean, start=first and first.date(), min_sessions=least)
         self._tell(job)
 

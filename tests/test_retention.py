@@ -486,10 +486,14 @@ def test_the_days_that_are_kept_give_the_same_answer_with_what_has_come_since(
     tracker.query("DROP TABLE IF EXISTS events__sessions, events__days, events__statistics")
     stats = Statistics(tracker, week_start=week_start)
     stats.sessions()
-    for batch in ([], more):
+    present = list(rows)
+    for batch, is_told in (([], False), (more[::2], True), (more[1::2], False)):
         write(tracker, batch)
+        present += batch
+        if is_told:
+            stats.sessions()
         assert lines(stats.retention(period, rolling=rolling)) == answers.retention(
-            rows + batch,
+            present,
             lambda moment: answers.beginning(moment, period, "UTC", week_start),
             period,
             now(),

@@ -814,6 +814,7 @@ def test_a_day_knows_the_first_and_the_next(tracker: Tracker, stats: Statistics,
     stats.sessions()
     write(tracker, *on(5, "a", 2), *on(1, "a"), *on(0, "a"), *on(12, "a"), *on(4, "b"), *on(4, "c"))
     stats.sessions()
+    stats.engagement()
 
     extended = activity(connection)
     assert [row[1:] for row in extended if row[0] == "a"] == [
@@ -823,6 +824,30 @@ def test_a_day_knows_the_first_and_the_next(tracker: Tracker, stats: Statistics,
     stats.sessions(clean=True)
     assert activity(connection) == extended
     assert stats["days"].read("user_id", day="2026-01-13")["user_id"].tolist() == ["a"]
+
+
+def test_new_days_learn_of_each_other_once_there_are_many(
+    tracker: Tracker, stats: Statistics, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawprint_logging._database.analysis.days._MAX_UNLINKED", 3)
+    write(tracker, *on(3, "a"))
+    stats.sessions()
+    for day in (5, 5, 1, 7):  # the second event of a day is no new day
+        write(tracker, *on(day, "a"), *on(day, "b", 2))
+        stats.sessions()
+        known = activity(connection)
+        assert len(known) == len({row[:2] for row in known})
+        assert sum(row[2] is None for row in known) == {5: 2, 1: 0, 7: 2}[day]
+    tracker.erase_user("b")
+    assert {row[0] for row in activity(connection)} == {"a"}
+    write(tracker, *on(6, "a"), *on(0, "a"))
+    stats.sessions()
+    stats.engagement()
+
+    extended = activity(connection)
+    assert all(row[2] for row in extended)
+    stats.sessions(clean=True)
+    assert activity(connection) == extended
 
 
 def test_a_session_over_midnights_is_a_day_each(tracker: Tracker, stats: Statistics, connection: Any) -> None:

@@ -2,22 +2,30 @@
 
 Days are updated together with the sessions, and outlive their events. Each row also holds the user's first day and next
 day of activity, so that active and returning users are counted without a sort.
+
+Until there is an engagement, new days get these later, many at a time: to find a user's other days costs as much as all
+the rest of an update. That a day is new can be told from the sessions, whose index is in use anyway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..reading.arrivals import Gap, Number, look
 from ..reading.query import Sql, quoted
 from . import engagement, sessions
-from .derived import DAYS, SESSIONS, Work
+from .derived import DAYS, ENGAGEMENT, SESSIONS, Work
 from .sharing import hashed, shares
 from .watermark import Events, events_of
 
 #: columns of the table beside that of the user
 DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
+#: whether a row knows the user's first and next day
+IS_LINKED = f"{FIRST} IS NOT NULL"
+
+#: number of days from which on they are linked, though nothing needs it yet
+_MAX_UNLINKED = 10_000
 
 #: number of events from which on it is worth a warning that every call reads all of them
 _MANY = 1000
@@ -31,12 +39,43 @@ _WHOLE_DAY = 24 * 60
 _WITNESSES, _FILES = 20, 10
 
 
+class _Plan(NamedTuple):
+    """What a computation has to do, by what was asked for and what the last one remembered.
+
+    Args:
+        duration: minutes of silence that end a session.
+        former: the same, of the last computation.
+        longest: the longest such duration that the kept sessions may be of.
+        extends: whether new events can be added to sessions and days.
+        renews_sessions: whether to build the sessions anew.
+        renews_days: whether to build the days anew.
+        keeps: whether what is built anew keeps the rows whose events are gone.
+        gaps: what the last computation knew of numbers; None for nothing.
+        witnesses: the highest numbers that it saw, with their rows.
+        agree: whether the kept sessions and the kept days tell of the same days.
+        unlinked: how many days do not know their neighbours yet.
+    """
+
+    duration: float
+    former: float
+    longest: float
+    extends: bool
+    renews_sessions: bool
+    renews_days: bool
+    keeps: bool
+    gaps: list[Gap] | None
+    witnesses: list[Any]
+    agree: bool
+    unlinked: int
+
+
 def bring_up_to_date(
     work: Work,
     *,
     duration: float | None = None,
     clean: bool = False,
     clean_days: bool = False,
+    links: bool = False,
     renews: bool = True,
 ) -> Events:
     """Bring sessions and days up to date, and the engagement where there is one; return the events table.
@@ -48,6 +87,7 @@ def bring_up_to_date(
             change of the duration, and without a column that numbers the events. Then sessions whose events are gone,
             and all days, stay, unless it is another events table.
         clean_days: whether to build the days anew.
+        links: whether every day must know the user's first and next one, default False.
         renews: whether to build the engagement anew if it is outdated, default True.
 
     Raises:
@@ -55,6 +95,57 @@ def bring_up_to_date(
             in another column than before.
     """
     events = events_of(work.cursor, work.table)
+    plan = _plan(work, events, duration, clean=clean, clean_days=clean_days)
+    _warn_of_cost(work, events)
+    unlinked, witnesses = plan.unlinked, plan.witnesses
+    links = links or not plan.agree or work.has(ENGAGEMENT)
+    gaps = None
+    if events.number is not None:
+        arrivals = look(work.cursor, events.table, events.number, plan.gaps)
+        gaps = arrivals.gaps
+        if arrivals.ranges:
+            last = max(*(last for _, last in arrivals.ranges), *(number for number, *_ in witnesses), 0)
+            witnesses = _witnesses(work, events, events.number, last - _WITNESSES + 1, last) or witnesses
+        if plan.extends:
+            unlinked += _add(work, events, arrivals.ranges, _interval(plan.former), links=links)
+    if unlinked > (0 if links else _MAX_UNLINKED):
+        _link(work, events)
+        unlinked = 0
+    lost = {}
+    if plan.renews_sessions:
+        high = None if gaps is None else max(gap.first for gap in gaps) - 1
+        lost["sessions"] = sessions.build(work, events, _interval(plan.duration), high, keeps=plan.keeps)
+    if plan.renews_days:
+        # a kept session of days says nothing of the days within it
+        is_whole = clean_days or plan.longest > _WHOLE_DAY
+        lost["days"] = _build(work, events, keeps=plan.keeps and not clean_days, whole=is_whole)
+        unlinked = 0
+    if lost:
+        engagement.outdate(work)
+    _warn_of_loss(work, lost)
+    is_new = plan.renews_sessions and plan.renews_days and not (plan.keeps or clean_days)
+    work.remember(
+        "sessions",
+        {
+            "form": FORM,
+            "duration": plan.duration,
+            "longest": plan.longest,
+            "oid": events.oid,
+            "files": events.files[-_FILES:],
+            "number": events.number and events.number.column,
+            "gaps": gaps,
+            "witnesses": witnesses,
+            "tables": [work.oid(SESSIONS), work.oid(DAYS)],
+            "agree": (is_new and not _has_primary_key(work)) or (plan.agree and not lost),
+            "unlinked": unlinked,
+        },
+    )
+    if renews:
+        engagement.renew(work, events)
+    return events
+
+
+def _plan(work: Work, events: Events, duration: float | None, *, clean: bool, clean_days: bool) -> _Plan:
     user_type = work.type_of(work.table.sql, work.table.fields.user)
     are_usable = True
     for suffix, columns in ((SESSIONS, sessions.columns(events)), (DAYS, _columns(events))):
@@ -63,70 +154,46 @@ def bring_up_to_date(
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
-    if memory is not None and not is_same(work, events, memory):
-        memory = None
+    if memory is None or not is_same(work, events, memory):
+        return _Plan(duration, duration, duration, False, True, True, False, None, [], False, 0)
+    former = memory["duration"]
+    longest = duration if clean else max(duration, memory.get("longest", former))
     extends = (
-        memory is not None
-        and memory.get("form") == FORM
+        memory.get("form") == FORM
         and not clean
         and events.number is not None
         and memory["number"] == events.number.column
         and are_usable
     )
     # tables that were restored may be older than what is remembered
-    is_restored = extends and memory is not None and memory["tables"] != [work.oid(SESSIONS), work.oid(DAYS)]
-    # Then, and with another duration, new events are added as before first: a late one may belong to a session that is
-    # not built again.
-    former = memory["duration"] if extends and memory is not None else duration
-    silence = _interval(former)
-    renews_sessions = not extends or is_restored or former != duration
-    keeps = memory is not None and not clean
-    longest = duration
-    if memory is not None and keeps:
-        longest = max(duration, memory.get("longest", memory["duration"]))
-    _warn_of_cost(work, events)
-    gaps = None
-    witnesses = memory.get("witnesses", []) if memory is not None else []
-    if events.number is not None:
-        known = [Gap(*each) for each in memory["gaps"]] if extends and memory is not None else None
-        arrivals = look(work.cursor, events.table, events.number, known)
-        gaps = arrivals.gaps
-        if arrivals.ranges:
-            last = max(*(last for _, last in arrivals.ranges), *(number for number, *_ in witnesses), 0)
-            witnesses = _witnesses(work, events, events.number, last - _WITNESSES + 1, last) or witnesses
-        if extends:
-            work.look_up()
-        if extends and arrivals.ranges and sessions.gather(work, events, arrivals.ranges):
-            with engagement.following(work, events, Sql("SELECT DISTINCT member FROM pawprint_new")):
-                sessions.extend(work, events, silence)
-                _extend(work, events)
-    lost = {}
-    if renews_sessions:
-        high = None if gaps is None else max(gap.first for gap in gaps) - 1
-        lost["sessions"] = sessions.build(work, events, _interval(duration), high, keeps=keeps)
-        engagement.outdate(work)
-    if not extends or is_restored or clean_days:
-        # a kept session of days says nothing of the days within it
-        lost["days"] = _build(work, events, keeps=keeps and not clean_days, whole=clean_days or longest > _WHOLE_DAY)
-        engagement.outdate(work)
-    _warn_of_loss(work, lost)
-    work.remember(
-        "sessions",
-        {
-            "form": FORM,
-            "duration": duration,
-            "longest": longest,
-            "oid": events.oid,
-            "files": events.files[-_FILES:],
-            "number": events.number and events.number.column,
-            "gaps": gaps,
-            "witnesses": witnesses,
-            "tables": [work.oid(SESSIONS), work.oid(DAYS)],
-        },
+    is_restored = extends and memory["tables"] != [work.oid(SESSIONS), work.oid(DAYS)]
+    return _Plan(
+        duration=duration,
+        former=former,
+        longest=longest,
+        extends=extends,
+        # New events are added as before first, with another duration, too: a late one may belong to a session that is
+        # not built again.
+        renews_sessions=not extends or is_restored or former != duration,
+        renews_days=not extends or is_restored or clean_days,
+        keeps=not clean,
+        gaps=[Gap(*each) for each in memory["gaps"]] if extends else None,
+        witnesses=memory.get("witnesses", []),
+        agree=extends and memory.get("agree", False) and longest <= _WHOLE_DAY,
+        unlinked=memory.get("unlinked", 0) if extends else 0,
     )
-    if renews:
-        engagement.renew(work, events)
-    return events
+
+
+def _add(work: Work, events: Events, ranges: list[tuple[int, int]], silence: str, *, links: bool) -> int:
+    """Add the events in these ranges of numbers; return how many days then do not know their neighbours."""
+    work.look_up()
+    if not ranges or not sessions.gather(work, events, ranges, silence):
+        return 0
+    with engagement.following(work, events, Sql("SELECT DISTINCT member FROM pawprint_new")):
+        sessions.extend(work, events, silence)
+        if links:
+            _extend(work, events, "SELECT member, moment::date AS day FROM pawprint_new")
+    return 0 if links else _append(work, events)
 
 
 def _interval(minutes: float) -> str:
@@ -137,17 +204,19 @@ def erase(work: Work, chosen: Sql) -> None:
     """Delete a user from sessions and days, and take them out of the engagement.
 
     Args:
-        work: the open computation; the tables are up to date.
+        work: the open computation; the tables are up to date, and the days linked.
         chosen: the WHERE clause for the user's rows, in the events table as in the derived ones.
     """
     events = events_of(work.cursor, work.table)
-    present = [suffix for suffix in (SESSIONS, DAYS) if work.has(suffix)]
+    # the index of the days has those that are linked
+    wheres = {SESSIONS: chosen.text, DAYS: f"{chosen.text} AND {IS_LINKED}"}
+    present = {suffix: where for suffix, where in wheres.items() if work.has(suffix)}
     members = " UNION ".join(
-        f"SELECT {events.member} AS member FROM {work.beside(suffix)}{chosen.text}" for suffix in present
+        f"SELECT {events.member} AS member FROM {work.beside(suffix)}{where}" for suffix, where in present.items()
     )
     with engagement.following(work, events, Sql(members, chosen.params * len(present))):
-        for suffix in present:
-            work.run(f"DELETE FROM {work.beside(suffix)}{chosen.text}", chosen.params)
+        for suffix, where in present.items():
+            work.run(f"DELETE FROM {work.beside(suffix)}{where}", chosen.params)
     engagement.trim(work)
 
 
@@ -221,7 +290,7 @@ def _columns(events: Events) -> dict[str, str]:
     return {
         DAY: "DATE NOT NULL",
         events.member: f"{events.user_type} NOT NULL",
-        FIRST: "DATE NOT NULL",
+        FIRST: "DATE",
         NEXT: "DATE",
     }
 
@@ -262,14 +331,26 @@ def _build(work: Work, events: Events, *, keeps: bool, whole: bool) -> int:
         )
     """
     lost = work.fill(DAYS, _columns(events), query, is_distributed=events.is_distributed, lacking=lacking)
-    if not _has_key(work):
-        work.run(f"ALTER TABLE {work.beside(DAYS)} ADD PRIMARY KEY ({events.member}, {DAY})")
+    _index(work, events)
     # the columns that look-ups use: autovacuum may not get here before the next call
     work.run(f"ANALYZE {work.beside(DAYS)} ({events.member}, {DAY})")
     return lost
 
 
-def _has_key(work: Work) -> bool:
+def _index(work: Work, events: Events) -> None:
+    """Index the table, unless it has been before."""
+    name = work.beside(DAYS)
+    kinds = "SELECT bool_or(indisunique) FROM pg_index WHERE indrelid = %s::regclass"
+    if work.one(kinds, (work.table.beside(DAYS),))[0]:
+        return
+    if events.is_distributed:
+        work.run(f"ALTER TABLE {name} ADD PRIMARY KEY ({events.member}, {DAY})")
+    else:
+        work.run(f"CREATE UNIQUE INDEX ON {name} ({events.member}, {DAY}) WHERE {IS_LINKED}")
+        work.run(f"CREATE INDEX ON {name} ({DAY}) WHERE NOT ({IS_LINKED})")
+
+
+def _has_primary_key(work: Work) -> bool:
     return bool(
         work.one(
             "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)",
@@ -278,38 +359,55 @@ def _has_key(work: Work) -> bool:
     )
 
 
-def _extend(work: Work, events: Events) -> None:
-    """Add the days of the new events, and update the neighbouring days of each user."""
-    days = work.beside(DAYS)
+def _append(work: Work, events: Events) -> int:
+    """Add the days of the new events that the sessions knew nothing of, without their neighbours; return how many."""
+    days = "first::date + generate_series(0, last::date - first::date)"
     work.run(
-        "CREATE TEMPORARY TABLE pawprint_active ON COMMIT DROP AS"
-        " SELECT DISTINCT member, moment::date AS day FROM pawprint_new"
+        f"""
+        INSERT INTO {work.beside(DAYS)} ({DAY}, {events.member})
+        SELECT day, member FROM (SELECT member, {days} AS day FROM pawprint_island) AS active
+        EXCEPT SELECT {days}, member FROM pawprint_around
+        """
+    )
+    return int(work.cursor.rowcount)
+
+
+def _link(work: Work, events: Events) -> None:
+    """Tell the days that `_append` added, and their neighbours, of each other."""
+    name = work.beside(DAYS)
+    work.run(
+        f"CREATE TEMPORARY TABLE pawprint_unlinked ON COMMIT DROP AS"
+        f" SELECT {events.member} AS member, {DAY} AS day FROM {name} WHERE NOT ({IS_LINKED})"
+    )
+    work.run(f"DELETE FROM {name} WHERE NOT ({IS_LINKED})")
+    _extend(work, events, "SELECT member, day FROM pawprint_unlinked")
+
+
+def _extend(work: Work, events: Events, added: str) -> None:
+    """Add the days of activity that a query returns, and update the neighbouring days of each user."""
+    days = work.beside(DAYS)
+    work.run("DROP TABLE IF EXISTS pg_temp.pawprint_active, pg_temp.pawprint_near, pg_temp.pawprint_day")
+    work.run(
+        f"CREATE TEMPORARY TABLE pawprint_active ON COMMIT DROP AS SELECT DISTINCT member, day FROM ({added}) AS one"
     )
     work.run("ANALYZE pawprint_active")  # the planner would guess far too many
-    work.run(f"CREATE TEMPORARY TABLE pawprint_near ON COMMIT DROP AS {_near(days, events)}")
-    # fresh days are compared with each other by window functions, with the kept ones through their index
-    work.run(
-        """
-        CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS
-        SELECT member, day, least(first_value(day) OVER one, first_one) AS first_one,
-            least(lead(day) OVER one, next_one) AS next_one, greatest(lag(day) OVER one, last_one) AS last_one
-        FROM pawprint_active LEFT JOIN pawprint_near AS near USING (member, day)
-        WHERE is_kept IS NOT TRUE
-        WINDOW one AS (PARTITION BY member ORDER BY day)
-        """
-    )
+    near = near_days(work, events, "pawprint_active")
+    work.run(f"CREATE TEMPORARY TABLE pawprint_near ON COMMIT DROP AS {near}")
+    fresh = between_days(events, "pawprint_near", "pawprint_active")
+    work.run(f"CREATE TEMPORARY TABLE pawprint_day ON COMMIT DROP AS {fresh}")
     if work.cursor.rowcount == 0:
         return
     work.run(
         f"""
         UPDATE {days} AS kept SET {NEXT} = fresh.day FROM pawprint_day AS fresh
-        WHERE kept.{events.member} = fresh.member AND kept.{DAY} = fresh.last_one
+        WHERE kept.{events.member} = fresh.member AND kept.{DAY} = fresh.last_one AND kept.{IS_LINKED}
         """
     )
     work.run(
         f"""
         UPDATE {days} AS kept SET {FIRST} = fresh.first_one FROM pawprint_day AS fresh
-        WHERE kept.{events.member} = fresh.member AND fresh.last_one IS NULL AND fresh.next_one IS NOT NULL
+        WHERE kept.{events.member} = fresh.member AND kept.{IS_LINKED}
+            AND fresh.last_one IS NULL AND fresh.next_one IS NOT NULL
         """
     )
     work.run(
@@ -318,24 +416,53 @@ def _extend(work: Work, events: Events) -> None:
     )
 
 
-def _near(days: str, events: Events) -> str:
-    """Return the query for the kept days before and after each active day, and whether that day is kept itself."""
+def near_days(work: Work, events: Events, active: str) -> str:
+    """Return the query for the kept days before and after each active day, and whether that day is kept itself.
+
+    Args:
+        work: the open computation.
+        events: the events.
+        active: the relation of active days: `member`, `day`.
+    """
+    days = work.beside(DAYS)
     if events.is_distributed:  # Citus would fetch the whole table for an outer join, and has no LIMIT for each row
         return f"""
             SELECT active.member, active.day, min(kept.{FIRST}) AS first_one,
                 min(kept.{DAY}) FILTER (WHERE kept.{DAY} > active.day) AS next_one,
                 max(kept.{DAY}) FILTER (WHERE kept.{DAY} < active.day) AS last_one,
                 bool_or(kept.{DAY} = active.day) AS is_kept
-            FROM pawprint_active AS active JOIN {days} AS kept ON kept.{events.member} = active.member
+            FROM {active} AS active JOIN {days} AS kept ON kept.{events.member} = active.member
             GROUP BY active.member, active.day
         """
-    own = f"FROM {days} AS kept WHERE kept.{events.member} = active.member"
+    own = f"FROM {days} AS kept WHERE kept.{events.member} = active.member AND kept.{IS_LINKED}"
     # the day before knows the others; only who has none before needs a second look
     return f"""
         SELECT active.member, active.day, coalesce(past.{FIRST}, later.{FIRST}) AS first_one,
             CASE WHEN past.{DAY} IS NULL THEN later.{DAY} ELSE past.{NEXT} END AS next_one, past.{DAY} AS last_one,
             past.{DAY} = active.day AS is_kept
-        FROM pawprint_active AS active
+        FROM {active} AS active
         LEFT JOIN LATERAL (SELECT * {own} AND kept.{DAY} <= active.day ORDER BY kept.{DAY} DESC LIMIT 1) AS past ON true
         LEFT JOIN LATERAL (SELECT * {own} AND past.{DAY} IS NULL ORDER BY kept.{DAY} LIMIT 1) AS later ON true
+    """
+
+
+def between_days(events: Events, near: str, active: str) -> str:
+    """Return the query for the active days that are not kept: each with its user's first day, next day and day before.
+
+    Args:
+        events: the events.
+        near: the relation of what `near_days` returns, which goes into `kept_first`, `kept_next` and `kept_last`.
+        active: the relation of active days: `member`, `day`.
+    """
+    # Only the query for Citus leaves days out. Without need, no join: of many rows that the planner takes for few, it
+    # would be a nested loop.
+    every = f"{active} LEFT JOIN {near} AS near USING (member, day)" if events.is_distributed else near
+    # fresh days are compared with each other by window functions, with the kept ones through their index
+    return f"""
+        SELECT member, day, least(first_value(day) OVER one, first_one) AS first_one,
+            least(lead(day) OVER one, next_one) AS next_one, greatest(lag(day) OVER one, last_one) AS last_one,
+            first_one AS kept_first, next_one AS kept_next, last_one AS kept_last
+        FROM {every}
+        WHERE is_kept IS NOT TRUE
+        WINDOW one AS (PARTITION BY member ORDER BY day)
     """

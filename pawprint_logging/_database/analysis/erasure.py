@@ -41,7 +41,7 @@ def erase(session: Session, table: Table, user: Any) -> int:
         is_derived = job.has(SESSIONS) or job.has(DAYS)
         if is_derived:
             # the user can be taken out of the derived tables only once these cover all events
-            days.bring_up_to_date(job)
+            days.bring_up_to_date(job, links=True)
             for name in ("new", "member"):  # made above, and made again below
                 job.run(f"DROP TABLE IF EXISTS pg_temp.pawprint_{name}")
         number = _delete(job, f"DELETE FROM {source.sql}{chosen.text}", chosen.params)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..reading.arrivals import Gap, look
 from ..reading.query import Sql
 from ..table.rights import may_select
 from ..table.schema import Table
-from .days import DAY, FIRST, FORM, NEXT, is_same
+from .days import DAY, FIRST, FORM, IS_LINKED, NEXT, between_days, is_same, near_days
 from .derived import DAYS, MEMORY, Work
 from .watermark import Events
 
@@ -16,8 +16,24 @@ from .watermark import Events
 MAX_RANGES = 100
 
 
-def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
-    """Return the query for every user's days of activity: the user's first day, the day, and the next one, if any.
+class Days(NamedTuple):
+    """All users' days of activity.
+
+    Args:
+        present: the query for every `day`, once for each user or more often.
+        kept: the query for the rows that the days table had: `first_day` (the user's first one), `day`, and `next_day`,
+            if any.
+        changes: the query for how these rows have changed since: the same columns, and `weight`, which is 1 for a row
+            that has come, -1 for one that has gone. None if nothing has changed.
+    """
+
+    present: Sql
+    kept: Sql
+    changes: Sql | None
+
+
+def active_days(cursor: Any, table: Table, events: Events) -> Days | None:
+    """Return every user's days of activity.
 
     Return None if there is no days table to read, or if it takes more than the new events to bring it up to date.
 
@@ -43,27 +59,41 @@ def active_days(cursor: Any, table: Table, events: Events) -> Sql | None:
     ):
         return None
     days = work.beside(DAYS)
-    kept = f"SELECT {FIRST} AS first_day, {DAY} AS day, {NEXT} AS next_day FROM {days} AS kept"
     ranges = look(cursor, events.table, number, [Gap(*each) for each in memory["gaps"]]).ranges
-    if not ranges:
-        return Sql(kept)
     if len(ranges) > MAX_RANGES:
         return None
-    # with their bounds as literals, so that the planner knows how few rows they hold
-    among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
-    fresh = Sql(
-        f"SELECT {events.group} AS member, ({events.moment})::date AS day FROM {events.table}"
-        f" WHERE ({among}) AND {events.usable}",
-        tuple(bound for bounds in ranges for bound in bounds),
+    bounds = tuple(bound for bounds in ranges for bound in bounds)
+    present, added = [f"SELECT {DAY} AS day FROM {days}"], []
+    if memory.get("unlinked"):
+        added.append(f"SELECT {events.member} AS member, {DAY} AS day FROM {days} WHERE NOT ({IS_LINKED})")
+    if ranges:
+        # with their bounds as literals, so that the planner knows how few rows they hold
+        among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
+        day = f"({events.moment})::date AS day FROM {events.table} WHERE ({among}) AND {events.usable}"
+        present.append(f"SELECT {day}")
+        added.append(f"SELECT {events.user} AS member, {day}")
+    kept = f"SELECT {FIRST} AS first_day, {DAY} AS day, {NEXT} AS next_day FROM {days} WHERE {IS_LINKED}"
+    changes = Sql(_changes(work, events, " UNION ".join(added)), bounds) if added else None
+    return Days(Sql(" UNION ALL ".join(present), bounds), Sql(kept), changes)
+
+
+def _changes(work: Work, events: Events, added: str) -> str:
+    """Return the query for what the days that the query `added` returns change in the days table.
+
+    Each is one row more, and the user's day before it gets another next one. A day before the user's first one changes
+    all of the user's rows.
+    """
+    earlier = (
+        "(SELECT DISTINCT member, first_one, kept_first FROM fresh WHERE first_one < kept_first) AS earlier"
+        f" JOIN {work.beside(DAYS)} AS kept ON kept.{events.member} = member AND kept.{IS_LINKED}"
     )
-    member = f"kept.{events.member}{events.collation}"
-    # the rows have changed only for users who came since
-    return Sql(
-        f"WITH fresh AS MATERIALIZED ({fresh.text})"
-        f" {kept} WHERE NOT EXISTS (SELECT FROM fresh WHERE fresh.member = {member})"
-        f" UNION ALL SELECT first_value(day) OVER one, day, lead(day) OVER one FROM ("
-        f"SELECT {member} AS member, {DAY} AS day FROM {days} AS kept WHERE {member} IN (SELECT member FROM fresh)"
-        f" UNION SELECT member, day FROM fresh"
-        f") AS active WINDOW one AS (PARTITION BY member ORDER BY day)",
-        fresh.params,
-    )
+    return f"""
+        WITH active AS MATERIALIZED ({added}),
+        near AS MATERIALIZED ({near_days(work, events, "active")}),
+        fresh AS MATERIALIZED ({between_days(events, "near", "active")})
+        SELECT first_one AS first_day, day, next_one AS next_day, 1 AS weight FROM fresh
+        UNION ALL SELECT first_one, last_one, day, 1 FROM fresh WHERE last_one = kept_last
+        UNION ALL SELECT first_one, last_one, kept_next, -1 FROM fresh WHERE last_one = kept_last
+        UNION ALL SELECT first_one, {DAY}, {NEXT}, 1 FROM {earlier}
+        UNION ALL SELECT kept_first, {DAY}, {NEXT}, -1 FROM {earlier}
+    """

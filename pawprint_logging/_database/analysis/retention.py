@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...errors import ConfigurationError
 from ..reading.query import Span, Sql, all_of, stretches
 from ..table.schema import Table
-from .history import active_days
+from .history import Days, active_days
 from .selection import Asked, Selection, Step, either, select, warn_of_unknown
 from .sharing import with_memory
 
@@ -107,7 +107,7 @@ def retention(cursor: Any, table: Table, question: Question, asked: Asked) -> Co
         raise ConfigurationError(f"period {question.period!r} is not known; take one of {', '.join(PERIODS)}")
     selection = select(cursor, table, asked)
     days = active_days(cursor, table, selection.events) if _is_of_days(selection, question, asked) else None
-    ends = _ends(cursor, selection) if days is None else _ends_of_days(cursor, days)
+    ends = _ends(cursor, selection) if days is None else _ends_of_days(cursor, days.present)
     if ends is None:
         warn_of_unknown(cursor, selection, [*question.first, *question.back])
         return Cohorts([], {}, 0)
@@ -291,23 +291,30 @@ def _by_rows(selection: Selection, parts: Parts, *, is_rolling: bool) -> Sql:
     )
 
 
-def _by_days(days: Sql, periods: Sequence[Period], *, is_rolling: bool) -> Sql:
+def _by_days(days: Days, periods: Sequence[Period], *, is_rolling: bool) -> Sql:
     bucket = "width_bucket({}, %s::date[]) - 1"
     starts = [period.beginning.date() for period in periods]
-    if is_rolling:
+    wanted = Sql("next_day IS NULL")
+    if not is_rolling:  # a user's last day in a period stands for the period
+        other = f"{bucket.format('next_day')} <> {bucket.format('day')}"
+        wanted = Sql(f"{wanted.text} OR {other}", (starts, starts))
+
+    def counted(rows: Sql, number: str) -> Sql:
         return Sql(
-            f"SELECT cohort, until, sum(number)::bigint FROM ("
-            f"SELECT {bucket.format('first_day')} AS cohort, {bucket.format('day')} AS last, count(*) AS number"
-            f" FROM ({days.text}) AS active WHERE next_day IS NULL GROUP BY 1, 2"
-            f") AS member CROSS JOIN LATERAL generate_series(cohort, last) AS until GROUP BY 1, 2 ORDER BY 1, 2",
-            (starts, starts, *days.params),
+            f"SELECT {bucket.format('first_day')} AS cohort, {bucket.format('day')} AS last, {number} AS number"
+            f" FROM ({rows.text}) AS active WHERE {wanted.text} GROUP BY 1, 2",
+            (starts, starts, *rows.params, *wanted.params),
         )
-    # a user's last day in a period stands for the period
+
+    parts = [counted(days.kept, "count(*)")]
+    if days.changes is not None:
+        parts.append(counted(days.changes, "sum(weight)"))
+    every = " CROSS JOIN LATERAL generate_series(cohort, last) AS every (period)" if is_rolling else ""
     return Sql(
-        f"SELECT {bucket.format('first_day')}, {bucket.format('day')}, count(*) FROM ({days.text}) AS active"
-        f" WHERE next_day IS NULL OR {bucket.format('next_day')} <> {bucket.format('day')}"
-        f" GROUP BY 1, 2 ORDER BY 1, 2",
-        (starts, starts, *days.params, starts, starts),
+        f"SELECT cohort, {'period' if is_rolling else 'last'}, sum(number)::bigint"
+        f" FROM ({' UNION ALL '.join(part.text for part in parts)}) AS member{every}"
+        f" GROUP BY 1, 2 HAVING sum(number) <> 0 ORDER BY 1, 2",
+        tuple(each for part in parts for each in part.params),
     )
 
 

@@ -28,7 +28,7 @@ _INDEX = "2 5"
 #: bytes of event names per user up to which all names of a user are held in one value
 MAX_NAMES = 2**26
 #: what `extend` makes of new events
-_OF_EXTEND = ("new", "island", "touched", "span", "whole", "intact", "worn")
+_OF_EXTEND = ("new", "island", "around", "touched", "span", "whole", "intact", "worn")
 #: stretches of time that are read again one by one; if there are more, neighbours are merged
 MAX_STRETCHES = 50
 
@@ -145,6 +145,7 @@ def _join_to_kept(work: Work, events: Events, wanted: str, silence: str) -> None
         (since, last),
     )
     work.run("ANALYZE pawprint_new")
+    _find_islands(work, silence)
     extend(work, events, silence)
 
 
@@ -265,8 +266,11 @@ def _row_by_row(events: Events, wanted: str, silence: str) -> str:
     """
 
 
-def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
-    """Copy the events whose numbers are in these ranges to `pawprint_new`; return whether there are any."""
+def gather(work: Work, events: Events, ranges: list[tuple[int, int]], silence: str) -> bool:
+    """Copy the events whose numbers are in these ranges to `pawprint_new`, and their islands to `pawprint_island`.
+
+    Return whether there are any.
+    """
     assert events.number is not None
     wanted = among(events.table, events.number, ranges)
     work.run(
@@ -277,12 +281,14 @@ def gather(work: Work, events: Events, ranges: list[tuple[int, int]]) -> bool:
         """,
         wanted.params,
     )
-    return bool(work.cursor.rowcount)
+    if work.cursor.rowcount == 0:
+        return False
+    _find_islands(work, silence)
+    return True
 
 
 def extend(work: Work, events: Events, silence: str) -> None:
-    """Add the events that `gather` copied to `pawprint_new`."""
-    _find_islands(work, silence)
+    """Add the events that `gather` copied."""
     if _find_touched(work, events, silence):
         _put_together(work, silence)
         _replace(work, events)
@@ -294,23 +300,30 @@ def extend(work: Work, events: Events, silence: str) -> None:
 
 
 def _find_islands(work: Work, silence: str) -> None:
+    # Mostly all new events of a user are one island. Then one sort is enough; the windows take three.
     work.run(
         """
         CREATE TEMPORARY TABLE pawprint_island ON COMMIT DROP AS
-        SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
-            string_agg(event, ',' ORDER BY moment, place) AS events
+        WITH single AS MATERIALIZED (
+            SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
+                string_agg(event, ',' ORDER BY moment, place) AS events
+            FROM pawprint_new GROUP BY member
+        )
+        SELECT * FROM single WHERE last - first < %s::interval
+        UNION ALL
+        SELECT member, min(moment), max(moment), count(*), string_agg(event, ',' ORDER BY moment, place)
         FROM (
             SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment, place
                 ROWS UNBOUNDED PRECEDING) AS island
             FROM (
                 SELECT *, moment - lag(moment) OVER (PARTITION BY member
                     ORDER BY moment, place) >= %s::interval AS begins
-                FROM pawprint_new
+                FROM pawprint_new WHERE member IN (SELECT member FROM single WHERE last - first >= %s::interval)
             ) AS marked
         ) AS numbered
         GROUP BY member, island
         """,
-        (silence,),
+        (silence, silence, silence),
     )
     work.run("ANALYZE pawprint_island (member, first, last)")
 
@@ -318,18 +331,26 @@ def _find_islands(work: Work, silence: str) -> None:
 def _find_touched(work: Work, events: Events, silence: str) -> bool:
     """Find the sessions that are less than the silence away from an island, and so are opened again.
 
+    `pawprint_around` has those of the islands' days, too: which days are new is asked next, and a look-up costs most.
+
     Return whether there are any.
     """
     work.run(
         f"""
-        CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS
-        SELECT DISTINCT session.{events.member} AS member, session."timestamp" AS first,
-            session.last_timestamp AS last, session.total_events, session.events
+        CREATE TEMPORARY TABLE pawprint_around ON COMMIT DROP AS
+        SELECT island.member, session."timestamp" AS first, session.last_timestamp AS last, session.total_events,
+            session.events, session.last_timestamp > island.first - %s::interval
+                AND session."timestamp" < island.last + %s::interval AS is_touched
         FROM pawprint_island AS island JOIN {work.beside(SESSIONS)} AS session
-            ON session.{events.member} = island.member AND session.last_timestamp > island.first - %s::interval
-            AND session."timestamp" < island.last + %s::interval
+            ON session.{events.member} = island.member
+            AND session.last_timestamp >= least(island.first - %s::interval, island.first::date)
+            AND session."timestamp" < greatest(island.last + %s::interval, island.last::date + 1)
         """,
-        (silence, silence),
+        (silence,) * 4,
+    )
+    work.run(
+        "CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS"
+        " SELECT DISTINCT member, first, last, total_events, events FROM pawprint_around WHERE is_touched"
     )
     if work.cursor.rowcount == 0:
         return False
