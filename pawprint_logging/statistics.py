@@ -52,9 +52,10 @@ class Statistics:
 
     Each call is one transaction on a connection of its own; two calls that compute the same table run one after the
     other. Sessions, engagement and days are kept in tables beside the events table: ``<table>__sessions``,
-    ``<table>__engagement``, and ``<table>__days``, with a row for each user and day of activity. ``stats["sessions"]``,
-    ``stats["engagement"]`` and ``stats["days"]`` read them. ``<table>__statistics`` remembers how far they are. All of
-    these tables outlive the events.
+    ``<table>__engagement``, and ``<table>__days``, with a row for each user and day of activity, whose ``first_day``
+    and ``next_day`` are NULL until `engagement` needs them. ``stats["sessions"]``, ``stats["engagement"]`` and
+    ``stats["days"]`` read them. ``<table>__statistics`` remembers how far they are. All of these tables outlive the
+    events.
 
     A call reads what has arrived since the last one, by the column that numbers the events, such as ``id SERIAL PRIMARY
     KEY``. Without such a column, or without an index on it, the call reads the whole table, and a UserWarning says so
