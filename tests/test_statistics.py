@@ -18,7 +18,7 @@ from support.server import Server
 
 from pawprint_logging import ConfigurationError, Statistics, Tracker
 from pawprint_logging._database.analysis import days as derived_days
-from pawprint_logging._database.analysis.derived import distribution, work
+from pawprint_logging._database.analysis.derived import Work, distribution, work
 from pawprint_logging._database.analysis.sharing import roomy
 from pawprint_logging._database.reading import arrivals
 from pawprint_logging._database.reading.query import Sql
@@ -848,6 +848,97 @@ def test_new_days_learn_of_each_other_once_there_are_many(
     assert all(row[2] for row in extended)
     stats.sessions(clean=True)
     assert activity(connection) == extended
+
+
+@pytest.mark.parametrize(
+    ("duration", "kept", "new"),
+    [
+        (1, [("a", 2 * number) for number in range(300)], [("a", 2 * number) for number in range(300, 600)]),
+        (1440, [("a", 700 * number) for number in range(300)], [("a", 700 * 299 + 5)]),
+    ],
+    ids=["many sessions on a day", "a session of many days"],
+)
+def test_no_statement_handles_more_rows_than_there_are_new_events(
+    tracker: Tracker, stats: Statistics, monkeypatch: pytest.MonkeyPatch, duration: float, kept: Any, new: Any
+) -> None:
+    write(tracker, *kept)
+    stats.sessions(duration=duration)
+    write(tracker, *new)
+    numbers = []
+    run = Work.run
+
+    def counted(self: Work, *args: Any) -> None:
+        run(self, *args)
+        numbers.append(self.cursor.rowcount)
+
+    monkeypatch.setattr(Work, "run", counted)
+    stats.sessions(duration=duration)
+
+    assert max(numbers) <= max(len(new), 20)  # as many rows bear witness
+
+
+def test_a_user_column_may_have_the_name_of_what_queries_call_theirs(connection: Any, db: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE visits (id SERIAL PRIMARY KEY, timestamp TIMESTAMP, member TEXT, event TEXT)")
+    with Tracker(db=db, table="visits", user_field="member") as tracker:
+        stats = Statistics(tracker)
+        tracker.write_many([{"member": "a", "timestamp": minute(1440 * day)} for day in (3, 5)])
+        stats.sessions()
+        for day in (4, 2):  # the second comes before all others
+            tracker.write(member="a", timestamp=minute(1440 * day))
+            assert stats.retention("day").to_numpy().tolist()[0][:2] == [1, 1]
+            stats.sessions()
+
+
+def test_users_that_a_new_type_makes_one_are_refused_while_their_days_wait_for_their_neighbours(
+    tracker: Tracker, stats: Statistics, connection: Any
+) -> None:
+    write(tracker, *on(1, "1"))
+    stats.sessions()
+    write(tracker, *on(5, "1"), *on(5, "01"))
+    stats.sessions()
+    tracker.query("ALTER TABLE events ALTER user_id TYPE INTEGER USING user_id::integer")
+
+    with pytest.raises(ConfigurationError, match="its users do not fit that type"):
+        stats.sessions()
+    assert len(activity(connection)) == 3
+
+
+def test_a_column_of_ones_own_in_the_days_keeps_its_values(
+    tracker: Tracker, stats: Statistics, connection: Any
+) -> None:
+    write(tracker, *on(1, "a"))
+    stats.sessions()
+    write(tracker, *on(2, "b"))
+    tracker.query("ALTER TABLE events__days ADD note TEXT")
+    stats.sessions()
+    tracker.query("UPDATE events__days SET note = 'mine'")
+    stats.engagement()
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT user_id, note, first_day IS NULL FROM events__days ORDER BY 1")
+        assert cursor.fetchall() == [("a", "mine", False), ("b", "mine", False)]
+
+
+def test_days_that_must_know_their_neighbours_are_told_at_once(
+    tracker: Tracker, stats: Statistics, connection: Any
+) -> None:
+    write(tracker, *on(1, "a"))
+    stats.sessions()
+    tracker.query("ALTER TABLE events__days ALTER first_day SET NOT NULL")
+    stats.sessions(clean=True)
+    write(tracker, *on(2, "a"))
+    stats.sessions()
+
+    assert [row[2:] for row in activity(connection)] == [("2026-01-02", "2026-01-03"), ("2026-01-02", None)]
+
+
+def test_the_last_day_of_postgresqls_calendar_has_sessions(tracker: Tracker, stats: Statistics) -> None:
+    for hour in (0, 5):
+        tracker.query("INSERT INTO events (user_id, timestamp) VALUES ('a', %s)", (f"294276-12-31 {hour:02}:00",))
+        stats.sessions()
+
+    assert stats["sessions"].query("SELECT count(*) AS number FROM events__sessions")["number"][0] == 2
 
 
 def test_a_session_over_midnights_is_a_day_each(tracker: Tracker, stats: Statistics, connection: Any) -> None:

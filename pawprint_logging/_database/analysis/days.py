@@ -25,7 +25,7 @@ DAY, FIRST, NEXT = '"day"', '"first_day"', '"next_day"'
 IS_LINKED = f"{FIRST} IS NOT NULL"
 
 #: number of days from which on they are linked, though nothing needs it yet
-_MAX_UNLINKED = 10_000
+_MAX_UNLINKED = 20_000
 
 #: number of events from which on it is worth a warning that every call reads all of them
 _MANY = 1000
@@ -136,7 +136,7 @@ def bring_up_to_date(
             "gaps": gaps,
             "witnesses": witnesses,
             "tables": [work.oid(SESSIONS), work.oid(DAYS)],
-            "agree": (is_new and not _has_primary_key(work)) or (plan.agree and not lost),
+            "agree": (is_new and _may_wait(work, events)) or (plan.agree and not lost),
             "unlinked": unlinked,
         },
     )
@@ -150,8 +150,14 @@ def _plan(work: Work, events: Events, duration: float | None, *, clean: bool, cl
     are_usable = True
     for suffix, columns in ((SESSIONS, sessions.columns(events)), (DAYS, _columns(events))):
         are_usable &= work.follow_name(suffix, columns, clean=clean)
-        work.follow(suffix, user_type, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
+    is_changed = work.type_of(work.table.beside(DAYS), work.table.fields.user) != user_type
+    if memory is not None and memory.get("unlinked") and are_usable and is_changed:
+        work.look_up()
+        _link(work, events)  # else the index would not tell if two users become one
+        memory["unlinked"] = 0
+    for suffix in (SESSIONS, DAYS):
+        work.follow(suffix, user_type, clean=clean)
     if duration is None:
         duration = memory["duration"] if memory is not None else sessions.DURATION
     if memory is None or not is_same(work, events, memory):
@@ -189,10 +195,12 @@ def _add(work: Work, events: Events, ranges: list[tuple[int, int]], silence: str
     work.look_up()
     if not ranges or not sessions.gather(work, events, ranges, silence):
         return 0
+    if not links:
+        sessions.look_at_days(work, events)
     with engagement.following(work, events, Sql("SELECT DISTINCT member FROM pawprint_new")):
-        sessions.extend(work, events, silence)
+        sessions.extend(work, events, silence, knows_days=not links)
         if links:
-            _extend(work, events, "SELECT member, moment::date AS day FROM pawprint_new")
+            _extend(work, events, "SELECT member, moment::date FROM pawprint_new")
     return 0 if links else _append(work, events)
 
 
@@ -350,24 +358,20 @@ def _index(work: Work, events: Events) -> None:
         work.run(f"CREATE INDEX ON {name} ({DAY}) WHERE NOT ({IS_LINKED})")
 
 
-def _has_primary_key(work: Work) -> bool:
-    return bool(
-        work.one(
-            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = %s::regclass AND indisprimary)",
-            (work.table.beside(DAYS),),
-        )[0]
+def _may_wait(work: Work, events: Events) -> bool:
+    """Return whether days may be in the table without their neighbours: not in one of before, nor with Citus."""
+    row = work.one(
+        "SELECT attnotnull FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'first_day'",
+        (work.table.beside(DAYS),),
     )
+    return not (row[0] or events.is_distributed)
 
 
 def _append(work: Work, events: Events) -> int:
-    """Add the days of the new events that the sessions knew nothing of, without their neighbours; return how many."""
-    days = "first::date + generate_series(0, last::date - first::date)"
+    """Add the days that no kept session knows, without their neighbours; return how many."""
     work.run(
-        f"""
-        INSERT INTO {work.beside(DAYS)} ({DAY}, {events.member})
-        SELECT day, member FROM (SELECT member, {days} AS day FROM pawprint_island) AS active
-        EXCEPT SELECT {days}, member FROM pawprint_around
-        """
+        f"INSERT INTO {work.beside(DAYS)} ({DAY}, {events.member})"
+        " SELECT day, member FROM pawprint_around WHERE since IS NULL OR since::date > day"
     )
     return int(work.cursor.rowcount)
 
@@ -375,20 +379,24 @@ def _append(work: Work, events: Events) -> int:
 def _link(work: Work, events: Events) -> None:
     """Tell the days that `_append` added, and their neighbours, of each other."""
     name = work.beside(DAYS)
-    work.run(
-        f"CREATE TEMPORARY TABLE pawprint_unlinked ON COMMIT DROP AS"
-        f" SELECT {events.member} AS member, {DAY} AS day FROM {name} WHERE NOT ({IS_LINKED})"
-    )
+    _extend(work, events, f"SELECT {events.member}, {DAY} FROM {name} WHERE NOT ({IS_LINKED})", are_there=True)
+    # kept twice, if ever
     work.run(f"DELETE FROM {name} WHERE NOT ({IS_LINKED})")
-    _extend(work, events, "SELECT member, day FROM pawprint_unlinked")
 
 
-def _extend(work: Work, events: Events, added: str) -> None:
-    """Add the days of activity that a query returns, and update the neighbouring days of each user."""
+def _extend(work: Work, events: Events, added: str, *, are_there: bool = False) -> None:
+    """Add days of activity, and update the neighbouring days of each user.
+
+    Args:
+        work: the open computation.
+        events: the events.
+        added: the query for user and day.
+        are_there: whether these days are in the table, without their neighbours; default False.
+    """
     days = work.beside(DAYS)
     work.run("DROP TABLE IF EXISTS pg_temp.pawprint_active, pg_temp.pawprint_near, pg_temp.pawprint_day")
     work.run(
-        f"CREATE TEMPORARY TABLE pawprint_active ON COMMIT DROP AS SELECT DISTINCT member, day FROM ({added}) AS one"
+        f"CREATE TEMPORARY TABLE pawprint_active (member, day) ON COMMIT DROP AS SELECT DISTINCT * FROM ({added}) AS d"
     )
     work.run("ANALYZE pawprint_active")  # the planner would guess far too many
     near = near_days(work, events, "pawprint_active")
@@ -410,10 +418,18 @@ def _extend(work: Work, events: Events, added: str) -> None:
             AND fresh.last_one IS NULL AND fresh.next_one IS NOT NULL
         """
     )
-    work.run(
-        f"INSERT INTO {days} ({DAY}, {events.member}, {FIRST}, {NEXT})"
-        " SELECT day, member, first_one, next_one FROM pawprint_day"
-    )
+    if are_there:
+        work.run(
+            f"""
+            UPDATE {days} AS kept SET {FIRST} = fresh.first_one, {NEXT} = fresh.next_one FROM pawprint_day AS fresh
+            WHERE kept.{events.member} = fresh.member AND kept.{DAY} = fresh.day AND NOT (kept.{IS_LINKED})
+            """
+        )
+    else:
+        work.run(
+            f"INSERT INTO {days} ({DAY}, {events.member}, {FIRST}, {NEXT})"
+            " SELECT day, member, first_one, next_one FROM pawprint_day"
+        )
 
 
 def near_days(work: Work, events: Events, active: str) -> str:

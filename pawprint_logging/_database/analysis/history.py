@@ -71,7 +71,7 @@ def active_days(cursor: Any, table: Table, events: Events) -> Days | None:
         among = " OR ".join([f"{number.key} BETWEEN %s AND %s"] * len(ranges))
         day = f"({events.moment})::date AS day FROM {events.table} WHERE ({among}) AND {events.usable}"
         present.append(f"SELECT {day}")
-        added.append(f"SELECT {events.user} AS member, {day}")
+        added.append(f"SELECT {events.plain(events.user)} AS member, {day}")
     kept = f"SELECT {FIRST} AS first_day, {DAY} AS day, {NEXT} AS next_day FROM {days} WHERE {IS_LINKED}"
     changes = Sql(_changes(work, events, " UNION ".join(added)), bounds) if added else None
     return Days(Sql(" UNION ALL ".join(present), bounds), Sql(kept), changes)
@@ -85,7 +85,7 @@ def _changes(work: Work, events: Events, added: str) -> str:
     """
     earlier = (
         "(SELECT DISTINCT member, first_one, kept_first FROM fresh WHERE first_one < kept_first) AS earlier"
-        f" JOIN {work.beside(DAYS)} AS kept ON kept.{events.member} = member AND kept.{IS_LINKED}"
+        f" JOIN {work.beside(DAYS)} AS kept ON kept.{events.member} = earlier.member AND kept.{IS_LINKED}"
     )
     return f"""
         WITH active AS MATERIALIZED ({added}),
@@ -94,6 +94,6 @@ def _changes(work: Work, events: Events, added: str) -> str:
         SELECT first_one AS first_day, day, next_one AS next_day, 1 AS weight FROM fresh
         UNION ALL SELECT first_one, last_one, day, 1 FROM fresh WHERE last_one = kept_last
         UNION ALL SELECT first_one, last_one, kept_next, -1 FROM fresh WHERE last_one = kept_last
-        UNION ALL SELECT first_one, {DAY}, {NEXT}, 1 FROM {earlier}
-        UNION ALL SELECT kept_first, {DAY}, {NEXT}, -1 FROM {earlier}
+        UNION ALL SELECT earlier.first_one, kept.{DAY}, kept.{NEXT}, 1 FROM {earlier}
+        UNION ALL SELECT earlier.kept_first, kept.{DAY}, kept.{NEXT}, -1 FROM {earlier}
     """

@@ -137,7 +137,8 @@ def _join_to_kept(work: Work, events: Events, wanted: str, silence: str) -> None
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS
-        SELECT {events.user} AS member, {events.moment} AS moment, {events.order} AS place, {events.event} AS event
+        SELECT {events.plain(events.user)} AS member, {events.moment} AS moment, {events.order} AS place,
+            {events.event} AS event
         FROM {events.table} JOIN pawprint_rest AS rest ON rest.member = {events.user}
             AND {events.moment} > rest.since AND {events.moment} <= rest.last
         WHERE {wanted} AND {events.time} BETWEEN %s::timestamp AND %s::timestamp
@@ -276,7 +277,8 @@ def gather(work: Work, events: Events, ranges: list[tuple[int, int]], silence: s
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS
-        SELECT {events.user} AS member, {events.moment} AS moment, {events.order} AS place, {events.event} AS event
+        SELECT {events.plain(events.user)} AS member, {events.moment} AS moment, {events.order} AS place,
+            {events.event} AS event
         {wanted.text} AND {events.usable}
         """,
         wanted.params,
@@ -287,9 +289,16 @@ def gather(work: Work, events: Events, ranges: list[tuple[int, int]], silence: s
     return True
 
 
-def extend(work: Work, events: Events, silence: str) -> None:
-    """Add the events that `gather` copied."""
-    if _find_touched(work, events, silence):
+def extend(work: Work, events: Events, silence: str, *, knows_days: bool = False) -> None:
+    """Add the events that `gather` copied.
+
+    Args:
+        work: the open computation.
+        events: the events.
+        silence: the interval without events that ends a session.
+        knows_days: whether `look_at_days` was called, default False.
+    """
+    if _find_touched(work, events, silence, knows_days=knows_days):
         _put_together(work, silence)
         _replace(work, events)
     else:  # each island is a session of its own
@@ -301,56 +310,89 @@ def extend(work: Work, events: Events, silence: str) -> None:
 
 def _find_islands(work: Work, silence: str) -> None:
     # Mostly all new events of a user are one island. Then one sort is enough; the windows take three.
-    work.run(
+    single = far = ""
+    bytes_of_names = work.one("SELECT coalesce(max(octet_length(event)), 0) * count(*) FROM pawprint_new")[0]
+    if bytes_of_names <= MAX_NAMES:
+        single = f"""
+            WITH single AS MATERIALIZED (
+                SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
+                    string_agg(event, ',' ORDER BY moment, place) AS events
+                FROM pawprint_new GROUP BY member
+            )
+            SELECT * FROM single WHERE last - first < interval '{silence}'
+            UNION ALL
         """
-        CREATE TEMPORARY TABLE pawprint_island ON COMMIT DROP AS
-        WITH single AS MATERIALIZED (
-            SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
-                string_agg(event, ',' ORDER BY moment, place) AS events
-            FROM pawprint_new GROUP BY member
-        )
-        SELECT * FROM single WHERE last - first < %s::interval
-        UNION ALL
-        SELECT member, min(moment), max(moment), count(*), string_agg(event, ',' ORDER BY moment, place)
+        far = f"WHERE member IN (SELECT member FROM single WHERE last - first >= interval '{silence}')"
+    work.run(
+        f"""
+        CREATE TEMPORARY TABLE pawprint_island ON COMMIT DROP AS {single}
+        SELECT member, min(moment) AS first, max(moment) AS last, count(*) AS total_events,
+            string_agg(event, ',' ORDER BY moment, place) AS events
         FROM (
             SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY member ORDER BY moment, place
                 ROWS UNBOUNDED PRECEDING) AS island
             FROM (
                 SELECT *, moment - lag(moment) OVER (PARTITION BY member
-                    ORDER BY moment, place) >= %s::interval AS begins
-                FROM pawprint_new WHERE member IN (SELECT member FROM single WHERE last - first >= %s::interval)
+                    ORDER BY moment, place) >= interval '{silence}' AS begins
+                FROM pawprint_new {far}
             ) AS marked
         ) AS numbered
         GROUP BY member, island
-        """,
-        (silence, silence, silence),
+        """
     )
     work.run("ANALYZE pawprint_island (member, first, last)")
 
 
-def _find_touched(work: Work, events: Events, silence: str) -> bool:
-    """Find the sessions that are less than the silence away from an island, and so are opened again.
+def look_at_days(work: Work, events: Events) -> None:
+    """Find out for each day of the new events, before they are added, which session was the first from then on.
 
-    `pawprint_around` has those of the islands' days, too: which days are new is asked next, and a look-up costs most.
-
-    Return whether there are any.
+    `pawprint_around` has the user, the day, and `since`: when that session began; NULL if there is none.
     """
     work.run(
         f"""
         CREATE TEMPORARY TABLE pawprint_around ON COMMIT DROP AS
-        SELECT island.member, session."timestamp" AS first, session.last_timestamp AS last, session.total_events,
-            session.events, session.last_timestamp > island.first - %s::interval
-                AND session."timestamp" < island.last + %s::interval AS is_touched
-        FROM pawprint_island AS island JOIN {work.beside(SESSIONS)} AS session
-            ON session.{events.member} = island.member
-            AND session.last_timestamp >= least(island.first - %s::interval, island.first::date)
-            AND session."timestamp" < greatest(island.last + %s::interval, island.last::date + 1)
-        """,
-        (silence,) * 4,
+        SELECT active.member, active.day, session."timestamp" AS since
+        FROM (
+            SELECT member, first::date AS day FROM pawprint_island UNION SELECT member, last::date FROM pawprint_island
+            UNION SELECT member, moment::date FROM pawprint_new
+            WHERE member IN (SELECT member FROM pawprint_island WHERE last::date > first::date + 1)
+        ) AS active LEFT JOIN LATERAL (
+            SELECT "timestamp" FROM {work.beside(SESSIONS)} AS kept
+            WHERE kept.{events.member} = active.member AND kept.last_timestamp >= active.day
+            ORDER BY kept.last_timestamp LIMIT 1
+        ) AS session ON true
+        """
     )
+
+
+def _find_touched(work: Work, events: Events, silence: str, *, knows_days: bool) -> bool:
+    """Find the sessions that are less than the silence away from an island, and so are opened again.
+
+    Return whether there are any.
+
+    Args:
+        work: the open computation.
+        events: the events.
+        silence: the interval without events that ends a session.
+        knows_days: whether `look_at_days` has said for which islands there is nothing to find.
+    """
+    near = "pawprint_island"
+    if knows_days:
+        near = f"""(
+            SELECT island.* FROM pawprint_island AS island
+            JOIN pawprint_around AS around ON around.member = island.member AND around.day = island.first::date
+            WHERE around.since IS NOT NULL OR island.first - interval '{silence}' < island.first::date
+        )"""
     work.run(
-        "CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS"
-        " SELECT DISTINCT member, first, last, total_events, events FROM pawprint_around WHERE is_touched"
+        f"""
+        CREATE TEMPORARY TABLE pawprint_touched ON COMMIT DROP AS
+        SELECT DISTINCT session.{events.member} AS member, session."timestamp" AS first,
+            session.last_timestamp AS last, session.total_events, session.events
+        FROM {near} AS island JOIN {work.beside(SESSIONS)} AS session
+            ON session.{events.member} = island.member AND session.last_timestamp > island.first - %s::interval
+            AND session."timestamp" < island.last + %s::interval
+        """,
+        (silence, silence),
     )
     if work.cursor.rowcount == 0:
         return False
