@@ -453,6 +453,21 @@ def test_a_refused_row_is_warned_of_once_with_the_statement_that_mends_it(
     assert value(connection, "SELECT count(*) FROM events") == 1
 
 
+@pytest.mark.parametrize("key", ["id, org", "id, user_id"])
+def test_no_key_is_said_to_take_null(db: str, connection: Any, key: str) -> None:
+    tracker = Tracker(db=db, table="events")
+    tracker.create_table()
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE events DROP CONSTRAINT events_pkey, ADD COLUMN org INT, ADD PRIMARY KEY ({key})")
+    diverted = fallback()
+    handler = handler_on(db)
+    logger_with(handler).info("x", extra={"event": "e"})
+    handler.close()
+    (warning,) = diverted.warnings
+    assert ("see `pawprint-logging check`" if "org" in key else "unless it is in the primary key, ALTER") in warning
+    assert "org DROP NOT NULL" not in warning
+
+
 def test_names_are_quoted_in_a_mend_where_postgresql_must_have_it(connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")

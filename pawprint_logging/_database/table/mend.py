@@ -64,7 +64,7 @@ def mend_row(why: Failure, table: Table) -> str:
         "22007": f"; write a time as {HOW_TO_WRITE_TIMES}",
         "22003": f"; {alter} TYPE NUMERIC",
         "23502": "; leave it out, or, if it has no default, see `pawprint-logging check`"
-        if why.column in table.fields.numbered
-        else f"; {alter} DROP NOT NULL",
+        if table.leaves(why.column)
+        else f"; unless it is in the primary key, {alter} DROP NOT NULL",
     }
     return hints.get(why.sqlstate or "", "")

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
 import psycopg2
@@ -43,17 +44,34 @@ SELECT c.oid, c.relkind::text, c.relrowsecurity, pg_get_userbyid(c.relowner), ha
 FROM pg_class c WHERE c.oid = to_regclass(%s)
 """
 
+# What a parent forbids to be NULL, the table cannot allow.
 _COLUMNS = """
+WITH RECURSIVE line(oid) AS (
+  SELECT %s::oid UNION SELECT h.inhparent FROM pg_inherits h JOIN line ON h.inhrelid = line.oid
+), place AS (SELECT p.* FROM line JOIN pg_attribute p ON p.attrelid = line.oid)
 SELECT a.attname, format_type(a.atttypid, a.atttypmod),
   a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT EXISTS (
     SELECT FROM pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL
-  ) AND NOT EXISTS (
-    SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
-      AND g.tgtype & 7 = 7
   ), has_column_privilege(a.attrelid, a.attnum, 'INSERT'),
   a.atthasdef,
-  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey))
+  EXISTS (SELECT FROM place p JOIN pg_index i ON i.indrelid = p.attrelid
+    WHERE p.attname = a.attname AND i.indisprimary AND p.attnum = ANY (i.indkey)),
+  EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'f' AND a.attnum = ANY (c.conkey)),
+  EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND NOT g.tgisinternal
+    AND g.tgenabled IN ('O', 'A') AND g.tgtype & 7 = 7),
+  ARRAY(SELECT p.attrelid::regclass::text FROM place p WHERE p.attname = a.attname AND p.attrelid <> a.attrelid
+    AND p.attnotnull AND p.attinhcount = 0)
 FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+# What PostgreSQL does not make anew itself when the column's type changes: not indexes and the column's own default.
+_USERS = """
+SELECT DISTINCT CASE WHEN f.oid IS NULL THEN pg_describe_object(d.classid, d.objid, d.objsubid)
+  ELSE pg_describe_object('pg_class'::regclass, f.adrelid, f.adnum) END FROM pg_depend d
+JOIN pg_attribute a ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+WHERE a.attrelid = %s AND a.attname = %s AND (f.adnum <> a.attnum OR d.classid IN (
+  'pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)) ORDER BY 1
 """
 
 # A default depends on its sequence, whether SERIAL or a user made it; identity columns need no right. CASE, because a
@@ -306,7 +324,7 @@ def _table(cursor: Any, table: Table, found: _Found, purpose: Purpose) -> Iterat
     if kind == "m" and purpose != "read":
         yield Finding("fail", "a materialized view takes no rows", "name a table")
         return
-    yield from _columns(cursor, oid, table, found)
+    yield from _columns(cursor, oid, table, found, may_try=found.is_writable and purpose != "read")
     if purpose in ("write", "both"):
         yield from _writing(cursor, oid, table, found, may_insert=may_insert)
         yield from _ledger(cursor, table, found)
@@ -396,7 +414,10 @@ class _Column(NamedTuple):
         is_demanding: whether a row needs a value for it.
         may_insert: whether the role may give one.
         has_default: whether it has a default.
-        is_key: whether it is part of the primary key.
+        is_key: whether it is part of the primary key, or of that of a table which this one inherits from.
+        is_reference: whether it is part of a foreign key.
+        has_trigger: whether a trigger may give it a value.
+        parents: the quoted names of the tables from which it inherits that it must not be NULL.
     """
 
     type: str
@@ -404,6 +425,9 @@ class _Column(NamedTuple):
     may_insert: bool
     has_default: bool
     is_key: bool
+    is_reference: bool
+    has_trigger: bool
+    parents: list[str]
 
 
 def _to_json(table: Table, name: str, column: _Column) -> str:
@@ -417,14 +441,17 @@ def _to_json(table: Table, name: str, column: _Column) -> str:
 
 def _to_fill(table: Table, name: str, column: _Column) -> str | None:
     """Return the statements with which a column that no event fills lets events in; a key must not be NULL."""
-    alter = f"ALTER TABLE {table.sql} ALTER COLUMN {identifier(name)}"
+    changed = f"ALTER COLUMN {identifier(name)}"
+    alter = f"ALTER TABLE {table.sql} {changed}"
     if not column.is_key:
-        return f"{alter} DROP NOT NULL"
+        return "; ".join(f"ALTER TABLE {each} {changed} DROP NOT NULL" for each in column.parents or [table.sql])
+    if column.is_reference:
+        return None
     if kind_of(column.type) == "integer":
         sequence = f"pg_get_serial_sequence({_literal(table.sql)}, {_literal(name)})"
         return (
             f"{alter} ADD GENERATED BY DEFAULT AS IDENTITY;"
-            f" SELECT setval({sequence}, max({identifier(name)})) FROM {table.sql}"
+            f" SELECT setval({sequence}, max({identifier(name)})) FROM {table.sql} HAVING max({identifier(name)}) > 0"
         )
     if column.type in ("uuid", "text", "character varying"):
         return f"{alter} SET DEFAULT gen_random_uuid(){'' if column.type == 'uuid' else '::text'}"
@@ -435,9 +462,57 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Finding]:
+def _used(cursor: Any, oid: int, name: str) -> str:
+    """Return what is to be said of what keeps a column from getting another type; empty if nothing does."""
+    cursor.execute(_USERS, (oid, name))
+    users = ", ".join(row[0] for row in cursor.fetchall())
+    return f"; drop what uses it first: {users}" if users else ""
+
+
+def _refused(cursor: Any, table: Table, columns: dict[str, _Column]) -> str | None:
+    """Enter an event and roll it back; return the column in which NULL is refused, empty if none is, None if unknown.
+
+    Only a trigger itself can tell what it fills. The event takes the next number, as a refused one does.
+    """
+    fields = table.fields
+    now = datetime.now(timezone.utc).isoformat(" ")
+    usual = {fields.timestamp: now, fields.user: "0", fields.event: "check", fields.json: "{}"}
+    given = {name: text for name, text in usual.items() if name in columns and columns[name].may_insert}
+    names, values = ", ".join(map(identifier, given)), ", ".join(map(_literal, given.values()))
+    cursor.execute("SAVEPOINT trial")
+    try:
+        cursor.execute(f"INSERT INTO {table.sql} ({names}) VALUES ({values})")
+        refused: str | None = ""
+    except psycopg2.Error as error:
+        refused = error.diag.column_name if error.pgcode == "23502" else None
+    cursor.execute("ROLLBACK TO SAVEPOINT trial")
+    return refused
+
+
+def _demanding(cursor: Any, table: Table, columns: dict[str, _Column], *, may_try: bool) -> list[Finding]:
+    """Return what is to be said of the columns that must not be NULL, and which events leave to the database."""
+    demanding = {name: column for name, column in columns.items() if column.is_demanding and table.leaves(name)}
+    has_trigger = any(column.has_trigger for column in demanding.values())
+    refused = _refused(cursor, table, columns) if has_trigger and may_try else None
+    findings = []
+    for name, column in demanding.items():
+        if column.has_trigger and refused == "":
+            continue
+        if name in table.fields.numbered:
+            why = "and no event fills it"
+        else:
+            why = "though it has one in the schema" if name in table.columns else "and is not in the schema"
+        text = f"column {name} must not be NULL, has no default, {why}"
+        if column.has_trigger and refused != name:
+            findings.append(Finding("note", f"{text}: events are refused unless a trigger fills it"))
+        else:
+            findings.append(Finding("fail", text, _to_fill(table, name, column)))
+    return findings
+
+
+def _columns(cursor: Any, oid: int, table: Table, found: _Found, *, may_try: bool) -> Iterator[Finding]:
     """Compare the columns with those that a handler fills."""
-    cursor.execute(_COLUMNS, (oid,))
+    cursor.execute(_COLUMNS, (oid, oid))
     columns = {name: _Column(*each) for name, *each in cursor.fetchall()}
     found.forbidden = frozenset(name for name, column in columns.items() if not column.may_insert)
     fields = table.fields
@@ -470,7 +545,7 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
         is_sound = False
         yield Finding(
             "fail",
-            f"column {fields.json} is of type {document.type}, not JSON or JSONB",
+            f"column {fields.json} is of type {document.type}, not JSON or JSONB{_used(cursor, oid, fields.json)}",
             _to_json(table, fields.json, document),
         )
     width = _WIDTH.fullmatch(columns[fields.user].type) if fields.user in columns else None
@@ -478,16 +553,12 @@ def _columns(cursor: Any, oid: int, table: Table, found: _Found) -> Iterator[Fin
         yield Finding(
             "note",
             f"column {fields.user} has room for {width[1] or width[2]} characters, and a UUID has "
-            f"{_USUAL_USER}: longer ids go to the fallback",
+            f"{_USUAL_USER}: longer ids go to the fallback{_used(cursor, oid, fields.user)}",
             f"ALTER TABLE {table.sql} ALTER COLUMN {identifier(fields.user)} TYPE TEXT",
         )
-    for name, column in columns.items():
-        if column.is_demanding and (name not in filled or name in fields.numbered):
-            is_sound = False
-            why = "no event fills it" if name in filled else "is not in the schema"
-            mend = _to_fill(table, name, column)
-            yield Finding("fail", f"column {name} must not be NULL, has no default, and {why}", mend)
-    if is_sound:
+    demanding = _demanding(cursor, table, columns, may_try=may_try)
+    yield from demanding
+    if is_sound and not demanding:
         yield Finding("ok", f"columns: {', '.join(columns)}")
 
 

@@ -113,6 +113,15 @@ class Table:
             if kind == "timestamptz" or (name == self.fields.timestamp and _TEXT.match(types[name]))
         )
 
+    def leaves(self, column: str) -> bool:
+        """Return whether events leave a column to the database: the schema lacks it, or lets PostgreSQL fill it."""
+        fields = self.fields
+        if column in fields.numbered:
+            return True
+        if column in (fields.timestamp, fields.user, fields.event, fields.json):
+            return False
+        return column not in self.columns or "DEFAULT" in self.columns[column].upper()
+
     def require_name(self) -> None:
         """Raise ConfigurationError if no table was named."""
         self.beside("")
