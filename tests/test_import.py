@@ -297,19 +297,53 @@ def test_a_text_that_holds_a_number_moves_no_sequence(
 def test_a_file_with_the_tables_own_numbers_is_not_said_to_be_written_again(cli: CommandLine, tmp_path: Path) -> None:
     path = json_lines(tmp_path / "a.jsonl", [{"id": each, "event": "e"} for each in range(1, 4)])
     assert "again" not in cli("import", str(path)).err
-    assert cli("import", str(path)).out.startswith("0 written, 0 already there, 3 rejected ")
+    again = cli("import", str(path))
+    assert again.out.startswith("0 written, 0 already there, 3 rejected ")
+    assert "again" not in again.err
+
+
+EVERY = "without --dedupe-key, running this again writes every row again"
 
 
 @pytest.mark.parametrize(
-    ("index", "ids"), [("CREATE INDEX ON events (id)", (1, 2)), ("CREATE UNIQUE INDEX ON events (id)", (1, None))]
+    ("change", "rows", "said", "again"),
+    [
+        ("CREATE INDEX ON events (id)", [{"id": 1}, {"id": 2}], EVERY, 2),
+        ("CREATE UNIQUE INDEX ON events (id) WHERE id > 9", [{"id": 1}, {"id": 2}], EVERY, 2),
+        ("CREATE UNIQUE INDEX ON events (event) INCLUDE (id)", [{"id": 1, "event": None}], EVERY, 1),
+        ("ADD PRIMARY KEY (id)", [{"user_id": "u"}], EVERY, 1),
+        (
+            "ADD PRIMARY KEY (id)",
+            [{"id": each} for each in range(100, 105)] + [{}],
+            "without --dedupe-key, running this again writes the rows without id again",
+            1,
+        ),
+        ("ADD PRIMARY KEY (id)", [{"id": 7}, {"id": None}], "", 0),  # it is refused
+        ("ALTER id TYPE UUID USING NULL, ALTER id DROP DEFAULT, ADD UNIQUE (id)", [{"id": f"{7:032}"}], "", 0),
+        ("ADD order_id TEXT UNIQUE", [{"order_id": "a\tb"}, {"order_id": "\\\\N"}], "", 0),
+        ("ADD UNIQUE (id, user_id)", [{"id": 1, "user_id": None}, {"id": 2}], EVERY, 2),
+        (
+            "ADD UNIQUE (id, user_id), ADD order_id TEXT UNIQUE",
+            [{"id": 1, "user_id": "u"}, {"id": 2}, {"order_id": "o"}, {"id": 4, "user_id": None}],
+            "writes the rows without order_id or id and user_id again",
+            2,
+        ),
+        ("ADD PRIMARY KEY (id, timestamp)", [{"id": 1}, {"id": 2}], EVERY, 2),
+        ("ADD PRIMARY KEY (id, timestamp)", [{"id": 1, "timestamp": "2026-01-01 00:00"}], "", 0),
+    ],
 )
-def test_a_file_with_numbers_that_do_not_keep_it_from_being_written_again(
-    cli: CommandLine, tmp_path: Path, connection: Any, index: str, ids: tuple[int | None, ...]
+def test_what_another_run_writes_again_depends_on_the_unique_columns(
+    cli: CommandLine, tmp_path: Path, connection: Any, change: str, rows: list[dict[str, Any]], said: str, again: int
 ) -> None:
-    cli("create-table")
-    connection.cursor().execute(f"ALTER TABLE events DROP CONSTRAINT events_pkey; {index}")
-    rows = [{"event": "e"} if each is None else {"id": each, "event": "e"} for each in ids]
-    assert "writes every row again" in cli("import", str(json_lines(tmp_path / "a.jsonl", rows))).err
+    connection.cursor().execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+    connection.cursor().execute(change if change.startswith("CREATE") else f"ALTER TABLE events {change}")
+    path = json_lines(tmp_path / "a.jsonl", [{"event": "e", **row} for row in rows])
+
+    first, before = cli("import", str(path)), value(connection, "SELECT count(*) FROM events")
+    assert said in first.err
+    assert ("again" in first.err) == bool(said)
+    assert said in cli("import", str(path)).err
+    assert value(connection, "SELECT count(*) FROM events") - before == again
 
 
 @pytest.mark.parametrize(("rights", "may_move"), [("USAGE", False), ("UPDATE, USAGE", False), ("SELECT, UPDATE", True)])

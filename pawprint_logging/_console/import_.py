@@ -21,7 +21,7 @@ from .._capture.row import Row
 from .._database.session.connection import Session
 from .._database.session.sqlstate import DatabaseError
 from .._database.table import partitions, usable
-from .._database.table.columns import columns_of
+from .._database.table.columns import columns_of, unique_columns
 from .._database.table.mend import mend_row
 from .._database.table.numbers import Numbering, go_past, going_past, sequences_of
 from .._database.table.schema import Table, kind_of
@@ -104,11 +104,11 @@ def import_(
             with _no_collection():
                 _with_progress(job, sources, plans)
         except BaseException:
-            again = "every row again" if job.repeats else "only the remaining rows"
+            again = f"{job.again} again" if job.again else "only the remaining rows"
             note(f"stopped: {summary(result)}; running it again writes {again}")
             raise
-    if job.repeats:
-        note("without --dedupe-key, running this again writes every row again")
+    if job.again:
+        note(f"without --dedupe-key, running this again writes {job.again} again")
     names = [name for each in sources for name in each.names or () if name not in job.wanted]
     for field, example in job.wanted.items():
         number = job.without[field]
@@ -187,6 +187,7 @@ class _Target(NamedTuple):
         intervals: the columns that are intervals, or arrays of them.
         dates: the columns that are dates.
         sequences: the columns that it numbers, and their sequences.
+        unique: the columns of each unique index.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
         is_split: whether it is partitioned by time, so that partitions may be missing.
     """
@@ -197,6 +198,7 @@ class _Target(NamedTuple):
     intervals: frozenset[str]
     dates: frozenset[str]
     sequences: dict[str, Numbering]
+    unique: list[tuple[str, ...]]
     needs_insert: bool
     is_split: bool
 
@@ -206,6 +208,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     with session.transaction() as cursor:
         columns = columns_of(cursor, table.sql)
         sequences = sequences_of(cursor, table.sql)
+        unique = unique_columns(cursor, table.sql)
         found = usable.ask(cursor, table)
         is_split = partitions.split_of(cursor, table) is not None
     if dedupe_key is not None and found.ledger_problem is not None:
@@ -215,7 +218,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
     intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
     dates = frozenset(name for name, column in columns.items() if column.type == "date")
-    return _Target(kinds, json_field, json_arrays, intervals, dates, sequences, found.needs_insert, is_split)
+    return _Target(kinds, json_field, json_arrays, intervals, dates, sequences, unique, found.needs_insert, is_split)
 
 
 class _MissingError(Exception):
@@ -252,8 +255,18 @@ class _Job:
         #: column → how many rows have no value for it
         self.without: Counter[str] = Counter()
         self.without_key = 0
-        #: whether another run writes rows again
-        self.repeats = False
+        #: the rows that a unique index keeps from being written again
+        self._held = 0
+        #: the written rows that another run writes again
+        self._unheld = 0
+
+    @property
+    def again(self) -> str:
+        """The written rows that another run writes again, in words; empty if there are none."""
+        if not self._unheld:
+            return ""
+        keys = " or ".join(" and ".join(key) for key in self._target.unique)
+        return f"the rows without {keys}" if self._held else "every row"
 
     def check_renames(self, files: Sequence[tuple[Source, Plan]]) -> None:
         """Note the fields to rename that a file lacks.
@@ -273,8 +286,7 @@ class _Job:
     def run(self, source: Source, plan: Plan, executor: Executor, progress: Callable[[int], object]) -> None:
         """Write a file; while the server takes a piece, the next ones are made."""
         rejects = Rejects(source.path, self._result, header=source.header, read=_records)
-        unique = [name for name, sequence in self._target.sequences.items() if sequence.is_unique]
-        maker = Maker(source, plan, self._name, (*self.wanted, *unique))
+        maker = Maker(source, plan, self._name, tuple(self.wanted), self._target.unique)
         pieces = made_of(maker, executor)
         first: list[tuple[Piece, Made]] = []
         looked_at = 0
@@ -293,11 +305,13 @@ class _Job:
         for (records, size), made in itertools.chain(first, pieces):
             self.rows += len(made.rows) + len(made.keyed)
             self.without.update(made.without)
-            if plan.key is None and made.rows and all(made.without[name] for name in unique):
-                self.repeats = True  # the table refuses only numbers that it has
             self.without_key += 0 if plan.key is None else len(made.rows)
-            bad = [*made.bad, *self._write(made)]
-            for place, why in sorted(bad):
+            unheld = set(made.unheld if plan.key is None else ())
+            self._held += len(made.rows) - len(unheld)
+            self._unheld += len(unheld)  # before they are written: an interrupted COMMIT may have written them
+            refused = self._write(made)
+            self._unheld -= sum(place in unheld for place, _ in refused)
+            for place, why in sorted([*made.bad, *refused]):
                 rejects.add(source.line_of(records[place]), why)
             rejects.save()
             progress(size)

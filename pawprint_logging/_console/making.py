@@ -36,6 +36,8 @@ class Made(NamedTuple):
         keyed: the rows with a dedupe key.
         keyed_places: the places of their records in the piece.
         bad: the places of records that cannot be written, and why.
+        unheld: the places of the records of the rows without a dedupe key that no unique index keeps from being written
+            a second time.
         without: column → how many rows have no value for it.
         found: the fields to rename that records had.
         seen: some of the names that records had, for a hint.
@@ -47,6 +49,7 @@ class Made(NamedTuple):
     keyed: list[tuple[Columns, bytes, int]]
     keyed_places: list[int]
     bad: list[tuple[int, str]]
+    unheld: list[int]
     without: dict[str, int]
     found: set[str]
     seen: set[str]
@@ -62,12 +65,14 @@ class Maker:
         plan: how the values of a record are spread over the table's columns.
         table: the name of the table, which is part of every dedupe key.
         wanted: the columns for which to count the rows without a value.
+        unique: the columns of each unique index.
     """
 
     source: Source
     plan: Plan
     table: str
     wanted: Sequence[str]
+    unique: Sequence[tuple[str, ...]] = ()
 
     def make(self, records: list[Any]) -> Made:
         """Return the rows of a piece."""
@@ -102,8 +107,29 @@ class Maker:
         without = {
             name: sum(number for columns, number in shapes.items() if name not in columns) for name in self.wanted
         }
+        keys = {
+            columns: [[columns.index(name) for name in key] for key in self.unique if set(key) <= set(columns)]
+            for columns in shapes
+        }
+        unheld = places
+        if any(keys.values()):
+            made = zip(places, rows, strict=True)
+            unheld = [place for place, (columns, line) in made if not _is_held(line, keys[columns])]
         greatest = dict(plan.greatest)  # a copy, since the next piece may be made while this one is written
-        return Made(rows, places, keyed, keyed_places, bad, without, plan.found, plan.seen, greatest)
+        return Made(rows, places, keyed, keyed_places, bad, unheld, without, plan.found, plan.seen, greatest)
+
+
+def _is_held(line: bytes, keys: list[list[int]]) -> bool:
+    """Return whether a line has values for all columns of a unique index; it lets in any number of NULLs.
+
+    Args:
+        line: the line.
+        keys: the places of the columns of each index in the line.
+    """
+    if b"\\N" not in line:
+        return bool(keys)
+    values = line[:-1].split(b"\t")
+    return any(all(values[place] != b"\\N" for place in key) for key in keys)
 
 
 @contextmanager

@@ -14,6 +14,16 @@ JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid 
 WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
+# The columns that INCLUDE names are not part of the key.
+_UNIQUE = """
+SELECT ARRAY(
+    SELECT a.attname::text FROM pg_attribute a
+    WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) ORDER BY a.attnum
+) FROM pg_index i
+WHERE i.indrelid = %s::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND 0 <> ALL (i.indkey)
+ORDER BY i.indexrelid
+"""
+
 
 class Column(NamedTuple):
     """A column's type; for a domain, the type that it is based on.
@@ -49,3 +59,14 @@ def columns_of(cursor: Any, table: str) -> dict[str, Column]:
     """
     cursor.execute(_COLUMNS, (table,))
     return {name: Column(column_type, category, oid) for name, column_type, category, oid in cursor.fetchall()}
+
+
+def unique_columns(cursor: Any, table: str) -> list[tuple[str, ...]]:
+    """Return the columns of each unique index: the table refuses a row whose values for all of them it has.
+
+    Args:
+        cursor: an open cursor.
+        table: its quoted name.
+    """
+    cursor.execute(_UNIQUE, (table,))
+    return [tuple(names) for (names,) in cursor.fetchall()]

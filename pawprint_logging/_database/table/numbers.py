@@ -35,9 +35,7 @@ SELECT a.attname, s.seqrelid, s.seqrelid::regclass::text,
     least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END),
     has_sequence_privilege(s.seqrelid, 'UPDATE') AND has_sequence_privilege(s.seqrelid, 'SELECT')
         AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
-        AND (SELECT has_schema_privilege(relnamespace, 'USAGE') FROM pg_class WHERE oid = s.seqrelid),
-    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
-        AND i.indpred IS NULL AND a.attnum = ANY (i.indkey)),{POSITION}
+        AND (SELECT has_schema_privilege(relnamespace, 'USAGE') FROM pg_class WHERE oid = s.seqrelid),{POSITION}
 FROM pg_attribute a {DRAWN}
 JOIN pg_sequence s ON s.seqrelid = drawn.sequence AND s.seqincrement > 0 AND NOT s.seqcycle
 WHERE a.attrelid = %s::regclass AND (a.atthasdef OR a.attidentity <> '')
@@ -62,7 +60,6 @@ class Numbering(NamedTuple):
         name: its quoted name.
         last: the last number that it and its column can hold.
         may_move: whether the role may move it, and read the numbers of the rows.
-        is_unique: whether the table refuses a number that it has.
         position: as `position_of` returns it.
     """
 
@@ -70,7 +67,6 @@ class Numbering(NamedTuple):
     name: str
     last: int
     may_move: bool
-    is_unique: bool
     position: int | None
 
 
@@ -83,8 +79,8 @@ def sequences_of(cursor: Any, table: str) -> dict[str, Numbering]:
     """
     cursor.execute(_SEQUENCES, (table,))
     return {
-        column: Numbering(oid, name, last, may_move, is_unique, position_of(cursor, *position))
-        for column, oid, name, last, may_move, is_unique, *position in cursor.fetchall()
+        column: Numbering(oid, name, last, may_move, position_of(cursor, *position))
+        for column, oid, name, last, may_move, *position in cursor.fetchall()
     }
 
 
