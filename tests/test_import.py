@@ -43,6 +43,13 @@ def cli(capsys: pytest.CaptureFixture[str], db: str) -> CommandLine:
     return command_line
 
 
+#: domains over domains
+DOMAINS = (
+    "CREATE DOMAIN inner_time AS TIMESTAMP; CREATE DOMAIN outer_time AS inner_time;"
+    "CREATE DOMAIN inner_date AS DATE; CREATE DOMAIN outer_date AS inner_date"
+)
+
+
 def json_lines(path: Path, rows: Any) -> Path:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
@@ -508,7 +515,9 @@ def test_a_number_since_1970_is_a_time(cli: CommandLine, tmp_path: Path, connect
     assert stored(connection, '"timestamp"::text') == [("2026-01-01 00:00:00",)]
 
 
-def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "outer_time"])
+def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: Any, kind: str) -> None:
+    connection.cursor().execute(f"{DOMAINS}; ALTER TABLE events ALTER COLUMN timestamp TYPE {kind}")
     times = [
         "01/Jan/2026:10:00:00 +0200",
         "Thu, 01 Jan 2026 10:00:00 +0200",
@@ -527,11 +536,11 @@ def test_an_offset_is_never_lost(cli: CommandLine, tmp_path: Path, connection: A
 
 
 @pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE", "outer_time", "outer_date"])
 def test_a_date_that_postgresql_would_guess_is_refused(
     cli: CommandLine, tmp_path: Path, connection: Any, kind: str
 ) -> None:
-    connection.cursor().execute(f"ALTER TABLE events ALTER COLUMN timestamp TYPE {kind}")
+    connection.cursor().execute(f"{DOMAINS}; ALTER TABLE events ALTER COLUMN timestamp TYPE {kind}")
     times = ["2026.01.01 10:00", "2026/1/1 10:00", "20260101 100000", "10:00 Jan 1 2026", "1 january 26 10:00"]
     refused = [
         "12.11.2025 10:00",

@@ -25,6 +25,11 @@ SCHEMA = {
     "event": "VARCHAR(64)",
     "metadata": "JSONB",
 }
+#: domains over domains
+DOMAINS = (
+    "CREATE DOMAIN inner_time AS TIMESTAMP; CREATE DOMAIN outer_time AS inner_time;"
+    "CREATE DOMAIN inner_text AS TEXT; CREATE DOMAIN outer_text AS inner_text"
+)
 
 
 def trigger(connection: Any, code: str, when: str) -> None:
@@ -102,8 +107,8 @@ def test_a_zone_is_left_to_postgresql_if_the_time_column_heeds_it(
 ) -> None:
     tracker = Tracker(db=db, table="events", schema=schema)
     unread = {"timestamp": "2026-01-01 10:00 EET", "event": "a"}
-    connection.cursor().execute("CREATE DOMAIN inner_time AS TIMESTAMP; CREATE DOMAIN outer_time AS inner_time")
-    for kind in ("TIMESTAMP", "DATE", "outer_time", "TIMESTAMPTZ", "TEXT", "VARCHAR(90)"):
+    connection.cursor().execute(DOMAINS)
+    for kind in ("TIMESTAMP", "DATE", "outer_time", "TIMESTAMPTZ", "TEXT", "VARCHAR(90)", "outer_text", "NAME"):
         connection.cursor().execute(
             f"DROP TABLE IF EXISTS events; CREATE TABLE events (id SERIAL, timestamp {kind}, event TEXT)"
         )
@@ -119,10 +124,11 @@ def test_a_zone_is_left_to_postgresql_if_the_time_column_heeds_it(
 
 
 @pytest.mark.parametrize("options", [{}, {"dedupe_key": "event"}], ids=["", "keyed"])
-@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "TEXT"])
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "outer_time", "TIMESTAMPTZ", "TEXT", "outer_text"])
 def test_a_handler_leaves_a_zone_to_postgresql_if_the_time_column_heeds_it(
     db: str, connection: Any, kind: str, options: dict[str, Any]
 ) -> None:
+    connection.cursor().execute(DOMAINS)
     tracker_on(db, schema={**SCHEMA, "timestamp": kind})
 
     def before_send(event: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +142,7 @@ def test_a_handler_leaves_a_zone_to_postgresql_if_the_time_column_heeds_it(
         assert handler.flush(60)
     with closing(psycopg2.connect(db)) as own, own, handler.within(own):
         log.info("x", extra={"event": "c"})
-    written = ["a", "long a", "b", "c"] if kind != "TIMESTAMP" else []
+    written = ["a", "long a", "b", "c"] if kind not in ("TIMESTAMP", "outer_time") else []
     question = "event, timestamp::timestamptz = '2026-01-01 08:00Z'"
     assert stored(connection, question) == [(event, True) for event in written]
     assert len(diverted.events) == 5 - len(written)

@@ -386,14 +386,16 @@ def test_nobody_is_an_empty_frame_of_the_same_kind(tracker: Tracker) -> None:
     assert frame.index.name == "cohort"
 
 
-@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMPTZ", "TIMESTAMP"])
-def test_any_type_of_time_will_do(db: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMPTZ", "TIMESTAMP", "outer_date"])
+def test_any_type_of_time_will_do(db: str, connection: Any, kind: str) -> None:
+    connection.cursor().execute("CREATE DOMAIN inner_date AS DATE; CREATE DOMAIN outer_date AS inner_date")
     with Tracker(db=db, table="t", schema={"timestamp": kind, "user_id": "TEXT"}) as tracker:
         tracker.create_table()
         tracker.write_many(
             {"timestamp": datetime(2026, 1, day, 20, tzinfo=timezone.utc), "user_id": "a"} for day in (4, 5, 12)
         )
         frame = Statistics(tracker, tz="Pacific/Auckland", week_start="sunday").retention()
+        assert tracker.count(resolution="day")["count"].tolist() == [1, 1, 1]
 
     # a DATE is a day of the calendar; the others are 20:00 in UTC, which is 9:00 of the next day there
     cohort = "2026-01-04"

@@ -1417,11 +1417,13 @@ def test_what_uses_the_user_column_of_a_derived_table_is_named_and_stops_nothing
     assert "drop what uses it" in done[1]
 
 
-def test_a_domain_binds_no_users_of_before(tracker: Tracker, stats: Statistics) -> None:
+@pytest.mark.parametrize("base", ["VARCHAR(32)", "inner_uid"])
+def test_a_domain_binds_no_users_of_before(tracker: Tracker, stats: Statistics, base: str) -> None:
     write(tracker, ("a", 0))
     stats.sessions()
     tracker.query("DELETE FROM events")
-    tracker.query("CREATE DOMAIN uid AS VARCHAR(32) CHECK (value LIKE 'user-%')")
+    tracker.query("CREATE DOMAIN inner_uid AS VARCHAR(32)")
+    tracker.query(f"CREATE DOMAIN uid AS {base} CHECK (value LIKE 'user-%')")
     tracker.query("ALTER TABLE events ALTER COLUMN user_id TYPE uid")
     write(tracker, ("user-1", 9000))
     stats.sessions()

@@ -437,6 +437,22 @@ def test_a_read_only_transaction_puts_them_on_the_fallback(shop: Shop, kind: typ
     assert replay(shop.tracker, shop.path, uncommitted=True).written == 1
 
 
+def test_a_domain_over_a_domain_cuts_no_text(shop: Shop, kind: type[Driver], connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE DOMAIN inner_name AS VARCHAR(32); CREATE DOMAIN outer_name AS inner_name")
+        cursor.execute("ALTER TABLE events ALTER user_id TYPE outer_name")
+
+    async def scenario(driver: Driver) -> None:
+        async with driver.block():
+            shop.event("good", user_id="alice")
+            shop.event("refused", user_id=BAD)
+        await driver.commit()
+
+    shop.run(kind, scenario)
+    assert stored(connection, "event, user_id") == [("good", "alice")]
+    assert [line["sqlstate"] for line in shop.lines] == ["22001"]
+
+
 def test_row_level_security(shop: Shop, kind: type[Driver], connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE events ENABLE ROW LEVEL SECURITY")

@@ -12,7 +12,7 @@ import psycopg2
 from ...errors import ConfigurationError
 from ..reading.query import quoted
 from ..session.connection import BEGIN, FRESH, Session
-from ..table.columns import columns_of
+from ..table.columns import BASE, columns_of
 from ..table.ddl import exists
 from ..table.schema import Table
 from .sharing import roomy
@@ -29,10 +29,9 @@ WHERE c.oid = to_regclass(%s) AND i.indkey::text = %s AND i.indexprs IS NULL AND
 """
 
 # the type without a length, to which a text is cut off, the whole type, and the type that a domain is based on
-_TYPES = """
-SELECT format_type(atttypid, -1), format_type(atttypid, atttypmod),
-    format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, -1)
-FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+_TYPES = f"""
+SELECT format_type(atttypid, -1), format_type(atttypid, atttypmod), format_type(base.oid, -1)
+FROM pg_attribute a {BASE}
 WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped
 """
 

@@ -7,10 +7,20 @@ from typing import Any, NamedTuple
 #: type OIDs are fixed for built-in types: https://www.postgresql.org/docs/current/catalog-pg-type.html
 JSONB_OID = 3802
 
-_COLUMNS = """
-SELECT a.attname, format_type(b.oid, NULL), b.typcategory, b.oid
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+#: joins to column `a` its type, `base`: for a domain, also one over another domain, the type that it comes down to;
+#: only a domain has a typbasetype, and a look for the type 0 would read the whole of pg_type
+BASE = """CROSS JOIN LATERAL (
+    WITH RECURSIVE base AS (
+        SELECT t.oid, t.typcategory, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid
+        UNION ALL
+        SELECT t.oid, t.typcategory, t.typbasetype FROM base
+        JOIN pg_catalog.pg_type t ON base.typbasetype <> 0 AND t.oid = base.typbasetype
+    ) SELECT oid, typcategory FROM base WHERE typbasetype = 0
+) AS base"""
+
+_COLUMNS = f"""
+SELECT a.attname, format_type(base.oid, NULL), base.typcategory, base.oid
+FROM pg_attribute a {BASE}
 WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..._capture.columns import Fields
 from ..._capture.encoder import Kind
 from ...errors import ConfigurationError
+from .columns import Column
 
 #: bytes of a name that PostgreSQL keeps (NAMEDATALEN - 1); it cuts longer names without an error
 MAX_NAME_BYTES = 63
@@ -23,8 +24,6 @@ _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
 _TIMESTAMP = re.compile(r"\s*(?:pg_catalog\.)?timestamp(tz|\s*(?:\(\s*\d+\s*\)\s*)?with\s+time\s+zone)?", re.IGNORECASE)
-#: types that keep the text of a time as it is; others than TIMESTAMP and these, such as DATE, drop its zone as well
-_TEXT = re.compile(r"(?:\S+\.)?(?:text|citext|character)\b", re.IGNORECASE)
 _INTEGER = re.compile(
     r"\s*(?:pg_catalog\.)?(?:(?:small|big)?(?:int|serial)|integer|(?:int|serial)[248])\b", re.IGNORECASE
 )
@@ -96,21 +95,21 @@ class Table:
             numbered=frozenset(name for name, column_type in self.columns.items() if _NUMBERED.search(column_type)),
         )
 
-    def heedful(self, types: Mapping[str, str]) -> frozenset[str]:
+    def heedful(self, columns: Mapping[str, Column]) -> frozenset[str]:
         """Return the columns that heed a zone in the text of a time, though as far as is known they are TIMESTAMPs.
 
         Without a schema, the time column is only assumed to be one; `ship` knows nothing of the others. If the time
-        column is of another type, such as TEXT, it takes the text as it is.
+        column is of a type of text, it takes the text as it is; other types, such as DATE, drop the zone as well.
 
         Args:
-            types: column → its type on the server.
+            columns: column → its type on the server.
         """
         known = self.fields.known_kinds
-        kinds = {name: kind_of(each) for name, each in types.items() if known.get(name, "timestamp") == "timestamp"}
         return frozenset(
             name
-            for name, kind in kinds.items()
-            if kind == "timestamptz" or (name == self.fields.timestamp and _TEXT.match(types[name]))
+            for name, column in columns.items()
+            if known.get(name, "timestamp") == "timestamp"
+            and (kind_of(column.type) == "timestamptz" or (name == self.fields.timestamp and column.category == "S"))
         )
 
     def leaves(self, column: str) -> bool:

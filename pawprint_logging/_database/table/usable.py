@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .columns import BASE, Column
 from .schema import Table
 
 # A BEFORE trigger or a rule may swallow an INSERT without an error; a claim that affects no row would then not mean
 # "already there". The bits of the trigger's type are ROW, BEFORE and INSERT:
 # https://www.postgresql.org/docs/current/catalog-pg-trigger.html
-_QUESTION = """
+_QUESTION = f"""
 SELECT l.oid IS NOT NULL,
     coalesce(has_column_privilege(l.oid, 'delivery', 'INSERT'), false),
     EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -20,8 +21,8 @@ SELECT l.oid IS NOT NULL,
         AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = l.oid AND r.ev_type = '3'),
     coalesce(row_security_active(l.oid), false),
     coalesce(row_security_active(t.oid), false),
-    ARRAY(SELECT ARRAY[a.attname::text, format_type(CASE y.typtype WHEN 'd' THEN y.typbasetype ELSE y.oid END, NULL)]
-        FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+    ARRAY(SELECT ARRAY[a.attname::text, format_type(base.oid, NULL), base.typcategory::text]
+        FROM pg_attribute a {BASE}
         WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM (SELECT to_regclass(%s)::oid AS oid) AS t, (SELECT to_regclass(%s)::oid AS oid) AS l
 """
@@ -44,7 +45,7 @@ class Usable(NamedTuple):
 def ask(cursor: Any, table: Table) -> Usable:
     """Ask the server what a writer can rely on; this needs no right on the tables."""
     cursor.execute(_QUESTION, (table.sql, table.ledger))
-    exists, may_insert, has_key, keeps, is_hidden, needs_insert, types = cursor.fetchone()
+    exists, may_insert, has_key, keeps, is_hidden, needs_insert, columns = cursor.fetchone()
     ledger = table.ledger
     problem = None
     if not exists:
@@ -57,4 +58,4 @@ def ask(cursor: Any, table: Table) -> Usable:
         problem = f"a trigger or rule on the ledger {ledger} may discard its rows: drop it"
     elif is_hidden:
         problem = f"row level security hides the ledger: ALTER TABLE {ledger} DISABLE ROW LEVEL SECURITY"
-    return Usable(problem, needs_insert, table.heedful(dict(types)))
+    return Usable(problem, needs_insert, table.heedful({name: Column(*rest) for name, *rest in columns}))

@@ -20,6 +20,7 @@ from ..._capture.row import Columns
 from ..._failure import Failure
 from ..._signals import is_interruption
 from ..session.sqlstate import NO_PARTITION, describe, is_missing_partition
+from ..table.columns import BASE, Column
 from ..table.mend import mend
 from ..table.schema import Table, identifier
 from .blame import with_column
@@ -48,20 +49,19 @@ _ENOUGH = 3
 # The types that the INSERT casts its texts to, without their length, since a cast would cut the text to it; and the
 # constraints that may wait for COMMIT. For a missing table there are no rows; the INSERT reports it.
 _LAYOUT_HEAD = "WITH it AS (SELECT pg_catalog.to_regclass(CAST("
-_LAYOUT_TAIL = """ AS pg_catalog.text))::pg_catalog.oid AS oid)
-SELECT a.attname::pg_catalog.text,
-    pg_catalog.format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1)
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN it ON it.oid = a.attrelid
+_LAYOUT_TAIL = f""" AS pg_catalog.text))::pg_catalog.oid AS oid)
+SELECT a.attname::pg_catalog.text, pg_catalog.format_type(base.oid, -1), base.typcategory::pg_catalog.text
+FROM pg_catalog.pg_attribute a JOIN it ON it.oid = a.attrelid {BASE}
 WHERE a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
-SELECT NULL, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.conname)
+SELECT NULL, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.conname), NULL
 FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
 JOIN it ON it.oid = c.conrelid WHERE c.condeferrable"""
 _SAVED = ("timezone", "lock_timeout", "statement_timeout")
 
 AnyRow = tuple[Any, ...]
-#: column → type that the INSERT casts its texts to; the names of the constraints that may wait for COMMIT
-Layout = tuple[dict[str, str], list[str]]
+#: column → its type, to which the INSERT casts its texts; the names of the constraints that may wait for COMMIT
+Layout = tuple[dict[str, Column], list[str]]
 
 
 @dataclass
@@ -281,8 +281,9 @@ _BOUNDS = _settings("UTC", f"{_LOCK_MILLISECONDS}ms", f"{_STATEMENT_MILLISECONDS
 
 def _writing_part(part: Part) -> Dialogue[None]:
     found = yield from layout(part.table)
-    types, constraints = found if found[0] or part.layout is None else part.layout
-    insert = _Insert(part.table, types, (yield from _met(constraints)), part.table.heedful(types))
+    columns, constraints = found if found[0] or part.layout is None else part.layout
+    types = {name: column.type for name, column in columns.items()}
+    insert = _Insert(part.table, types, (yield from _met(constraints)), part.table.heedful(columns))
     end = time.monotonic() + _PATIENCE
     keyed = [row for row in part.rows if len(row) > 2]
     by_columns: dict[Columns, list[AnyRow]] = {}
@@ -299,8 +300,8 @@ def _writing_part(part: Part) -> Dialogue[None]:
 def layout(table: Table) -> Dialogue[Layout]:
     """Return the layout of a table for INSERT; it is empty if the table is missing."""
     answer = yield Statement(_LAYOUT_HEAD, table.sql, _LAYOUT_TAIL)
-    types = {name: type_name for name, type_name in answer.rows if name is not None}
-    return types, [constraint for name, constraint in answer.rows if name is None]
+    columns = {name: Column(*rest) for name, *rest in answer.rows if name is not None}
+    return columns, [constraint for name, constraint, _ in answer.rows if name is None]
 
 
 @dataclass
