@@ -562,6 +562,26 @@ def test_a_date_that_postgresql_would_guess_is_refused(
     assert "a date that PostgreSQL would have to guess, column timestamp; write a time as 2026-01-31" in done.out
 
 
+@pytest.mark.parametrize("kind", ["TIMESTAMP[]", "TIMESTAMPTZ[]", "DATE[]"])
+def test_the_elements_of_an_array_are_times_as_well(
+    cli: CommandLine, tmp_path: Path, connection: Any, kind: str
+) -> None:
+    connection.cursor().execute(f"ALTER TABLE events ADD seen {kind}")
+    good = ['["2026/1/1", null, 1767225600]', '[["2026-01-01"]]', "{2026-01-01}", "[]"]
+    refused = ['["2026-01-01", "01/02/2026"]', '[["now"]]', "{01/02/2026}"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["seen"], *([text] for text in (*good, *refused))])
+
+    done = cli("import", str(tmp_path / "a.csv"))
+
+    moment = datetime(2026, 1, 1)  # noqa: DTZ001 - what PostgreSQL stores has no zone
+    elements = [[moment, None, moment], [[moment]], [moment], []]
+    assert (done.status, stored(connection, "seen::timestamp[]")) == (1, [(each,) for each in elements])
+    rejected = (tmp_path / "a.csv.rejected").read_text().splitlines()
+    assert list(csv.reader(rejected))[1:] == [[each] for each in refused]
+    assert "a date that PostgreSQL would have to guess, column seen; write a time as 2026-01-31" in done.out
+
+
 def test_text_of_csv_is_what_it_stands_for_without_doubt(cli: CommandLine, tmp_path: Path, connection: Any) -> None:
     fields = {
         "a": "19.90", "b": "007", "c": "true", "d": '{"x": [1]}', "e": "{not json", "f": "", "g": "1e5",

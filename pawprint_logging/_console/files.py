@@ -439,7 +439,7 @@ class Plan:
         has_json_as_text: whether the JSON of a JSON column is text, as in CSV and Parquet; else, text is a JSON string.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
-        dates: the columns that are dates.
+        dates: the columns that are dates, or arrays of them.
         numbered: the columns that PostgreSQL numbers, and the last number that each can hold.
         key: the field with the dedupe key, if there is one.
     """
@@ -519,15 +519,16 @@ class Plan:
 
     def _read(self, name: str) -> Callable[[Any], Any] | None:
         """Return what a column's values go through first, if anything."""
-        if self.kinds[name] == "json":
+        kind = self.kinds[name]
+        if kind == "json":
             return self._json
         if name in self.intervals:
             return _seconds
         if name in self.numbered:
             return partial(self._number, name)
-        if self.kinds[name] in TIMES or name in self.dates:
-            return partial(_moment, name)
-        return _jsons if name in self.json_arrays else _READ.get(self.kinds[name])
+        if ELEMENTS.get(kind, kind) in TIMES or name in self.dates:
+            return partial(_moments if kind in ELEMENTS else _moment, name)
+        return _jsons if name in self.json_arrays else _READ.get(kind)
 
     def _json(self, value: Any) -> Any:
         """Return a value for a JSON column; text, which such a column takes as it is, becomes JSON."""
@@ -647,6 +648,12 @@ def _moment(column: str, value: Any) -> Any:
     number = int(match[1])
     micros = number // 1000 if unit == 0.001 else number * int(unit)
     return _1970 + timedelta(microseconds=micros + (round(float(match[2]) * unit) if match[2] else 0))
+
+
+def _moments(column: str, value: Any) -> Any:
+    """Return a value for a column that is an array of times; see `_moment`."""
+    value = _array(value)
+    return [_moments(column, each) for each in value] if type(value) is list else _moment(column, value)
 
 
 def _array(value: Any) -> Any:

@@ -185,7 +185,7 @@ class _Target(NamedTuple):
         json_field: its JSON column, None if it has none.
         json_arrays: the columns that are arrays of JSON.
         intervals: the columns that are intervals, or arrays of them.
-        dates: the columns that are dates.
+        dates: the columns that are dates, or arrays of them.
         sequences: the columns that it numbers, and their sequences.
         unique: the columns of each unique index.
         needs_insert: whether it takes rows by INSERT only, not by COPY.
@@ -217,7 +217,7 @@ def _target(session: Session, table: Table, dedupe_key: str | None) -> _Target:
     json_field = table.fields.json if kinds.get(table.fields.json) == "json" else None
     json_arrays = frozenset(name for name, column in columns.items() if column.type in ("json[]", "jsonb[]"))
     intervals = frozenset(name for name, column in columns.items() if column.type in ("interval", "interval[]"))
-    dates = frozenset(name for name, column in columns.items() if column.type == "date")
+    dates = frozenset(name for name, column in columns.items() if column.type in ("date", "date[]"))
     return _Target(kinds, json_field, json_arrays, intervals, dates, sequences, unique, found.needs_insert, is_split)
 
 
