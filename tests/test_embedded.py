@@ -19,6 +19,7 @@ import psutil
 import psycopg2
 import pytest
 from support.limits import time_limit
+from support.shop import fallback, handler_on, logger_with
 
 import pawprint_logging
 from pawprint_logging._database.session import cluster, embedded
@@ -445,6 +446,11 @@ def test_a_server_that_cannot_start_is_a_database_error_that_names_the_log(progr
     with pytest.raises(psycopg2.OperationalError, match="its log is"):
         embedded.start(str(programs.directory))
     assert "nonsense" in (programs.directory / "log").read_text()
+    handler, diverted = handler_on(f"embedded:{programs.directory}", background=False, write_timeout=0.5), fallback()
+    logger_with(handler).info("x", extra={"event": "viewed"})
+    assert [each["event"]["event"] for each in diverted.events] == ["viewed"]
+    assert diverted.records[-1].getMessage().endswith("no connection to the database (OperationalError)")
+    assert handler.stats.retries == 0
 
 
 def test_the_folder_of_a_long_names_socket_must_be_ones_own(programs: Programs, tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ class Dsn:
         Args:
             seconds: time limit, if below the usual one; libpq applies it to each host, in whole seconds, at least 2.
         """
+        try:
+            connection = self._connected(seconds)
+        except psycopg2.Error as error:
+            sqlstate.note_connecting(error)
+            raise
+        connection.autocommit = True  # BEGIN is sent explicitly, together with other statements in one round trip
+        conversions.restore(connection)
+        return connection
+
+    def _connected(self, seconds: float | None) -> Any:
         parameters = self._parameters
         if self._directory is not None:
             parameters = parse_dsn(embedded.start(self._directory))
@@ -82,14 +92,7 @@ class Dsn:
             usual = int(settings["connect_timeout"])
             bound = max(_LEAST, int(seconds))
             settings["connect_timeout"] = min(usual, bound) if usual > 0 else bound
-        try:
-            connection = psycopg2.connect(make_dsn(**settings))
-        except psycopg2.Error as error:
-            sqlstate.note_connecting(error)
-            raise
-        connection.autocommit = True  # BEGIN is sent explicitly, together with other statements in one round trip
-        conversions.restore(connection)
-        return connection
+        return psycopg2.connect(make_dsn(**settings))
 
     @property
     def address(self) -> str:
