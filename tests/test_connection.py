@@ -259,11 +259,35 @@ def test_a_connection_that_was_never_made_is_not_lost(
     assert message in lines[0]
 
 
-def test_of_several_hosts_one_that_answers_tells_the_reason() -> None:
-    message = 'connection to server at "::1" failed: No route to host\nat "127.0.0.1" failed: FATAL:  {}'
-    for answer in ("too many connections for role", "the database system is starting up"):
-        reason = connect_failure(psycopg2.OperationalError(message.format(answer))).reason
-        assert "host cannot be reached" not in reason
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ('FATAL:  too many connections for role "x"', "CONNECTION LIMIT"),
+        ("FATAL:  sorry, too many clients already", "max_connections"),
+        ("FATAL:  the database system is starting up", "starting up"),
+        ("FATAL:  the database system is shutting down", "shutting down"),
+        ("FATAL:  the database system is not yet accepting connections", "recovering"),
+        ("FATAL:  the database system is not accepting connections", "hot_standby"),
+        ("server is not in hot standby mode", "no standby answered"),
+        ("session is read-only", "only read-only servers"),
+        ("server does not support SSL, but SSL was required", "TLS"),
+        ("server closed the connection unexpectedly", "is it PostgreSQL?"),
+        # what a server for the web says, and one for SSH
+        ("received invalid response to SSL negotiation: H", "is it PostgreSQL?"),
+        ("SSL SYSCALL error: EOF detected\nexpected authentication request from server, but received S", "PostgreSQL?"),
+    ],
+)
+def test_of_several_addresses_one_that_answers_tells_the_reason(answer: str, known: str) -> None:
+    answer = f'connection to server at "127.0.0.1" failed: {answer}'
+    for silent in (
+        'connection to server at "::1" failed: Connection refused',
+        'connection to server at "::1" failed: No route to host',
+        'connection to server at "10.0.0.9" failed: timeout expired',
+        'connection to server on socket "/x/.s.PGSQL.5432" failed: No such file or directory',
+        'could not translate host name "x.invalid" to address: Name or service not known',
+    ):
+        for message in (f"{silent}\n{answer}", f"{answer}\n{silent}"):
+            assert known in connect_failure(psycopg2.OperationalError(message)).reason
 
 
 @pytest.mark.parametrize("message", ['FATAL:  role "recovery" does not exist', 'FATAL:  database "SSL" does not exist'])

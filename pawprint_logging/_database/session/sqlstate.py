@@ -47,10 +47,6 @@ _CONNECT_REASONS = (
     ('database ".*" does not exist', "the database does not exist: create it, or correct its name in db"),
     ('role ".*" does not exist', "the user does not exist: create the role, or correct its name in db"),
     ("does not exist", "the user or the database does not exist: create it, or correct db"),
-    ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
-    ("No such file", "the server's socket is not there: is the server running, and is host right?"),
-    ("could not translate host name", "the host name is not known: correct the host in db"),
-    ("timeout expired", "the server did not answer in time: check host, port and firewall"),
     (
         "too many connections",
         "the role or the database has no connection left: raise its CONNECTION LIMIT, or use a pooler or `ship`",
@@ -63,14 +59,23 @@ _CONNECT_REASONS = (
     ("unrecognized configuration parameter", "the server does not know a setting in options=: correct db"),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
-    ("recovery", "the server is recovering"),
+    ("recovery|not yet accepting connections", "the server is recovering"),
+    ("system is not accepting connections", "the server takes no connections while it recovers: hot_standby is off"),
     ("hot standby mode", "no standby answered: target_session_attrs asks for one"),
     ("read-only", "only read-only servers answered: target_session_attrs asks for another kind"),
+    (
+        "invalid response to SSL negotiation|expected authentication request",
+        "the server does not answer as PostgreSQL does: is it PostgreSQL?",
+    ),
     ("SSL", "the TLS connection could not be made: check sslmode and the certificates"),
-    # last: of several addresses, one without a route tells less than what another one's server answers
+    ("server closed the connection unexpectedly", "the server closed the connection: is it PostgreSQL?"),
+    # last: of several addresses, one that does not answer tells less than what another one's server answers
+    ("Connection refused", "the connection was refused: is the server running, and are host and port right?"),
+    ("No such file", "the server's socket is not there: is the server running, and is host right?"),
+    ("could not translate host name", "the host name is not known: correct the host in db"),
+    ("timeout expired", "the server did not answer in time: check host, port and firewall"),
     ("No route to host", "the host cannot be reached: check host, network and firewall"),
     ("unreachable", "the host cannot be reached: check host, network and firewall"),
-    ("server closed the connection unexpectedly", "the server closed the connection: is it PostgreSQL?"),
 )
 
 
