@@ -1061,6 +1061,39 @@ def test_a_time_limit_while_the_server_is_waited_for_costs_neither(
     assert replay(shop.tracker, shop.path).written == 1
 
 
+@pytest.mark.parametrize("name", ["psycopg", "sqlalchemy psycopg", "django"])
+@pytest.mark.parametrize("alarms", [1, 2, 3])
+def test_a_time_limit_at_the_beginning_of_a_block_leaves_the_callers_transaction_usable(
+    shop: Shop, connection: Any, name: str, alarms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*_: str) -> Iterator[Statement]:
+        left[:] = [0.1] * alarms  # the later ones come while the answer is awaited that the first one interrupted
+        signal.setitimer(signal.ITIMER_REAL, left.pop())
+        yield Statement("SELECT pg_sleep(1)")
+
+    def on_alarm(*_: object) -> None:
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, left.pop())
+        raise TimeLimitError
+
+    async def scenario(driver: Driver) -> None:
+        await driver.sql("INSERT INTO orders VALUES (1)")
+        with pytest.raises(TimeLimitError):
+            await driver.block().__aenter__()
+        await driver.commit()
+
+    left: list[float] = []
+    monkeypatch.setattr(beginning, "marking", slowly)
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        shop.run(DRIVERS[name], scenario)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert left == []
+    assert value(connection, "SELECT count(*) FROM orders") == 1
+
+
 @pytest.mark.usefixtures("untraced")
 def test_a_time_limit_at_the_very_end_of_a_block_costs_no_later_event(shop: Shop, connection: Any) -> None:
     def on_signal(*_: object) -> None:

@@ -30,6 +30,8 @@ _AUTOCOMMIT = (
     "autocommit off"
 )
 _CLOSED = "within() got a connection that is closed"
+#: how often the answer to an interrupted command is waited for, at most
+_WAITS = 10
 
 #: asynchronous psycopg 3 connection → the lock that is held during a dialogue
 _talking: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -401,8 +403,15 @@ class _Interrupted:
         #: the next one waits first
         self.is_left = False
 
-    def end(self, connection: Any) -> None:
-        """Wait for the answer."""
+    def end(self, connection: Any, waits: int = _WAITS) -> None:
+        """Wait for the answer, and again if a further exception interrupts that: a next command may never come."""
+        try:
+            if waits > 1:
+                self.end(connection, waits - 1)
+        finally:
+            self._wait(connection)
+
+    def _wait(self, connection: Any) -> None:
         psycopg: Any = sys.modules.get("psycopg")
         if psycopg is None or not isinstance(connection, psycopg.Connection) or _is_in_pipeline(connection):
             return
@@ -414,7 +423,7 @@ class _Interrupted:
     def end_if_left(self, connection: Any) -> None:
         """Wait for the answer to a command of ours, should it be left; never for that of the caller's own command."""
         if self.is_left:
-            self.end(connection)
+            self._wait(connection)
 
 
 def _is_in_pipeline(connection: Any) -> bool:
