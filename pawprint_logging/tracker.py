@@ -39,6 +39,7 @@ from ._database.writing.copy import Flow, copy_stream
 from ._database.writing.insert import insert
 from ._explicit import notes_arguments
 from ._reading import Reading
+from ._signals import is_interruption
 from .errors import ConfigurationError
 
 _OPTIONS = ("db", "table", "schema", "json_field", "timestamp_field", "user_field", "event_field", "auto_timestamp")
@@ -491,6 +492,8 @@ def _read_dotfile(path: str | Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         problem = f"is not JSON (line {error.lineno}); write one JSON object"
     except (OSError, ValueError, RecursionError) as error:
+        if is_interruption(error):
+            raise
         problem = f"cannot be read ({type(error).__name__}); check the path, and that it is JSON in UTF-8"
     if problem:
         raise ConfigurationError(f"dotfile {str(path)!r} {problem}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.limits import time_limit
 from support.shop import logger_with, stored
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker
@@ -117,6 +118,14 @@ def test_what_a_dotfile_holds_is_checked_like_an_argument(dotfile: Write, conten
     with pytest.raises(ConfigurationError, match=culprit) as caught:
         Tracker(dotfile=dotfile(content))
     assert "sesame" not in str(caught.value)
+
+
+def test_a_time_limit_while_it_is_read_is_no_unreadable_file(dotfile: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dotfile(EVERYTHING)
+    with time_limit() as step, monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", step)
+        with pytest.raises(TimeoutError):
+            Tracker(dotfile=path)
 
 
 def test_a_handler_takes_its_tracker_from_a_dotfile(dotfile: Write, db: str, connection: Any) -> None:

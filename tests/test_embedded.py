@@ -437,6 +437,10 @@ def test_a_time_limit_is_no_missing_server(tmp_path: Path, monkeypatch: pytest.M
         patched.setattr(socket.socket, "connect", step)
         with pytest.raises(TimeoutError):
             cluster.running(tmp_path)
+    with time_limit() as step, monkeypatch.context() as patched:
+        patched.setattr(psutil, "Process", step)
+        with pytest.raises(TimeoutError):
+            cluster._forget_impostor(tmp_path)
 
 
 def test_a_server_that_cannot_start_is_a_database_error_that_names_the_log(programs: Programs) -> None:

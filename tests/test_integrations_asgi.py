@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from structlog.contextvars import get_contextvars
+from support.limits import time_limit
 from support.shop import handler_on, logger_with, stored
 
 from pawprint_logging import PawprintHandler
@@ -103,6 +104,19 @@ def test_a_user_function_that_raises_costs_the_request_its_user_alone(
         asyncio.run(ask(EventsMiddleware(app, user=user)))
     assert [event["user_id"] for event in seen] == [None]
     assert "raised LookupError: its events have none" in caplog.text
+
+
+def test_a_time_limit_while_the_user_is_found_reaches_the_application() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    with time_limit() as step:
+
+        async def later(scope: Any) -> Any:
+            step()
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(ask(EventsMiddleware(app, user=later)))
 
 
 def test_a_request_without_a_user_gets_the_default_of_the_column() -> None:

@@ -10,6 +10,7 @@ from wsgiref.validate import validator
 
 import pytest
 from structlog.contextvars import bind_contextvars, get_contextvars
+from support.limits import time_limit
 from support.shop import logger_with
 
 from pawprint_logging import PawprintHandler
@@ -88,3 +89,8 @@ def test_a_user_function_that_raises_costs_the_request_its_user_alone(caplog: py
         assert ask(EventsMiddleware(app, user=failing)) == b"x"
     assert [event["user_id"] for event in seen] == [None]
     assert "raised KeyError: its events have none" in caplog.text
+
+
+def test_a_time_limit_while_the_user_is_found_reaches_the_application() -> None:
+    with time_limit() as step, pytest.raises(TimeoutError):
+        ask(EventsMiddleware(lambda *_: [b"x"], user=step))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .._delivery.living import everything as living
+from .._signals import is_interruption
 
 Request = TypeVar("Request")
 
@@ -28,6 +29,8 @@ def asked(user: Callable[[Request], Any] | None, request: Request) -> Any:
     try:
         return None if user is None else user(request)
     except Exception as error:
+        if is_interruption(error):
+            raise
         warn_of(error)
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
+from .._signals import is_interruption
 from ._binding import as_user, asked, warn_of, write_what_waits
 
 Scope = MutableMapping[str, Any]
@@ -57,6 +58,8 @@ class EventsMiddleware:
         try:
             return await user
         except Exception as error:
+            if is_interruption(error):
+                raise
             warn_of(error)
             return None
 

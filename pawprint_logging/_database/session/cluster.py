@@ -200,7 +200,9 @@ def _forget_impostor(path: Path) -> None:
         is_server = is_server and path.samefile(process.cwd())
     except (psutil.NoSuchProcess, FileNotFoundError):
         is_server = False
-    except (psutil.Error, OSError):
+    except (psutil.Error, OSError) as error:
+        if is_interruption(error):
+            raise
         is_server = True
     if not is_server:
         pid_file.unlink(missing_ok=True)
