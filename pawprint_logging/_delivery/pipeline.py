@@ -26,10 +26,11 @@ from .account import Once, Stats
 from .blocks import defer, open_blocks, take
 from .fallback import Fallback
 from .making import Maker
+from .protocols import Table
 from .settings import OPTIONS, Settings
 from .store import Nowhere, Store
 from .worker import Worker
-from .writer import Creation, Writer
+from .writer import Creation, NoTable, Writer
 
 if TYPE_CHECKING:
     from .spoolonly import SpoolOnly
@@ -111,7 +112,9 @@ class Pipeline:
         self.maker = Maker(tracker, creation, fallback.warn)
         if creation is not None and is_spooled and not settings.deliver:
             fallback.notice(_no_table_made(tracker, creation))
-        open_table = partial(Writer, tracker, fallback, write_timeout=settings.write_timeout, create=creation)
+        open_table: Callable[[], Table] = NoTable
+        if not tracker.is_debug:
+            open_table = partial(Writer, tracker, fallback, write_timeout=settings.write_timeout, create=creation)
         self._worker: Worker | SpoolOnly = (
             Worker(settings, open_table, fallback, stores)
             if settings.deliver or not is_spooled

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -94,6 +93,19 @@ class Creation(NamedTuple):
     distribute_by: str | None = None
 
 
+class NoTable:
+    """Where batches go in debug mode: nowhere; see `Table` in `protocols.py`."""
+
+    def write(self, *_: object, **__: object) -> Outcome:
+        """Take a batch."""
+        return Outcome()
+
+    def interrupt(self) -> None:
+        """Do nothing."""
+
+    close = interrupt
+
+
 class Writer:
     """Writes batches to a tracker's table over one connection; see `Table` in `protocols.py`.
 
@@ -133,10 +145,10 @@ class Writer:
         self._deadline: float | None = None
         self._keeps_rows = keeps_rows
         self._then = "stay in the spool meanwhile" if keeps_rows else f"are diverted after {write_timeout:g} s"
+        if session is None:
+            session = tracker.session()
+            session.belong_to_real_thread()
         self._session = session
-        if session is None and not tracker.is_debug:
-            self._session = tracker.session()
-            self._session.belong_to_real_thread()
         #: the connection over which the table was last inspected
         self._connection: Any = None
         self._begin = begin_within(write_timeout)
@@ -147,22 +159,19 @@ class Writer:
 
     def write(self, batch: Batch, store: Store, *, deadline: float | None = None, one_by_one: bool = False) -> Outcome:
         """Try to write a batch once; see `Table`."""
-        session = self._session
-        if session is None:
-            return Outcome()
         self._deadline = deadline
         try:
-            connection = self._connect(session)
+            connection = self._connect()
         except Exception as error:
             if is_interruption(error):
-                session.discard()
+                self._session.discard()
                 raise
             is_servers = isinstance(error, DatabaseError) and not is_connect_error(error)
-            why = failure(error, lost=session.is_lost) if is_servers else connect_failure(error)
+            why = failure(error, lost=self._session.is_lost) if is_servers else connect_failure(error)
             return self._refuse(why) if why.meaning == "table" else self._again(why)  # "table": it cannot be created
         if connection is None:
             return self._again(Failure("transient", f"table {self._table.name} is not created yet: {ddl.KEYS_FIRST}"))
-        return self._write(session, connection, batch, store, one_by_one=one_by_one)
+        return self._write(connection, batch, store, one_by_one=one_by_one)
 
     def write_together(self, batches: Sequence[Batch], store: Store) -> bool:
         """Try to write several batches in one transaction, each under its own delivery; return whether it is committed.
@@ -173,44 +182,41 @@ class Writer:
             batches: batches that were never tried, without dedupe keys.
             store: where their rows are kept.
         """
-        session = self._session
-        if session is None:
-            return False
         self._deadline = None
         is_committed = False
         try:
-            connection = self._connect(session)
+            connection = self._connect()
             if self._usable.ledger_problem is None:
-                self._commit_together(session, connection, batches, store)
+                self._commit_together(connection, batches, store)
                 is_committed = True
-                self._look_after_ledger(session)
+                self._look_after_ledger()
         except BaseException as error:
             if is_interruption(error) or not isinstance(error, (DatabaseError, OSError)):  # as in `_write`
-                session.discard()
+                self._session.discard()
                 raise
             if not is_committed:
-                self._roll_back(session)
+                self._roll_back()
         finally:
             if not is_committed:
-                self._undo_deletion(lost=session.is_lost)
+                self._undo_deletion(lost=self._session.is_lost)
                 # those not in doubt get new deliveries then: the server may still have this transaction open
                 for batch in batches:
                     batch.failed_since = time.monotonic()
         return is_committed
 
-    def _commit_together(self, session: Session, connection: Any, batches: Sequence[Batch], store: Store) -> None:
+    def _commit_together(self, connection: Any, batches: Sequence[Batch], store: Store) -> None:
         flow = Flow(uses_insert=self._usable.needs_insert)
         claims = ledger.claim_sql(self._table, *(batch.delivery for batch in batches))
         flow.before = f"{self._begin}; {self._deletion(store)}{claims}; "
         rows = [row for batch in batches for row in self._rows_of(batch)]
         with connection.cursor() as cursor:
-            with self._limit(session):
+            with self._limit():
                 copy_rows(cursor, self._table, rows, flow)
             for batch in batches:
                 batch.refused, batch.duplicates = [], 0
                 store.refusing(batch)
                 batch.in_doubt = True
-            self._commit(session, cursor, *batches)
+            self._commit(cursor, *batches)
         for batch in batches:
             self._note_committed(batch)
 
@@ -234,17 +240,17 @@ class Writer:
         self._taken = len(self._settled)
         return f"{pruning.delete_sql(self._table, self._settled)}; "
 
-    def _commit(self, session: Session, cursor: Any, *batches: Batch) -> None:
+    def _commit(self, cursor: Any, *batches: Batch) -> None:
         """Commit batches that are marked as in doubt; if the connection is lost, they stay in doubt."""
         try:
-            with self._limit(session):
+            with self._limit():
                 commit(cursor)
         except DatabaseError:
             for batch in batches:
                 batch.in_doubt = is_lost(cursor.connection)
             raise
 
-    def _write(self, session: Session, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
+    def _write(self, connection: Any, batch: Batch, store: Store, *, one_by_one: bool) -> Outcome:
         """Make an attempt; if it fails, try again with a missing partition made, or isolating the rows at fault."""
         has_made = False
         while not batch.is_withdrawn:
@@ -252,29 +258,29 @@ class Writer:
             if one_by_one:
                 batch.make_whole()
             try:
-                return self._attempt(
-                    session, connection, batch, store, flow, one_by_one=one_by_one, may_make=not has_made
-                )
+                return self._attempt(connection, batch, store, flow, one_by_one=one_by_one, may_make=not has_made)
             except DatabaseError as error:
                 why = failure(error, lost=is_lost(connection))
-                self._roll_back(session)
+                self._roll_back()
                 has_deleted = self._undo_deletion(lost=why.lost)
                 if has_deleted and not flow.has_begun and why.meaning != "transient":
                     self._may_delete = False  # the right may be gone; a new connection asks again
                     continue
             except BaseException as error:
                 if is_interruption(error) or not isinstance(error, OSError):
-                    session.discard()  # a signal handler that raises, or a bug: it must not be used again
+                    self._session.discard()  # a signal handler that raises, or a bug: it must not be used again
                     raise
                 # the spool has no room to note the refused rows, which must survive a crash
-                self._roll_back(session)
+                self._roll_back()
                 name = type(error).__name__
                 return self._again(Failure("transient", f"the spool could not be written ({name})", error=error))
             if not has_made and is_missing_partition(why.error):
                 has_made = True
                 batch.make_whole()
                 try:
-                    is_made = partitions.make_missing(session, self._table, batch.rows, patience=self._patience_here())
+                    is_made = partitions.make_missing(
+                        self._session, self._table, batch.rows, patience=self._patience_here()
+                    )
                 except DatabaseError:  # another session holds a lock that this needs
                     if self._may_wait(batch):
                         return self._again(Failure("transient", NO_PARTITION_YET, why.sqlstate, why.error))
@@ -282,7 +288,7 @@ class Writer:
                 if is_made or one_by_one:
                     continue  # if a row still lacks one, it is refused
             if one_by_one or not self._may_be_a_row(why, flow, batch):
-                return self._failed(session, batch, why, flow)
+                return self._failed(batch, why, flow)
             one_by_one = True
         return Outcome(retry=WITHDRAWN)
 
@@ -321,13 +327,13 @@ class Writer:
         at_fault = why.meaning == "row" or flow.has_begun or (flow.uses_insert and why.sqlstate != "42P01")
         return at_fault or len({row[0] for row in batch.rows}) > 1  # rows with other columns may be fine
 
-    def _failed(self, session: Session, batch: Batch, why: Failure, flow: Flow) -> Outcome:
+    def _failed(self, batch: Batch, why: Failure, flow: Flow) -> Outcome:
         """Return the outcome of a failure that is no single row's fault."""
         if why.meaning == "transient":
             if why.sqlstate == "25006":  # a read-only standby: connect again, to the primary
-                session.discard()
+                self._session.discard()
             batch.troubles += flow.has_begun and not why.lost
-            return self._again(why, self._standby(session) if batch.in_doubt else "")
+            return self._again(why, self._standby() if batch.in_doubt else "")
         if why.sqlstate == "42P01" and self._create is not None and not self._must_create:
             self._must_create = True  # it was dropped since it was created
             return self._again(why)
@@ -335,30 +341,26 @@ class Writer:
 
     def interrupt(self) -> None:
         """End a wait on the database; see `Table`."""
-        if self._session is not None:
-            self._session.cut()
+        self._session.cut()
 
     def close(self) -> None:
         """Close the connection; see `Table`."""
-        session = self._session
-        if session is None:
-            return
-        if self._settled and not session.is_lost:  # no later transaction will delete them, but `prune` may
+        if self._settled and not self._session.is_lost:  # no later transaction will delete them, but `prune` may
             self._deadline = time.monotonic() + _TIDYING
-            with suppress_failures(Exception), self._transaction(session) as cursor:
+            with suppress_failures(Exception), self._transaction() as cursor:
                 cursor.execute(pruning.delete_sql(self._table, self._settled))
         self._settled = []
-        session.close()
+        self._session.close()
         self._must_create = self._create is not None  # the next connection may be to another database
 
-    def _limit(self, session: Session) -> AbstractContextManager[None]:
+    def _limit(self) -> AbstractContextManager[None]:
         """Return a context manager that bounds the wait for one answer."""
-        return session.limit(self._patience())
+        return self._session.limit(self._patience())
 
     @contextmanager
-    def _transaction(self, session: Session) -> Iterator[Any]:
+    def _transaction(self) -> Iterator[Any]:
         """Run the block in one transaction on a cursor, in the time for one answer."""
-        with self._limit(session), session.transaction(self._begin) as cursor:
+        with self._limit(), self._session.transaction(self._begin) as cursor:
             yield cursor
 
     def _patience(self) -> float:
@@ -368,27 +370,27 @@ class Writer:
             seconds = max(_LEAST, min(seconds, self._deadline - time.monotonic()))
         return seconds
 
-    def _roll_back(self, session: Session) -> None:
-        with self._limit(session):
-            session.roll_back()
+    def _roll_back(self) -> None:
+        with self._limit():
+            self._session.roll_back()
 
-    def _connect(self, session: Session) -> Any:
+    def _connect(self) -> Any:
         """Return a connection to a database that has the table; None if it is yet to be created at a deadline."""
-        with self._limit(session):
-            connection = session.connection(self._patience())
+        with self._limit():
+            connection = self._session.connection(self._patience())
         is_new = connection is not self._connection
         self._connection = None
         if is_new:
             process.run_first_at_exit()
         if self._must_create and self._create is not None:
-            begin, options = partial(self._transaction, session), self._create._asdict()
+            begin, options = self._transaction, self._create._asdict()
             until = None if self._deadline is None else time.monotonic() + _KEYS * self._patience()
             if not ddl.create(begin, self._table, if_not_exists=True, needs_ledger=False, until=until, **options):
                 return None
             self._must_create = False
             is_new = True
         if is_new:  # the table was just created, or this may be another server: ask again
-            with self._limit(session), connection.cursor() as cursor:
+            with self._limit(), connection.cursor() as cursor:
                 self._usable = usable.ask(cursor, self._table)
                 has_ledger = self._usable.ledger_problem is None
                 self._may_delete = has_ledger and pruning.may_delete(cursor, self._table)
@@ -397,7 +399,6 @@ class Writer:
 
     def _attempt(
         self,
-        session: Session,
         connection: Any,
         batch: Batch,
         store: Store,
@@ -417,10 +418,10 @@ class Writer:
                 entry = ledger.claim_sql(self._table, batch.delivery)
                 if batch.keeps_delivery:  # the claim tells whether the COMMIT arrived
                     before, flow.before = f"{flow.before}SAVEPOINT pawprint_asked; ", ""
-                    with self._limit(session):
+                    with self._limit():
                         cursor.execute(before + entry)
                     if not cursor.rowcount:
-                        with self._limit(session):
+                        with self._limit():
                             cursor.execute("ROLLBACK")
                         self._undo_deletion(lost=False)
                         self._note_committed(batch)
@@ -430,47 +431,45 @@ class Writer:
                     flow.before += f"{entry}; "
             copy = self._copy if batch.lines is None or not has_ledger else self._copy_once
             batch.refused, batch.duplicates = copy(
-                session, cursor, batch, self._rows_of(batch), flow, one_by_one=one_by_one, may_make=may_make
+                cursor, batch, self._rows_of(batch), flow, one_by_one=one_by_one, may_make=may_make
             )
             store.refusing(batch)
             # set before `is_withdrawn` is read; a thread that withdraws the batch does it the other way round
             batch.in_doubt = True
             if batch.is_withdrawn:
-                session.discard()
+                self._session.discard()
                 return Outcome(retry=WITHDRAWN)
-            self._commit(session, cursor, batch)
+            self._commit(cursor, batch)
         self._note_committed(batch)
-        self._look_after_ledger(session)
+        self._look_after_ledger()
         return Outcome(batch.refused, batch.duplicates)
 
     def _copy_once(
-        self, session: Session, cursor: Any, batch: Batch, rows: Sequence[Entry], flow: Flow, **options: bool
+        self, cursor: Any, batch: Batch, rows: Sequence[Entry], flow: Flow, **options: bool
     ) -> tuple[Refused, int]:
         """Do what `_copy` does, but for the rows that `replay` has put back, and keep it from putting back the others.
 
         Called behind the savepoint in which the ledger was asked about the delivery. The delivery does not stay in the
         ledger: that would say that the lines of refused rows are in the table too.
         """
-        limit = partial(self._limit, session)
         refused: dict[int, Failure] = {}
         while True:
-            with limit():
+            with self._limit():
                 cursor.execute("ROLLBACK TO SAVEPOINT pawprint_asked")
             lines = {line: place for place, line in enumerate(batch.lines or ()) if place not in refused}
             # claimed, and not only asked for: a replay may be under way
-            places = sorted(lines[line] for line in claim(cursor, self._table, lines, keep=False, limit=limit))
+            places = sorted(lines[line] for line in claim(cursor, self._table, lines, keep=False, limit=self._limit))
             found: Refused = []
             duplicates = 0
             if places:
                 some = [rows[place] for place in places]
-                found, duplicates = self._copy(session, cursor, batch, some, flow, **options)
+                found, duplicates = self._copy(cursor, batch, some, flow, **options)
             if not found:
                 return sorted(refused.items(), key=itemgetter(0)), duplicates
             refused.update((places[index], why) for index, why in found)  # once more: their lines must not be claimed
 
     def _copy(
         self,
-        session: Session,
         cursor: Any,
         batch: Batch,
         rows: Sequence[Entry],
@@ -489,7 +488,7 @@ class Writer:
                 cursor,
                 self._table,
                 rows,
-                partial(self._limit, session),
+                self._limit,
                 one_by_one=one_by_one,
                 may_make=may_make,
                 flow=flow,
@@ -498,17 +497,17 @@ class Writer:
             )
             return refused, duplicates
         if not one_by_one:
-            with self._limit(session):
+            with self._limit():
                 copy_rows(cursor, self._table, rows, flow)
             return [], 0
-        with self._limit(session):
+        with self._limit():
             # deferred constraints are then checked at each COPY, so that the row at fault is found
             cursor.execute(f"{flow.before}SET CONSTRAINTS ALL IMMEDIATE")
         refused = copy_isolating(
             cursor,
             self._table,
             rows,
-            partial(self._limit, session),
+            self._limit,
             uses_insert=flow.uses_insert,
             may_make=may_make,
         )
@@ -521,34 +520,33 @@ class Writer:
 
     def _refuse(self, why: Failure) -> Outcome:
         hint = mend(why.sqlstate, self._table, is_shipped=self._keeps_rows)
-        if self._session is not None:
-            if why.sqlstate == "42501":
-                hint = self._right(self._session) or hint
-            self._session.discard()  # mending the table may include creating the ledger: ask again
+        if why.sqlstate == "42501":
+            hint = self._right() or hint
+        self._session.discard()  # mending the table may include creating the ledger: ask again
         why = Failure(why.meaning, f"{why.reason}{hint}", why.sqlstate, why.error)
         self._fallback.warn(f"events cannot be written: {why.reason}")
         return Outcome(given_up=why)
 
-    def _right(self, session: Session) -> str:
+    def _right(self) -> str:
         """Return the statement that grants the missing right, to be added to a reason."""
 
         def ask() -> str | None:
             if self._must_create:
-                return rights.right_to_create(session, self._table)
-            return rights.first_mend(session, self._table, "write")
+                return rights.right_to_create(self._session, self._table)
+            return rights.first_mend(self._session, self._table, "write")
 
-        return self._ask_now_and_then("right", session, ask)
+        return self._ask_now_and_then("right", ask)
 
-    def _standby(self, session: Session) -> str:
+    def _standby(self) -> str:
         """Return a hint, to be added to a reason, if COMMIT waits for a standby that is away."""
 
         def ask() -> str | None:
-            with session.connection(self._patience()).cursor() as cursor:
+            with self._session.connection(self._patience()).cursor() as cursor:
                 return STANDBY_AWAY if waits_for_standby(cursor) else None
 
-        return self._ask_now_and_then("standby", session, ask)
+        return self._ask_now_and_then("standby", ask)
 
-    def _ask_now_and_then(self, what: str, session: Session, ask: Callable[[], str | None]) -> str:
+    def _ask_now_and_then(self, what: str, ask: Callable[[], str | None]) -> str:
         """Return a hint from the server, asked for no more often than it is shown.
 
         Asking costs as much again as the refused batch.
@@ -557,7 +555,7 @@ class Writer:
         now = time.monotonic()
         if now >= until:
             found = ""
-            with suppress_failures(Exception), self._limit(session):
+            with suppress_failures(Exception), self._limit():
                 answer = ask()
                 found = f"; {answer}" if answer else ""
             self._found[what] = found, now + WARNING_INTERVAL
@@ -577,7 +575,7 @@ class Writer:
         if self._may_delete:
             self._settled.append(batch.delivery)
 
-    def _look_after_ledger(self, session: Session) -> None:
+    def _look_after_ledger(self) -> None:
         """Warn once if the ledger cannot be relied on; otherwise prune it now and then."""
         problem = self._usable.ledger_problem
         if problem is not None and problem != self._told:
@@ -585,14 +583,14 @@ class Writer:
             self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")
         elif problem is None and self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
             with suppress_failures(Exception):  # the batch is written either way
-                self._prune(session)
+                self._prune()
 
-    def _prune(self, session: Session) -> None:
+    def _prune(self) -> None:
         def run(statement: str, params: tuple[Any, ...]) -> int:
-            with self._transaction(session) as cursor:
+            with self._transaction() as cursor:
                 cursor.execute(statement, params)
                 return int(cursor.rowcount)
 
-        with self._transaction(session) as cursor:
+        with self._transaction() as cursor:
             blocks = pruning.blocks_of(cursor, self._table)
         pruning.prune(run, self._table, blocks, seconds=PRUNE_FOR)
