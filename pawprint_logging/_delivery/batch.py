@@ -152,17 +152,12 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The result of an attempt. Unless `given_up` or `retry` is set, the batch is in the table except for `refused`.
+class Outcome(Verdict):
+    """The result of an attempt: a verdict, unless the batch must be tried again.
 
     Args:
-        refused: as in `Verdict`.
-        duplicates: as in `Verdict`.
-        given_up: why no further attempt would write any of the rows.
-        retry: why the batch must be tried again.
+        refused, duplicates, given_up: as for `Verdict`.
+        retry: why it must be tried again; default None: it need not.
     """
 
-    refused: Refused = field(default_factory=list)
-    duplicates: int = 0
-    given_up: Failure | None = None
     retry: Failure | None = None

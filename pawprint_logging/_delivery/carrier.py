@@ -67,7 +67,7 @@ class Carrier:
                 if batch.failed_since is None:
                     batch.failed_since = time.monotonic()
                 return outcome.retry
-            self._account().decide(batch, Verdict(outcome.refused, outcome.duplicates, outcome.given_up))
+            self._account().decide(batch, outcome)
         self.settle(batch, store, may_wait=may_wait)
         return None
 
