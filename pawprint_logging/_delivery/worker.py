@@ -312,7 +312,7 @@ class Worker:
 
     # ---- what to write next
 
-    def _next(self, *, is_due: bool, paced: float = 0.0) -> tuple[Lane, Batch] | None:
+    def _next(self, *, is_due: bool, paced: float = 0.0) -> Batch | None:
         """Return the next batch to carry, or None if there is nothing to do now.
 
         Args:
@@ -331,27 +331,23 @@ class Worker:
             if is_wanted and (best is None or batch.due < best.due):
                 best = batch
         if best is not None:
-            return self._lane_of(best), best
+            return best
         for lane in self.lanes:
             if lane.stays or lane.is_held:
                 continue
             if self._is_ready(lane, now, paced) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
                 taken = lane.take(self._may_take)
                 if taken is not None:
-                    return lane, taken
+                    return taken
             if lane.looks_with_first_row and any(each.queue.taken for each in self.lanes):
                 lane.looks_with_first_row = False
                 lane.has_leftovers = lane.store.leftovers()
             if lane.can_recover and (found := lane.recovered(self._may_recover)) is not None:
-                return lane, found
+                return found
         return None
 
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
-
-    def _lane_of(self, batch: Batch) -> Lane:
-        lane = batch.lane
-        return lane if isinstance(lane, Lane) else self.lanes[0]
 
     def _is_past_end(self, lane: Lane) -> bool:
         """Return whether all rows waiting in a lane came after winding down began."""
@@ -381,11 +377,12 @@ class Worker:
 
     # ---- carrying
 
-    def _carry(self, carrier: Carrier, lane: Lane, batch: Batch) -> None:
+    def _carry(self, carrier: Carrier, batch: Batch) -> None:
         """Make one attempt at a batch; if it fails, schedule the next one or give up."""
+        lane: Lane = batch.lane
         self._has_waited_for_key = False
         # without a spool, no row waits for its partition any more when winding down: the others would go with it
-        why = self._attempt(carrier, lane, batch, None if lane.is_kept else self._write_until)
+        why = self._attempt(carrier, batch, None if lane.is_kept else self._write_until)
         if why is None:
             return
         now = time.monotonic()
@@ -397,12 +394,13 @@ class Worker:
         else:
             batch.due = now + lane.backoff.next(why)
         if batch.due >= self._give_up_at(batch, now):
-            self._give_up(carrier, lane, batch, why)
+            self._give_up(carrier, batch, why)
         else:
             self.account.count_retry()
 
-    def _attempt(self, carrier: Carrier, lane: Lane, batch: Batch, deadline: float | None) -> Failure | None:
+    def _attempt(self, carrier: Carrier, batch: Batch, deadline: float | None) -> Failure | None:
         """Make one attempt at a batch; return why there must be another one, or None."""
+        lane: Lane = batch.lane
         if not lane.prepare(batch):
             lane.stay(batch)
             return None
@@ -425,9 +423,8 @@ class Worker:
         end = since + self._settings.write_timeout
         return end if self._write_until is None else min(end, self._write_until)
 
-    def _give_up(
-        self, carrier: Carrier, lane: Lane, batch: Batch, why: Failure, then: Callable[[], None] | None = None
-    ) -> None:
+    def _give_up(self, carrier: Carrier, batch: Batch, why: Failure, then: Callable[[], None] | None = None) -> None:
+        lane: Lane = batch.lane
         lane.count_taken(batch)
         if self._write_until is not None and lane.is_kept:
             lane.stay(batch)
@@ -470,13 +467,12 @@ class Worker:
     def _step(self, run: _Run) -> bool:
         """Do the next piece of work; return False if the thread has to end."""
         is_ending = self._state is State.ENDING or self._is_abandoned
-        found = self._next(is_due=is_ending, paced=run.last_end + run.pace)
-        if found is not None:
-            lane, batch = found
+        batch = self._next(is_due=is_ending, paced=run.last_end + run.pace)
+        if batch is not None:
             started = time.monotonic()
             if is_ending and batch.verdict is None and batch.due > time.monotonic():
                 run.wake.acquire(timeout=max(0.0, min(batch.due, self._write_until or batch.due) - time.monotonic()))
-            self._carry(run.carrier, lane, batch)
+            self._carry(run.carrier, batch)
             run.is_connected = True
             if not batch.is_busy:  # waiting for a dedupe key must not delay other rows
                 run.last_end = time.monotonic()
@@ -562,8 +558,8 @@ class Worker:
     def _drain(self, end: float) -> None:
         attempts = 0
         last: Batch | None = None
-        while (found := self._next(is_due=True)) is not None:
-            lane, batch = found
+        while (batch := self._next(is_due=True)) is not None:
+            lane: Lane = batch.lane
             carrier = self._own_carrier()  # a forked child's is another
             now = time.monotonic()
             attempts = attempts + 1 if batch is last else 1
@@ -571,27 +567,28 @@ class Worker:
             if batch.verdict is None and now >= end:
                 if self._write_until is None:
                     return  # the batch waits for the next call, or for winding down
-                self._give_up(carrier, lane, batch, NO_ANSWER)
+                self._give_up(carrier, batch, NO_ANSWER)
             elif batch.verdict is None and batch.failed_since is None and not lane.backoff.is_due:
                 # a caller must not wait for a database that failed a moment ago
                 if lane.prepare(batch):
-                    self._give_up(carrier, lane, batch, lane.backoff.cause)
+                    self._give_up(carrier, batch, lane.backoff.cause)
                 else:
                     lane.stay(batch)
             else:
-                self._carry_here(carrier, lane, batch, end, attempts)
+                self._carry_here(carrier, batch, end, attempts)
 
-    def _carry_here(self, carrier: Carrier, lane: Lane, batch: Batch, end: float, attempts: int) -> None:
+    def _carry_here(self, carrier: Carrier, batch: Batch, end: float, attempts: int) -> None:
         """Make one attempt while the caller waits.
 
         A batch that fails is given up, unless the ledger has to be asked or winding down has time left.
         """
-        why = self._attempt(carrier, lane, batch, end)
+        lane: Lane = batch.lane
+        why = self._attempt(carrier, batch, end)
         if why is None:
             return
         if self._is_busy(batch, why):  # no backoff: the database itself is available
             if not lane.part(batch):
-                self._give_up(carrier, lane, batch, why)
+                self._give_up(carrier, batch, why)
             return
         delay = lane.backoff.next(why)
         if (why.lost or batch.in_doubt) and attempts < _ATTEMPTS_IN_DOUBT:
@@ -600,7 +597,7 @@ class Worker:
             self.account.count_retry()  # winding down, with time left
             time.sleep(delay)
         else:
-            self._give_up(carrier, lane, batch, why)
+            self._give_up(carrier, batch, why)
 
     # ---- no room
 
@@ -817,14 +814,13 @@ class Worker:
     def _give_up_the_rest(self, carrier: Carrier) -> None:
         """Give up the open batches, and the rows in the queues that came before winding down began."""
         for batch in list(self.account.open):
-            lane = self._lane_of(batch)
             if batch.verdict is not None:
-                carrier.settle(batch, lane.store)
+                carrier.settle(batch, batch.lane.store)
             else:
-                self._give_up(carrier, lane, batch, NO_ANSWER, carrier.table.interrupt)
+                self._give_up(carrier, batch, NO_ANSWER, carrier.table.interrupt)
         for lane in self.lanes:
             while lane.queue.taken < lane.end_at and (taken := lane.take(self._may_take)) is not None:
-                self._give_up(carrier, lane, taken, NO_ANSWER)
+                self._give_up(carrier, taken, NO_ANSWER)
 
     def _leave_rest(self, lane: Lane) -> None:
         """Take late rows out of a queue whose spool is closed; they are recovered from the spool later."""
