@@ -575,7 +575,7 @@ def test_a_time_limit_while_a_dead_process_spool_is_read_ends_the_search_for_thi
     handler = handler_on(db, background=False, spool=tmp_path)
     log = logger_with(handler)
     with time_limit(limit) as step, monkeypatch.context() as patched:
-        patched.setattr("pawprint_logging._delivery.leftover.Leftover.next", step)
+        patched.setattr("pawprint_logging._delivery.leftover.Leftover._read", step)
         with pytest.raises(limit):
             log.info("x", extra={"event": "first"})
     log.info("x", extra={"event": "later"})

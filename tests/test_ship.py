@@ -168,7 +168,13 @@ def test_a_commit_of_many_that_is_not_answered(
 @pytest.mark.parametrize("limit", [TimeLimitError, TimeoutError])
 @pytest.mark.parametrize(
     "where",
-    ["writer.copy_rows", "ship.note_delivery", "ship.note_settled", "leftover.Leftover.next", "segment.Segment.remove"],
+    [
+        "writer.copy_rows",
+        "ship.note_delivery",
+        "ship.note_settled",
+        "leftover.Leftover._read",
+        "segment.Segment.remove",
+    ],
 )
 def test_a_time_limit_ends_the_run_and_costs_no_event(
     where: str, limit: type[Exception], db: str, folder: Path, connection: Any, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from pawprint_logging._capture.guard import silenced
 from pawprint_logging._capture.row import ROW_BYTES, Row
 from pawprint_logging._database.table.ledger import delivery_of, event_delivery, refused_delivery
 from pawprint_logging._delivery.batch import Batch, Outcome
-from pawprint_logging._delivery.leftover import Leftover
 from pawprint_logging._delivery.settings import Settings
 from pawprint_logging._delivery.spool import Spool
 from pawprint_logging._delivery.store import Nowhere, Store
@@ -1065,13 +1065,14 @@ class Paused(Spool):
 
     held: tuple[threading.Event, threading.Event] | None = None
 
-    def _next_of(self, leftover: Leftover, max_rows: int, max_bytes: int) -> Batch | None:
-        batch = super()._next_of(leftover, max_rows, max_bytes)
-        held, self.held = self.held, None
-        if held is not None:
-            held[0].set()
-            held[1].wait(60)
-        return batch
+    def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
+        with closing(super().recover(max_rows, max_bytes)) as batches:
+            for batch in batches:
+                held, self.held = self.held, None
+                if held is not None:
+                    held[0].set()
+                    held[1].wait(60)
+                yield batch
 
 
 @pytest.mark.parametrize("waits", [False, True])

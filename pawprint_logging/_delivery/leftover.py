@@ -163,15 +163,36 @@ class Leftover:
     def next(self, max_rows: int, max_bytes: int) -> Batch | None:
         """Return the next batch, once the one before is settled; None if there are no more rows for now.
 
-        The first is the one that was under way, with its own delivery.
+        The first is the one that was under way, with its own delivery. If the file cannot be read, or rows cannot be
+        put aside, that is reported, and the file must stay.
 
         Args:
             max_rows: most rows in a batch, unless it was under way.
             max_bytes: most bytes in a batch, likewise.
-
-        Raises:
-            OSError: the file cannot be read, or rows cannot be put aside.
         """
+        try:
+            return self._read(max_rows, max_bytes)
+        except OSError as error:
+            if is_interruption(error):
+                raise
+            self.must_stay = True
+            self._report(self.segment.path, f"it cannot be read completely ({error.strerror})")
+            return None
+
+    def remove(self) -> bool:
+        """Delete the file, whose rows are settled, unless it must be kept; return whether it is gone."""
+        if self.must_stay:
+            return False
+        try:
+            self.segment.remove()
+        except OSError as error:
+            if is_interruption(error):
+                raise
+            self._report(self.segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
+            return False
+        return True
+
+    def _read(self, max_rows: int, max_bytes: int) -> Batch | None:
         segment = self.segment
         self.is_at_end = not segment.is_dead and os.pread(segment.descriptor, 1, self.place) != _MARK
         if self.is_at_end:

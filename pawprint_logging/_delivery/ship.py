@@ -464,14 +464,8 @@ class Shipper:
         has_died = segment.has_died()  # asked before reading: a dead writer adds nothing after it
         if self._wanted is not None and leftover.is_at_end and not has_died:
             return self._leave(leftover)
-        batch, place = None, leftover.place
-        try:
-            batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
-        except OSError as error:
-            if is_interruption(error):
-                raise
-            leftover.must_stay = True
-            self._report(segment.path, f"it cannot be read completely ({error.strerror})")
+        place = leftover.place
+        batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
         # not only if there was nothing: a writer that always has a row must not keep others from having their turn
         leftover.is_idle = batch is None or (leftover.is_at_end and not has_died)
         if batch is None and has_died:
@@ -532,22 +526,14 @@ class Shipper:
 
     def _finish(self, leftover: Leftover) -> bool:
         """Delete a dead segment that is delivered; return whether it is gone."""
-        segment = leftover.segment
-        is_gone = False
-        self._is_done_with(segment.path)
-        if leftover.must_stay:
-            self._unreadable.add(segment.path)
-        else:
-            try:
-                segment.remove()
-                is_gone = True
-            except OSError as error:
-                if is_interruption(error):
-                    raise
-                self._report(segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
+        path = leftover.segment.path
+        self._is_done_with(path)
+        is_gone = leftover.remove()
         if is_gone:
-            del self._followed[segment.path]
-            self._unreadable.discard(segment.path)
+            del self._followed[path]
+            self._unreadable.discard(path)
+        elif leftover.must_stay:
+            self._unreadable.add(path)
         return is_gone
 
     def _leave(self, leftover: Leftover) -> bool:

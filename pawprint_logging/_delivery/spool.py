@@ -559,13 +559,13 @@ class Spool:
             self._inherited = segment
             leftover = Leftover(segment, self._report)
             try:
-                while (batch := self._next_of(leftover, max_rows, max_bytes)) is not None:
+                while (batch := leftover.next(max_rows, max_bytes)) is not None:
                     self._note_carried(batch)
                     yield batch
                     if segment.progress.sending:  # not settled: left to the next process
                         break
                 else:
-                    self._remove_inherited(leftover)
+                    leftover.remove()
             finally:
                 self._inherited = None
                 self._let_go(segment)
@@ -585,26 +585,6 @@ class Spool:
             self._kept.append(segment)
         else:
             segment.release()
-
-    def _next_of(self, leftover: Leftover, max_rows: int, max_bytes: int) -> Batch | None:
-        try:
-            return leftover.next(max_rows, max_bytes)
-        except OSError as error:
-            if is_interruption(error):
-                raise
-            leftover.must_stay = True
-            self._report(leftover.segment.path, f"it cannot be read completely ({error.strerror})")
-            return None
-
-    def _remove_inherited(self, leftover: Leftover) -> None:
-        if leftover.must_stay:
-            return
-        try:
-            leftover.segment.remove()
-        except OSError as error:
-            if is_interruption(error):
-                raise
-            self._report(leftover.segment.path, f"it is delivered, and cannot be deleted ({error.strerror})")
 
     def _is_ours(self, head: Head) -> bool:
         mine = self._head
