@@ -8,7 +8,8 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .._capture.row import Entry
@@ -120,6 +121,17 @@ class Settled:
             self._kept.popleft()
             if is_durable:
                 yield delivery
+
+
+@contextmanager
+def delivering_on(warn: Callable[[str], object]) -> Iterator[None]:
+    """Warn if a note cannot be written, instead of ending the delivery."""
+    try:
+        yield
+    except OSError as error:
+        if is_interruption(error):
+            raise
+        warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events")
 
 
 def note_settled(origin: Origin) -> None:

@@ -22,7 +22,7 @@ from .._database.session.sqlstate import DatabaseError
 from .._database.table import rights
 from .._database.table.schema import Table as Layout
 from .._failure import Failure
-from .._signals import is_interruption, suppress_failures
+from .._signals import suppress_failures
 from ..errors import ConfigurationError
 from ..tracker import Tracker
 from .account import Account
@@ -30,7 +30,7 @@ from .backoff import Backoff
 from .batch import Batch, Outcome, Verdict
 from .carrier import Carrier
 from .fallback import Fallback
-from .leftover import Leftover, Settled, is_forgotten, note_delivery, note_refused, note_settled
+from .leftover import Leftover, Settled, delivering_on, is_forgotten, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
 from .spool import FORGET_AFTER
@@ -157,10 +157,8 @@ class _Notes(Nowhere):
 
     def resending(self, batch: Batch) -> None:
         """Note the delivery of a batch."""
-        try:
+        with delivering_on(self._fallback.warn):
             note_delivery(batch, batch.origin)
-        except OSError as error:
-            self._warn(error)
 
     def refusing(self, batch: Batch) -> None:
         """Note which rows the delivery leaves out; OSError if there is no room."""
@@ -168,26 +166,16 @@ class _Notes(Nowhere):
 
     def settled(self, batch: Batch) -> None:
         """Note that a batch is settled."""
-        try:
+        with delivering_on(self._fallback.warn):
             note_settled(batch.origin)
-        except OSError as error:
-            self._warn(error)
-        else:
             self._settled.add(batch, batch.origin)
 
     def forgettable(self) -> list[uuid.UUID]:
         """Return deliveries that the ledger need not remember, each once; see `Spool.forgettable`."""
         found: list[uuid.UUID] = []
-        try:
+        with delivering_on(self._fallback.warn):
             found.extend(islice(self._settled.take(FORGET_AFTER), _FORGOTTEN_AT_ONCE))
-        except OSError as error:
-            self._warn(error)
         return found
-
-    def _warn(self, error: OSError) -> None:
-        if is_interruption(error):
-            raise error
-        self._fallback.warn(f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events")
 
 
 @dataclass(frozen=True)

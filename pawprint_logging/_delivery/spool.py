@@ -20,8 +20,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from itertools import compress, tee
 from pathlib import Path
 from zlib import crc32
@@ -33,7 +33,7 @@ from ..errors import ConfigurationError
 from . import mapping, process
 from .batch import Batch
 from .frame import HEAD, MARK, frame, is_blank, of_values, prelude, with_key
-from .leftover import Leftover, Origin, Settled, note_delivery, note_refused, note_settled
+from .leftover import Leftover, Origin, Settled, delivering_on, note_delivery, note_refused, note_settled
 from .segment import BESIDE, BUSY, PAGE, SEALED, SUFFIX, Head, Pending, Segment, Window, prefix_of, remove_orphan
 from .store import Accepting
 
@@ -271,8 +271,7 @@ class Spool:
                 raise
             if error.errno != errno.EBADF:  # else the segment was delivered and deleted meanwhile
                 self._say(
-                    "sync",
-                    f"the spool could not be synced ({error.strerror}): events may not survive a crash of the machine",
+                    f"the spool could not be synced ({error.strerror}): events may not survive a crash of the machine"
                 )
 
     def _less_usual(self, row: Entry, line: bytes | None) -> tuple[Entry, bytes, bytes, int, int]:
@@ -458,7 +457,7 @@ class Spool:
                 return False
             end = segment.taken + len(batch.rows)
             origin = Origin(segment, segment.taken, end, has_noted=bool(batch.refused))
-            with self._delivering_on():
+            with delivering_on(self._say):
                 note_delivery(batch, origin)
             segment.taken = end
             batch.origin = origin
@@ -469,7 +468,7 @@ class Spool:
         """Note the delivery of a recovered batch, or a new delivery of a batch that was tried before."""
         origin = batch.origin
         if origin is not None and not origin.segment.is_released:
-            with self.lock, self._delivering_on():
+            with self.lock, delivering_on(self._say):
                 note_delivery(batch, origin)
 
     def refusing(self, batch: Batch) -> None:
@@ -490,7 +489,7 @@ class Spool:
             return
         segment = origin.segment
         with self.lock:
-            with self._delivering_on():
+            with delivering_on(self._say):
                 note_settled(origin)
                 self._settled.add(batch, origin)
             if segment in self._kept:
@@ -512,7 +511,7 @@ class Spool:
         """
         found: list[uuid.UUID] = []
         if self._settled.is_due(FORGET_AFTER):
-            with self.lock, self._delivering_on():
+            with self.lock, delivering_on(self._say):
                 found.extend(self._settled.take(FORGET_AFTER))
         return found
 
@@ -592,33 +591,20 @@ class Spool:
             return False
         if head.database != mine.database:
             self._say(
-                head.database,
                 f"the spool holds events of {head.table} for another database, {head.database}: open it with that db, "
-                "or deliver them with pawprint-logging ship",
+                "or deliver them with pawprint-logging ship"
             )
             return False
         return True
 
     def _report(self, path: Path, why: str) -> None:
-        self._say(path.name + why, f"the spool file {path.name}: {why}")
+        self._say(f"the spool file {path.name}: {why}")
 
-    def _say(self, what: str, message: str) -> None:
+    def _say(self, message: str) -> None:
         """Tell the user something, once."""
-        if what not in self._has_said:
-            self._has_said.add(what)
+        if message not in self._has_said:
+            self._has_said.add(message)
             self._warn(message)
-
-    @contextmanager
-    def _delivering_on(self) -> Iterator[None]:
-        """Warn if a note cannot be written, instead of ending the delivery."""
-        try:
-            yield
-        except OSError as error:
-            if is_interruption(error):
-                raise
-            self._say(
-                "note", f"the spool cannot be written ({error.strerror}): a crash now may lose or duplicate events"
-            )
 
     def _seal_if_settled(self, segment: Segment, size: int) -> None:
         """Seal a segment if all of it is settled and it has more than `size` bytes; the next row begins another."""
@@ -640,7 +626,7 @@ class Spool:
         except OSError as error:  # it stays, settled, until a process that finds it deletes it
             if is_interruption(error):
                 raise
-            self._say("remove", f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
+            self._say(f"a spool file cannot be deleted ({error.strerror}), though it is delivered")
             segment.release()
         self._forget(segment)
 
