@@ -180,10 +180,7 @@ class Worker:
             place: the lane into whose queue the calling thread has just put a row; None if there is no such row.
             until: as for `_write_here`, if this thread writes them.
         """
-        if self._pid != os.getpid():  # in this order, or a fork in a signal handler after the call is noticed twice
-            self._notice_fork(place)
-        if sys.is_finalizing():
-            self._take_over()
+        self._look_around(place)
         state = self._state
         if state is State.RUNNING:
             with self.account.lock:
@@ -277,6 +274,17 @@ class Worker:
         else:
             self.put(row)
 
+    def _look_around(self, place: int | None = None) -> None:
+        """Notice that this is a forked child, or that the interpreter has ended all other threads.
+
+        Args:
+            place: as for `_attend`, default None.
+        """
+        if self._pid != os.getpid():  # in this order, or a fork in a signal handler after the call is noticed twice
+            self._notice_fork(place)
+        if sys.is_finalizing():
+            self._take_over()
+
     def _notice_fork(self, place: int | None) -> None:
         """Do in a child what the fork hooks would have done, but keep the row just put, which is the child's own."""
         queue = None if place is None else self.lanes[place].queue
@@ -286,13 +294,6 @@ class Worker:
             queue.accept(row)  # type: ignore[union-attr]
 
     # ---- the end of the interpreter
-
-    def _look_around(self) -> None:
-        """Notice that this is a forked child, or that the interpreter has ended all other threads."""
-        if self._pid != os.getpid():
-            process.notice_fork()
-        if sys.is_finalizing():
-            self._take_over()
 
     def _take_over(self) -> None:
         """Go on where the threads were that the end of the interpreter has stopped, as if they had been interrupted."""
