@@ -46,27 +46,25 @@ class Lane:
         #: whether rows that are not settled at the end are left to the next process
         self.is_kept = not isinstance(store, Nowhere)
         self.backoff = Backoff()
+        #: whether the store may hold rows of dead processes; whether to look once the first rows are taken
+        self.has_leftovers = False
+        self.looks_with_first_row = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Reset the lane, when the worker is reopened or in a forked child."""
         #: monotonic time at which waiting rows were first seen; None if none were
         self._waits_since: float | None = None
         #: rows up to this number are written without waiting for more
         self.flush_to = 0
         #: rows up to this number were accepted before winding down began
         self.end_at = 0
-        #: whether the store may hold rows of dead processes; whether to look once the first rows are taken; the search
-        self.has_leftovers = False
-        self.looks_with_first_row = False
+        #: the search for rows of dead processes
         self._leftovers: Generator[Batch, None, None] | None = None
         #: whether rows that came after winding down began were left in the store
         self.has_latecomers = False
         #: whether rows were left in the store, so that later ones must stay there too
         self.stays = False
-
-    def begin_anew(self) -> None:
-        """Reset the lane, when the worker is reopened or in a forked child."""
-        self._waits_since = None
-        self.flush_to = self.end_at = 0
-        self.stays = self.has_latecomers = False
-        self._leftovers = None
         self.backoff.reset()
 
     # ---- when to write
