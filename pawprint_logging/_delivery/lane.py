@@ -69,8 +69,8 @@ class Lane:
 
     # ---- when to write
 
-    def is_due(self, now: float, paced: float) -> bool:
-        """Return whether to start writing the rows that wait, of which there is at least one.
+    def due(self, now: float, paced: float) -> float:
+        """Return the monotonic time at which to start writing the rows that wait, of which there is at least one.
 
         Args:
             now: monotonic time.
@@ -82,31 +82,26 @@ class Lane:
         if since is None:
             since = self._waits_since = now
         if self.flush_to > queue.taken or number >= self._filling or not queue.has_room:
-            return True
-        return now >= paced and (number >= self._enough or now >= since + self._settings.flush_interval)
+            return now
+        return max(paced, now if number >= self._enough else since + self._settings.flush_interval)
 
     def listen(self, now: float, paced: float) -> float:
-        """Set how many rows call the worker; return the monotonic time at which the waiting ones are due in any case.
+        """Set how many rows call the worker; return the monotonic time at which to look at the waiting ones anyway.
 
         Args:
-            now: as for `is_due`.
-            paced: as for `is_due`.
+            now: as for `due`.
+            paced: as for `due`.
         """
         queue = self.queue
         if self.stays or self.is_held:
             return math.inf
-        enough, filling = self._enough, self._filling
-        queue.wake_at = 1 if not queue.rows else enough if now >= paced else filling
-        number = len(queue.rows)  # read after `wake_at` is set, so that no row is missed
-        if not number:
+        queue.wake_at = 1 if not queue.rows else self._enough if now >= paced else self._filling
+        if not queue.rows:  # asked after `wake_at` is set, so that no row is missed
             return math.inf
-        if self._waits_since is None:
-            self._waits_since = now
-        if self.flush_to > queue.taken or self.can_recover or number >= filling or not queue.has_room:
+        if self.can_recover:
             return now
-        if now < paced:
-            return paced  # from then on, a full batch wakes the thread
-        return now if number >= enough else self._waits_since + self._settings.flush_interval
+        due = self.due(now, paced)
+        return due if now >= paced else min(due, paced)  # from then on, a full batch wakes the thread
 
     @property
     def _enough(self) -> int:

@@ -358,7 +358,7 @@ class Worker:
         """Return whether to start writing the rows that wait in a lane."""
         if not lane.queue.rows or self._is_past_end(lane):
             return False
-        return lane.is_due(now, paced) or self._state is not State.RUNNING or self._is_abandoned
+        return lane.due(now, paced) <= now or self._state is not State.RUNNING or self._is_abandoned
 
     def _may_take(self) -> bool:
         """Return whether the calling thread may take rows; called with the lock held.
