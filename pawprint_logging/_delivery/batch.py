@@ -69,7 +69,6 @@ class Batch:
         "in_doubt",
         "is_busy",
         "is_filled",
-        "is_inherited",
         "lane",
         "lines",
         "origin",
@@ -88,7 +87,8 @@ class Batch:
         self.refused: Refused = []
         #: how many rows the last attempt left out because the table had their dedupe keys
         self.duplicates = 0
-        #: its lane, the number of its first row in that queue, and whether the queue has counted its rows as taken
+        #: its lane, the number of its first row in that queue (-1: it was recovered, and goes before all of the queue), and
+        #: whether the queue has counted its rows as taken
         self.lane: Any = None
         self.start = 0
         self.is_filled = True
@@ -96,8 +96,6 @@ class Batch:
         self.origin: Any = None
         #: the UUIDs of its rows' fallback lines, if a process that is gone may have put some of these there
         self.lines: list[uuid.UUID] | None = None
-        #: whether it was recovered from the spool
-        self.is_inherited = False
         #: monotonic time of its first failed attempt, and of the next attempt at the earliest
         self.failed_since: float | None = None
         self.due = 0.0

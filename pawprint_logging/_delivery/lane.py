@@ -173,7 +173,7 @@ class Lane:
     def prepare(self, batch: Batch) -> bool:
         """Register a taken batch with the queue and the store; return False if it must stay in the store."""
         self.count_taken(batch)
-        is_known = batch.verdict is not None or batch.origin is not None or batch.is_inherited
+        is_known = batch.verdict is not None or batch.origin is not None
         return is_known or self.store.sending(batch)
 
     def part(self, batch: Batch) -> bool:
@@ -225,7 +225,7 @@ class Lane:
             if batch is None:
                 self._end_recovery(search)
                 return None
-            batch.lane, batch.is_inherited = self, True
+            batch.lane, batch.start = self, -1
             self.store.resending(batch)
             with self.account.lock:
                 if self._leftovers is search and may_recover():

@@ -683,8 +683,7 @@ class Worker:
             lane.queue.taken >= mark and not (lane.has_leftovers or lane.has_latecomers or lane.stays)
             for lane, mark in marks
         ) and not any(
-            batch.is_inherited or any(batch.lane is lane and batch.start < mark for lane, mark in marks)
-            for batch in list(self.account.open)
+            batch.lane is lane and batch.start < mark for batch in list(self.account.open) for lane, mark in marks
         )
 
     def close(self) -> None:
