@@ -32,6 +32,7 @@ from pawprint_logging._capture.row import ROW_BYTES, text_of, whole
 from pawprint_logging._capture.take import Steps, made_take
 from pawprint_logging._database.table.schema import Table
 from pawprint_logging._delivery.queue import Queue
+from pawprint_logging._delivery.store import Nowhere
 from pawprint_logging.errors import CaptureError
 
 
@@ -169,7 +170,7 @@ class Taken:
     """What a handler or processor does with what it gets: its function puts entries into a queue."""
 
     def __init__(self, capture: Capture, *, of_event_dicts: bool) -> None:
-        self.queue = Queue(10, 2**30, lambda: None, lambda *_: None)
+        self.queue = Queue(10, 2**30, lambda: None, lambda *_: None, Nowhere())
         self.aside: list[Any] = []
         self.errors: list[Exception] = []
         self.returned: list[Any] = []

@@ -8,10 +8,11 @@ from pawprint_logging._capture.row import ROW_BYTES, Row
 from pawprint_logging._delivery.account import Account
 from pawprint_logging._delivery.batch import Batch
 from pawprint_logging._delivery.queue import MAX_BATCH_BYTES, Queue
+from pawprint_logging._delivery.store import Nowhere
 
 
 def make() -> Queue:
-    return Queue(10**6, 2**40, lambda: None, lambda row, queue: None)
+    return Queue(10**6, 2**40, lambda: None, lambda row, queue: None, Nowhere())
 
 
 def taken(waiting: Queue, limit: int) -> list[list[Row]]:

@@ -29,6 +29,7 @@ from pawprint_logging._delivery.frame import blank
 from pawprint_logging._delivery.queue import Queue
 from pawprint_logging._delivery.segment import BUSY, PAGE, Pending
 from pawprint_logging._delivery.spool import Spool
+from pawprint_logging._delivery.store import Nowhere
 from pawprint_logging._failure import Failure
 from pawprint_logging.errors import ConfigurationError
 
@@ -47,7 +48,7 @@ class User:
             assert not is_mapped or self.spool._is_mapped
             self.spool._is_mapped = is_mapped
             self.spool.append = self.spool._append_mapped if is_mapped else self.spool._append_written
-        self.waiting = Queue(10**6, 2**40, lambda: None, lambda row, queue: None)
+        self.waiting = Queue(10**6, 2**40, lambda: None, lambda row, queue: None, Nowhere())
 
     @property
     def queue(self) -> deque[Row]:

@@ -87,7 +87,7 @@ class Batch:
         self.refused: Refused = []
         #: how many rows the last attempt left out because the table had their dedupe keys
         self.duplicates = 0
-        #: its lane, the number of its first row in that queue (-1: it was recovered, and goes before all of the queue), and
+        #: its lane, the number of its first row in that queue (-1: it was recovered, and goes before all of that), and
         #: whether the queue has counted its rows as taken
         self.lane: Any = None
         self.start = 0

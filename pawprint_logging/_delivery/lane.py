@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 
+from .._capture.row import Entry
 from .._signals import is_interruption
 from .account import Account
 from .backoff import Backoff
 from .batch import Batch
 from .protocols import Fallback
-from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue
+from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, SpooledQueue
 from .settings import Settings
 from .store import Nowhere, Store
 
@@ -29,22 +30,30 @@ class Lane:
     """A queue whose rows are written in order, with its store and the state of its delivery.
 
     Args:
-        queue: where the rows wait.
-        store: what keeps them beyond the process.
+        store: what keeps the rows beyond the process.
         settings: the user's options.
         fallback: warns if the store cannot be read.
+        attend, overflow: as for `Queue`.
     """
 
     #: the counters and open batches; a forked child gets its own
     account: Account
 
-    def __init__(self, queue: Queue, store: Store, settings: Settings, fallback: Fallback) -> None:
-        self.queue = queue
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        fallback: Fallback,
+        attend: Callable[[], None],
+        overflow: Callable[[Entry, Queue], None],
+    ) -> None:
         self.store = store
         self._settings = settings
         self._fallback = fallback
         #: whether rows that are not settled at the end are left to the next process
         self.is_kept = not isinstance(store, Nowhere)
+        make = SpooledQueue if self.is_kept else Queue
+        self.queue = make(settings.max_queue_size, settings.max_queue_bytes, attend, overflow, store)
         self.backoff = Backoff()
         #: whether the store may hold rows of dead processes; whether to look once the first rows are taken
         self.has_leftovers = False

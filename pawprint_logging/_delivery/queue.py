@@ -34,10 +34,16 @@ class Queue:
         max_bytes: bytes that may wait.
         attend: called when at least `wake_at` rows wait.
         overflow: called with a row for which there is no room.
+        store: what keeps the rows beyond the process.
     """
 
     def __init__(
-        self, max_rows: int, max_bytes: int, attend: Callable[[], None], overflow: Callable[[Entry, Queue], None]
+        self,
+        max_rows: int,
+        max_bytes: int,
+        attend: Callable[[], None],
+        overflow: Callable[[Entry, Queue], None],
+        store: Store,
     ) -> None:
         self.rows: deque[Entry] = deque()
         #: totals: rows and bytes put, bytes taken
@@ -51,8 +57,9 @@ class Queue:
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.attend = attend
+        self._store = store
         #: writes a row to the spool and puts it into the queue; None without a spool
-        self.append: Callable[[Entry, Accepting], bool] | None = None
+        self.append: Callable[[Entry, Accepting], bool] | None = None if isinstance(store, Nowhere) else store.append
         self.overflow = overflow
 
     def put(self, row: Entry) -> None:
@@ -78,9 +85,8 @@ class Queue:
         self.rows.append(row)
 
     def accept(self, row: Entry) -> bool:
-        """Put a row for which there is room into the queue; return True."""
-        self.add(row)
-        return True
+        """Put a row for which there is room into the queue and the store; return False if the store has none."""
+        return self._store.append(row, self)
 
     @property
     def has_room(self) -> bool:
@@ -131,24 +137,7 @@ class Queue:
 
 
 class SpooledQueue(Queue):
-    """A queue whose rows are also in the spool, in the same order.
-
-    Args:
-        max_rows, max_bytes, attend, overflow: as for `Queue`.
-        store: the spool.
-    """
-
-    def __init__(
-        self,
-        max_rows: int,
-        max_bytes: int,
-        attend: Callable[[], None],
-        overflow: Callable[[Entry, Queue], None],
-        store: Store,
-    ) -> None:
-        super().__init__(max_rows, max_bytes, attend, overflow)
-        self._store = store
-        self.append = store.append
+    """A queue whose rows are also in the spool, in the same order."""
 
     def put(self, row: Entry) -> None:
         """Accept a row."""
@@ -156,20 +145,3 @@ class SpooledQueue(Queue):
             self.overflow(row, self)
         elif len(self.rows) >= self.wake_at:
             self.attend()
-
-    def accept(self, row: Entry) -> bool:
-        """Write a row to the spool and put it into the queue; return False if the spool has no room."""
-        return self._store.append(row, self)
-
-
-def make_queue(
-    max_rows: int,
-    max_bytes: int,
-    attend: Callable[[], None],
-    overflow: Callable[[Entry, Queue], None],
-    store: Store,
-) -> Queue:
-    """Return the queue for a store."""
-    if isinstance(store, Nowhere):
-        return Queue(max_rows, max_bytes, attend, overflow)
-    return SpooledQueue(max_rows, max_bytes, attend, overflow, store)

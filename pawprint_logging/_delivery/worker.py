@@ -34,7 +34,7 @@ from .batch import Batch
 from .carrier import Carrier
 from .lane import NEVER, Lane
 from .protocols import Fallback, Table
-from .queue import Queue, make_queue
+from .queue import Queue
 from .settings import Settings
 from .store import Store
 
@@ -117,9 +117,8 @@ class Worker:
         self._settings = settings
         self._open_table = open_table
         self._fallback = fallback
-        rows, size = settings.max_queue_size, settings.max_queue_bytes
         self.lanes = tuple(
-            Lane(make_queue(rows, size, partial(self._attend, place), self._overflow, store), store, settings, fallback)
+            Lane(store, settings, fallback, partial(self._attend, place), self._overflow)
             for place, store in enumerate(stores)
         )
         #: accepts a row; callers may keep it, since a forked child has the same queue objects
