@@ -20,14 +20,16 @@ from typing import Any
 import pytest
 from support.limits import time_limit
 from support.shop import handler_on, logger_with
-from support.sink import BAD, event
+from support.sink import BAD, Memory, event
 
 from pawprint_logging._capture.row import Row
 from pawprint_logging._delivery import spool as spool_module
 from pawprint_logging._delivery.batch import Batch, Verdict
 from pawprint_logging._delivery.frame import blank
+from pawprint_logging._delivery.lane import Lane
 from pawprint_logging._delivery.queue import Queue
 from pawprint_logging._delivery.segment import BUSY, PAGE, Pending
+from pawprint_logging._delivery.settings import Settings
 from pawprint_logging._delivery.spool import Spool
 from pawprint_logging._delivery.store import Nowhere
 from pawprint_logging._failure import Failure
@@ -550,8 +552,8 @@ def test_batches_that_are_settled_out_of_order_are_noted_in_order(folder: Path) 
 def test_a_delivery_that_was_noted_twice_is_taken_once(folder: Path) -> None:
     user = User(folder)
     user.add(1, 2)
-    batch = user.take(1)
-    assert user.spool.sending(batch)
+    lane = Lane(user.spool, Settings(), Memory(), lambda: None, lambda *_: None)
+    assert lane.prepare(user.take(1))
     assert user.spool.limit() == 1
 
 

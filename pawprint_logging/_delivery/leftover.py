@@ -36,7 +36,6 @@ class Origin:
         has_noted: whether the segment lists rows that an attempt left out; the next one must replace that list. Default
             False.
         numbers: numbers of the rows if records among them are damaged or blanked; default: consecutive from `start`.
-        was_under_way: whether a process that is gone had begun to deliver the batch. Default False.
     """
 
     segment: Segment
@@ -44,7 +43,6 @@ class Origin:
     end: int
     has_noted: bool = False
     numbers: list[int] | None = None
-    was_under_way: bool = False
 
     def index(self, place: int) -> int:
         """Return a row's number within the delivery, which stays the same when other rows are blanked."""
@@ -80,9 +78,9 @@ def note_refused(batch: Batch, origin: Origin) -> None:
         origin.has_noted = True
 
 
-def may_have_lines(batch: Batch, origin: Origin) -> bool:
+def may_have_lines(batch: Batch) -> bool:
     """Return whether lines on the fallback may carry a batch's delivery; `replay` asks the ledger about them."""
-    return origin.was_under_way or (batch.verdict is not None and batch.verdict.given_up is not None)
+    return batch.lines is not None or (batch.verdict is not None and batch.verdict.given_up is not None)
 
 
 class Settled:
@@ -102,7 +100,7 @@ class Settled:
 
     def add(self, batch: Batch, origin: Origin) -> None:
         """Add the delivery of a settled batch, unless `replay` may ask the ledger about it."""
-        if len(self._kept) < self._most and not may_have_lines(batch, origin):
+        if len(self._kept) < self._most and not may_have_lines(batch):
             self._kept.append((time.monotonic(), batch.delivery, origin.segment))
 
     def is_due(self, seconds: float) -> bool:
@@ -250,7 +248,6 @@ class Leftover:
             end,
             has_noted=bool(batch.refused),
             numbers=_unless_in_a_row(numbers, progress),
-            was_under_way=True,
         )
         indices = map(batch.origin.index, range(len(rows)))
         batch.lines = [line_delivery(batch.delivery, index, is_left_out=index in refused) for index in indices]

@@ -446,17 +446,14 @@ class Spool:
         """Note the delivery of a batch that was taken from the queue's front, before it is sent or diverted.
 
         Return False if it must stay in the spool, which was closed meanwhile: the next process delivers the rows. May
-        be called again after an interruption.
+        be called again if an interruption comes before the batch has its origin.
         """
-        if batch.origin is not None:
-            self.resending(batch)
-            return True
         with self.lock:
             segment = self._front()
             if segment is None or batch.is_withdrawn:
                 return False
             end = segment.taken + len(batch.rows)
-            origin = Origin(segment, segment.taken, end, has_noted=bool(batch.refused))
+            origin = Origin(segment, segment.taken, end)
             with delivering_on(self._say):
                 note_delivery(batch, origin)
             segment.taken = end
