@@ -22,7 +22,7 @@ from .._database.table.ledger import event_delivery, new_delivery
 from .._database.writing.within import Part, Result
 from .._failure import Failure
 from ..tracker import Tracker
-from .account import Once
+from .account import Account, Once
 from .awaited import is_awaited_by
 from .making import Maker
 
@@ -38,10 +38,9 @@ class Pipeline(Protocol):
     tracker: Tracker
     maker: Maker
 
-    def count(
-        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
-    ) -> None:
-        """Count rows that were accepted and are settled at once; do nothing if `once` is spent."""
+    @property
+    def account(self) -> Account:
+        """The counters; a forked child has others."""
 
     def put(
         self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID
@@ -257,7 +256,7 @@ class Settlement:
                 self._told.append(columns)
         if self._told:
             self._report()
-        self._pipeline.count(
+        self._pipeline.account.count(
             written=self._written,
             duplicates=self._duplicates,
             diverted=self._arrived,

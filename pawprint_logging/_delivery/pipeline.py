@@ -22,7 +22,7 @@ from .._signals import is_interruption
 from ..errors import CaptureError, ConfigurationError
 from ..tracker import TRACKER_OPTIONS, Tracker
 from . import process
-from .account import Once, Stats
+from .account import Account, Stats
 from .blocks import defer, open_blocks, take
 from .fallback import Fallback
 from .making import Maker
@@ -206,7 +206,7 @@ class Pipeline:
         Count it as dropped, show it to a test, hold it for the caller's transaction, or else accept it.
         """
         if event is DROPPED:
-            self._worker.account.count(dropped=1)
+            self.account.count(dropped=1)
         elif taps:
             show(decode(whole(event)[:2], self._kinds))
         elif not take(self, event):
@@ -223,13 +223,10 @@ class Pipeline:
         assert self.settings.after_commit is not None
         defer(self.settings.after_commit, partial(self._put_now, event), self._fallback.warn)
 
-    def count(
-        self, *, written: int = 0, duplicates: int = 0, diverted: int = 0, dropped: int = 0, once: Once | None = None
-    ) -> None:
-        """Count rows that were accepted and are settled at once; do nothing if `once` is spent."""
-        self._worker.account.count(
-            written=written, duplicates=duplicates, diverted=diverted, dropped=dropped, once=once
-        )
+    @property
+    def account(self) -> Account:
+        """The counters; a forked child has others."""
+        return self._worker.account
 
     def put(
         self, row: tuple[Any, ...], why: Failure, line: uuid.UUID, *, requires: uuid.UUID
