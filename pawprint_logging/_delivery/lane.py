@@ -180,10 +180,13 @@ class Lane:
                 self.queue.note_taken(batch)
 
     def prepare(self, batch: Batch) -> bool:
-        """Register a taken batch with the queue and the store; return False if it must stay in the store."""
+        """Register a taken batch with the queue and the store; return False if it stays in the store."""
         self.count_taken(batch)
         is_known = batch.verdict is not None or batch.origin is not None
-        return is_known or self.store.sending(batch)
+        if is_known or self.store.sending(batch):
+            return True
+        self.stay(batch)
+        return False
 
     def part(self, batch: Batch) -> bool:
         """Halve a batch, to isolate the row whose key another transaction holds; return whether it was halved."""

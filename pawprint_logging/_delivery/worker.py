@@ -402,7 +402,6 @@ class Worker:
         """Make one attempt at a batch; return why there must be another one, or None."""
         lane: Lane = batch.lane
         if not lane.prepare(batch):
-            lane.stay(batch)
             return None
         why = carrier.attempt(batch, lane.store, deadline=deadline, may_wait=not self._is_ending())
         if why is None and batch.verdict is not None and batch.verdict.given_up is None:
@@ -572,8 +571,6 @@ class Worker:
                 # a caller must not wait for a database that failed a moment ago
                 if lane.prepare(batch):
                     self._give_up(carrier, batch, lane.backoff.cause)
-                else:
-                    lane.stay(batch)
             else:
                 self._carry_here(carrier, batch, end, attempts)
 
