@@ -178,23 +178,6 @@ class _Notes(Nowhere):
         return found
 
 
-@dataclass(frozen=True)
-class _Parked:
-    """What is known of a segment that was let go to make room for others.
-
-    Args:
-        place: where to go on reading.
-        is_at_end: whether all that was there is delivered.
-        key: its destination.
-        must_stay: whether the file must not be deleted, since something in it could not be put aside.
-    """
-
-    place: int
-    is_at_end: bool
-    key: tuple[str, bool]
-    must_stay: bool
-
-
 @dataclass
 class _Destination:
     """One table, its batches, and when it is tried next."""
@@ -267,7 +250,7 @@ class Shipper:
         self._destinations: dict[tuple[str, bool], _Destination] = {}
         self._followed: dict[Path, Leftover] = {}
         #: segments that were let go to make room for others, the longest ago first
-        self._parked: dict[Path, _Parked] = {}
+        self._parked: dict[Path, Leftover] = {}
         #: segments for which there was no room yet; None before the first look
         self._left_out: list[Path] | None = None
         #: segments that could not be read completely
@@ -331,7 +314,7 @@ class Shipper:
             return False
         away = {key for key, destination in self._destinations.items() if destination.waiting}
         parked = [self._parked.get(path) for path in self._left_out]
-        return all(each is not None and (each.is_at_end or each.key in away) for each in parked)
+        return all(each is not None and (each.is_at_end or _key(each.segment.head) in away) for each in parked)
 
     def _look_around(self, *, once: bool) -> None:
         """Begin to follow segments, the oldest first, and delete orphaned files beside segments.
@@ -395,7 +378,7 @@ class Shipper:
     def _park(self, leftover: Leftover) -> None:
         """Let a segment go for now, to make room for another."""
         segment = leftover.segment
-        self._parked[segment.path] = _Parked(leftover.place, leftover.is_at_end, _key(segment.head), leftover.must_stay)
+        self._parked[segment.path] = leftover
         if segment.has_noted:
             with suppress_failures(OSError):
                 segment.make_durable()  # else its settled deliveries would stay in the ledger
