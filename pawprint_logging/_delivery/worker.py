@@ -316,7 +316,8 @@ class Worker:
         """Return the next batch to carry, or None if there is nothing to do now.
 
         Args:
-            is_due: whether to write waiting rows at once.
+            is_due: whether to carry undecided batches at once. Waiting rows are taken at once anyway, unless a thread
+                runs that is to go on.
             paced: monotonic time before which no new batch starts, unless many rows or a `flush` wait; default 0.0.
         """
         now = time.monotonic()
@@ -335,7 +336,7 @@ class Worker:
         for lane in self.lanes:
             if lane.stays or lane.is_held:
                 continue
-            if self._is_ready(lane, now, paced) or (is_due and lane.queue.rows and not self._is_past_end(lane)):
+            if self._is_ready(lane, now, paced):
                 taken = lane.take(self._may_take)
                 if taken is not None:
                     return taken
@@ -349,13 +350,11 @@ class Worker:
     def _is_ending(self) -> bool:
         return self._state is State.ENDING or self._write_until is not None
 
-    def _is_past_end(self, lane: Lane) -> bool:
-        """Return whether all rows waiting in a lane came after winding down began."""
-        return self._state is State.ENDING and lane.queue.taken >= lane.end_at
-
     def _is_ready(self, lane: Lane, now: float, paced: float) -> bool:
         """Return whether to start writing the rows that wait in a lane."""
-        if not lane.queue.rows or self._is_past_end(lane):
+        if not lane.queue.rows:
+            return False
+        if self._state is State.ENDING and lane.queue.taken >= lane.end_at:  # they came after winding down began
             return False
         return lane.due(now, paced) <= now or self._state is not State.RUNNING or self._is_abandoned
 
