@@ -46,14 +46,7 @@ class Queue:
         store: Store,
     ) -> None:
         self.rows: deque[Entry] = deque()
-        #: totals: rows and bytes put, bytes taken
-        self.rows_in = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        #: total of rows taken
-        self.taken = 0
-        #: `attend` is called when at least this many rows wait
-        self.wake_at = 0
+        self.reset()
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.attend = attend
@@ -130,10 +123,13 @@ class Queue:
         return number
 
     def reset(self) -> None:
-        """Start empty in a forked child: the rows are the parent's."""
+        """Start empty, also in a forked child: the rows are the parent's."""
         self.rows.clear()  # a frame that the forking signal handler interrupted may hold the old deque
         self.rows = deque()
-        self.rows_in = self.bytes_in = self.bytes_out = self.taken = self.wake_at = 0
+        #: totals: rows and bytes put, bytes and rows taken
+        self.rows_in = self.bytes_in = self.bytes_out = self.taken = 0
+        #: `attend` is called when at least this many rows wait
+        self.wake_at = 0
 
 
 class SpooledQueue(Queue):
