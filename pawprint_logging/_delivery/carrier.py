@@ -172,12 +172,13 @@ def _diversion(batch: Batch) -> Diversion:
     assert verdict is not None
     if verdict.given_up is None:
         return Diversion(verdict.refused, batch.delivery, frozenset(place for place, _ in verdict.refused))
-    if not batch.keeps_delivery:
-        return Diversion([(place, verdict.given_up) for place in range(len(batch.rows))], new_delivery(), frozenset())
+    delivery = new_delivery()
     # rows that the attempt left out are not in the table, even if its COMMIT arrived and the ledger has the delivery
-    reasons = dict(batch.refused)
+    reasons: dict[int, Failure] = {}
+    if batch.keeps_delivery:
+        delivery, reasons = batch.delivery, dict(batch.refused)
     places = [(place, reasons.get(place, verdict.given_up)) for place in range(len(batch.rows))]
-    return Diversion(places, batch.delivery, frozenset(reasons))
+    return Diversion(places, delivery, frozenset(reasons))
 
 
 def _line(batch: Batch, diversion: Diversion, place: int) -> uuid.UUID:
