@@ -581,7 +581,7 @@ class Writer:
         if problem is not None and problem != self._told:
             self._told = problem
             self._fallback.notice(f"events whose COMMIT is lost may be written twice: {problem}")
-        elif problem is None and self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
+        elif self._may_delete and dice.randrange(PRUNE_EVERY) == 0:
             with suppress_failures(Exception):  # the batch is written either way
                 self._prune()
 
