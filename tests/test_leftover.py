@@ -53,7 +53,7 @@ class Left:
 
     def next(self, limit: int = 10) -> tuple[list[int], uuid.UUID, bool] | None:
         """Return the rows of the next batch, its delivery, and whether that is in doubt; settle it."""
-        batch = self.leftover.next(limit, 2**20)
+        batch = self.leftover.next(limit)
         if batch is None:
             return None
         note_settled(batch.origin)

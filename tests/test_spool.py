@@ -66,7 +66,7 @@ class User:
 
     def recovered(self, max_rows: int = 1000) -> list[Batch]:
         batches = []
-        for batch in self.spool.recover(max_rows, 2**20):
+        for batch in self.spool.recover(max_rows):
             self.spool.resending(batch)
             self.spool.settled(batch)
             batches.append(batch)
@@ -148,7 +148,7 @@ def test_recovery_goes_on_where_a_process_was_killed_in_it(folder: Path) -> None
     user.add(*range(10))
     user.spool.close()
     second = User(folder)
-    batches = second.spool.recover(4, 2**20)
+    batches = second.spool.recover(4)
     one = next(batches)
     second.spool.resending(one)
     second.spool.settled(one)
@@ -315,7 +315,7 @@ def deliver_all(user: User, insist: Insisting) -> set[int]:
     found: set[int] = set()
 
     def recover() -> None:
-        for batch in user.spool.recover(10, 2**20):
+        for batch in user.spool.recover(10):
             user.spool.resending(batch)
             found.update(numbers([batch]))
             user.spool.settled(batch)
@@ -411,7 +411,7 @@ def test_threads_leave_file_and_queue_in_step(folder: Path, is_mapped: bool, mon
     assert sorted(queued) == list(range(28_000))
     user.spool.close()
     by_file: dict[Path, list[int]] = {}
-    for batch in User(folder).spool.recover(10**6, 2**30):
+    for batch in User(folder).spool.recover(10**6):
         by_file[batch.origin.segment.path] = numbers([batch])
     assert sorted(itertools.chain(*by_file.values())) == sorted(queued)
     places = {number: place for place, number in enumerate(queued)}
@@ -440,7 +440,7 @@ def test_a_row_larger_than_a_segment_has_one_of_its_own(folder: Path, is_mapped:
     assert user.spool.append(large, user.waiting)
     user.add(2)
     user.spool.close()
-    found = [row for batch in User(folder).spool.recover(100, 2**20) for row in batch.rows]
+    found = [row for batch in User(folder).spool.recover(100) for row in batch.rows]
     assert found == [event(1), large, event(2)]
 
 
@@ -571,7 +571,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
     path = leave_with_a_damaged_record(folder, 1, 2, 3)
     for _ in range(2):
         second = User(folder)
-        batches = second.spool.recover(10, 2**20)
+        batches = second.spool.recover(10)
         next(batches)  # and killed
         batches.close()
         assert len(second.warnings) == 1
@@ -583,7 +583,7 @@ def test_lines_that_cannot_be_read_are_put_aside_once(folder: Path) -> None:
 def test_what_was_delivered_behind_a_damaged_record_is_not_delivered_again(folder: Path) -> None:
     leave_with_a_damaged_record(folder, *range(6))
     second = User(folder)
-    batches = second.spool.recover(2, 2**20)
+    batches = second.spool.recover(2)
     for wanted in ([0, 1], [3, 4]):
         batch = next(batches)
         assert numbers([batch]) == wanted
@@ -601,7 +601,7 @@ def test_what_a_delivery_left_out_behind_a_damaged_record_is_known_after_a_crash
     known: list[int] = []
     for _ in range(2):  # and again, by a process that finds it already under way
         second = User(folder)
-        batches = second.spool.recover(10, 2**20)
+        batches = second.spool.recover(10)
         batch = next(batches)
         assert [place for place, _ in batch.refused] == known
         known = [2]

@@ -1024,8 +1024,8 @@ def test_a_batch_of_a_dead_process_survives_the_signal_that_interrupts_its_recov
 
         times = 0
 
-        def recover(self, max_rows: int, max_bytes: int) -> Any:
-            found = super().recover(max_rows, max_bytes)
+        def recover(self, max_rows: int) -> Any:
+            found = super().recover(max_rows)
             self.times += 1
             return Cut(found) if self.times == 1 else found
 
@@ -1065,8 +1065,8 @@ class Paused(Spool):
 
     held: tuple[threading.Event, threading.Event] | None = None
 
-    def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
-        with closing(super().recover(max_rows, max_bytes)) as batches:
+    def recover(self, max_rows: int) -> Generator[Batch, None, None]:
+        with closing(super().recover(max_rows)) as batches:
             for batch in batches:
                 held, self.held = self.held, None
                 if held is not None:

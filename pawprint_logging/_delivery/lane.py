@@ -16,7 +16,7 @@ from .account import Account
 from .backoff import Backoff
 from .batch import Batch
 from .protocols import Fallback
-from .queue import MAX_BATCH_BYTES, MAX_BATCHES_IN_ONE, Queue, SpooledQueue
+from .queue import MAX_BATCHES_IN_ONE, Queue, SpooledQueue
 from .settings import Settings
 from .store import Nowhere, Store
 
@@ -223,7 +223,7 @@ class Lane:
             if not may_recover():
                 return None
             if self._leftovers is None:
-                self._leftovers = self.store.recover(self._most, MAX_BATCH_BYTES)
+                self._leftovers = self.store.recover(self._most)
             search = self._leftovers
         batch = None
         try:

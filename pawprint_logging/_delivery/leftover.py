@@ -18,6 +18,7 @@ from .._failure import Failure
 from .._signals import is_interruption
 from .batch import Batch
 from .frame import HEAD, Record
+from .queue import MAX_BATCH_BYTES
 from .segment import PAGE, Progress, Report, Segment
 
 _MARK = b"\xff"
@@ -170,18 +171,17 @@ class Leftover:
         #: the damaged parts found so far
         self._damaged: set[bytes] = set()
 
-    def next(self, max_rows: int, max_bytes: int) -> Batch | None:
+    def next(self, max_rows: int) -> Batch | None:
         """Return the next batch, once the one before is settled; None if there are no more rows for now.
 
         The first is the one that was under way, with its own delivery. If the file cannot be read, or rows cannot be
         put aside, that is reported, and the file must stay.
 
         Args:
-            max_rows: most rows in a batch, unless it was under way.
-            max_bytes: most bytes in a batch, likewise.
+            max_rows: most rows in a batch, unless it was under way. It ends at MAX_BATCH_BYTES, too.
         """
         try:
-            return self._read(max_rows, max_bytes)
+            return self._read(max_rows)
         except OSError as error:
             if is_interruption(error):
                 raise
@@ -202,7 +202,7 @@ class Leftover:
             return False
         return True
 
-    def _read(self, max_rows: int, max_bytes: int) -> Batch | None:
+    def _read(self, max_rows: int) -> Batch | None:
         segment = self.segment
         self.is_at_end = not segment.is_dead and os.pread(segment.descriptor, 1, self.place) != _MARK
         if self.is_at_end:
@@ -211,7 +211,7 @@ class Leftover:
             batch = self._under_way(segment.progress)
             if batch is not None or self._is_first:
                 return batch
-        return self._unsent(max_rows, max_bytes)
+        return self._unsent(max_rows)
 
     def _under_way(self, progress: Progress) -> Batch | None:
         """Return the batch that was under way; None if none of its rows is left, or they cannot all be read yet.
@@ -265,7 +265,7 @@ class Leftover:
         self.segment.note(Progress(settled=end))
         return None
 
-    def _unsent(self, max_rows: int, max_bytes: int) -> Batch | None:
+    def _unsent(self, max_rows: int) -> Batch | None:
         progress = self.segment.progress
         batch = Batch([])
         settled, rows = progress.settled, batch.rows
@@ -283,7 +283,7 @@ class Leftover:
                     numbers.append(number)
                     rows.append(row)
                     size += len(row[1])
-                    if len(rows) >= max_rows or size >= max_bytes:
+                    if len(rows) >= max_rows or size >= MAX_BATCH_BYTES:
                         break
             else:
                 continue

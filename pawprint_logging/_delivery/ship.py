@@ -436,7 +436,7 @@ class Shipper:
         if self._wanted is not None and leftover.is_at_end and not has_died:
             return self._leave(leftover)
         place = leftover.place
-        batch = leftover.next(_MAX_ROWS, MAX_BATCH_BYTES)
+        batch = leftover.next(_MAX_ROWS)
         # not only if there was nothing: a writer that always has a row must not keep others from having their turn
         leftover.is_idle = batch is None or (leftover.is_at_end and not has_died)
         if batch is None and has_died:

@@ -539,14 +539,13 @@ class Spool:
                     self._forget(segment)
             self._window = _no_window()
 
-    def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
+    def recover(self, max_rows: int) -> Generator[Batch, None, None]:
         """Yield the rows that dead processes left, a batch at a time; each must be settled before the next is read.
 
         A file that cannot be read is reported, and left as it is.
 
         Args:
-            max_rows: most rows in a batch, unless it was under way.
-            max_bytes: most bytes in a batch, likewise.
+            max_rows: as for `Leftover.next`.
         """
         for path in sorted(self._directory.glob(f"{self._prefix}-*{SUFFIX}")):
             segment = Segment.take_over(path, self._is_ours, report=self._report, with_fsync=self._with_fsync)
@@ -555,7 +554,7 @@ class Spool:
             self._inherited = segment
             leftover = Leftover(segment, self._report)
             try:
-                while (batch := leftover.next(max_rows, max_bytes)) is not None:
+                while (batch := leftover.next(max_rows)) is not None:
                     self._note_carried(batch)
                     yield batch
                     if segment.progress.sending:  # not settled: left to the next process

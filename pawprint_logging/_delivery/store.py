@@ -72,7 +72,7 @@ class Store(Protocol):
     def close(self) -> None:
         """Leave rows that are not settled to the next process; a later row reopens the store."""
 
-    def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
+    def recover(self, max_rows: int) -> Generator[Batch, None, None]:
         """Yield the rows that dead processes left, one batch at a time."""
 
     def after_fork_in_child(self) -> None:
@@ -121,6 +121,6 @@ class Nowhere:
 
     close = after_fork_in_child = tidy
 
-    def recover(self, max_rows: int, max_bytes: int) -> Generator[Batch, None, None]:
+    def recover(self, max_rows: int) -> Generator[Batch, None, None]:
         """Yield nothing."""
         yield from ()
