@@ -420,7 +420,7 @@ def test_partition_by_without_create_table_is_refused() -> None:
 def test_a_role_that_may_delete_leaves_the_ledger_empty_with_a_spool_too(
     db: str, connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pawprint_logging._delivery.spool.FORGET_AFTER", 0.0)
+    monkeypatch.setattr("pawprint_logging._delivery.leftover.FORGET_AFTER", 0.0)
     handler = PawprintHandler(db=db, table="events", create_table=True, spool=tmp_path, flush_interval=0.0)
     log = logger_with(handler)
     for number in range(40):

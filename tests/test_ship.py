@@ -22,6 +22,7 @@ from support.server import Server
 from support.shop import fallback, logger_with, stored, tracker_on, value
 
 from pawprint_logging import ConfigurationError, PawprintHandler, Tracker, replay, ship
+from pawprint_logging._delivery import leftover as leftover_module
 from pawprint_logging._delivery import ship as module
 from pawprint_logging._delivery.segment import Progress, Segment
 
@@ -587,7 +588,7 @@ def test_once_is_over_though_a_writer_goes_on(
 def test_the_ledger_forgets_what_is_settled(
     db: str, folder: Path, connection: Any, writers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(leftover_module, "FORGET_AFTER", 0.0)
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     tracker_on(db)
     handlers = [spooler(db, folder) for _ in range(writers)]

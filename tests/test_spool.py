@@ -23,6 +23,7 @@ from support.shop import handler_on, logger_with
 from support.sink import BAD, Memory, event
 
 from pawprint_logging._capture.row import Row
+from pawprint_logging._delivery import leftover as leftover_module
 from pawprint_logging._delivery import spool as spool_module
 from pawprint_logging._delivery.batch import Batch, Verdict
 from pawprint_logging._delivery.frame import blank
@@ -666,7 +667,7 @@ def test_a_settled_delivery_is_forgettable_once_it_is_old_and_surely_on_the_disk
     user.spool.settled(first)
     user.spool.settled(second)
     assert user.spool.forgettable() == []
-    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(leftover_module, "FORGET_AFTER", 0.0)
     assert user.spool.forgettable() == [first.delivery, second.delivery]
     assert user.spool.forgettable() == []
 
@@ -674,7 +675,7 @@ def test_a_settled_delivery_is_forgettable_once_it_is_old_and_surely_on_the_disk
 def test_a_delivery_that_may_have_lines_on_the_fallback_is_not_forgettable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(leftover_module, "FORGET_AFTER", 0.0)
     user = User(folder)
     user.add(1, 2)
     given_up = user.take(1)
@@ -692,7 +693,7 @@ def test_what_is_settled_in_a_segment_that_was_let_go_is_not_forgettable(
     user.add(1, 2)
     user.spool.settled(user.take(1))
     user.spool.close()  # somebody else goes on with the file
-    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(leftover_module, "FORGET_AFTER", 0.0)
     assert user.spool.forgettable() == []
 
 
@@ -743,13 +744,13 @@ def test_where_nothing_may_be_deleted_from_the_ledger_nothing_is_kept_for_it(
     db: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pawprint_logging._database.table.pruning.may_delete", lambda *_: False)
-    monkeypatch.setattr(spool_module, "FORGET_AFTER", 0.0)
+    monkeypatch.setattr(leftover_module, "FORGET_AFTER", 0.0)
     kept: list[int] = []
     settled = Spool.settled
 
     def watched(self: Spool, batch: Batch) -> None:
         settled(self, batch)
-        kept.append(len(self._settled))
+        kept.append(len(self._settled._kept))
 
     monkeypatch.setattr(Spool, "settled", watched)
     handler = handler_on(db, spool=folder)

@@ -24,6 +24,8 @@ from .segment import PAGE, Progress, Report, Segment
 _MARK = b"\xff"
 #: seconds for which the ledger remembers a delivery
 _MEMORY = KEEP_DAYS * 86400
+#: seconds after which a settled delivery may be deleted from the ledger
+FORGET_AFTER = 900.0
 
 
 @dataclass
@@ -96,25 +98,18 @@ class Settled:
         #: since when (monotonic time), the delivery, and the segment that has the note
         self._kept: deque[tuple[float, uuid.UUID, Segment]] = deque()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def add(self, batch: Batch, origin: Origin) -> None:
         """Add the delivery of a settled batch, unless `replay` may ask the ledger about it."""
         if len(self._kept) < self._most and not may_have_lines(batch):
             self._kept.append((time.monotonic(), batch.delivery, origin.segment))
 
-    def is_due(self, seconds: float) -> bool:
-        """Return whether the oldest delivery was settled at least so many seconds ago."""
-        return bool(self._kept) and self._kept[0][0] + seconds <= time.monotonic()
-
-    def take(self, seconds: float) -> Iterator[uuid.UUID]:
-        """Yield each delivery that was settled so long ago, once, if the note of that is on the disk.
+    def take(self) -> Iterator[uuid.UUID]:
+        """Yield each delivery that was settled FORGET_AFTER seconds ago, once, if the note of that is on the disk.
 
         Raises:
             OSError: the disk fails; the delivery stays.
         """
-        while self.is_due(seconds):
+        while self._kept and self._kept[0][0] + FORGET_AFTER <= time.monotonic():
             _, delivery, segment = self._kept[0]
             is_durable = segment.make_durable()
             self._kept.popleft()

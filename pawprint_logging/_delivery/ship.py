@@ -33,7 +33,6 @@ from .fallback import Fallback
 from .leftover import Leftover, Settled, delivering_on, is_forgotten, note_delivery, note_refused, note_settled
 from .queue import MAX_BATCH_BYTES
 from .segment import BESIDE, SUFFIX, Head, Segment, remove_orphan
-from .spool import FORGET_AFTER
 from .store import Nowhere, Store
 from .writer import Writer, begin_within
 
@@ -174,7 +173,7 @@ class _Notes(Nowhere):
         """Return deliveries that the ledger need not remember, each once; see `Spool.forgettable`."""
         found: list[uuid.UUID] = []
         with delivering_on(self._fallback.warn):
-            found.extend(islice(self._settled.take(FORGET_AFTER), _FORGOTTEN_AT_ONCE))
+            found.extend(islice(self._settled.take(), _FORGOTTEN_AT_ONCE))
         return found
 
 

@@ -44,9 +44,6 @@ WINDOW_BYTES = 2**20
 #: bytes from which the current segment is deleted as soon as all of it is settled
 _WORTH_DELETING = 4 * 2**20
 
-#: seconds after which a settled delivery may be deleted from the ledger
-FORGET_AFTER = 900.0
-
 _SIZE = HEAD.size
 _pack = HEAD.pack
 
@@ -507,9 +504,8 @@ class Spool:
         be in doubt.
         """
         found: list[uuid.UUID] = []
-        if self._settled.is_due(FORGET_AFTER):
-            with self.lock, delivering_on(self._say):
-                found.extend(self._settled.take(FORGET_AFTER))
+        with self.lock, delivering_on(self._say):
+            found.extend(self._settled.take())
         return found
 
     def tidy(self) -> None:

@@ -25,10 +25,10 @@ PROGRAM = """
 import json, logging, os, signal, sys
 from pawprint_logging import PawprintHandler
 from pawprint_logging._database.table import pruning
-from pawprint_logging._delivery import spool, writer
+from pawprint_logging._delivery import leftover, spool, writer
 
 pruning.AT_ONCE = 2
-spool.FORGET_AFTER = 0.0  # what is settled is deleted with the next transaction but one
+leftover.FORGET_AFTER = 0.0  # what is settled is deleted with the next transaction but one
 
 PLACES = {
     "commit": (writer, "commit"),
