@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,7 @@ def _replay_file(
 
 def _chunks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     with path.open("rb") as file:
-        lines: list[bytes] = []
-        for line in file:
-            lines.append(line)
-            if len(lines) == _CHUNK:
-                yield sum(map(len, lines)), lines
-                lines = []
-        if lines:
+        while lines := list(islice(file, _CHUNK)):
             yield sum(map(len, lines)), lines
 
 
