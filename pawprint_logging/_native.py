@@ -118,7 +118,12 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     else:
         thread = _Thread(target=target, name=name, daemon=True)
         thread._started = _Started()  # noqa: SLF001
-        thread.start()
+        try:
+            thread.start()
+        except KeyError as error:
+            # Where a signal handler raises as the thread begins, `Thread.start` and the thread both take it off the
+            # list of those that start, and the second one fails.
+            raise error.__context__ or error from None
 
 
 def is_uwsgi() -> bool:

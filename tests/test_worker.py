@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import uuid
@@ -1128,6 +1129,32 @@ def test_retire_does_not_outlast_a_dead_sink(make: Make) -> None:
     assert time.monotonic() - started < 10
     assert sorted(each for each, *_ in sink.diverted) == [event(0), event(1)]
     gate.set()
+
+
+def test_what_a_signal_handler_raises_as_a_thread_begins_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    start, has_begun = getattr(threading, name), threading.Event()
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        start(*args, **options)
+        assert has_begun.wait(60)
+        raise TimeoutError("the task's limit")
+
+    monkeypatch.setattr(threading, name, interrupted)
+    with pytest.raises(TimeoutError, match="limit"):
+        _native.start_thread(has_begun.set, "test")
+
+
+def test_an_abandoned_worker_does_not_spin_on_rows_that_must_stay_in_the_spool(make: Make, tmp_path: Path) -> None:
+    sink = Memory()
+    worker = make(sink, store=Spool(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=print))
+    worker.put(event(1))
+    assert worker.flush(60)
+    worker.lanes[0].stays = True
+    worker.put(event(2))
+    worker.abandon()
+
+    wait_for(lambda: sink.written == [event(1), event(2)])  # by what opens the spool again
 
 
 def test_an_abandoned_worker_delivers_and_ends_its_thread(make: Make) -> None:

@@ -481,7 +481,7 @@ class Worker:
                 with self.account.lock:
                     if self._run is not run:  # closed and reopened meanwhile
                         return False
-                    if any(lane.queue.rows for lane in self.lanes):
+                    if any(lane.queue.rows and not lane.stays for lane in self.lanes):
                         return True
                     self._then = State.CLOSED
                     self._turn_to(State.ENDING, run)
