@@ -123,7 +123,9 @@ def start_thread(run: Callable[[], None], name: str) -> None:
         except KeyError as error:
             # Where a signal handler raises as the thread begins, `Thread.start` and the thread both take it off the
             # list of those that start, and the second one fails.
-            raise error.__context__ or error from None
+            if error.args != (thread,) or error.__context__ is None:
+                raise
+            raise error.__context__ from None
 
 
 def is_uwsgi() -> bool:

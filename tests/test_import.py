@@ -567,15 +567,15 @@ def test_the_elements_of_an_array_are_times_as_well(
     cli: CommandLine, tmp_path: Path, connection: Any, kind: str
 ) -> None:
     connection.cursor().execute(f"ALTER TABLE events ADD seen {kind}")
-    good = ['["2026/1/1", null, 1767225600]', '[["2026-01-01"]]', "{2026-01-01}", "[]"]
-    refused = ['["2026-01-01", "01/02/2026"]', '[["now"]]', "{01/02/2026}"]
+    good = ['["2026/1/1", null, 1767225600]', '[["2026-01-01"]]', '{2026-01-01,NULL,"2026-01-01 00:00:00"}', "[]"]
+    refused = ['["2026-01-01", "01/02/2026"]', '[["now"]]', "{01/02/2026}", "{2026-01-01,01/02/2026}", "{{now}}"]
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["seen"], *([text] for text in (*good, *refused))])
 
     done = cli("import", str(tmp_path / "a.csv"))
 
     moment = datetime(2026, 1, 1)  # noqa: DTZ001 - what PostgreSQL stores has no zone
-    elements = [[moment, None, moment], [[moment]], [moment], []]
+    elements = [[moment, None, moment], [[moment]], [moment, None, moment], []]
     assert (done.status, stored(connection, "seen::timestamp[]")) == (1, [(each,) for each in elements])
     rejected = (tmp_path / "a.csv.rejected").read_text().splitlines()
     assert list(csv.reader(rejected))[1:] == [[each] for each in refused]

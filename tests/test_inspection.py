@@ -282,6 +282,26 @@ def test_whether_a_trigger_gives_a_number_may_stay_open(check: CommandLine, conn
     assert "unless a trigger fills it" in " ".join(result.out.split())
 
 
+@pytest.mark.parametrize("user_type", ["TEXT", "UUID", "INT"])
+def test_what_no_trigger_fills_is_found_beside_columns_that_events_fill(
+    check: CommandLine, connection: Any, db: str, tmp_path: Path, user_type: str
+) -> None:
+    schema = {"id": "SERIAL PRIMARY KEY", "timestamp": "TIMESTAMP", "user_id": user_type, "event": "TEXT"}
+    schema |= {"plan": "VARCHAR(8) COLLATE \"default\" NOT NULL CHECK (plan <> 'default')", "metadata": "JSONB"}
+    Tracker(db=db, table="events", schema=schema).create_table()
+    (tmp_path / "dot").write_text(json.dumps({"schema": schema}))
+    assert check("check", "--dotfile", str(tmp_path / "dot")).status == 0
+    connection.cursor().execute(
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.metadata := '{}'; RETURN NEW; END $$;"
+        " CREATE TRIGGER touch BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION touch();"
+        " ALTER TABLE events ADD tenant TEXT NOT NULL"
+    )
+
+    failing(
+        check("check", "--dotfile", str(tmp_path / "dot")), 'ALTER TABLE "events" ALTER COLUMN "tenant" DROP NOT NULL'
+    )
+
+
 def test_a_default_that_the_schema_has_and_the_table_has_not(
     check: CommandLine, connection: Any, db: str, tmp_path: Path
 ) -> None:

@@ -890,6 +890,34 @@ def test_a_user_column_may_have_the_name_of_what_queries_call_theirs(connection:
             stats.sessions()
 
 
+@pytest.mark.parametrize("name", ["first", "last", "member", "since", "near"])
+def test_with_another_duration_too(connection: Any, db: str, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE visits (id SERIAL PRIMARY KEY, timestamp TIMESTAMP, {name} TEXT, event TEXT)")
+    with Tracker(db=db, table="visits", user_field=name) as tracker:
+        stats = Statistics(tracker)
+        tracker.write_many([{name: "a", "timestamp": minute(number)} for number in (0, 10, 20, 60)])
+        stats.sessions()
+        tracker.query("DELETE FROM visits WHERE timestamp < %s", (minute(5),))
+        stats.sessions(duration=90)
+
+        assert stats["sessions"].query("SELECT total_events AS number FROM visits__sessions")["number"].tolist() == [4]
+
+
+def test_users_that_a_person_makes_one_while_their_days_wait_have_each_day_once(
+    tracker: Tracker, stats: Statistics, connection: Any
+) -> None:
+    write(tracker, *on(1, "z"))
+    stats.sessions()
+    write(tracker, *on(5, "a"), *on(5, "A"), *on(6, "A"))
+    stats.sessions()
+    for table in ("events", "events__sessions", "events__days"):
+        tracker.query(f"UPDATE {table} SET user_id = lower(user_id)")
+    stats.engagement()
+
+    assert [row[:2] for row in activity(connection)] == [("a", "2026-01-06"), ("a", "2026-01-07"), ("z", "2026-01-02")]
+
+
 def test_users_that_a_new_type_makes_one_are_refused_while_their_days_wait_for_their_neighbours(
     tracker: Tracker, stats: Statistics, connection: Any
 ) -> None:

@@ -1145,6 +1145,24 @@ def test_what_a_signal_handler_raises_as_a_thread_begins_is_raised_as_it_is(monk
         _native.start_thread(has_begun.set, "test")
 
 
+def test_a_signal_handlers_own_key_error_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyError("mine")
+
+    monkeypatch.setattr(threading, name, interrupted)
+
+    def handle() -> None:
+        try:
+            raise ValueError("handled")
+        except ValueError:
+            _native.start_thread(print, "test")
+
+    with pytest.raises(KeyError, match="mine"):
+        handle()
+
+
 def test_an_abandoned_worker_does_not_spin_on_rows_that_must_stay_in_the_spool(make: Make, tmp_path: Path) -> None:
     sink = Memory()
     worker = make(sink, store=Spool(str(tmp_path), '"events"', max_bytes=2**20, with_fsync=False, warn=print))

@@ -20,6 +20,7 @@ from .._capture.moment import is_guess
 from .._capture.row import Columns
 from .._capture.rowline import line_of
 from .._capture.storable import number
+from .._database.session.conversions import elements_of
 from .._nearest import did_you_mean
 from ..errors import ConfigurationError
 from .output import csv_writer, json_line
@@ -653,6 +654,8 @@ def _moment(column: str, value: Any) -> Any:
 def _moments(column: str, value: Any) -> Any:
     """Return a value for a column that is an array of times; see `_moment`."""
     value = _array(value)
+    if type(value) is str and value.startswith("{") and value.endswith("}"):  # as PostgreSQL writes it
+        value = elements_of(value)
     return [_moments(column, each) for each in value] if type(value) is list else _moment(column, value)
 
 

@@ -52,7 +52,7 @@ _SLOWEST_PACE = 1.0
 _IDLE_CONNECTION = 60.0
 #: seconds between a failed start of the thread and the next try
 _START_AGAIN = 0.05
-#: seconds for which the thread pauses after an unexpected exception
+#: seconds for which the thread pauses after an unexpected exception, or while rows of an abandoned worker must wait
 _AFTER_MISTAKE = 0.1
 #: attempts that a calling thread makes at a batch in doubt; the second one asks the ledger
 _ATTEMPTS_IN_DOUBT = 3
@@ -481,10 +481,13 @@ class Worker:
                 with self.account.lock:
                     if self._run is not run:  # closed and reopened meanwhile
                         return False
-                    if any(lane.queue.rows and not lane.stays for lane in self.lanes):
-                        return True
-                    self._then = State.CLOSED
-                    self._turn_to(State.ENDING, run)
+                    waits = any(lane.queue.rows and not lane.stays for lane in self.lanes)
+                    if not waits:
+                        self._then = State.CLOSED
+                        self._turn_to(State.ENDING, run)
+                if waits:  # behind a batch that is due later
+                    run.wake.acquire(timeout=_AFTER_MISTAKE)
+                    return True
             return False
         if run.is_connected and time.monotonic() > run.last_end + _IDLE_CONNECTION and not self.account.open:
             run.is_connected = False

@@ -379,9 +379,13 @@ def _append(work: Work, events: Events) -> int:
 def _link(work: Work, events: Events) -> None:
     """Tell the days that `_append` added, and their neighbours, of each other."""
     name = work.beside(DAYS)
+    # two users that a person has made one
+    work.run(
+        f"DELETE FROM {name} AS one USING {name} AS other WHERE one.{events.member} = other.{events.member}"
+        f" AND one.{DAY} = other.{DAY} AND one.ctid > other.ctid AND NOT (one.{IS_LINKED} OR other.{IS_LINKED})"
+    )
     _extend(work, events, f"SELECT {events.member}, {DAY} FROM {name} WHERE NOT ({IS_LINKED})", are_there=True)
-    # kept twice, if ever
-    work.run(f"DELETE FROM {name} WHERE NOT ({IS_LINKED})")
+    work.run(f"DELETE FROM {name} WHERE NOT ({IS_LINKED})")  # the days that were known already
 
 
 def _extend(work: Work, events: Events, added: str, *, are_there: bool = False) -> None:

@@ -112,15 +112,15 @@ def _join_to_kept(work: Work, events: Events, wanted: str, silence: str) -> None
         CREATE TEMPORARY TABLE pawprint_rest ON COMMIT DROP AS
         SELECT kept.{member} AS member, kept.last_timestamp AS since, near.first, near.last
         FROM pawprint_kept AS kept JOIN (
-            SELECT fresh.{member}, fresh."timestamp" AS first, fresh.last_timestamp AS last
+            SELECT fresh.{member} AS member, fresh."timestamp" AS first, fresh.last_timestamp AS last
             FROM {work.beside(SESSIONS)} AS fresh
-            JOIN (SELECT {member}, max(last_timestamp) AS last FROM pawprint_kept GROUP BY 1) AS final
-                ON final.{member} = fresh.{member} AND fresh."timestamp" <= final.last
+            JOIN (SELECT {member} AS member, max(last_timestamp) AS last FROM pawprint_kept GROUP BY 1) AS final
+                ON final.member = fresh.{member} AND fresh."timestamp" <= final.last
             WHERE NOT EXISTS (
                 SELECT FROM pawprint_kept AS kept
                 WHERE kept.{member} = fresh.{member} AND kept."timestamp" = fresh."timestamp"
             )
-        ) AS near ON near.{member} = kept.{member} AND near.first BETWEEN kept."timestamp" AND kept.last_timestamp
+        ) AS near ON near.member = kept.{member} AND near.first BETWEEN kept."timestamp" AND kept.last_timestamp
         """
     )
     if work.cursor.rowcount == 0:
@@ -139,7 +139,7 @@ def _join_to_kept(work: Work, events: Events, wanted: str, silence: str) -> None
         CREATE TEMPORARY TABLE pawprint_new ON COMMIT DROP AS
         SELECT {events.plain(events.user)} AS member, {events.moment} AS moment, {events.order} AS place,
             {events.event} AS event
-        FROM {events.table} JOIN pawprint_rest AS rest ON rest.member = {events.user}
+        FROM {events.table} JOIN pawprint_rest AS rest ON rest.member = {events.plain(events.user)}
             AND {events.moment} > rest.since AND {events.moment} <= rest.last
         WHERE {wanted} AND {events.time} BETWEEN %s::timestamp AND %s::timestamp
         """,
@@ -544,7 +544,8 @@ def _reread(work: Work, events: Events) -> Sql:
     Spans of different users overlap, so that each stretch of time is read once. The stretches are constants: the
     planner knows how short they are, and Citus has nothing to join with them.
     """
-    selected = f"{events.user} AS member, {events.moment} AS moment, {events.event} AS event, {events.order} AS place"
+    member = events.plain(events.user)
+    selected = f"{member} AS member, {events.moment} AS moment, {events.event} AS event, {events.order} AS place"
     query = f"SELECT {selected} FROM {events.table} WHERE {events.usable}"
     if not events.is_time_indexed:
         return Sql(query)

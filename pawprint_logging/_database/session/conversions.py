@@ -106,3 +106,12 @@ def restore(connection: Any) -> None:
     connection.cursor_factory = Cursor
     for parser in _PARSERS:
         register_type(parser, connection)
+
+
+def elements_of(text: str) -> list[Any]:
+    """Return the elements of an array, which are text, None, or arrays themselves.
+
+    Args:
+        text: as PostgreSQL writes an array, such as ``{a,NULL}``.
+    """
+    return list(own.STRINGARRAY(text, None))

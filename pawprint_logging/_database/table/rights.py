@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
 import psycopg2
@@ -406,6 +406,15 @@ def _policies(cursor: Any, table: Table, oid: int, found: _Found, purpose: Purpo
         yield Finding("fail", f"{holds}, and no policy lets it insert", policy)
 
 
+#: beginnings of types, and the text of a value
+_VALUES = (
+    (("text", "character", "numeric", "smallint", "integer", "bigint", "real", "double", "json", "oid", '"char'), "0"),
+    (("timestamp", "date"), "now"),
+    (("boolean",), "false"),
+    (("uuid",), str(uuid.UUID(int=0))),
+)
+
+
 class _Column(NamedTuple):
     """A column of the events table.
 
@@ -469,15 +478,25 @@ def _used(cursor: Any, oid: int, name: str) -> str:
     return f"; drop what uses it first: {users}" if users else ""
 
 
+def _some_value(column_type: str) -> str | None:
+    """Return the text of a value that a column of this type takes; None if none is known."""
+    for kinds, text in _VALUES:
+        if column_type.startswith(kinds):
+            return text
+    return None
+
+
 def _refused(cursor: Any, table: Table, columns: dict[str, _Column]) -> str | None:
     """Enter an event and roll it back; return the column in which NULL is refused, empty if none is, None if unknown.
 
     Only a trigger itself can tell what it fills. The event takes the next number, as a refused one does.
     """
     fields = table.fields
-    now = datetime.now(timezone.utc).isoformat(" ")
-    usual = {fields.timestamp: now, fields.user: "0", fields.event: "check", fields.json: "{}"}
-    given = {name: text for name, text in usual.items() if name in columns and columns[name].may_insert}
+    filled = {name for name, column in columns.items() if column.is_demanding and not table.leaves(name)}
+    filled.update((fields.timestamp, fields.user, fields.event))
+    usual = {name: _some_value(column.type) for name, column in columns.items() if name in filled}
+    usual[fields.json] = "{}"
+    given = {name: text for name, text in usual.items() if text and name in columns and columns[name].may_insert}
     names, values = ", ".join(map(identifier, given)), ", ".join(map(_literal, given.values()))
     cursor.execute("SAVEPOINT trial")
     try:

@@ -20,6 +20,8 @@ _JSON = re.compile(r"\s*(?:pg_catalog\.)?jsonb?\b(?!\s*(?:\[|array\b))", re.IGNO
 _ARRAY = re.compile(r"\[\s*\d*\s*\]|\barray\b", re.IGNORECASE)
 _CONSTRAINT = re.compile(r"\b(?:default|check|generated)\b", re.IGNORECASE)
 #: types and clauses by which PostgreSQL fills a column itself
+#: what is in quotes or parentheses
+_APART = re.compile(r"""'[^']*'|"[^"]*"|\([^()]*\)""")
 _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
@@ -119,7 +121,12 @@ class Table:
             return True
         if column in (fields.timestamp, fields.user, fields.event, fields.json):
             return False
-        return column not in self.columns or "DEFAULT" in self.columns[column].upper()
+        if column not in self.columns:
+            return True
+        declared, apart = self.columns[column], ""
+        while declared != apart:  # the innermost parentheses first
+            declared, apart = _APART.sub("", declared), declared
+        return re.search(r"\bDEFAULT\b", declared, re.IGNORECASE) is not None
 
     def require_name(self) -> None:
         """Raise ConfigurationError if no table was named."""
