@@ -151,8 +151,12 @@ def _plan(work: Work, events: Events, duration: float | None, *, clean: bool, cl
     for suffix, columns in ((SESSIONS, sessions.columns(events)), (DAYS, _columns(events))):
         are_usable &= work.follow_name(suffix, columns, clean=clean)
     memory = work.remembered("sessions") if work.has(SESSIONS) else None
-    is_changed = work.type_of(work.table.beside(DAYS), work.table.fields.user) != user_type
-    if memory is not None and memory.get("unlinked") and are_usable and is_changed:
+    if (
+        memory is not None
+        and memory.get("unlinked")
+        and are_usable
+        and work.type_of(work.table.beside(DAYS), work.table.fields.user) != user_type
+    ):
         work.look_up()
         _link(work, events)  # else the index would not tell if two users become one
         memory["unlinked"] = 0

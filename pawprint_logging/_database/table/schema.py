@@ -19,9 +19,9 @@ MAX_NAME_BYTES = 63
 _JSON = re.compile(r"\s*(?:pg_catalog\.)?jsonb?\b(?!\s*(?:\[|array\b))", re.IGNORECASE)
 _ARRAY = re.compile(r"\[\s*\d*\s*\]|\barray\b", re.IGNORECASE)
 _CONSTRAINT = re.compile(r"\b(?:default|check|generated)\b", re.IGNORECASE)
-#: types and clauses by which PostgreSQL fills a column itself
 #: what is in quotes or parentheses
 _APART = re.compile(r"""'[^']*'|"[^"]*"|\([^()]*\)""")
+#: types and clauses by which PostgreSQL fills a column itself
 _NUMBERED = re.compile(
     r"^\s*(?:small|big)?serial[248]?\b|\bgenerated\s+(?:always|by\s+default)\b|\bnextval\s*\(", re.IGNORECASE
 )
